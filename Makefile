@@ -1,0 +1,43 @@
+# make demo   train on real digits and look at the model's reasons      make test   the tests
+# make lint   ruff, mypy, import directions                             make bench  the figures the README quotes
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP_ARGS ?=
+
+.PHONY: demo test test-slow lint bench clean
+
+demo: $(VENV)/.demo
+	@$(BIN)/lit-xai demo
+
+test: $(VENV)/.test
+	@$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.test
+	@$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.lint
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+bench: $(VENV)/.test
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "lit_xai needs Python 3.11 or newer, but %s is %d.%d: name another with `make PYTHON=python3.12 ...`" % (sys.executable, v.major, v.minor))'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: SIZE = about 0.4 GB with a CPU build of torch, 3 GB or more where pip finds a CUDA build
+$(VENV)/.test: SIZE = about 0.6 GB with a CPU build of torch, 3 GB or more where pip finds a CUDA build
+$(VENV)/.lint: SIZE = under 50 MB beyond the library's own requirements
+$(VENV)/.demo: EXTRAS =
+$(VENV)/.test: EXTRAS = [test]
+$(VENV)/.lint: EXTRAS = [lint]
+
+$(VENV)/.demo $(VENV)/.test $(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Setting up $(VENV): pip downloads what is not there yet, $(SIZE)."
+	@echo "(Another package index: make PIP_ARGS='--index-url ...'. This takes a few minutes the first time.)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.$(EXTRAS)'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist
