@@ -1,0 +1,107 @@
+"""All that the callbacks ask of a Trainer where only a private name, or one of two package names, answers.
+
+Lightning is published twice, as ``lightning.pytorch`` and as ``pytorch_lightning``, with two sets of classes: a
+callback written against one runs under the other's Trainer, but ``isinstance`` then says no without a word. And the
+x-axis of Lightning's own scalars is no public property. Both questions are answered here and nowhere else.
+
+Private names in use: ``_TrainingEpochLoop._batches_that_stepped`` and ``LightningModule._current_fx_name``.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+_PACKAGES = ("lightning", "pytorch_lightning")
+
+
+def is_a(obj: object, *class_names: str) -> bool:
+    """Whether ``obj`` is an instance of one of these Lightning classes, from whichever of Lightning's two packages.
+
+    Args:
+        obj: a logger, a callback, a module ...
+        class_names: bare names; subclasses count, classes of other packages that happen to share a name do not.
+
+    Example:
+        >>> from lightning.pytorch.callbacks import ModelCheckpoint
+        >>> is_a(ModelCheckpoint(), "EarlyStopping", "ModelCheckpoint"), is_a("a string", "ModelCheckpoint")
+        (True, False)
+    """
+    return any(
+        base.__name__ in class_names and base.__module__.partition(".")[0] in _PACKAGES for base in type(obj).__mro__
+    )
+
+
+def logged_step(trainer: Trainer) -> int:
+    """Return the step that Lightning gives to what ``self.log`` collects for the epoch's end, seen from the same hook.
+
+    It counts batches that stepped: ``trainer.global_step`` runs ahead of it by one in a validation during ``fit``, and
+    by a multiple with several optimizers. Right in ``on_train_start``, in the batch hooks, and in ``on_*_epoch_end`` of
+    ``fit``, ``validate`` and ``test``. A metric logged under the name ``step`` moves Lightning's scalars elsewhere.
+
+    Source: ``_LoggerConnector.log_metrics`` and ``_FitLoop.on_advance_end``.
+    """
+    step = trainer.fit_loop.epoch_loop._batches_that_stepped
+    # By then the count is past the last batch, and Lightning takes one off to log the epoch's metrics. The hook's name
+    # is the only sure sign: the epoch's own counters stay one apart after some resumes.
+    return step - 1 if trainer.lightning_module._current_fx_name == "on_train_epoch_end" else step
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """Return the folder of this run, the same on every rank (so: call it on every rank).
+
+    That is the ``log_dir`` of the first TensorBoardLogger or CSVLogger that writes to a local disk, else the folder
+    under which ModelCheckpoint puts its ``checkpoints`` for the first logger, else ``trainer.default_root_dir``.
+
+    Raises:
+        MisconfigurationException: the folder is not on a local disk.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> run_folder(Trainer(logger=False, accelerator="cpu", default_root_dir="runs")).name
+        'runs'
+    """
+    folder: str = trainer.strategy.broadcast(_find_run_folder(trainer))
+    if _is_remote(folder):
+        raise MisconfigurationException(
+            f"The run's folder must be on a local disk, but got {folder!r}: set `Trainer(default_root_dir=...)`, or the"
+            " `save_dir` of its logger, to a local path."
+        )
+    return Path(folder)
+
+
+def _find_run_folder(trainer: Trainer) -> str:
+    for logger in trainer.loggers:
+        if is_a(logger, "TensorBoardLogger", "CSVLogger") and logger.log_dir and not _is_remote(logger.log_dir):
+            return logger.log_dir
+    if not trainer.loggers:
+        return trainer.default_root_dir
+    logger = trainer.loggers[0]
+    save_dir = trainer.default_root_dir if logger.save_dir is None else logger.save_dir
+    version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+    return os.path.join(save_dir, str(logger.name), version)
+
+
+def _is_remote(folder: str) -> bool:
+    return "://" in folder
+
+
+@rank_zero_only
+def require_writable(folder: Path) -> None:
+    """Create ``folder`` if need be and refuse, in one sentence, a place where no file can be written.
+
+    Raises:
+        OSError: the folder cannot be created, or nothing can be written into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"The run's folder must be one that can be written to, but got '{folder}' ({error.strerror}): set"
+            " `Trainer(default_root_dir=...)`, or the `save_dir` of its logger, to another."
+        ) from error
