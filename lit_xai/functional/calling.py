@@ -10,7 +10,6 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor, nn
 
 from lit_xai.functional.spelling import nearest
@@ -85,7 +84,8 @@ def load_object(path: str, argument: str) -> Any:
     try:
         found = importlib.import_module(package)
     except (ImportError, ValueError) as error:
-        raise ValueError(f"{argument} expected an import path such as 'package.module.name', but got {path!r}: {error}.")  # noqa: B904 - one sentence, not two tracebacks
+        message = f"{argument} expected an import path such as 'package.module.name', but got {path!r}: {error}."
+        raise ValueError(message) from None
     if not hasattr(found, name):
         raise ValueError(f"{argument}={path!r}: {package} has no {name!r}.{nearest(name, dir(found))}")
     return getattr(found, name)
@@ -115,6 +115,7 @@ def find_inputs(
         ValueError: nothing usable is in the batch; says what is, and which argument names it.
 
     Example:
+        >>> import torch
         >>> network = nn.Linear(4, 2)
         >>> find_inputs((torch.zeros(8, 4), torch.zeros(8)), network).shape
         torch.Size([8, 4])
@@ -210,6 +211,7 @@ def find_labels(batch: Any, network: nn.Module | None = None, call: str = "forwa
         call: the method that is called.
 
     Example:
+        >>> import torch
         >>> find_labels((torch.zeros(8, 4), torch.arange(8)))
         tensor([0, 1, 2, 3, 4, 5, 6, 7])
     """
@@ -236,6 +238,7 @@ def call_network(network: nn.Module, inputs: Inputs, call: str = "forward", outp
         output: where the logits are, see :func:`find_logits`.
 
     Example:
+        >>> import torch
         >>> call_network(nn.Linear(4, 2), torch.zeros(8, 4)).shape
         torch.Size([8, 2])
     """
@@ -263,6 +266,7 @@ def find_logits(result: Any, output: OutputSpec = None) -> Tensor:
         ValueError: no tensor is found there; says what is, and which argument names it.
 
     Example:
+        >>> import torch
         >>> find_logits({"logits": torch.zeros(8, 2), "loss": None}).shape
         torch.Size([8, 2])
         >>> find_logits((torch.zeros(1), torch.zeros(8, 2)), output=1).shape
@@ -300,6 +304,7 @@ def describe(value: Any) -> str:
     """Say in a few words what a batch or an output is made of.
 
     Example:
+        >>> import torch
         >>> describe({"image": torch.zeros(8, 3), "id": ["a", "b"]})
         'dict(image: Tensor[8, 3] float32, id: list(2 of str))'
     """

@@ -106,7 +106,7 @@ def fork_rng(seed: int | None = 0, devices: set[torch.device] | None = None) -> 
 @contextlib.contextmanager
 def _kept(network: nn.Module) -> Iterator[None]:
     """Put modules' attributes, hooks and buffers and parameters' flags back."""
-    # A module's __dict__ holds all of it: mode, hooks, buffers, parameters, submodules, and what libraries leave behind.
+    # A module's __dict__ holds all of it: mode, hooks, buffers, parameters, submodules, what libraries leave behind.
     attributes = [(m, dict(vars(m)), _copied_dicts(vars(m))) for m in network.modules()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in network.buffers()]
     flags = [(p, p.requires_grad) for p in network.parameters()]

@@ -1,0 +1,27 @@
+"""Shrink a Lightning model and see, in the same run, whether its reasons survived."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lit_xai import functional as functional
+    from lit_xai.callbacks import AttributionMonitor as AttributionMonitor
+
+__version__ = "0.1.0"
+
+# Loaded when first asked for: importing the package costs nothing, and the command line starts without torch.
+_WHERE = {"AttributionMonitor": "lit_xai.callbacks.attribution_monitor"}
+
+__all__ = ["AttributionMonitor", "__version__", "functional"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "functional":
+        return import_module("lit_xai.functional")
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'lit_xai' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

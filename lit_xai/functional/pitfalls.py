@@ -1,0 +1,181 @@
+"""Where Captum would be wrong without saying so, seen before it runs.
+
+DeepLift, GuidedBackprop, Deconvolution and LRP rewrite the backward pass of *modules*. What a network computes by a
+function call (``torch.relu(x)``) or by a module class that they do not know keeps its plain gradient, in silence.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+from lit_xai.functional.calling import module_names
+
+# What DeepLift and LRP know rules for as modules, by torch's names for the functions.
+_NONLINEAR = frozenset(
+    {
+        *("relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "elu", "elu_", "selu", "celu", "gelu", "silu", "mish"),
+        *("hardswish", "hardsigmoid", "hardtanh", "glu", "prelu", "rrelu", "sigmoid", "sigmoid_", "tanh", "tanh_"),
+        *("softplus", "softsign", "softmax", "log_softmax", "logsigmoid", "max_pool1d", "max_pool2d", "max_pool3d"),
+        *("scaled_dot_product_attention", "multi_head_attention_forward"),
+    }
+)
+_RECTIFIERS = frozenset({"relu", "relu_"})
+_LINEAR = (
+    *(nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout),
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.Upsample, nn.PixelShuffle),
+)
+
+
+def check_pitfalls(method: type, network: nn.Module, run: Callable[[], Any]) -> "Watch | None":
+    """Warn of non-linear operations that the method will not see, and refuse modules that it cannot explain.
+
+    Args:
+        method: the attribution class.
+        network: the module that is explained.
+        run: calls the network on one sample; called once for the methods concerned, and not at all for the others.
+
+    Returns:
+        What was seen to run, or ``None`` where the method needs no such look.
+
+    Raises:
+        ValueError: DeepLift and a module that is used more than once.
+
+    Warns:
+        UserWarning: names each operation that the method treats as a plain gradient, and the module it is in.
+
+    Example:
+        >>> from captum.attr import DeepLift
+        >>> network, x = nn.Sequential(nn.Linear(4, 2), nn.ReLU()), torch.zeros(1, 4)
+        >>> check_pitfalls(DeepLift, network, lambda: network(x)).calls
+        Counter({'0': 1, '1': 1})
+    """
+    rules = _handled(method)
+    if rules is None:
+        return None
+    functions, handled = rules
+    with torch.no_grad(), Watch(network) as seen:
+        run()
+    reused = [name for name, count in seen.calls.items() if count > 1 and handled(seen.modules[name])]
+    if reused and "DeepLift" in method.__name__:
+        raise ValueError(
+            f"{method.__name__} cannot explain a module that is used more than once: {', '.join(map(repr, reused))}."
+            " Give each use a module of its own, or take method='IntegratedGradients'."
+        )
+    missed = [
+        f"{function} in {name or 'the network itself'} ({type(seen.modules[name]).__name__})"
+        for function, name in seen.functions
+        if function in functions and not handled(seen.modules[name])
+    ]
+    if missed:
+        warnings.warn(
+            f"{method.__name__} treats these as plain gradients, since it only knows modules of certain classes:"
+            f" {'; '.join(dict.fromkeys(missed))}. Make them modules such as nn.ReLU, or take"
+            " method='IntegratedGradients'.",
+            stacklevel=3,
+        )
+    return seen
+
+
+def attach_lrp_rules(network: nn.Module, seen: "Watch") -> None:
+    """Give the linear modules that LRP has no rule for its epsilon rule, and refuse the others by name.
+
+    Flatten, Identity, Conv1d or BatchNorm1d are linear maps, for which the rule holds as it stands (Bach et al. 2015);
+    Captum only lists fewer classes. Modules that did not run (a loss, a metric) need no rule but have to have one.
+
+    Args:
+        network: a copy made for LRP; rules are attributes of its modules, and ones that are there stay.
+        seen: what ran in the original.
+
+    Raises:
+        ValueError: a module that is neither linear nor known to LRP.
+
+    Example:
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+        >>> with Watch(network) as seen:
+        ...     _ = network(torch.zeros(1, 4))
+        >>> attach_lrp_rules(network, seen)
+        >>> network[0].rule.__class__.__name__
+        'EpsilonRule'
+    """
+    from captum.attr._core.lrp import SUPPORTED_LAYERS_WITH_RULES, SUPPORTED_NON_LINEAR_LAYERS
+    from captum.attr._utils.lrp_rules import EpsilonRule
+
+    known = (*SUPPORTED_LAYERS_WITH_RULES, *SUPPORTED_NON_LINEAR_LAYERS)
+    for name, module in {"": network, **module_names(network)}.items():
+        if next(module.children(), None) is not None or type(module) in known or hasattr(module, "rule"):
+            continue
+        if name in seen.calls and not isinstance(module, _LINEAR):
+            raise ValueError(
+                f"LRP has no rule for {name!r} ({type(module).__name__}): set one as its attribute `rule`, from"
+                " captum.attr._utils.lrp_rules, or take method='IntegratedGradients'."
+            )
+        module.rule = EpsilonRule()
+
+
+def _handled(method: type) -> tuple[frozenset[str], Callable[[nn.Module], bool]] | None:
+    """Return the functions that matter to the method and a test for modules that handle them; ``None``: none matter."""
+    name = method.__name__
+    if "DeepLift" in name:
+        from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
+
+        return _NONLINEAR, lambda module: type(module) in SUPPORTED_NON_LINEAR
+    if "LRP" in name:
+        from captum.attr._core.lrp import SUPPORTED_LAYERS_WITH_RULES, SUPPORTED_NON_LINEAR_LAYERS
+
+        known = (*SUPPORTED_LAYERS_WITH_RULES, *SUPPORTED_NON_LINEAR_LAYERS)
+        return _NONLINEAR, lambda module: type(module) in known or hasattr(module, "rule")
+    if "GuidedBackprop" in name or "GuidedGradCam" in name or "Deconvolution" in name:
+        # They rewrite the rectifiers, and mean the plain gradient everywhere else.
+        return _RECTIFIERS, lambda module: isinstance(module, nn.ReLU)
+    return None
+
+
+class Watch(TorchFunctionMode):
+    """Records which modules run how often, and which non-linear functions run inside which of them.
+
+    Args:
+        network: whose modules to watch while the context lasts.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.modules = {"": network, **module_names(network)}
+        self.calls: Counter[str] = Counter()
+        self.functions: list[tuple[str, str]] = []
+        self._stack = [""]
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> "Watch":
+        for name, module in self.modules.items():
+            if name:
+                self._handles.append(module.register_forward_pre_hook(partial(self._enter_module, name)))
+                self._handles.append(module.register_forward_hook(self._leave_module, always_call=True))
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        for handle in self._handles:
+            handle.remove()
+
+    def _enter_module(self, name: str, *_: Any) -> None:
+        self.calls[name] += 1
+        self._stack.append(name)
+
+    def _leave_module(self, *_: Any) -> None:
+        self._stack.pop()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in _NONLINEAR:
+            self.functions.append((name, self._stack[-1]))
+        return func(*args, **(kwargs or {}))
