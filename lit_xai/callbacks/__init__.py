@@ -1,1 +1,5 @@
-"""..."""
+"""Callbacks for any Lightning Trainer."""
+
+from lit_xai.callbacks.attribution_monitor import AttributionMonitor
+
+__all__ = ["AttributionMonitor"]

@@ -4,12 +4,14 @@ Lightning is published twice, as ``lightning.pytorch`` and as ``pytorch_lightnin
 callback written against one runs under the other's Trainer, but ``isinstance`` then says no without a word. And the
 x-axis of Lightning's own scalars is no public property. Both questions are answered here and nowhere else.
 
-Private names in use: ``_TrainingEpochLoop._batches_that_stepped`` and ``LightningModule._current_fx_name``.
+Private names in use: ``_TrainingEpochLoop._batches_that_stepped``, ``LightningModule._current_fx_name`` and
+``LightningModule._on_before_batch_transfer``.
 """
 
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
@@ -48,6 +50,16 @@ def logged_step(trainer: Trainer) -> int:
     # By then the count is past the last batch, and Lightning takes one off to log the epoch's metrics. The hook's name
     # is the only sure sign: the epoch's own counters stay one apart after some resumes.
     return step - 1 if trainer.lightning_module._current_fx_name == "on_train_epoch_end" else step
+
+
+def to_model(trainer: Trainer, batch: Any) -> Any:
+    """Return a loader's batch as the model's steps would get it: its precision, its data hooks, its device.
+
+    Source: ``_TrainingEpochLoop.advance``.
+    """
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
+    return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
 
 def run_folder(trainer: Trainer) -> Path:

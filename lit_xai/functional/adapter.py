@@ -107,14 +107,26 @@ class Forward(nn.Module):
         return logits
 
 
-def _check_target(target: Any, logits: Tensor, rows: int, n: int) -> None:
+def check_logits(logits: Tensor, rows: int) -> None:
+    """Refuse an output that does not hold one row of logits per sample.
+
+    Example:
+        >>> check_logits(torch.zeros(8, 3, 16, 16), 8)
+        Traceback (most recent call last):
+        ...
+        ValueError: The network's output expected one row of logits per sample, (8, classes) or (8,), but got (8, 3, ...
+    """
     shape = tuple(logits.shape)
     if logits.dim() not in (1, 2) or shape[0] != rows:
         raise ValueError(
             f"The network's output expected one row of logits per sample, ({rows}, classes) or ({rows},), but got"
             f" {shape}: name the part of it that holds them with output=, as a key, an index, or a function."
         )
-    classes = 1 if logits.dim() == 1 else shape[1]
+
+
+def _check_target(target: Any, logits: Tensor, rows: int, n: int) -> None:
+    check_logits(logits, rows)
+    classes = 1 if logits.dim() == 1 else logits.shape[1]
     if target is None:
         if classes > 1:
             raise ValueError(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_xai.functional.adapter import Arguments, Forward
+from lit_xai.functional.adapter import Arguments, Forward, check_logits
 from lit_xai.functional.calling import Inputs, OutputSpec, call_network, describe, find_network, module_names
 from lit_xai.functional.methods import (
     Method,
@@ -95,9 +95,7 @@ def attribute(
     if internal_batch_size < 1:
         raise ValueError(f"internal_batch_size expected a positive integer, but got {internal_batch_size}.")
     with untouched(network, seed), _quiet():
-        arguments = Arguments(inputs, any_dtype=not needs_gradients(cls) or explains_layer(cls))
-        if not arguments.explained:
-            raise ValueError(_no_floats(cls, network, inputs))
+        arguments = _arguments(cls, network, inputs)
         sample = arguments.rebuild(arguments.rows(slice(0, 1)))
         seen = check_pitfalls(cls, network, lambda: call_network(network, sample, call, output))
         if "LRP" in cls.__name__ and seen is not None:
@@ -120,6 +118,73 @@ def attribute(
     attributions = _joined(results)
     shaped = attributions if returns_layer(cls) else arguments.shaped(attributions)
     return (shaped, torch.cat(deltas) if with_delta else None) if return_convergence_delta else shaped
+
+
+def _arguments(cls: type, network: nn.Module, inputs: Inputs) -> Arguments:
+    arguments = Arguments(inputs, any_dtype=not needs_gradients(cls) or explains_layer(cls))
+    if not arguments.explained:
+        embeddings = [name for name, m in module_names(network).items() if isinstance(m, nn.Embedding)]
+        hint = f"layer={embeddings[0]!r}" if embeddings else "layer='...', the first layer that computes floats"
+        raise ValueError(
+            f"inputs: {cls.__name__} differentiates and needs a floating tensor, but got {describe(inputs)}: explain"
+            f" the embedding instead, with method='LayerIntegratedGradients' and {hint}."
+        )
+    return arguments
+
+
+def rehearse(
+    network: nn.Module,
+    inputs: Inputs,
+    *,
+    method: Method = "IntegratedGradients",
+    layer: str | None = None,
+    init_args: Mapping[str, Any] | None = None,
+    attribute_args: Mapping[str, Any] | None = None,
+    noise_tunnel: Mapping[str, Any] | None = None,
+    call: str = "forward",
+    output: OutputSpec = None,
+) -> None:
+    """Refuse what :func:`attribute` would refuse, at the price of one forward pass of one sample.
+
+    Args:
+        network: as for :func:`attribute`, and so the others.
+        inputs: a batch of any size; its first sample is run.
+        method: the class, its name or import path.
+        layer: dotted name of the layer.
+        init_args: for the method's constructor.
+        attribute_args: for the method's ``attribute``.
+        noise_tunnel: for ``NoiseTunnel.attribute``.
+        call: the network's method that is called.
+        output: where the logits are.
+
+    Raises:
+        ValueError: one sentence that says which argument is wrong, also where the network cannot be called like this.
+
+    Example:
+        >>> rehearse(nn.Embedding(10, 4), torch.tensor([[1, 2]]))
+        Traceback (most recent call last):
+        ...
+        ValueError: inputs: IntegratedGradients differentiates and needs a floating tensor, but got Tensor[1, 2]...
+    """
+    cls = resolve_method(method)
+    network = find_network(network)
+    check_options(cls, network, layer, init_args, attribute_args, noise_tunnel)
+    with untouched(network), torch.no_grad():
+        arguments = _arguments(cls, network, inputs)
+        sample = arguments.rebuild(arguments.rows(slice(0, 1)))
+        try:
+            result = call_network(network, sample, call, output)
+        except (TypeError, RuntimeError, KeyError, IndexError, NotImplementedError) as error:
+            raise ValueError(
+                f"{type(network).__name__}.{call} cannot be called with {describe(sample)} ({error}): say with module="
+                " which network is meant, and with batch_to_inputs= what of a batch goes into it."
+            ) from error
+        check_logits(result, 1)
+        with _quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the real run says it
+            seen = check_pitfalls(cls, network, lambda: call_network(network, sample, call, output))
+        if "LRP" in cls.__name__ and seen is not None:
+            attach_lrp_rules(_copy(network), seen)
 
 
 def _attribute_rows(
@@ -250,15 +315,6 @@ def _copy(network: nn.Module) -> nn.Module:
         v for m in network.modules() for k, v in vars(m).items() if k in ("_trainer", "_fabric") and v is not None
     ]
     return copy.deepcopy(network, {id(value): value for value in outside})
-
-
-def _no_floats(cls: type, network: nn.Module, inputs: Inputs) -> str:
-    embeddings = [name for name, m in module_names(network).items() if isinstance(m, nn.Embedding)]
-    hint = f"layer={embeddings[0]!r}" if embeddings else "layer='...', the first layer that computes floats"
-    return (
-        f"inputs: {cls.__name__} differentiates and needs a floating tensor, but got {describe(inputs)}: explain the"
-        f" embedding instead, with method='LayerIntegratedGradients' and {hint}."
-    )
 
 
 @contextlib.contextmanager

@@ -1,0 +1,154 @@
+"""One evaluation of a probe, to files, pictures and numbers."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from lit_xai.callbacks._logging import log_image, log_scalars
+from lit_xai.callbacks._samples import Samples
+from lit_xai.functional.adapter import Arguments
+from lit_xai.functional.explanation import Explanation, by_name
+from lit_xai.functional.probing import leaves
+from lit_xai.functional.saving import save_arrays
+
+
+@dataclass(frozen=True)
+class About:
+    """What pictures say of the data.
+
+    Args:
+        class_names: of the labels.
+        feature_names: of tabular inputs.
+        mean: what normalisation subtracted from pixels, one number per channel.
+        std: what it divided by.
+        kind: of figure.
+    """
+
+    class_names: list[str] | None = None
+    feature_names: list[str] | None = None
+    mean: Any = None
+    std: Any = None
+    kind: Any = None
+
+    def completed_by(self, datamodule: Any) -> "About":
+        """Fill in what the data module says of itself."""
+        names = ("class_names", "feature_names", "mean", "std")
+        return replace(self, **{name: getattr(datamodule, name, None) for name in names if getattr(self, name) is None})
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is reported.
+
+    Args:
+        name: the monitor's.
+        title: of its figures: method, target, baseline.
+        when: ``"epoch 3"``, ``"before training"``, ``"validate"`` or ``"test"``.
+        step: its place on the x-axis.
+        samples: the whole probe.
+        explanation: of the whole probe.
+    """
+
+    name: str
+    title: str
+    when: str
+    step: int
+    samples: Samples
+    explanation: Explanation
+
+    @property
+    def tag(self) -> str:
+        """Where loggers show it: one tag for all epochs of a fit, one for ``validate`` and one for ``test``."""
+        return f"attribution/{self.name}" + (f"/{self.when}" if self.when in ("validate", "test") else "")
+
+
+def report(trainer: Trainer, evaluation: Evaluation, about: About, limits: dict[str, float], folder: Path) -> None:
+    """Write ``attributions.npz`` and ``figure.png`` and log the figure and the numbers.
+
+    Args:
+        trainer: whose loggers are meant.
+        evaluation: what to report.
+        about: what to say of the data.
+        limits: the colour limits of the run by input; those that are missing are set by this evaluation.
+        folder: the monitor's, inside the run's.
+    """
+    found, samples = evaluation.explanation, evaluation.samples
+    place = folder / f"{evaluation.when.replace(' ', '=')}-step={evaluation.step}"
+    arrays = found.tensors() | {"sample_ids": torch.as_tensor(samples.indices)}
+    arrays |= {"labels": samples.labels} if samples.labels is not None else {}
+    arrays |= {f"baseline.{name}".rstrip("."): value for name, value in leaves(samples.baseline)}
+    save_arrays(place / "attributions.npz", arrays)
+    numbers = {f"{evaluation.tag}/total": _mean_total(found)}
+    if found.delta is not None:
+        numbers[f"{evaluation.tag}/convergence_delta"] = found.delta.abs().mean().item()
+    log_scalars(trainer, numbers, evaluation.step)
+    inputs = by_name(samples.inputs)
+    first = Arguments(samples.inputs, any_dtype=True)
+    for name, maps in found.attributions.items():
+        shown = inputs.get(name, first.values[first.explained[0]])  # a layer's maps belong to the first input
+        png = place / (f"figure-{name}.png" if name else "figure.png")
+        _draw(trainer, evaluation, about, limits, name, shown, maps, png)
+
+
+def _draw(
+    trainer: Trainer,
+    evaluation: Evaluation,
+    about: About,
+    limits: dict[str, float],
+    name: str,
+    inputs: Tensor,
+    maps: Tensor,
+    png: Path,
+) -> None:
+    from lit_xai.render import attribution_figure, color_limit, figure_to_rgb, save_png
+
+    limits.setdefault(name, color_limit(maps, inputs, about.kind))
+    answers = answers_of(evaluation.explanation.logits, evaluation.samples.labels)
+    figure = attribution_figure(
+        inputs,
+        maps,
+        title=f"{evaluation.title}\n{evaluation.when}, step {evaluation.step}",
+        class_names=about.class_names,
+        feature_names=about.feature_names,
+        mean=about.mean,
+        std=about.std,
+        limit=limits[name],
+        kind=about.kind,
+        **answers,
+    )
+    save_png(figure, png)
+    tag = f"{evaluation.tag}/{name}" if name else evaluation.tag
+    log_image(trainer, tag, figure_to_rgb(figure), evaluation.step, png)
+
+
+def answers_of(logits: Tensor, labels: Tensor | None) -> dict[str, Tensor | None]:
+    """Return labels, predictions and probabilities as a reader expects them, by the shape of logits and labels.
+
+    Example:
+        >>> answers_of(torch.tensor([2.0, -2.0]), torch.tensor([1, 1]))["predictions"]
+        tensor([1, 0])
+    """
+    if logits.dim() == 2 and logits.shape[1] > 1:
+        if labels is not None and labels.shape == logits.shape:
+            return {"labels": labels, "predictions": (logits > 0).long(), "probabilities": logits.sigmoid()}
+        chances = logits.float().softmax(1)
+        plain = labels if labels is not None and labels.shape == logits.shape[:1] else None
+        return {"labels": plain, "predictions": chances.argmax(1), "probabilities": chances.amax(1)}
+    values = logits.reshape(len(logits)).float()
+    labels = labels.reshape(-1) if labels is not None and labels.numel() == len(values) else None
+    if labels is None or labels.is_floating_point():
+        return {"labels": labels, "predictions": values, "probabilities": None}
+    chance = values.sigmoid()
+    return {
+        "labels": labels,
+        "predictions": (chance > 0.5).long(),
+        "probabilities": torch.where(chance > 0.5, chance, 1 - chance),
+    }
+
+
+def _mean_total(found: Explanation) -> float:
+    return sum(value.abs().flatten(1).sum(1).mean().item() for value in found.attributions.values())

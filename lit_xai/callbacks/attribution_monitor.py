@@ -1,0 +1,274 @@
+"""See what a model looks at, epoch by epoch."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lit_xai.callbacks._evaluation import About, Evaluation, report
+from lit_xai.callbacks._samples import Samples, read_samples, save_samples
+from lit_xai.callbacks._trainer import logged_step, require_writable, run_folder
+from lit_xai.functional.attribution import rehearse
+from lit_xai.functional.baselines import check_baseline
+from lit_xai.functional.calling import BatchToInputs, OutputSpec, find_network
+from lit_xai.functional.explanation import check_target, explain
+from lit_xai.functional.methods import resolve_method
+from lit_xai.functional.probing import Probe
+from lit_xai.functional.scheduling import resolve_epochs
+
+
+class AttributionMonitor(Callback):
+    """Attribute a few fixed samples after every epoch and log one figure of them, leaving the training untouched.
+
+    The figure goes to every logger that shows images and, as ``figure.png``, into the run's folder, next to
+    ``attributions.npz`` (maps, sample ids, targets, baseline) for analysis. In ``fit`` it comes after each epoch, in
+    ``validate`` and ``test`` at the end; red speaks for the class, blue against it. Weights, optimizer, random numbers
+    and losses are bit for bit those of a run without it.
+
+    Args:
+        method: a class of ``captum.attr``, its name, or an import path.
+        init_args: for the method's constructor.
+        attribute_args: for the method's ``attribute``; lists become tuples, and an integer ``feature_mask`` stands for
+            square patches of that side.
+        noise_tunnel: wrap the method in Captum's NoiseTunnel with these arguments (``{"nt_samples": 10}``).
+        layer: dotted name of the layer, for the ``Layer*`` methods, seen from ``module``.
+        baselines: ``"zero"`` (in the model's space), ``"black"`` (in pixel space), ``"mean"``, ``"blur"``,
+            ``"training"`` (samples), a number or a tensor.
+        probe: how many samples, their dataset indices, or a :class:`~lit_xai.functional.probing.Probe`.
+        target: ``"label"`` (maps compare across epochs), ``"prediction"``, or a class.
+        every_n_epochs: an integer, or a fraction of ``max_epochs``; the last epoch is always shown.
+        at_start: also before the first step.
+        name: of the tag, folder and state; default from method, layer and target.
+        on_error: ``"warn"`` (skip that picture and train on) or ``"raise"``. What can be known before the first step is
+            refused there in any case.
+        module: the network inside the LightningModule, a dotted name; default the LightningModule itself.
+        batch_to_inputs: the model's inputs in a batch: a key, an index, several, a function or its import path.
+        output: the logits in its output: a key, an attribute, an index, a function or its import path.
+        class_names: of the labels; default the data module's ``class_names``.
+        feature_names: of tabular inputs; default the data module's ``feature_names``.
+        mean: what normalisation subtracted, one number per channel; default the data module's ``mean``.
+        std: what it divided by; default the data module's ``std``.
+        kind: of figure: ``"image"``, ``"tabular"`` or ``"heatmap"``; default by the input's shape.
+        internal_batch_size: most samples in one forward/backward pass.
+        seed: for methods that draw, and for augmentation while the probe is read.
+
+    Raises:
+        ValueError: in the constructor or before the first step, one sentence on the argument that is wrong.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[AttributionMonitor()], logger=False)
+        >>> AttributionMonitor("LayerGradCam", layer="layer3", target="prediction").name
+        'LayerGradCam-layer3-prediction'
+    """
+
+    def __init__(
+        self,
+        method: str | type = "IntegratedGradients",
+        *,
+        init_args: dict[str, Any] | None = None,
+        attribute_args: dict[str, Any] | None = None,
+        noise_tunnel: dict[str, Any] | None = None,
+        layer: str | None = None,
+        baselines: Any = "zero",
+        probe: int | list[int] | Probe = 8,
+        target: str | int = "label",
+        every_n_epochs: int | float = 1,
+        at_start: bool = False,
+        name: str | None = None,
+        on_error: str = "warn",
+        module: str | None = None,
+        batch_to_inputs: BatchToInputs = None,
+        output: OutputSpec = None,
+        class_names: list[str] | None = None,
+        feature_names: list[str] | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        kind: str | None = None,
+        internal_batch_size: int = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_target(target)
+        check_baseline(baselines)
+        if on_error not in ("warn", "raise"):
+            raise ValueError(f"on_error expected 'warn' or 'raise', but got {on_error!r}.")
+        if isinstance(probe, list):
+            probe = Probe(indices=probe)
+        self.probe = Probe(n=probe) if isinstance(probe, int) else probe
+        self.method, self.baselines, self.target = method, baselines, target
+        self.every_n_epochs, self.at_start, self.on_error = every_n_epochs, at_start, on_error
+        self.module, self.batch_to_inputs, self.output, self.seed = module, batch_to_inputs, output, seed
+        self.name = name or _default_name(method, layer, target, noise_tunnel)
+        self.about = About(class_names, feature_names, mean, std, kind)
+        self._call: dict[str, Any] = {"method": method, "layer": layer, "output": output, "init_args": init_args}
+        self._call |= {"attribute_args": attribute_args, "noise_tunnel": noise_tunnel}
+        self._internal_batch_size = internal_batch_size
+        # What a continued run has to have in common with its first part; plain values, so that any checkpoint loads.
+        self._state: dict[str, Any] = {}
+        self._warned: set[str] = set()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._samples: Samples | None = None
+        self._folder = Path()
+        self._last: tuple[int, int] | None = None
+        self._is_shown = True
+
+    @property
+    def state_key(self) -> str:
+        """The name under which checkpoints hold the probe's indices and hash and the colour limits."""
+        return f"AttributionMonitor[{self.name}]"
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put our state where Lightning looks for it.
+
+        With ``state_dict`` instead, Lightning would refuse two monitors of one name before we can say what to do.
+        """
+        checkpoint.setdefault("callbacks", {})[self.state_key] = dict(self._state)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the probe and the colours of the run that is continued."""
+        self._state = dict(state_dict)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what is wrong whatever the model."""
+        if stage not in ("fit", "validate", "test"):
+            return
+        self._forget()
+        resolve_method(self.method)
+        if sum(isinstance(other, AttributionMonitor) and other.name == self.name for other in trainer.callbacks) > 1:  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+            raise MisconfigurationException(
+                f"Two AttributionMonitors have the name {self.name!r}: give one of them another, with name=."
+            )
+        if stage == "fit":
+            self._state = {}  # a checkpoint's is loaded after this
+            self._every = max(1, resolve_epochs(self.every_n_epochs, trainer.max_epochs, "every_n_epochs"))
+        self._folder = run_folder(trainer) / "attribution" / self.name
+        require_writable(self._folder)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the probe and rehearse, so that nothing foreseeable fails later."""
+        self._prepare(trainer, pl_module, "fit")
+        if self.at_start and trainer.global_step == 0:
+            self._evaluate(trainer, pl_module, "before training", logged_step(trainer))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the epoch if it is due."""
+        self._last = trainer.current_epoch, logged_step(trainer)
+        self._is_shown = (trainer.current_epoch + 1) % self._every == 0
+        if self._is_shown:
+            self._evaluate(trainer, pl_module, f"epoch {self._last[0]}", self._last[1])
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the last epoch in any case: its model is the one that is kept."""
+        if self._last is not None and not self._is_shown:
+            self._evaluate(trainer, pl_module, f"epoch {self._last[0]}", self._last[1])
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show what ``trainer.validate`` saw; in ``fit`` it is the end of the epoch that counts."""
+        if trainer.state.fn == "validate":
+            self._prepare(trainer, pl_module, "validate")
+            self._evaluate(trainer, pl_module, "validate", logged_step(trainer))
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show what ``trainer.test`` saw."""
+        self._prepare(trainer, pl_module, "test")
+        self._evaluate(trainer, pl_module, "test", logged_step(trainer))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the samples."""
+        self._forget()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Let go of the samples also where Lightning does not tear down."""
+        self._forget()
+
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        network = find_network(pl_module, self.module)
+        probe = self.probe
+        if stage == "fit" and "indices" in self._state:
+            probe = Probe(indices=self._state["indices"] or None, n=probe.n, loader=self._state["loader"])
+        cls = resolve_method(self.method)
+        about = self.about.completed_by(getattr(trainer, "datamodule", None))
+        self._samples = read_samples(
+            trainer, network, probe, stage, cls, self.baselines, self.batch_to_inputs, about, self.seed
+        )
+        rehearse(network, self._samples.inputs, **self._call)
+        if stage == "fit":
+            self._recognise(self._samples)
+        if trainer.is_global_zero:
+            save_samples(self._folder, self._samples)
+
+    def _recognise(self, samples: Samples) -> None:
+        known = self._state.get("hash", samples.hash)
+        if known != samples.hash:
+            self._warn(
+                f"{self.name}: the probe's samples are not those of the run that is continued (hash {samples.hash}, it"
+                f" was {known}): pictures before and after do not compare.",
+                samples.hash,
+            )
+        by_index = [] if samples.is_stream else samples.indices
+        self._state |= {"indices": by_index, "loader": samples.loader, "hash": samples.hash}
+
+    def _evaluate(self, trainer: Trainer, pl_module: LightningModule, when: str, step: int) -> None:
+        """Explain the probe, each process its share, and show it, whatever happens to one of them."""
+        samples, error, found = self._samples, None, None
+        assert samples is not None  # every hook prepares first
+        try:
+            share = samples.share(trainer.global_rank, trainer.world_size)
+            found = explain(
+                find_network(pl_module, self.module),
+                share.inputs,
+                share.labels,
+                target=self.target,
+                baselines=share.baseline,
+                internal_batch_size=self._internal_batch_size,
+                seed=self.seed + trainer.global_rank,
+                **self._call,
+            )
+        except Exception as caught:  # an observer never ends a run
+            error = caught
+        # One process' failure is everybody's: the others would wait for its share for ever.
+        if not trainer.strategy.reduce_boolean_decision(error is None, all=True) or found is None:
+            return self._fail(error or RuntimeError("another process failed"), when)
+        found = found.gathered(trainer.strategy.all_gather, trainer.world_size, len(samples.indices))
+        if trainer.is_global_zero:
+            evaluation = Evaluation(self.name, self._title(), when, step, samples, found)
+            limits = self._state.setdefault("limits", {})
+            about = self.about.completed_by(getattr(trainer, "datamodule", None))
+            try:
+                report(trainer, evaluation, about, limits, self._folder)
+            except Exception as caught:  # a full disk, a figure that cannot be drawn: as above
+                self._fail(caught, when)
+        return None
+
+    def _title(self) -> str:
+        method = resolve_method(self.method).__name__
+        parts = [f"NoiseTunnel({method})" if self._call["noise_tunnel"] else method]
+        parts += [f"layer {self._call['layer']}"] if self._call["layer"] else []
+        parts += [f"target: {self.target}"]
+        if self._samples is not None and self._samples.takes_baseline:
+            parts += [f"baseline: {self.baselines if isinstance(self.baselines, str) else 'given'}"]
+        return ", ".join(parts)
+
+    def _fail(self, error: Exception, when: str) -> None:
+        if self.on_error == "raise":
+            raise error
+        self._warn(f"{self.name}: no picture of {when}, and on it goes. {type(error).__name__}: {error}", str(error))
+
+    def _warn(self, message: str, reason: str) -> None:
+        if reason not in self._warned:  # the same trouble every epoch is said once
+            self._warned.add(reason)
+            rank_zero_warn(message)
+
+
+def _default_name(method: str | type, layer: str | None, target: str | int, noise_tunnel: Any) -> str:
+    parts = [method.rpartition(".")[2] if isinstance(method, str) else method.__name__]
+    parts += ["NoiseTunnel"] if noise_tunnel else []
+    parts += [layer] if layer else []
+    if target != "label":
+        parts += [f"class{target}" if isinstance(target, int) else target]
+    return "-".join(parts)

@@ -1,0 +1,170 @@
+"""What a network answers for a few samples, and why: logits, targets and attributions in one go."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_xai.functional.adapter import Arguments
+from lit_xai.functional.attribution import attribute
+from lit_xai.functional.calling import Inputs, OutputSpec, call_network, find_network
+from lit_xai.functional.spelling import nearest
+from lit_xai.functional.untouched import untouched
+
+TARGETS = ("label", "prediction")
+
+
+@dataclass
+class Explanation:
+    """One evaluation of a probe.
+
+    Args:
+        logits: ``(N, classes)`` or ``(N,)``.
+        targets: the class explained of each sample ``(N,)``; ``None`` where samples have one output.
+        attributions: by the input's key or position (``""`` for a single tensor), shaped like the input or the layer.
+        delta: how far each sample's attributions are from adding up, ``(N,)``, for methods that have it.
+    """
+
+    logits: Tensor
+    targets: Tensor | None
+    attributions: dict[str, Tensor] = field(default_factory=dict)
+    delta: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor by name, each with one row per sample."""
+        found = {"logits": self.logits, "targets": self.targets, "convergence_delta": self.delta}
+        maps = {f"attributions.{key}".rstrip("."): value for key, value in self.attributions.items()}
+        return {key: value for key, value in (maps | found).items() if value is not None}
+
+    def gathered(self, all_gather: Callable[[Tensor], Tensor], world_size: int, n: int) -> "Explanation":
+        """Return the explanation of all ``n`` samples, of which each process has every ``world_size``-th.
+
+        Args:
+            all_gather: collective; returns ``(world_size, rows, ...)``.
+            world_size: how many processes.
+            n: how many samples there are; those that filled up the last rows are cut off.
+        """
+
+        def whole(value: Tensor) -> Tensor:
+            shares = value if world_size == 1 else all_gather(value).transpose(0, 1).flatten(0, 1)
+            return shares[:n].detach().cpu()
+
+        return Explanation(
+            whole(self.logits),
+            None if self.targets is None else whole(self.targets),
+            {name: whole(value) for name, value in self.attributions.items()},
+            None if self.delta is None else whole(self.delta),
+        )
+
+
+def explain(
+    network: nn.Module,
+    inputs: Inputs,
+    labels: Tensor | None = None,
+    *,
+    target: str | int = "label",
+    call: str = "forward",
+    output: OutputSpec = None,
+    **options: Any,
+) -> Explanation:
+    """Run the network on samples and attribute what it says of each.
+
+    Args:
+        network: the module.
+        inputs: what it is called with, ``(N, ...)``.
+        labels: ``(N,)`` classes, ``(N, classes)`` multi-hot, or the values of a regression.
+        target: ``"label"`` (the prediction where there are no class labels), ``"prediction"``, or a class.
+        call: the network's method that is called.
+        output: where the logits are.
+        options: passed to :func:`~lit_xai.functional.attribute`.
+
+    Raises:
+        ValueError: as :func:`~lit_xai.functional.attribute`, and when an attribution is not finite.
+
+    Example:
+        >>> network, x = nn.Linear(4, 3), torch.randn(8, 4)
+        >>> found = explain(network, x, torch.zeros(8, dtype=torch.int64), method="InputXGradient")
+        >>> found.targets.tolist(), found.attributions[""].shape
+        ([0, 0, 0, 0, 0, 0, 0, 0], torch.Size([8, 4]))
+    """
+    network = find_network(network)
+    with untouched(network, options.get("seed", 0)), torch.no_grad():
+        arguments = Arguments(inputs, any_dtype=True)
+        logits = call_network(network, arguments.rebuild(arguments.values), call, output).detach()
+    targets = choose_targets(logits, labels, target)
+    found, delta = attribute(
+        network,
+        inputs,
+        target=targets if logits.dim() == 2 else None,
+        call=call,
+        output=output,
+        return_convergence_delta=True,
+        **options,
+    )
+    attributions = by_name(found)
+    broken = [name for name, value in attributions.items() if not torch.isfinite(value).all()]
+    if broken or not torch.isfinite(logits).all():
+        raise ValueError("The network's output or its attributions hold NaN or infinite values.")
+    return Explanation(logits, targets if logits.dim() == 2 else None, attributions, delta)
+
+
+def choose_targets(logits: Tensor, labels: Tensor | None, target: str | int = "label") -> Tensor:
+    """Return the class to explain of each sample.
+
+    Args:
+        logits: ``(N, classes)`` or ``(N,)``.
+        labels: as for :func:`explain`; of several positive labels the first one counts.
+        target: as for :func:`explain`.
+
+    Raises:
+        ValueError: ``target`` is neither a class nor one of the two words.
+
+    Example:
+        >>> choose_targets(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), None, "prediction")
+        tensor([1, 0])
+    """
+    check_target(target)
+    n = len(logits)
+    if logits.dim() == 1 or logits.shape[1] == 1:
+        return torch.zeros(n, dtype=torch.int64, device=logits.device)
+    if isinstance(target, int):
+        return torch.full((n,), target, dtype=torch.int64, device=logits.device)
+    if target == "label" and labels is not None:
+        if labels.dim() == 2 and labels.shape == logits.shape:
+            return labels.to(logits.device).argmax(1)
+        if labels.numel() == n and not labels.is_floating_point():
+            return labels.to(logits.device, torch.int64).reshape(n)
+    return logits.argmax(1)
+
+
+def check_target(target: str | int) -> None:
+    """Refuse a target that is neither a class nor one of the words.
+
+    Raises:
+        ValueError: names the nearest.
+
+    Example:
+        >>> check_target("labels")
+        Traceback (most recent call last):
+        ...
+        ValueError: target expected 'label', 'prediction' or a class, but got 'labels'. Did you mean 'label'?
+    """
+    if not (isinstance(target, int) and target >= 0) and target not in TARGETS:
+        raise ValueError(
+            f"target expected 'label', 'prediction' or a class, but got {target!r}.{nearest(str(target), TARGETS)}"
+        )
+
+
+def by_name(values: Any) -> dict[str, Tensor]:
+    """Return the tensors of a tensor, tuple or dict by position or key; a single one under ``""``.
+
+    Example:
+        >>> list(by_name((torch.zeros(1), None, torch.zeros(1))))
+        ['0', '2']
+    """
+    if isinstance(values, Tensor):
+        return {"": values}
+    named = values.items() if isinstance(values, Mapping) else enumerate(values)
+    return {str(key): value for key, value in named if isinstance(value, Tensor)}

@@ -1,0 +1,226 @@
+"""The probe: a few fixed samples, read by dataset index, that every explanation of a run looks at."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
+
+from lit_xai.functional.calling import find_labels
+from lit_xai.functional.untouched import fork_rng
+
+LOADERS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Which samples to look at.
+
+    Args:
+        n: how many, spread over the classes as evenly as they come.
+        per_class: how many of each class instead.
+        indices: the dataset indices instead.
+        loader: ``"train"``, ``"val"`` or ``"test"``; default the stage's own (in ``fit`` ``val`` if there is one).
+
+    Raises:
+        ValueError: a number below one, or an unknown loader.
+
+    Example:
+        >>> Probe(per_class=1, loader="train")
+        Probe(n=8, per_class=1, indices=None, loader='train')
+    """
+
+    n: int = 8
+    per_class: int | None = None
+    indices: Sequence[int] | None = None
+    loader: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("n", "per_class"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"probe: {name} expected a positive number, but got {value}.")
+        if self.indices is not None and not len(self.indices):
+            raise ValueError("probe: indices expected one or more dataset indices, but got none.")
+        if self.loader not in (None, *LOADERS):
+            raise ValueError(f"probe: loader expected one of {', '.join(LOADERS)}, but got {self.loader!r}.")
+
+
+def read_probe(loader: Any, probe: Probe, seed: int = 0) -> tuple[Any, list[int]]:
+    """Read the probe's samples as one batch, without moving any generator or the loader's own iterator.
+
+    A loader over a map-style dataset is read by index, one over an iterable dataset from its beginning; of anything
+    else that yields batches the first one is taken.
+
+    Args:
+        loader: usually a ``DataLoader``; the first one of a list or dict of them.
+        probe: which samples.
+        seed: of the generators while reading, so that random augmentation comes out the same each time.
+
+    Returns:
+        The batch as the loader would have collated it, and the dataset indices (positions for an iterable dataset).
+
+    Raises:
+        ValueError: the loader is empty, or an index is not in its dataset.
+
+    Example:
+        >>> loader = DataLoader([(torch.tensor([float(i)]), i % 2) for i in range(6)], batch_size=3, shuffle=True)
+        >>> batch, indices = read_probe(loader, Probe(per_class=1))
+        >>> batch, indices
+        ([tensor([[0.],
+                [1.]]), tensor([0, 1])], [0, 1])
+    """
+    loader = _first(loader)
+    dataset = getattr(loader, "dataset", None)
+    # A loader without batches (batch_size=None) has a collate function for single samples.
+    batches = isinstance(loader, DataLoader) and loader.batch_sampler is not None
+    collate = loader.collate_fn if batches else default_collate
+    with fork_rng(seed):
+        if dataset is None or isinstance(dataset, IterableDataset):
+            return _read_stream(loader if dataset is None else dataset, loader, collate, probe)
+        if len(dataset) == 0:
+            raise ValueError("probe: the loader it reads from is empty.")
+        indices = list(probe.indices) if probe.indices is not None else choose_indices(dataset, probe)
+        wrong = [index for index in indices if not 0 <= index < len(dataset)]
+        if wrong:
+            raise ValueError(f"probe: indices expected 0 to {len(dataset) - 1}, but got {wrong[0]}.")
+        many = getattr(dataset, "__getitems__", None)
+        return collate(many(indices) if many else [dataset[index] for index in indices]), indices
+
+
+def _first(loader: Any) -> Any:
+    if isinstance(loader, Mapping):
+        return _first(next(iter(loader.values()), None))
+    if isinstance(loader, (list, tuple)) and loader and hasattr(loader[0], "__iter__") and not _is_batch(loader[0]):
+        return _first(loader[0])
+    if hasattr(loader, "flattened"):  # Lightning's CombinedLoader
+        return _first(loader.flattened)
+    if loader is None or (isinstance(loader, (list, tuple)) and not loader):
+        raise ValueError("probe: there is no loader to read from.")
+    return loader
+
+
+def _is_batch(value: Any) -> bool:
+    return isinstance(value, (Tensor, Mapping)) or (isinstance(value, (list, tuple)) and any(map(_is_batch, value)))
+
+
+def _read_stream(stream: Any, loader: Any, collate: Any, probe: Probe) -> tuple[Any, list[int]]:
+    if probe.indices is not None:
+        raise ValueError("probe: indices expected a dataset with an index, but the loader reads from a stream.")
+    ready = stream is loader or getattr(loader, "batch_size", None) is None
+    items = list(islice(iter(stream), 1 if ready else probe.n))
+    if not items:
+        raise ValueError("probe: the loader it reads from is empty.")
+    batch = items[0] if ready else collate(items)
+    rows = list(range(min(probe.n, _length(batch))))
+    return take(batch, rows, _length(batch)), rows
+
+
+def choose_indices(dataset: Any, probe: Probe) -> list[int]:
+    """Return dataset indices, the classes in turn, each class in the order of the dataset.
+
+    Labels are looked up where datasets keep them (``targets``, ``labels``, a ``TensorDataset``'s second tensor), or
+    read from the first samples.
+
+    Args:
+        dataset: map-style.
+        probe: how many.
+
+    Example:
+        >>> from torch.utils.data import TensorDataset
+        >>> dataset = TensorDataset(torch.zeros(6, 1), torch.tensor([1, 1, 1, 0, 0, 2]))
+        >>> choose_indices(dataset, Probe(n=4))
+        [3, 0, 5, 4]
+    """
+    labels = _stored_labels(dataset)
+    if labels is None:
+        few = min(len(dataset), 64 * probe.n)
+        labels = _read_labels(dataset, few)
+    if labels is None:
+        return list(range(min(probe.n, len(dataset))))
+    places: dict[int, list[int]] = {}
+    for index, label in enumerate(labels.tolist()):
+        places.setdefault(label, []).append(index)
+    if probe.per_class is not None:
+        return [index for label in sorted(places) for index in places[label][: probe.per_class]]
+    rounds = (
+        places[label][turn] for turn in range(len(labels)) for label in sorted(places) if turn < len(places[label])
+    )
+    return list(islice(rounds, probe.n))
+
+
+def _stored_labels(dataset: Any) -> Tensor | None:
+    if isinstance(dataset, Subset):
+        labels = _stored_labels(dataset.dataset)
+        return None if labels is None else labels[torch.as_tensor(dataset.indices)]
+    tensors = getattr(dataset, "tensors", ())
+    for found in (getattr(dataset, "targets", None), getattr(dataset, "labels", None), *tensors[1:2]):
+        try:
+            labels = torch.as_tensor(found)
+        except (TypeError, ValueError, RuntimeError):
+            continue
+        if _are_classes(labels) and len(labels) == len(dataset):
+            return labels
+    return None
+
+
+def _read_labels(dataset: Any, n: int) -> Tensor | None:
+    labels = [find_labels(default_collate([dataset[0]]))]
+    if labels[0] is None or not _are_classes(labels[0]):
+        return None
+    return torch.cat([labels[0], *(torch.as_tensor(find_labels(default_collate([dataset[i]]))) for i in range(1, n))])
+
+
+def _are_classes(labels: Tensor) -> bool:
+    return labels.dim() == 1 and not labels.is_floating_point()
+
+
+def take(batch: Any, rows: Sequence[int], n: int) -> Any:
+    """Return these rows of every tensor in a batch that has ``n`` of them.
+
+    Example:
+        >>> take({"x": torch.arange(4), "scale": torch.ones(1), "name": "a"}, [1, 3], 4)
+        {'x': tensor([1, 3]), 'scale': tensor([1.]), 'name': 'a'}
+    """
+    if isinstance(batch, Tensor):
+        return batch[list(rows)] if batch.dim() and len(batch) == n else batch
+    if isinstance(batch, Mapping):
+        return {key: take(value, rows, n) for key, value in batch.items()}
+    return type(batch)(take(value, rows, n) for value in batch) if isinstance(batch, (list, tuple)) else batch
+
+
+def leaves(batch: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield every tensor in a batch with its key or position.
+
+    Example:
+        >>> [name for name, _ in leaves({"image": torch.zeros(1), "more": (torch.zeros(1), 3)})]
+        ['image', 'more.0']
+    """
+    if isinstance(batch, Tensor):
+        yield name, batch
+    elif isinstance(batch, (Mapping, list, tuple)):
+        for key, value in batch.items() if isinstance(batch, Mapping) else enumerate(batch):
+            yield from leaves(value, f"{name}.{key}" if name else str(key))
+
+
+def _length(batch: Any) -> int:
+    return next((len(value) for _, value in leaves(batch) if value.dim()), 0)
+
+
+def fingerprint(batch: Any) -> str:
+    """Return a short hash of every value in a batch: equal if and only if the samples are.
+
+    Example:
+        >>> fingerprint(torch.zeros(3)) == fingerprint(torch.zeros(3)) != fingerprint(torch.ones(3))
+        True
+    """
+    digest = hashlib.sha256()
+    for name, value in leaves(batch):
+        raw = value.detach().cpu().contiguous()
+        digest.update(f"{name} {raw.dtype} {tuple(raw.shape)}".encode())
+        digest.update(raw.flatten().view(torch.uint8).numpy().tobytes() if raw.numel() else b"")
+    return digest.hexdigest()[:16]
