@@ -1,0 +1,138 @@
+"""A page to draw on: a Figure of known size, one coordinate system in pixels, and text that fits where it stands.
+
+The page is 700 pixels wide because TensorBoard's image page shows every picture 350 pixels wide and scales without
+smoothing: at exactly one half, letters of 20 pixels stay readable where other widths tear them.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lit_xai.render.captions import Caption
+from lit_xai.render.shares import Array, percent
+from lit_xai.render.text import DPI, shorten, text_width, wrap
+
+if TYPE_CHECKING:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+
+WIDTH, MARGIN = 700, 12
+TITLE, TEXT, SMALL = 16, 15, 13.0
+"""Font sizes in points."""
+LINE = 27
+"""From one line of text to the next, in pixels."""
+FOR, AGAINST, GREY, INK = "#b2182b", "#2166ac", "#666666", "#111111"
+"""The ends of the red-white-blue map, which readers with any kind of colour blindness tell apart, and two greys."""
+BAR = 96
+"""Height of the colour bar with its numbers and its words."""
+
+
+class Canvas:
+    """A white Figure of ``width`` x ``height`` pixels with its title written and ``top``, where the rest may begin."""
+
+    def __init__(self, title: str, height: int, width: int = WIDTH):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        lines = wrap(title, width - 2 * MARGIN, TITLE, "bold")
+        self.top = MARGIN + LINE * len(lines) + (6 if lines else 0)
+        self.width, self.height = width, height + self.top
+        self.figure: Figure = Figure((self.width / DPI, self.height / DPI), dpi=DPI, facecolor="white")
+        FigureCanvasAgg(self.figure)
+        self.axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, self.width), ylim=(self.height, 0))
+        self.axes.set_axis_off()
+        for i, line in enumerate(lines):
+            self.text(MARGIN, MARGIN + LINE * i, line, size=TITLE, weight="bold")
+
+    def text(self, x: float, y: float, words: str, *, width: float = WIDTH * 9, **style: Any) -> None:
+        """Write ``words`` with their upper left corner at ``x, y``, shortened to ``width`` pixels."""
+        style = {"size": TEXT, "color": INK, "va": "top", "weight": "normal", **style}
+        words = shorten(words, width, style["size"], style["weight"])
+        # A class called "$x$" is a name, not a formula.
+        self.axes.text(x, y, words, parse_math=False, **style)
+
+    def tile(self, picture: Any, x: float, y: float, width: float, height: float) -> None:
+        """Draw an RGB array ``(h, w, 3)`` of values in [0, 1] into a box with a thin frame."""
+        from matplotlib.patches import Rectangle
+
+        self.axes.imshow(picture, extent=(x, x + width, y + height, y), aspect="auto", interpolation="auto")
+        self.axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="#bbbbbb", linewidth=0.8))
+
+    def caption(self, caption: Caption, total: str, x: float, y: float, width: float) -> None:
+        """Write what is said about a sample, in up to two lines; a wrong prediction is bold."""
+        self.text(x + width, y + 2, total, size=SMALL, color=GREY, ha="right")
+        if caption.true:
+            self._named("true ", caption.true, "", x, y, width - text_width(total, SMALL) - 12)
+        if caption.predicted:
+            weight = "bold" if caption.correct is False else "normal"
+            self._named("pred ", caption.predicted, caption.verdict, x, y + LINE, width, weight)
+
+    def _named(
+        self, before: str, name: str, after: str, x: float, y: float, width: float, weight: str = "normal"
+    ) -> None:
+        """Write a name with what belongs to it; where room is short, the name alone is shortened."""
+        room = width - text_width(before + after, TEXT, weight)
+        self.text(x, y, before + shorten(name, room, TEXT, weight) + after, weight=weight)
+
+    def note(self, words: str, x: float, y: float, width: float, height: float) -> None:
+        """Write ``words`` into the middle of a box: why there is nothing in it."""
+        lines = wrap(words, width - 8, SMALL, "normal", most=2)
+        for i, line in enumerate(lines):
+            middle = y + height / 2 + LINE * (i - (len(lines) - 1) / 2)
+            self.text(x + width / 2, middle, line, size=SMALL, color=GREY, ha="center", va="center_baseline")
+
+    def color_bar(self, scale: ScalarMappable, limit: float, unit: str) -> None:
+        """Draw the colour bar along the lower edge, with what its ends mean in words."""
+        left, top, thick = MARGIN + 40, self.height - BAR + 8, 20
+        box = (left / self.width, 1 - (top + thick) / self.height, 1 - 2 * left / self.width, thick / self.height)
+        axes = self.figure.add_axes(box)
+        bar = self.figure.colorbar(scale, cax=axes, orientation="horizontal", extend="both")
+        ticks, words = scale_ticks(limit)
+        bar.set_ticks(ticks, labels=words, fontsize=SMALL, color=INK)
+        self.ends_of_scale(unit)
+
+    def ends_of_scale(self, unit: str) -> None:
+        """Write what the scale measures and what its ends mean into the lowest line."""
+        y = self.height - 34
+        self.text(MARGIN, y, "◂ against", color=AGAINST, weight="bold")
+        self.text(self.width - MARGIN, y, "for the class ▸", color=FOR, weight="bold", ha="right")
+        self.text(self.width / 2 - 20, y + 2, unit, size=SMALL, color=GREY, ha="center")
+
+    def finish(self) -> Figure:
+        """Return the figure, its coordinates put back to the page (``imshow`` moves them)."""
+        self.axes.set(xlim=(0, self.width), ylim=(self.height, 0))
+        return self.figure
+
+
+def plain_style() -> AbstractContextManager[None]:
+    """Return a context in which matplotlib's own defaults hold, whatever a user's or a notebook's style says."""
+    from matplotlib import style
+
+    return style.context([], after_reset=True)
+
+
+def color_scale(limit: float) -> ScalarMappable:
+    """Return the one scale of all maps: red for, blue against, white nothing, symmetric about zero."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    return ScalarMappable(Normalize(-limit, limit), colormaps["RdBu_r"])
+
+
+def to_colors(scale: ScalarMappable, shares: Array) -> Array:
+    """Return the colours ``(..., 3)`` of shares ``(...)``."""
+    return np.asarray(scale.cmap(scale.norm(shares)))[..., :3]
+
+
+def scale_ticks(limit: float) -> tuple[list[float], list[str]]:
+    """Return where the scale is labelled and with what.
+
+    Example:
+        >>> scale_ticks(0.02)
+        ([-0.02, 0.0, 0.02], ['\u22122%', '0', '+2%'])
+    """
+    return [-limit, 0.0, limit], [f"\N{MINUS SIGN}{percent(limit)}", "0", f"+{percent(limit)}"]

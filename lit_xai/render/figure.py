@@ -1,0 +1,124 @@
+"""Attributions -> one matplotlib Figure, of the kind that suits the input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lit_xai.render.canvas import plain_style
+from lit_xai.render.captions import PerSample, make_captions
+from lit_xai.render.heatmap import heatmap_figure
+from lit_xai.render.image import image_figure
+from lit_xai.render.kinds import Kind, are_tokens, choose_kind, find_shares
+from lit_xai.render.pixels import PerChannel, to_pixels
+from lit_xai.render.shares import ArrayLike, Shares, round_up, to_array
+from lit_xai.render.tabular import mean_shares, tabular_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PERCENTILE = 99
+"""The colour limit leaves this part of all pixels unclipped: single extremes would fade everything else to white."""
+
+
+def attribution_figure(
+    inputs: ArrayLike,
+    attributions: ArrayLike,
+    *,
+    title: str = "",
+    labels: PerSample = None,
+    predictions: PerSample = None,
+    probabilities: PerSample = None,
+    class_names: Sequence[str] | None = None,
+    feature_names: Sequence[str] | None = None,
+    mean: PerChannel = None,
+    std: PerChannel = None,
+    limit: float | None = None,
+    kind: Kind | None = None,
+) -> Figure:
+    r"""Draw what speaks for a class (red) and against it (blue), by sample or, for tables, by feature.
+
+    Every map is divided by its own total, :math:`a_i / \sum_j |a_j|`, so that one colour means the same share in every
+    sample, epoch and method; the total itself is written beside the map. The three kinds:
+
+    - ``"image"``: each input beside its attribution over the input in light grey, channels summed, coarser maps
+      (GradCAM) resized bilinearly. At most 32 samples.
+    - ``"tabular"``: bars of each feature's mean signed and mean absolute share. At most 16 features.
+    - ``"heatmap"``: each map as a strip, for series, tokens and whatever else. At most 16 samples.
+
+    Args:
+        inputs: what the network was given, ``(N, ...)``; tensors and arrays alike.
+        attributions: one map per sample, ``(N, ...)``.
+        title: what the reader has to know: method, target, baseline, epoch.
+        labels: class indices ``(N,)``, names, values of a regression, or multi-hot ``(N, K)``.
+        predictions: in the form of ``labels``; default the most probable class where ``probabilities`` is ``(N, K)``.
+        probabilities: of the predicted class ``(N,)``, or of every class ``(N, K)``, in [0, 1].
+        class_names: the name of each class index.
+        feature_names: the name of each feature of a table; default ``x0``, ``x1`` ...
+        mean: what the images' normalisation subtracted, one number or one per channel; undone before drawing.
+        std: what it divided by, likewise.
+        limit: the share at which colours and bars end; default :func:`color_limit` of these attributions. Pass one
+            number to every figure that is to be compared.
+        kind: ``"image"``, ``"tabular"`` or ``"heatmap"``; default by the shapes.
+
+    Raises:
+        TypeError: inputs or attributions are no tensor or array of real numbers.
+        ValueError: shapes that do not belong together, an unknown ``kind``, or a ``limit`` that is not positive.
+
+    Example:
+        >>> import torch
+        >>> images = torch.rand(2, 1, 28, 28)
+        >>> figure = attribution_figure(images, images - 0.5, title="InputXGradient", labels=[0, 1], predictions=[0, 0])
+        >>> figure.canvas.get_width_height()
+        (700, 371)
+    """
+    kind = choose_kind(inputs, attributions, kind)
+    shares = find_shares(inputs, attributions, kind)
+    captions = make_captions(len(inputs), labels, predictions, probabilities, class_names)
+    limit = _limit_of(shares, kind) if limit is None else limit
+    if not (math.isfinite(limit) and limit > 0):
+        raise ValueError(f"limit must be a positive share, such as 0.02 for 2%, but got {limit}.")
+    values = to_array(inputs, "inputs")
+    with plain_style():
+        if kind == "image":
+            return image_figure(to_pixels(values, mean, std), shares, captions, title, limit)
+        if kind == "tabular":
+            return tabular_figure(shares, captions, title, limit, feature_names)
+        return heatmap_figure(None if are_tokens(inputs) else values, shares, captions, title, limit)
+
+
+def color_limit(attributions: ArrayLike, inputs: ArrayLike | None = None, kind: Kind | None = None) -> float:
+    """Return one readable limit (1, 2, 3 or 5 times a power of ten) to draw these attributions and later ones with.
+
+    The 99th percentile of all shares, or for tables the largest mean absolute share, rounded up. Take it from the first
+    evaluation and pass it to every :func:`attribution_figure`.
+
+    Args:
+        attributions: one map per sample, ``(N, ...)``.
+        inputs: what they belong to; needed where the figure resizes maps (a GradCAM's few cells hold larger shares).
+        kind: as in :func:`attribution_figure`.
+
+    Raises:
+        TypeError: inputs or attributions are no tensor or array of real numbers.
+        ValueError: shapes that do not belong together, or an unknown ``kind``.
+
+    Example:
+        >>> color_limit(np.ones((4, 1, 28, 28)))  # 1 / 784 = 0.0013
+        0.002
+    """
+    inputs = attributions if inputs is None else inputs
+    kind = choose_kind(inputs, attributions, kind)
+    return _limit_of(find_shares(inputs, attributions, kind), kind)
+
+
+def _limit_of(shares: Shares, kind: Kind) -> float:
+    used = np.abs(shares.values[shares.drawable])
+    if not used.size:
+        return 1.0
+    if kind == "tabular":
+        return round_up(mean_shares(shares)[1].max())
+    # Where hardly any pixel counts (a single super-pixel), the percentile is zero.
+    return round_up(np.percentile(used, PERCENTILE) or used.max())

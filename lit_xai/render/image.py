@@ -1,0 +1,63 @@
+"""Images: each sample's input beside its attribution, drawn over the input in light grey."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lit_xai.render.canvas import BAR, GREY, LINE, MARGIN, WIDTH, Canvas, color_scale, to_colors
+from lit_xai.render.captions import Caption
+from lit_xai.render.shares import Array, Shares
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST = 32
+"""Samples on one figure; more would neither be read nor fit into a logger's card."""
+DARK = 0.2
+"""Images whose median brightness is below this (digits, garments) are light strokes on black; as ink on white paper
+they leave the map's white, nothing, what it is."""
+LIGHT = 0.84
+"""Brightness of black in the grey input under a map: dark enough to be recognised, light enough not to mute colours."""
+
+
+def image_figure(pictures: Array, shares: Shares, captions: Sequence[Caption], title: str, limit: float) -> Figure:
+    """Return the figure of images ``(N, H, W, 3)`` in [0, 1] and their maps ``(N, H, W)``."""
+    shown = min(len(pictures), MOST)
+    columns = 1 if shown == 1 else 2 if shown <= 16 else 4
+    width = WIDTH if columns < 4 else 2 * WIDTH
+    cell = (width - 2 * MARGIN - 20 * (columns - 1)) / columns
+    box = (cell - 8) / 2
+    high, wide = pictures.shape[1:3]
+    tile_width, tile_height = (max(24, round(side * box / max(high, wide))) for side in (wide, high))
+    lines = 2 if any(caption.predicted for caption in captions) else 1
+    row = LINE * lines + tile_height + 16
+    left_out = f"{len(pictures) - shown} more samples not shown" if len(pictures) > shown else ""
+    canvas = Canvas(title, row * -(-shown // columns) + BAR + (LINE if left_out else 0), width)
+    scale = color_scale(limit)
+    colors = _at_size(to_colors(scale, shares.values[:shown]), shares.cell, (high, wide))
+    colors *= _faint(pictures[:shown])[..., None]
+    for i in range(shown):
+        x, y = MARGIN + (cell + 20) * (i % columns), canvas.top + row * (i // columns)
+        canvas.caption(captions[i], shares.total(i), x, y, cell)
+        y += LINE * lines
+        canvas.tile(pictures[i], x, y, tile_width, tile_height)
+        canvas.tile(colors[i], x + tile_width + 8, y, tile_width, tile_height)
+        canvas.note(shares.note(i), x + tile_width + 8, y, tile_width, tile_height)
+    canvas.text(MARGIN, canvas.height - BAR - LINE, left_out, color=GREY)
+    unit = "pixel" if shares.cell == 1 else f"{shares.cell} by {shares.cell} pixels"
+    canvas.color_bar(scale, limit, f"share of the map's Σ|a| per {unit}")
+    return canvas.finish()
+
+
+def _faint(pictures: Array) -> Array:
+    """Return the inputs as grey ``(N, H, W)`` that lets colours speak, on white paper where they are mostly black."""
+    grey = pictures @ np.array([0.299, 0.587, 0.114])
+    paper = grey if np.median(grey) > DARK else 1 - grey
+    return LIGHT + (1 - LIGHT) * paper
+
+
+def _at_size(colors: Array, cell: int, size: tuple[int, int]) -> Array:
+    return colors.repeat(cell, axis=1).repeat(cell, axis=2)[:, : size[0], : size[1]]

@@ -1,0 +1,55 @@
+"""A figure as pixels: an array for loggers, a PNG file for everybody else. The same figure gives the same bytes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lit_xai.render.canvas import plain_style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def figure_to_rgb(figure: Figure) -> NDArray[np.uint8]:
+    """Return the drawn figure as an array ``(H, W, 3)`` of uint8, as TensorBoard's ``add_image`` takes it (``"HWC"``).
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> figure_to_rgb(Figure((2, 1), dpi=100)).shape
+        (100, 200, 3)
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    with plain_style():
+        canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save_png(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Write the pixels of :func:`figure_to_rgb` to ``path`` and return it; folders are made.
+
+    The file appears whole or not at all, whatever interrupts, and holds no date and no version.
+
+    Example:
+        >>> import tempfile
+        >>> from matplotlib.figure import Figure
+        >>> save_png(Figure(), Path(tempfile.mkdtemp()) / "attribution" / "epoch-0003.png").name
+        'epoch-0003.png'
+    """
+    from matplotlib.image import imsave
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        imsave(unfinished, figure_to_rgb(figure), format="png", metadata={"Software": "lit_xai"})
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path

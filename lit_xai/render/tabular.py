@@ -1,0 +1,125 @@
+"""Tables: how much each feature counts on average, and in which direction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lit_xai.render.canvas import (
+    AGAINST,
+    FOR,
+    GREY,
+    INK,
+    LINE,
+    MARGIN,
+    SMALL,
+    TEXT,
+    WIDTH,
+    Canvas,
+    scale_ticks,
+)
+from lit_xai.render.captions import Caption
+from lit_xai.render.shares import Array, Shares
+from lit_xai.render.text import text_width, wrap
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST = 16
+"""Features on one figure."""
+ROW, AXIS, NUMBERS = 34, 80, 90
+"""Height of a feature's bars, height of the axis with its words, width of the numbers on the right."""
+ABSOLUTE = "#cccccc"
+
+
+def tabular_figure(
+    shares: Shares,
+    captions: Sequence[Caption],
+    title: str,
+    limit: float,
+    feature_names: Sequence[str] | None = None,
+) -> Figure:
+    """Return the bars of mean signed and mean absolute share per feature, for shares ``(N, features)``."""
+    names = _names(feature_names, shares.values.shape[1])
+    signed, absolute = mean_shares(shares)
+    # In the table's own order where all fit, so that bars stay in place from epoch to epoch.
+    shown = np.arange(len(names)) if len(names) <= MOST else np.argsort(-absolute, kind="stable")[:MOST]
+    summary = wrap(_summary(shares, captions, len(names)), WIDTH - 2 * MARGIN, SMALL, "normal")
+    canvas = Canvas(title, LINE * (len(summary) + 1) + 8 + ROW * len(shown) + AXIS)
+    for i, line in enumerate(summary):
+        canvas.text(MARGIN, canvas.top + LINE * i, line, size=SMALL, color=GREY)
+    _write_legend(canvas, canvas.top + LINE * len(summary))
+    top = canvas.top + LINE * (len(summary) + 1) + 8
+    left = MARGIN + 10 + min(max(text_width(names[k], TEXT) for k in shown), 0.42 * WIDTH)
+    _draw_bars(canvas, (left, top), signed[shown], absolute[shown], limit)
+    for i, k in enumerate(shown):
+        y = top + ROW * (i + 0.5)
+        canvas.text(left - 10, y, names[k], width=left - 10 - MARGIN, ha="right", va="center_baseline")
+        beyond = "▸ " if absolute[k] > limit else ""
+        number = f"{beyond}{100 * absolute[k]:.1f}%"
+        canvas.text(WIDTH - MARGIN, y, number, size=SMALL, color=GREY, ha="right", va="center_baseline")
+    canvas.ends_of_scale("share of a sample's Σ|a|")
+    return canvas.finish()
+
+
+def mean_shares(shares: Shares) -> tuple[Array, Array]:
+    """Return each feature's mean signed and mean absolute share, over the samples that have a map.
+
+    Example:
+        >>> from lit_xai.render.shares import shares_of_total
+        >>> mean_shares(shares_of_total(np.array([[1.0, 3.0], [-1.0, 3.0], [0.0, 0.0]])))
+        (array([0.  , 0.75]), array([0.25, 0.75]))
+    """
+    used = shares.values[shares.drawable]
+    if not len(used):
+        return np.zeros(shares.values.shape[1]), np.zeros(shares.values.shape[1])
+    return used.mean(axis=0), np.abs(used).mean(axis=0)
+
+
+def _names(feature_names: Sequence[str] | None, features: int) -> list[str]:
+    if feature_names is None:
+        return [f"x{i}" for i in range(features)]
+    if len(feature_names) != features:
+        raise ValueError(f"feature_names must have {features} entries, one per feature, but got {len(feature_names)}.")
+    return [" ".join(str(name).split()) for name in feature_names]
+
+
+def _summary(shares: Shares, captions: Sequence[Caption], features: int) -> str:
+    used, judged = int(shares.drawable.sum()), [c.correct for c in captions if c.correct is not None]
+    parts = [f"mean of {used} sample{'s' * (used != 1)}"]
+    if judged:
+        parts.append(f"{sum(judged)} of {len(judged)} predicted correctly")
+    if used:
+        parts.append(f"mean Σ|a| = {shares.totals[shares.drawable].mean():.3g}")
+    notes = [note for i in range(len(captions)) if (note := shares.note(i))]
+    parts += [f"{notes.count(note)} left out: {note}" for note in sorted(set(notes))]
+    ranked = f"\n{MOST} of {features} features, most important first" if features > MOST else ""
+    return " · ".join(parts) + ranked
+
+
+def _write_legend(canvas: Canvas, y: float) -> None:
+    x: float = MARGIN
+    for mark, color, words in (
+        ("■", ABSOLUTE, " mean |share| (the numbers)     "),
+        ("■", FOR, ""),
+        ("■", AGAINST, " mean share, signed"),
+    ):
+        canvas.text(x, y, mark, color=color)
+        canvas.text(x + text_width(mark, TEXT), y, words, size=SMALL)
+        x += text_width(mark, TEXT) + text_width(words, SMALL)
+
+
+def _draw_bars(canvas: Canvas, corner: tuple[float, float], signed: Array, absolute: Array, limit: float) -> None:
+    left, top = corner
+    width, height = WIDTH - MARGIN - NUMBERS - left, ROW * len(signed)
+    bounds = (left / WIDTH, 1 - (top + height) / canvas.height, width / WIDTH, height / canvas.height)
+    axes = canvas.figure.add_axes(bounds, xlim=(-limit, limit), ylim=(len(signed) - 0.5, -0.5), yticks=[])
+    rows = np.arange(len(signed))
+    axes.barh(rows, absolute, height=0.72, color=ABSOLUTE)
+    axes.barh(rows, signed, height=0.4, color=[FOR if share > 0 else AGAINST for share in signed])
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    ticks, words = scale_ticks(limit)
+    axes.set_xticks(ticks, words, fontsize=SMALL, color=INK)

@@ -1,0 +1,64 @@
+"""Text that fits: how wide words are, shortened or broken into lines where they are too wide."""
+
+from __future__ import annotations
+
+import functools
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.backends.backend_agg import RendererAgg
+
+DPI = 100
+
+
+@functools.cache
+def _renderer() -> RendererAgg:
+    from matplotlib.backends.backend_agg import RendererAgg
+
+    return RendererAgg(1, 1, DPI)
+
+
+def text_width(words: str, size: float, weight: str = "normal") -> float:
+    """Return how many pixels wide ``words`` are."""
+    from matplotlib.font_manager import FontProperties
+
+    return _renderer().get_text_width_height_descent(words, FontProperties(size=size, weight=weight), False)[0]
+
+
+def shorten(words: str, width: float, size: float, weight: str = "normal") -> str:
+    """Return ``words`` with as much of their middle taken out as it takes to fit into ``width`` pixels.
+
+    Example:
+        >>> shorten("worst fractal dimension", 180, 15)
+        'worst f…ension'
+    """
+    if text_width(words, size, weight) <= width:
+        return words
+
+    def cut(kept: int) -> str:
+        return f"{words[: (kept + 1) // 2]}…{words[len(words) - kept // 2 :]}"
+
+    too_many = bisect_left(range(len(words)), True, key=lambda kept: text_width(cut(kept), size, weight) > width)
+    return cut(max(too_many - 1, 0))
+
+
+def wrap(words: str, width: float, size: float, weight: str, most: int = 4) -> list[str]:
+    """Return ``words`` broken into at most ``most`` lines of ``width`` pixels, the last one shortened if need be.
+
+    Example:
+        >>> wrap("IntegratedGradients, baseline zero, epoch 3", 300, 15, "normal")
+        ['IntegratedGradients,', 'baseline zero, epoch 3']
+    """
+    lines: list[str] = []
+    for paragraph in words.splitlines():
+        line = ""
+        for word in paragraph.split():
+            longer = f"{line} {word}".strip()
+            if line and text_width(longer, size, weight) > width:
+                lines.append(line)
+                longer = word
+            line = longer
+        lines += [line] if line else []
+    rest = " ".join(lines[most - 1 :])
+    return [shorten(line, width, size, weight) for line in (*lines[: most - 1], rest) if line]
