@@ -69,3 +69,12 @@ def test_the_file_is_as_readable_as_any_other_of_the_user(figure, tmp_path):
     (tmp_path / "other").touch()
     path = save_png(figure, tmp_path / "a.png")
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "other").stat().st_mode)
+
+
+def test_a_reader_of_the_old_file_never_sees_a_half_written_one(figure, tmp_path, rng):
+    path = save_png(figure, tmp_path / "a.png")
+    before = path.read_bytes()
+    with path.open("rb") as reader:
+        save_png(attribution_figure(*rng.normal(size=(2, 2, 5))), path)
+        assert reader.read() == before
+    assert path.read_bytes() != before
