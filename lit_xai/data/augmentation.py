@@ -1,0 +1,34 @@
+"""Random crops and flips of a whole batch at once."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+
+def crop_and_flip(images: Tensor, padding: int, flip: bool = False) -> Tensor:
+    """Pad each image with black, cut a window of the original size at a random place, and mirror half of them.
+
+    The augmentation of He et al., "Deep Residual Learning for Image Recognition" (2016), section 4.2. Draws from
+    torch's global generator, so ``seed_everything`` and the seeds of ``DataLoader`` workers govern it.
+
+    Args:
+        images: ``(N, C, H, W)``, any dtype.
+        padding: pixels added on each side, hence the largest shift.
+        flip: whether each image is mirrored left to right with probability one half.
+
+    Returns:
+        ``(N, C, H, W)``, a new tensor.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> crop_and_flip(torch.ones(2, 1, 4, 4), padding=1).sum(dim=(1, 2, 3))
+        tensor([9., 9.])
+    """
+    count, _, height, width = images.shape
+    windows = pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    top, left = torch.randint(0, 2 * padding + 1, (2, count))
+    images = windows[torch.arange(count), :, top, left]
+    if flip:
+        mirrored = torch.nonzero(torch.rand(count) < 0.5).flatten()
+        images[mirrored] = images[mirrored].flip(-1)
+    return images
