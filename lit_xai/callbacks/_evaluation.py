@@ -106,7 +106,8 @@ def _draw(
 ) -> None:
     from lit_xai.render import attribution_figure, color_limit, figure_to_rgb, save_png
 
-    limits.setdefault(name, color_limit(maps, inputs, about.kind))
+    if maps.any():  # the first map that shows anything sets the colours of the run
+        limits.setdefault(name, color_limit(maps, inputs, about.kind))
     answers = answers_of(evaluation.explanation.logits, evaluation.samples.labels)
     figure = attribution_figure(
         inputs,
@@ -116,13 +117,14 @@ def _draw(
         feature_names=about.feature_names,
         mean=about.mean,
         std=about.std,
-        limit=limits[name],
+        limit=limits.get(name),
         kind=about.kind,
         **answers,
     )
-    save_png(figure, png)
+    pixels = figure_to_rgb(figure)
+    save_png(pixels, png)
     tag = f"{evaluation.tag}/{name}" if name else evaluation.tag
-    log_image(trainer, tag, figure_to_rgb(figure), evaluation.step, png)
+    log_image(trainer, tag, pixels, evaluation.step, png)
 
 
 def answers_of(logits: Tensor, labels: Tensor | None) -> dict[str, Tensor | None]:

@@ -31,8 +31,8 @@ def figure_to_rgb(figure: Figure) -> NDArray[np.uint8]:
     return np.array(canvas.buffer_rgba())[..., :3].copy()
 
 
-def save_png(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write the pixels of :func:`figure_to_rgb` to ``path`` and return it; folders are made.
+def save_png(figure: Figure | NDArray[np.uint8], path: str | os.PathLike[str]) -> Path:
+    """Write a figure, or the pixels that :func:`figure_to_rgb` made of it, to ``path`` and return it; folders are made.
 
     The file appears whole or not at all, whatever interrupts, and holds no date and no version.
 
@@ -48,7 +48,8 @@ def save_png(figure: Figure, path: str | os.PathLike[str]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        imsave(unfinished, figure_to_rgb(figure), format="png", metadata={"Software": "lit_xai"})
+        pixels = figure if isinstance(figure, np.ndarray) else figure_to_rgb(figure)
+        imsave(unfinished, pixels, format="png", metadata={"Software": "lit_xai"})
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
