@@ -99,8 +99,12 @@ def read_samples(
     )
     if not takes or (isinstance(baselines, str) and baselines == "zero" and not samples.draws):
         return samples  # zero is Captum's own default, and suits any structure of inputs
+    if isinstance(baselines, (int, float)):
+        flat = tuple(torch.full_like(value[:1], baselines) for value in _explained(inputs))
+        return replace(samples, baseline=flat[0] if len(flat) == 1 else flat)
     if not isinstance(baselines, str):
-        return replace(samples, baseline=torch.as_tensor(baselines, device=trainer.lightning_module.device))
+        given = torch.as_tensor(baselines, device=trainer.lightning_module.device)
+        return replace(samples, baseline=given.to(_explained(inputs)[0].dtype))
     background = None
     if baselines in ("mean", "training"):
         read, _ = _read(trainer, "train", Probe(n=BACKGROUND), seed)
@@ -133,7 +137,8 @@ def _loader_name(trainer: Trainer, probe: Probe, stage: str) -> str:
         return {"validate": "val", "test": "test"}[stage]
     if probe.loader is not None:
         return probe.loader
-    return "val" if trainer.val_dataloaders else "train"
+    # Not its truth: a loader's length may not be known.
+    return "train" if trainer.val_dataloaders is None or trainer.val_dataloaders == [] else "val"
 
 
 def _read(trainer: Trainer, name: str, probe: Probe, seed: int) -> tuple[Any, list[int]]:
