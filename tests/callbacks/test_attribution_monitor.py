@@ -148,6 +148,7 @@ def test_several_monitors_side_by_side(tmp_path):
     assert np.load(next((tmp_path / "attribution" / "three").rglob("attributions.npz")))["targets"].tolist() == [3] * 8
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_resume_shows_the_same(tmp_path):
     def parts(n):
         checkpoint = lightning.pytorch.callbacks.ModelCheckpoint(tmp_path / "ckpt", save_last=True)

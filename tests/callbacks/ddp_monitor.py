@@ -1,0 +1,60 @@
+"""Run by test_ddp.py in two processes: one monitored fit, and one that fails on the second process alone."""
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lit_xai.callbacks import AttributionMonitor
+
+warnings.simplefilter("ignore")
+
+
+class Module(LightningModule):
+    def __init__(self, broken_rank=None):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        self.broken_rank = broken_rank
+
+    def forward(self, x):
+        if not self.training and self.broken_rank == self.global_rank and len(x) > 1:
+            raise RuntimeError("broken here")
+        return self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(folder, module):
+    seed_everything(0, verbose=False)
+    data = TensorDataset(torch.randn(32, 1, 8, 8), torch.arange(32) % 10)
+    trainer = Trainer(
+        max_epochs=2,
+        strategy="ddp",
+        devices=int(os.environ["WORLD_SIZE"]),
+        accelerator="cpu",
+        logger=False,
+        callbacks=[AttributionMonitor(probe=5)],
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, DataLoader(data, batch_size=4))
+    if trainer.is_global_zero:
+        torch.save(module.state_dict(), folder / "weights.pt")
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    fit(folder / "whole", Module())
+    fit(folder / "broken", Module(broken_rank=1))
