@@ -1,0 +1,40 @@
+"""Configuration files by name: ``--config digits`` works from any folder."""
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def find_config(name: str) -> str:
+    """Return the path of a configuration: a file as given, else ``NAME.yaml`` in ``./configs`` or among the shipped.
+
+    What is a URL, or YAML itself, is returned as it is.
+
+    Raises:
+        ValueError: there is no such file and no such name.
+
+    Example:
+        >>> Path(find_config("base")).name
+        'base.yaml'
+    """
+    if Path(name).is_file() or name == "-" or "://" in name or any(sign in name for sign in ":{\n"):
+        return name
+    found = _configs_by_name().get(name.removesuffix(".yaml"))
+    if found is None:
+        from lit_xai.functional.spelling import nearest  # not above: lit_xai.functional imports torch
+
+        known = known_configs()
+        raise ValueError(f"there is no config '{name}'.{nearest(name, known)} Known by name: {', '.join(known)}.")
+    return str(found)
+
+
+def known_configs() -> list[str]:
+    """Return the names of ``./configs/*.yaml`` and of the configurations shipped with this package, sorted."""
+    return sorted(_configs_by_name())
+
+
+def _configs_by_name() -> dict[str, Path]:
+    # A wheel holds the folder inside the package; in a clone it lies next to it.
+    shipped = next((f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir()), _PACKAGE)
+    files = [*shipped.glob("*.yaml"), *Path("configs").glob("*.yaml")]
+    return {file.stem: file for file in files}

@@ -1,0 +1,41 @@
+"""``lit-xai demo``: real digits, a small network, and a picture of its reasons after every epoch."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lit_xai.callbacks._trainer import run_folder
+from lit_xai.cli.run import start
+
+_CONFIGS = ("base", "digits", "attributions")
+
+_END = """
+What the network looks at after its last epoch (red speaks for the class, blue against):
+  {picture}
+All epochs, on TensorBoard's slider:
+  tensorboard --logdir {logs} --samples_per_plugin images=500
+"""
+
+
+def demo(options: Sequence[str]) -> int:
+    """Train as ``lit-xai fit --config base --config digits --config attributions`` would, and say where to look.
+
+    Args:
+        options: further options of ``fit``, such as ``--trainer.max_epochs 3``.
+    """
+    configs = [part for name in _CONFIGS for part in ("--config", name)]
+    cli = start(["fit", *configs, "--trainer.devices", "1", *options])
+    if cli is None:
+        return 1
+    folder = run_folder(cli.trainer)
+    pictures = sorted(folder.glob("attribution/**/*.png"), key=os.path.getmtime)
+    if not pictures:
+        sys.stderr.write(f"lit-xai: error: the run in '{folder}' left no picture; the warnings above say why.\n")
+        return 1
+    sys.stdout.write(_END.format(picture=_relative(pictures[-1]), logs=_relative(folder.parent)))
+    return 0
+
+
+def _relative(path: Path) -> str:
+    return os.path.relpath(path)

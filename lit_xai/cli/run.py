@@ -1,0 +1,176 @@
+"""``lit-xai fit | validate | test | predict``: a LightningCLI for any module and any data by import path."""
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import lightning.pytorch as pl
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+    LRSchedulerCallable,
+    OptimizerCallable,
+    SaveConfigCallback,
+)
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+
+# Importing these makes their classes known by short names in a config.
+import lit_xai.callbacks
+import lit_xai.data
+import lit_xai.models
+from lit_xai.callbacks._trainer import require_writable, run_folder
+from lit_xai.cli.checkpoints import InitFrom, epochs_trained, read_checkpoint
+from lit_xai.cli.errors import setup_sentence, without_wrappers
+from lit_xai.cli.nags import without_nags
+from lit_xai.cli.parser import ConfigByName, Parser
+from lit_xai.models.optim import configure_optimizers
+
+
+class SaveConfig(SaveConfigCallback):
+    """Save the exact config into the run's folder; one that lies there already is kept beside ``config-v1.yaml``."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save once, however many stages follow."""
+        if self.already_saved:
+            return
+        if "://" in (trainer.log_dir or ""):
+            return super().setup(trainer, pl_module, stage)
+        self._save(run_folder(trainer))
+        self.already_saved = True
+
+    @rank_zero_only
+    def _save(self, folder: Path) -> None:
+        require_writable(folder)
+        name, number = self.config_filename, 0
+        while (folder / name).exists():
+            number += 1
+            stem, suffix = os.path.splitext(self.config_filename)
+            name = f"{stem}-v{number}{suffix}"
+        self.parser.save(self.config, folder / name, skip_unset=False, multifile=False)
+
+
+class LitXaiCLI(LightningCLI):
+    """Lightning's command line with configs by name, ``--init_from``, and one sentence for each mistake.
+
+    Any LightningModule, LightningDataModule, callback, logger, optimizer and scheduler can be named by its import path;
+    what is imported already, this library's and Lightning's own, by its short name.
+
+    Args:
+        arguments: the command and its options, as typed.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        super().__init__(
+            args=list(arguments),
+            parser_class=Parser,
+            parser_kwargs={"prog": "lit-xai"},
+            save_config_callback=SaveConfig,
+            seed_everything_default=0,
+            # Lightning's own way binds the optimizer to the parameters before `setup` and `configure_model` have run.
+            auto_configure_optimizers=False,
+        )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Return a parser whose ``--config`` takes names."""
+        header = [f"lit_xai=={lit_xai.__version__}", f"lightning.pytorch=={pl.__version__}"]
+        parser = self.parser_class(**{"dump_header": header, **kwargs})
+        parser.add_argument("-c", "--config", action=ConfigByName, help="A file, or the name of a config.")
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what goes beyond the Trainer's arguments, to every command: they share one config."""
+        parser.add_argument("--init_from", type=str | None, help="fit: start with this checkpoint's weights.")
+        parser.add_argument("--optimizer", type=OptimizerCallable | None, help="In place of the module's own.")
+        parser.add_argument("--lr_scheduler", type=LRSchedulerCallable | None, help="Along with --optimizer.")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and look at the checkpoint files before anything is built."""
+        self.config = parser.parse_args(cast(list[str], args))
+        config = self.config[self.config.subcommand]
+        try:
+            self._check(config)
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
+
+    def _check(self, config: Any) -> None:
+        fit = self.config.subcommand == "fit"
+        if config.lr_scheduler and not config.optimizer:
+            raise ValueError("--lr_scheduler needs --optimizer; the module's own has its scheduler beside it.")
+        if fit and config.init_from:
+            if config.ckpt_path:
+                raise ValueError("--init_from starts afresh and --ckpt_path resumes: give one of them.")
+            read_checkpoint(config.init_from, config.weights_only)
+        if _is_file_name(config.ckpt_path):
+            checkpoint = read_checkpoint(config.ckpt_path, config.weights_only)
+            epochs, last = epochs_trained(checkpoint), config.trainer.max_epochs
+            if fit and last is not None and 0 <= last <= epochs:
+                raise ValueError(
+                    f"'{config.ckpt_path}' is already trained {epochs} of {last} epochs: raise --trainer.max_epochs,"
+                    f" or start afresh from its weights with --init_from {config.ckpt_path}."
+                )
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning completes the config with the module's arguments in the file. It cannot where a script wrote them,
+        # which names no class, nor where the file has to be trusted.
+        config = self.config[self.config.subcommand]
+        if not _is_file_name(config.ckpt_path) or config.weights_only is False:
+            return
+        if "_class_path" in read_checkpoint(config.ckpt_path).get("hyper_parameters", {}):
+            super()._parse_ckpt_path()
+
+    def after_instantiate_classes(self) -> None:
+        """Give the module its optimizer and its first weights."""
+        optimizer, init_from = self._get(self.config_init, "optimizer"), self._get(self.config_init, "init_from")
+        if optimizer is not None:
+            scheduler = self._get(self.config_init, "lr_scheduler")
+            self.model.configure_optimizers = partial(_configure_optimizers, self.model, optimizer, scheduler)
+        if init_from and self.subcommand == "fit":
+            callback = InitFrom(init_from, self._get(self.config, "weights_only"))
+            self.trainer.callbacks.insert(0, callback)  # type: ignore[attr-defined]  # set by its connector
+
+
+def _configure_optimizers(
+    pl_module: LightningModule, optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCallable | None
+) -> OptimizerLRScheduler:
+    return configure_optimizers(pl_module.parameters(), optimizer, lr_scheduler, trainer=pl_module.trainer)
+
+
+def _is_file_name(ckpt_path: Any) -> bool:
+    """Whether this names a file here: not one of Lightning's words, a model registry's entry or a folder of shards."""
+    words = ("best", "last", "hpc")
+    named = bool(ckpt_path) and ckpt_path not in words and not str(ckpt_path).startswith("registry")
+    return named and "://" not in str(ckpt_path) and not Path(ckpt_path).is_dir()
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command of the Trainer; return 0, or 1 where it could not be set up, for a reason told in one sentence.
+
+    Args:
+        arguments: the command and its options, as typed.
+
+    Raises:
+        SystemExit: 2 where the options themselves are wrong; 0 after ``--help`` and ``--print_config``.
+    """
+    return 0 if start(arguments) else 1
+
+
+def start(arguments: Sequence[str]) -> LitXaiCLI | None:
+    """Run a command and return what it ran with, ``None`` where it could not be set up."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        with without_nags(arguments[0]):
+            return LitXaiCLI(arguments)
+    except Exception as error:
+        sentence = setup_sentence(error)
+        if sentence is None or os.environ.get("JSONARGPARSE_DEBUG") == "true":
+            cause = without_wrappers(error)
+            raise cause from cause.__cause__
+        sys.stderr.write(f"lit-xai: error: {sentence}\n")
+        return None

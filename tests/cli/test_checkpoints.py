@@ -1,0 +1,161 @@
+import pickle
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.demos.boring_classes import BoringModel
+
+from lit_xai.cli.checkpoints import InitFrom, epochs_trained, load_weights, read_checkpoint
+
+QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+
+class LogsLoss(BoringModel):
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self(batch).sum())
+
+
+def trainer(folder, **options):
+    return Trainer(**QUIET, default_root_dir=folder, **{"limit_train_batches": 4, "limit_val_batches": 2, **options})
+
+
+# The resumed run saves nothing: what it was given is compared, not continued.
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create the checkpoint")
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+@pytest.mark.parametrize(
+    ("saving", "options"),
+    [
+        ({"monitor": "val/loss"}, {}),
+        ({}, {}),
+        ({"save_on_train_epoch_end": True}, {}),
+        ({"every_n_train_steps": 2}, {}),
+        ({"monitor": "val/loss"}, {"val_check_interval": 0.5}),
+        ({}, {"limit_val_batches": 0}),
+        ({"every_n_train_steps": 3}, {"accumulate_grad_batches": 2}),
+    ],
+)
+def test_epochs_trained_agrees_with_what_a_resume_still_trains(saving, options, tmp_path):
+    saver = ModelCheckpoint(tmp_path, filename="{epoch}-{step}", save_top_k=-1, **saving)
+    trainer(tmp_path, max_epochs=2, callbacks=[saver], **options).fit(LogsLoss())
+    files = sorted(tmp_path.glob("*.ckpt"))
+    assert files
+    for file in files:
+        resumed = trainer(tmp_path, max_epochs=2, enable_checkpointing=False, **options)
+        steps_before = torch.load(file)["global_step"]
+        resumed.fit(LogsLoss(), ckpt_path=file)
+        assert (resumed.global_step == steps_before) == (epochs_trained(read_checkpoint(str(file))) >= 2), file.name
+
+
+def test_a_checkpoint_without_loops_has_trained_no_epoch():
+    assert epochs_trained({"state_dict": {}}) == 0
+
+
+class Custom:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "damaged, or no checkpoint"),
+        (b"just some text", "damaged, or no checkpoint"),
+        ({"weights": torch.zeros(2)}, "it has no 'state_dict'"),
+        ([1, 2], "it has no 'state_dict'"),
+        ({"state_dict": {}, "extra": Custom()}, r"holds an object of \S+Custom, .* add --weights_only false"),
+    ],
+)
+@pytest.mark.parametrize("new_format", [True, False])
+def test_what_is_no_checkpoint_is_refused_by_name(content, words, new_format, tmp_path):
+    file = tmp_path / "x.ckpt"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        torch.save(content, file, _use_new_zipfile_serialization=new_format)
+    with pytest.raises(ValueError, match=words) as error:
+        read_checkpoint(str(file))
+    assert str(error.value).startswith(f"'{file}'")
+
+
+def test_a_cut_off_file_is_refused(tmp_path):
+    torch.save({"state_dict": {"weight": torch.zeros(1000)}}, tmp_path / "x.ckpt")
+    whole = (tmp_path / "x.ckpt").read_bytes()
+    (tmp_path / "x.ckpt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="damaged"):
+        read_checkpoint(str(tmp_path / "x.ckpt"))
+
+
+def test_a_trusted_file_may_hold_objects(tmp_path):
+    torch.save({"state_dict": {}, "extra": pickle.PickleError("any object")}, tmp_path / "x.ckpt")
+    assert isinstance(read_checkpoint(str(tmp_path / "x.ckpt"), weights_only=False)["extra"], pickle.PickleError)
+
+
+def test_a_missing_file_is_answered_with_the_nearest(tmp_path):
+    (tmp_path / "last.ckpt").touch()
+    with pytest.raises(FileNotFoundError, match=r"no file '.*lst\.ckpt'\. Did you mean '.*last\.ckpt'"):
+        read_checkpoint(str(tmp_path / "lst.ckpt"))
+
+
+class Net(BoringModel):
+    def __init__(self, width=2, names=("layer",)):
+        super().__init__()
+        del self.layer
+        for name in names:
+            setattr(self, name, torch.nn.Linear(32, width))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (Net(width=3), r"'layer\.weight' has shape \(2, 32\) in the file, but \(3, 32\) in the model"),
+        (Net(names=["layer", "head"]), r"'head\.weight' is missing in the file"),
+        (Net(names=["layers"]), r"'layers\.weight' is missing in the file\. Did you mean 'layer\.weight'"),
+        (Net(names=[]), r"'layer\.weight' of the file is not in the model"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_the_first_that_does_not(model, words, tmp_path):
+    torch.save({"state_dict": Net().state_dict()}, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match=f"'.*x.ckpt' do not fit this model: {words}") as error:
+        load_weights(model, str(tmp_path / "x.ckpt"))
+    assert "\n" not in str(error.value)
+
+
+class BuildsLate(BoringModel):
+    def __init__(self, where):
+        super().__init__()
+        del self.layer
+        self.where = where
+        self.seen = None
+
+    def setup(self, stage):
+        if self.where == "setup" and not hasattr(self, "layer"):
+            self.layer = torch.nn.Linear(32, 2)
+
+    def configure_model(self):
+        if self.where == "configure_model" and not hasattr(self, "layer"):
+            self.layer = torch.nn.Linear(32, 2)
+
+    def on_load_checkpoint(self, checkpoint):
+        self.hook_saw = list(checkpoint["state_dict"])
+
+    def configure_optimizers(self):
+        self.seen = self.layer.weight.detach().clone()
+        return super().configure_optimizers()
+
+
+@pytest.mark.parametrize("where", ["setup", "configure_model"])
+def test_weights_are_there_when_optimizers_are_built_and_the_module_is_left_as_it_was(where, tmp_path):
+    saved = BoringModel()
+    torch.save({"state_dict": saved.state_dict()}, tmp_path / "x.ckpt")
+    model = BuildsLate(where)
+    fitting = trainer(
+        tmp_path, max_epochs=1, callbacks=[InitFrom(str(tmp_path / "x.ckpt"))], enable_checkpointing=False
+    )
+    fitting.fit(model)
+    torch.testing.assert_close(model.seen, saved.layer.weight.detach(), rtol=0, atol=0)
+    assert model.hook_saw == ["layer.weight", "layer.bias"]
+    assert "configure_model" not in vars(model)
+    trained = model.layer.weight.detach().clone()
+    assert not torch.equal(trained, model.seen)
+    fitting.validate(model, verbose=False)  # and the weights are not loaded a second time
+    torch.testing.assert_close(model.layer.weight.detach(), trained, rtol=0, atol=0)

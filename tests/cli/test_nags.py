@@ -1,0 +1,34 @@
+import warnings
+
+import pytest
+from lightning.pytorch.utilities import rank_zero_info
+
+from lit_xai.cli.nags import without_nags
+
+WORKERS = "The 'train_dataloader' does not have many workers which may be a bottleneck."
+MOVED = "The dirpath has changed from 'a' to 'b', therefore `best_model_score`, `kth_best_model_path` ..."
+
+
+def test_nags_are_left_out_and_everything_else_stays(caplog):
+    with caplog.at_level("INFO"), warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        with without_nags("fit"):
+            warnings.warn(WORKERS, stacklevel=1)
+            warnings.warn(MOVED, stacklevel=1)
+            warnings.warn("something else", stacklevel=1)
+            rank_zero_info("💡 Tip: For seamless cloud logging")
+            rank_zero_info("GPU available: False")
+        with without_nags("test"):
+            warnings.warn(MOVED, stacklevel=1)
+    assert [str(warning.message) for warning in heard] == [MOVED, "something else"]
+    assert caplog.messages == ["GPU available: False"]
+
+
+def test_afterwards_they_are_heard_again(caplog):
+    with pytest.raises(ValueError, match="in between"), without_nags("fit"):
+        raise ValueError("in between")
+    with pytest.warns(UserWarning, match="many workers"):
+        warnings.warn(WORKERS, stacklevel=1)
+    with caplog.at_level("INFO"):
+        rank_zero_info("💡 Tip: For seamless cloud logging")
+    assert len(caplog.messages) == 1

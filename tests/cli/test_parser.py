@@ -1,0 +1,128 @@
+import shutil
+
+import pytest
+import yaml
+
+IMPORTS = {
+    "broken_syntax.py": "def f(:\n",
+    "broken_import.py": "1 / 0\n",
+    "other_package.py": "import pytorch_lightning as pl\nclass Net(pl.LightningModule): ...\n",
+}
+
+CLASSIFIER = {"class_path": "Classifier", "init_args": {"num_classes": 10, "network": {"class_path": "MLP"}}}
+
+
+def classifier(**init_args):
+    return {"model": {**CLASSIFIER, "init_args": {**CLASSIFIER["init_args"], **init_args}}}
+
+
+def callback(**spec):
+    return {"trainer": {"callbacks+": [spec]}}
+
+
+def failing(code, fit, capsys, *options):
+    assert fit(*options) == code
+    said = capsys.readouterr().err
+    (sentence,) = [line for line in said.splitlines() if "error" in line]
+    assert said.splitlines()[-1] == sentence
+    return sentence.removeprefix("lit-xai: error: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--trainer.max_epcohs=3"], "there is no option '--trainer.max_epcohs'. Did you mean '--trainer.max_epochs'"),
+        # An abbreviation, which argparse would take for the option.
+        (["--trainer.max_epoch", "3"], "there is no option '--trainer.max_epoch'. Did you mean '--trainer.max_epochs'"),
+        (["--trainer.max_epochs=three"], "trainer.max_epochs: expected int or null, but got 'three'."),
+        (["--trainer.precision=16-mixd"], "but got '16-mixd'. Did you mean '16-mixed'"),
+        (["surplus"], "there is no option 'surplus'."),
+        (["--trainer.devices"], "argument --trainer.devices/--trainer.devices+: expected one argument"),
+        (["--model.widht=3"], "model: own_module.Net takes no 'widht'. Did you mean 'width'?"),
+        (["--model.width=wide"], "model.width: expected int, but got 'wide'."),
+        (["--model=Clasifier"], "model: there is no class 'Clasifier' among those imported. Did you mean 'Classifier'"),
+        (["--model=own_module.Nett"], "model: there is no 'Nett' in own_module. Did you mean 'Net'?"),
+        (["--model=own_modul.Net"], "model: there is no module 'own_modul' in this folder or among the installed"),
+        (["--model=own_modul.Net"], "packages. Did you mean 'own_module'?"),
+        (["--model=own_module.NoModule"], "model: own_module.NoModule is not a LightningModule."),
+        (["--model=other_package.Net"], "It is one of pytorch_lightning: import lightning.pytorch instead."),
+        (["--optimizer=Adm"], "optimizer: there is no class 'Adm' among those imported. Did you mean 'Adam'"),
+        (["--optimizer=SGD", "--optimizer.lr=big"], "optimizer.lr: expected float or the import path of a class, but"),
+        (["--optimizer=SGD", "--optimizer.rate=1"], "optimizer: torch.optim.SGD takes no 'rate'. It takes lr,"),
+        (["--optimizer=SGD", "--lr_scheduler=StepLR"], "torch.optim.lr_scheduler.StepLR needs step_size."),
+        (["--lr_scheduler=ConstantLR"], "--lr_scheduler needs --optimizer"),
+        (["--trainer.logger=false", "--trainer.logger.save_dir=x"], "name a class before its 'save_dir'."),
+        (["--trainer.callbacks+=EarlyStoping"], "there is no class 'EarlyStoping' among those imported."),
+        (["--config=diggits"], "there is no config 'diggits'. Did you mean 'digits'?"),
+        (["--init_from=a.ckpt", "--ckpt_path=b.ckpt"], "--init_from starts afresh and --ckpt_path resumes: give one"),
+        (["--init_from=none.ckpt"], "there is no file 'none.ckpt'."),
+        (["--ckpt_path=none.ckpt"], "there is no file 'none.ckpt'."),
+        (["--ckpt_path=own_module.py"], "'own_module.py' is damaged, or no checkpoint of a Lightning Trainer."),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_sentence(options, sentence, folder, fit, capsys):
+    for name, text in IMPORTS.items():
+        (folder / name).write_text(text)
+    assert sentence in failing(2, fit, capsys, *options)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"trainer": {"max_epcohs": 3}}, "no option '--trainer.max_epcohs'. Did you mean '--trainer.max_epochs'"),
+        ({"trainr": {"max_epochs": 3}}, "no option '--trainr.max_epochs'. Did you mean '--trainer.max_epochs'"),
+        (callback(class_path="EarlyStopping"), "lightning.pytorch.callbacks.EarlyStopping needs monitor."),
+        (
+            callback(class_path="lightning.pytorch.callbacks.EarlyStoping"),
+            "trainer.callbacks: there is no 'EarlyStoping' in lightning.pytorch.callbacks. Did you mean",
+        ),
+        (
+            callback(class_path="AttributionMonitor", init_args={"metod": "Occlusion"}),
+            "AttributionMonitor takes no 'metod'. Did you mean 'method'",
+        ),
+        (callback(class_path="own_module.NoModule"), "trainer.callbacks: own_module.NoModule is not a Callback."),
+        (classifier(task="multiclas"), "model.task: expected 'multiclass' or 'binary' or 'multilabel', but got"),
+        (
+            classifier(network={"class_path": "MLP", "init_args": {"hiden": [3]}}),
+            "model.network: lit_xai.models.MLP takes no 'hiden'. Did you mean 'hidden'?",
+        ),
+        (
+            classifier(network={"class_path": "MLP", "init_args": {"hidden": [3, "x"]}}),
+            "model.network.hidden: expected int, but got 'x'.",
+        ),
+        (
+            classifier(optimizer={"class_path": "torch.optim.SGD", "init_args": {"momentun": 1}}),
+            "model.optimizer: torch.optim.SGD takes no 'momentun'. Did you mean 'momentum'?",
+        ),
+        (
+            classifier(metrics={"f1": {"class_path": "torchmetrics.F1Score", "init_args": {"num_clases": 10}}}),
+            "model.metrics: torchmetrics.F1Score takes no 'num_clases'. Did you mean 'num_classes'",
+        ),
+        ("trainer:\n  max_epochs: [1\n", "in config 'mine.yaml': Problems parsing config: while parsing a flow"),
+        ("- a\n- b\n", "in config 'mine.yaml': Unexpected config: - a - b"),
+    ],
+)
+def test_a_mistake_in_a_config_is_one_sentence(config, sentence, folder, fit, capsys):
+    (folder / "mine.yaml").write_text(config if isinstance(config, str) else yaml.safe_dump(config))
+    assert sentence in failing(2, fit, capsys, "--config=mine.yaml")
+
+
+def test_without_a_model_it_says_how_to_give_one(lit_xai, capsys):
+    assert lit_xai("fit") == 2
+    assert "--model is missing: give it here, or in a file named with --config." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("module", "error"), [("broken_import", ZeroDivisionError), ("broken_syntax", SyntaxError)])
+def test_an_error_inside_the_users_module_keeps_its_traceback(module, error, folder, fit):
+    (folder / f"{module}.py").write_text(IMPORTS[f"{module}.py"])
+    with pytest.raises(error):
+        fit(f"--model={module}.Net")
+
+
+def test_configs_are_found_in_the_folder_of_the_same_name(folder, fit, capsys):
+    (folder / "configs").mkdir()
+    (folder / "configs" / "mine.yaml").write_text("trainer: {max_epochs: 7}")
+    shutil.copy(folder / "configs" / "mine.yaml", folder / "direct.yaml")
+    for config in ("mine", "mine.yaml", "direct.yaml"):
+        assert fit("--config", config, "--print_config") == 0
+        assert "max_epochs: 7" in capsys.readouterr().out
