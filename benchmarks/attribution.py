@@ -80,7 +80,9 @@ def main() -> None:
         ours = partial(
             attribute, network, x, method=name, target=target, attribute_args=own, baselines=options.get("baselines")
         )
-        theirs = partial(getattr(captum.attr, name)(network).attribute, x.clone().requires_grad_(), target=target, **options)
+        theirs = partial(
+            getattr(captum.attr, name)(network).attribute, x.clone().requires_grad_(), target=target, **options
+        )
         time_of = medians({"floor": floor, "ours": ours, "captum": theirs}, arguments.repeats)
         ratio = {key: value / time_of["floor"] for key, value in time_of.items()}
         print(f"{name:22}{time_of['floor'] * 1e3:>7.0f} ms{ratio['ours']:>10.2f}{ratio['captum']:>20.2f}", flush=True)

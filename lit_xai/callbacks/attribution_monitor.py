@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lit_xai.callbacks._base import AnyCallback
 from lit_xai.callbacks._evaluation import About, Evaluation, report
 from lit_xai.callbacks._samples import Samples, read_samples, save_samples
 from lit_xai.callbacks._trainer import logged_step, require_writable, run_folder
@@ -19,7 +20,7 @@ from lit_xai.functional.probing import Probe
 from lit_xai.functional.scheduling import resolve_epochs
 
 
-class AttributionMonitor(Callback):
+class AttributionMonitor(AnyCallback):
     """Attribute a few fixed samples after every epoch and log one figure of them, leaving the training untouched.
 
     The figure goes to every logger that shows images and, as ``figure.png``, into the run's folder, next to
@@ -74,7 +75,7 @@ class AttributionMonitor(Callback):
         layer: str | None = None,
         baselines: Any = "zero",
         probe: int | list[int] | Probe = 8,
-        target: str | int = "label",
+        target: int | str = "label",
         every_n_epochs: int | float = 1,
         at_start: bool = False,
         name: str | None = None,

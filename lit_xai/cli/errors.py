@@ -28,6 +28,9 @@ def setup_sentence(error: BaseException) -> str | None:
         return None
     if isinstance(cause, OSError) and cause.filename and _raised_by(cause) not in _SPEAK_PLAINLY:
         return f"cannot use '{cause.filename}': {cause.strerror}."
+    if isinstance(cause, RuntimeError) and str(cause).startswith("Error(s) in loading state_dict"):
+        first = str(cause).splitlines()[1:2]
+        return " ".join(f"the checkpoint's weights do not fit this model: {' '.join(first)}".split())
     plain = isinstance(cause, ValueError | TypeError | ImportError | MisconfigurationException)
     if isinstance(cause, OSError) or (plain and _raised_by(cause) in _SPEAK_PLAINLY):
         return " ".join(str(cause).split())

@@ -17,8 +17,8 @@ from lit_xai.functional.spelling import nearest
 Inputs: TypeAlias = Tensor | tuple[Any, ...] | dict[str, Any]
 """What a network is called with: one tensor, positional arguments, or keyword arguments."""
 
-BatchToInputs: TypeAlias = str | int | Sequence[str | int] | Callable[[Any], Inputs] | None
-OutputSpec: TypeAlias = str | int | Callable[[Any], Tensor] | None
+BatchToInputs: TypeAlias = int | str | Sequence[int | str] | Callable[[Any], Inputs] | None
+OutputSpec: TypeAlias = int | str | Callable[[Any], Tensor] | None
 
 # Where the forward lives that a module has which defines none.
 _UNDEFINED = ("torch.nn.modules.module", "lightning.pytorch.core.module", "pytorch_lightning.core.module")
