@@ -59,6 +59,7 @@ def test_two_processes(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # Inductor's own import
 @pytest.mark.parametrize("method", METHODS)
 def test_inductor(method, tmp_path):
     assert fit("compiled", monitor(method), tmp_path, "inductor") == fit("compiled", None, tmp_path, "inductor")
