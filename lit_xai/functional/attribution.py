@@ -1,7 +1,6 @@
 """The one safe primitive: explain a network with any method of Captum and leave no trace in it."""
 
 import contextlib
-import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -11,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from lit_xai.functional.adapter import Arguments, Forward, check_logits
-from lit_xai.functional.calling import Inputs, OutputSpec, call_network, describe, find_network, module_names
+from lit_xai.functional.calling import (
+    Inputs,
+    OutputSpec,
+    call_network,
+    copy_network,
+    describe,
+    find_network,
+    module_names,
+)
 from lit_xai.functional.methods import (
     Method,
     attribute_parameters,
@@ -99,7 +106,7 @@ def attribute(
         sample = arguments.rebuild(arguments.rows(slice(0, 1)))
         seen = check_pitfalls(cls, network, lambda: call_network(network, sample, call, output))
         if "LRP" in cls.__name__ and seen is not None:
-            network = _copy(network)  # LRP rewrites weights and leaves its rules behind
+            network = copy_network(network)  # LRP rewrites weights and leaves its rules behind
             attach_lrp_rules(network, seen)
         in_pieces = None if explains_layer(cls) or hooks_modules(cls) else _FORWARD_ONLY * internal_batch_size
         forward = Forward(network, arguments, call, output, target, in_pieces)
@@ -184,7 +191,7 @@ def rehearse(
             warnings.simplefilter("ignore")  # the real run says it
             seen = check_pitfalls(cls, network, lambda: call_network(network, sample, call, output))
         if "LRP" in cls.__name__ and seen is not None:
-            attach_lrp_rules(_copy(network), seen)
+            attach_lrp_rules(copy_network(network), seen)
 
 
 def _attribute_rows(
@@ -307,14 +314,6 @@ def _joined(results: list[Any]) -> Any:
     if isinstance(results[0], Tensor):
         return torch.cat(results).detach() if len(results) > 1 else results[0].detach()
     return tuple(_joined(list(part)) for part in zip(*results, strict=True))
-
-
-def _copy(network: nn.Module) -> nn.Module:
-    """Deep-copy the network, but not the trainer or the loggers that a LightningModule refers to."""
-    outside = [
-        v for m in network.modules() for k, v in vars(m).items() if k in ("_trainer", "_fabric") and v is not None
-    ]
-    return copy.deepcopy(network, {id(value): value for value in outside})
 
 
 @contextlib.contextmanager

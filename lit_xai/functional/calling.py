@@ -5,8 +5,10 @@ Four questions, four functions: :func:`find_network` (which module), :func:`find
 their answers as ``module``, ``batch_to_inputs`` and ``output``, and guesses the usual ones when they are left out.
 """
 
+import copy
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -44,9 +46,9 @@ def find_network(root: nn.Module, module: str | None = None) -> nn.Module:
     if not module:
         return root
     names = module_names(root)
-    if module not in names:
+    if not isinstance(module, str) or module not in names:
         raise ValueError(
-            f"module={module!r} names no part of {type(root).__name__}.{nearest(module, names)}"
+            f"module={module!r} names no part of {type(root).__name__}.{nearest(str(module), names)}"
             f" Its direct parts are {[name for name, _ in root.named_children()]}."
         )
     return names[module]
@@ -59,11 +61,23 @@ def module_names(root: nn.Module) -> dict[str, nn.Module]:
         >>> list(module_names(nn.Sequential(nn.Linear(2, 3), nn.ReLU())))
         ['0', '1']
     """
-    return {name.replace("_orig_mod.", ""): _uncompiled(m) for name, m in root.named_modules() if name}
+    return {name.replace("._orig_mod", ""): _uncompiled(m) for name, m in root.named_modules() if name}
 
 
 def _uncompiled(module: nn.Module) -> nn.Module:
     return getattr(module, "_orig_mod", module)
+
+
+def copy_network(network: nn.Module) -> nn.Module:
+    """Deep-copy a network, but not the trainer that a LightningModule refers to.
+
+    Example:
+        >>> network = nn.Linear(2, 2)
+        >>> copy_network(network).weight is network.weight
+        False
+    """
+    outside = [vars(m).get(name) for m in network.modules() for name in ("_trainer", "_fabric")]
+    return copy.deepcopy(network, {id(value): value for value in outside if value is not None})
 
 
 def load_object(path: str, argument: str) -> Any:
@@ -89,6 +103,29 @@ def load_object(path: str, argument: str) -> Any:
     if not hasattr(found, name):
         raise ValueError(f"{argument}={path!r}: {package} has no {name!r}.{nearest(name, dir(found))}")
     return getattr(found, name)
+
+
+def find_call(network: nn.Module, call: str = "forward") -> Callable[..., Any]:
+    """Return the network's method called ``call``.
+
+    Raises:
+        ValueError: the network has no such method, or has not defined its forward.
+
+    Example:
+        >>> find_call(nn.Linear(4, 2), "forwrad")
+        Traceback (most recent call last):
+        ...
+        ValueError: call='forwrad' is no method of Linear. Did you mean 'forward'?
+    """
+    function = getattr(network, call, None)
+    if not callable(function):
+        raise ValueError(f"call={call!r} is no method of {type(network).__name__}.{nearest(call, dir(network))}")
+    if (getattr(function, "__module__", None) or "").startswith(_UNDEFINED):
+        raise ValueError(
+            f"{type(network).__name__} defines no {call}(): name the network inside it with module=, one of"
+            f" {[name for name, _ in network.named_children()]}."
+        )
+    return function
 
 
 def find_inputs(
@@ -127,7 +164,7 @@ def find_inputs(
     names, required, open_ended = _parameters(network, call)
     found: Any = batch
     if isinstance(batch, (tuple, list)) and batch:
-        several = required > 1 and len(batch) >= required
+        several = _takes_several(batch, required)
         found = tuple(batch[:required]) if several else batch[0]
     if isinstance(found, Mapping):
         data = {key: value for key, value in found.items() if key not in LABEL_KEYS}
@@ -148,6 +185,11 @@ def find_inputs(
     )
 
 
+def _takes_several(batch: Any, required: int) -> bool:
+    # ((user, item), label) holds its inputs in the first element, (user, item, label) in the first two.
+    return required > 1 and len(batch) >= required and not isinstance(batch[0], (tuple, list, Mapping))
+
+
 def _select_inputs(batch: Any, spec: Any, network: nn.Module, call: str) -> Inputs:
     if isinstance(spec, str) and "." in spec and not (isinstance(batch, Mapping) and spec in batch):
         spec = load_object(spec, "batch_to_inputs")
@@ -162,7 +204,7 @@ def _select_inputs(batch: Any, spec: Any, network: nn.Module, call: str) -> Inpu
         found = parts if by_name else tuple(parts.values())
     if not _holds_tensors(found):
         raise ValueError(f"batch_to_inputs={spec!r} should give tensors, but got {describe(found)}.")
-    return dict(found) if isinstance(found, Mapping) else found
+    return dict(found) if isinstance(found, Mapping) else tuple(found) if isinstance(found, list) else found
 
 
 def _item(batch: Any, key: str | int) -> Any:
@@ -177,15 +219,7 @@ def _item(batch: Any, key: str | int) -> Any:
 
 def _parameters(network: nn.Module, call: str) -> tuple[list[str], int, bool]:
     """Names of the call's parameters, how many have to be given, and whether any keyword is taken."""
-    function = getattr(network, call, None)
-    if not callable(function):
-        raise ValueError(f"{type(network).__name__} has no method {call!r}.{nearest(call, dir(network))}")
-    if getattr(function, "__module__", "").startswith(_UNDEFINED):
-        raise ValueError(
-            f"{type(network).__name__} defines no {call}(): name the network inside it with module=, one of"
-            f" {[name for name, _ in network.named_children()]}."
-        )
-    parameters = inspect.signature(function).parameters.values()
+    parameters = inspect.signature(find_call(network, call)).parameters.values()
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     required = sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
     return names, required, any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -221,7 +255,8 @@ def find_labels(batch: Any, network: nn.Module | None = None, call: str = "forwa
     if isinstance(batch, Mapping):
         found = next((batch[key] for key in LABEL_KEYS if key in batch), None)
     elif isinstance(batch, (tuple, list)):
-        place = max(1, _parameters(network, call)[1]) if network is not None else 1
+        required = _parameters(network, call)[1] if network is not None else 1
+        place = required if _takes_several(batch, required) else 1
         found = batch[place] if place < len(batch) else None
     return found if isinstance(found, Tensor) else None
 
@@ -229,7 +264,8 @@ def find_labels(batch: Any, network: nn.Module | None = None, call: str = "forwa
 def call_network(network: nn.Module, inputs: Inputs, call: str = "forward", output: OutputSpec = None) -> Tensor:
     """Call the network and return its logits.
 
-    A dict goes in as keyword arguments where the call accepts its keys, and else as the one argument it is.
+    A dict goes in as keyword arguments where the call accepts its keys, and else as the one argument it is; a tuple
+    likewise, where it has more elements than the call has parameters.
 
     Args:
         network: the module.
@@ -244,13 +280,22 @@ def call_network(network: nn.Module, inputs: Inputs, call: str = "forward", outp
     """
     # network(...) rather than network.forward(...): hooks have to run.
     function = network if call == "forward" else getattr(network, call)
-    if isinstance(inputs, dict):
+    if isinstance(inputs, Tensor):
+        result = function(inputs)
+    elif isinstance(inputs, Mapping):
         names, _, open_ended = _parameters(network, call)
         by_name = open_ended or all(key in names for key in inputs)
         result = function(**inputs) if by_name else function(inputs)
     else:
-        result = function(*inputs) if isinstance(inputs, tuple) else function(inputs)
+        result = function(*inputs) if _most_arguments(network, call) >= len(inputs) else function(inputs)
     return find_logits(result, output)
+
+
+def _most_arguments(network: nn.Module, call: str) -> float:
+    parameters = inspect.signature(find_call(network, call)).parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return math.inf
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
 
 
 def find_logits(result: Any, output: OutputSpec = None) -> Tensor:
@@ -273,7 +318,7 @@ def find_logits(result: Any, output: OutputSpec = None) -> Tensor:
         torch.Size([8, 2])
     """
     found: Any = result
-    if isinstance(output, str) and "." in output:
+    if isinstance(output, str) and "." in output and not (isinstance(result, Mapping) and output in result):
         output = load_object(output, "output")
     if callable(output):
         found = output(result)
