@@ -48,6 +48,7 @@ class Evaluation:
         name: the monitor's.
         title: of its figures: method, target, baseline.
         when: ``"epoch 3"``, ``"before training"``, ``"validate"`` or ``"test"``.
+        weights: the checkpoint that was loaded for it, if any.
         step: its place on the x-axis.
         samples: the whole probe.
         explanation: of the whole probe.
@@ -56,6 +57,7 @@ class Evaluation:
     name: str
     title: str
     when: str
+    weights: str
     step: int
     samples: Samples
     explanation: Explanation
@@ -63,7 +65,19 @@ class Evaluation:
     @property
     def tag(self) -> str:
         """Where loggers show it: one tag for all epochs of a fit, one for ``validate`` and one for ``test``."""
-        return f"attribution/{self.name}" + (f"/{self.when}" if self.when in ("validate", "test") else "")
+        return f"attribution/{self.name}" + ("" if self.is_training else f"/{self.when}")
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it belongs to a fit, of which there is one in a run's folder; ``validate`` may come again."""
+        return self.when not in ("validate", "test")
+
+    @property
+    def folder(self) -> str:
+        """What its folder is called, ``epoch=3`` or ``validate-step=120``."""
+        return self.when.replace(" ", "=" if self.when.startswith("epoch") else "-") + (
+            "" if self.is_training else f"-step={self.step}"
+        )
 
 
 def report(trainer: Trainer, evaluation: Evaluation, about: About, limits: dict[str, float], folder: Path) -> None:
@@ -77,7 +91,7 @@ def report(trainer: Trainer, evaluation: Evaluation, about: About, limits: dict[
         folder: the monitor's, inside the run's.
     """
     found, samples = evaluation.explanation, evaluation.samples
-    place = folder / f"{evaluation.when.replace(' ', '=')}-step={evaluation.step}"
+    place = folder / evaluation.folder
     arrays = found.tensors() | {"sample_ids": torch.as_tensor(samples.indices)}
     arrays |= {"labels": samples.labels} if samples.labels is not None else {}
     arrays |= {f"baseline.{name}".rstrip("."): value for name, value in leaves(samples.baseline)}
@@ -112,13 +126,14 @@ def _draw(
     figure = attribution_figure(
         inputs,
         maps,
-        title=f"{evaluation.title}\n{evaluation.when}, step {evaluation.step}",
+        title=f"{evaluation.title}\n{evaluation.when}, step {evaluation.step}{evaluation.weights}",
         class_names=about.class_names,
         feature_names=about.feature_names,
         mean=about.mean,
         std=about.std,
         limit=limits.get(name),
         kind=about.kind,
+        ends=_ends(maps, answers),
         **answers,
     )
     pixels = figure_to_rgb(figure)
@@ -150,6 +165,13 @@ def answers_of(logits: Tensor, labels: Tensor | None) -> dict[str, Tensor | None
         "predictions": (chance > 0.5).long(),
         "probabilities": torch.where(chance > 0.5, chance, 1 - chance),
     }
+
+
+def _ends(maps: Tensor, answers: dict[str, Tensor | None]) -> tuple[str, str]:
+    """Say what negative and positive values do: some methods have no sign, and a regression has no class."""
+    if not (maps < 0).any():
+        return "", "how much it counts"
+    return ("against", "for the class") if answers["probabilities"] is not None else ("lowers", "raises the output")
 
 
 def _mean_total(found: Explanation) -> float:

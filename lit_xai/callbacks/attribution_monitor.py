@@ -1,10 +1,11 @@
 """See what a model looks at, epoch by epoch."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_xai.callbacks._base import AnyCallback
@@ -14,7 +15,7 @@ from lit_xai.callbacks._trainer import logged_step, require_writable, run_folder
 from lit_xai.functional.attribution import rehearse
 from lit_xai.functional.baselines import check_baseline
 from lit_xai.functional.calling import BatchToInputs, OutputSpec, find_network
-from lit_xai.functional.explanation import check_target, explain
+from lit_xai.functional.explanation import Explanation, check_target, explain
 from lit_xai.functional.methods import resolve_method
 from lit_xai.functional.probing import Probe
 from lit_xai.functional.scheduling import resolve_epochs
@@ -167,6 +168,7 @@ class AttributionMonitor(AnyCallback):
         """Show the last epoch in any case: its model is the one that is kept."""
         if self._last is not None and not self._is_shown:
             self._evaluate(trainer, pl_module, f"epoch {self._last[0]}", self._last[1])
+        rank_zero_info(f"{self.name}: figures and attributions are in '{self._folder}'.")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show what ``trainer.validate`` saw; in ``fit`` it is the end of the epoch that counts."""
@@ -219,17 +221,7 @@ class AttributionMonitor(AnyCallback):
         samples, error, found = self._samples, None, None
         assert samples is not None  # every hook prepares first
         try:
-            share = samples.share(trainer.global_rank, trainer.world_size)
-            found = explain(
-                find_network(pl_module, self.module),
-                share.inputs,
-                share.labels,
-                target=self.target,
-                baselines=share.baseline,
-                internal_batch_size=self._internal_batch_size,
-                seed=self.seed + trainer.global_rank,
-                **self._call,
-            )
+            found = self._explain(pl_module, samples.share(trainer.global_rank, trainer.world_size))
         except Exception as caught:  # an observer never ends a run
             error = caught
         # One process' failure is everybody's: the others would wait for its share for ever.
@@ -237,7 +229,9 @@ class AttributionMonitor(AnyCallback):
             return self._fail(error or RuntimeError("another process failed"), when)
         found = found.gathered(trainer.strategy.all_gather, trainer.world_size, len(samples.indices))
         if trainer.is_global_zero:
-            evaluation = Evaluation(self.name, self._title(), when, step, samples, found)
+            loaded = trainer.ckpt_path if when in ("validate", "test") else None
+            weights = f", {Path(loaded).name}" if loaded else ""
+            evaluation = Evaluation(self.name, self._title(), when, weights, step, samples, found)
             limits = self._state.setdefault("limits", {})
             about = self.about.completed_by(getattr(trainer, "datamodule", None))
             try:
@@ -245,6 +239,20 @@ class AttributionMonitor(AnyCallback):
             except Exception as caught:  # a full disk, a figure that cannot be drawn: as above
                 self._fail(caught, when)
         return None
+
+    def _explain(self, pl_module: LightningModule, share: Samples) -> Explanation:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".* treats these as plain gradients")  # the rehearsal said so
+            return explain(
+                find_network(pl_module, self.module),
+                share.inputs,
+                share.labels,
+                target=self.target,
+                baselines=share.baseline,
+                internal_batch_size=self._internal_batch_size,
+                seed=self.seed + pl_module.global_rank,
+                **self._call,
+            )
 
     def _title(self) -> str:
         method = resolve_method(self.method).__name__

@@ -7,7 +7,7 @@ smoothing: at exactly one half, letters of 20 pixels stay readable where other w
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -26,20 +26,26 @@ LINE = 27
 """From one line of text to the next, in pixels."""
 FOR, AGAINST, GREY, INK = "#b2182b", "#2166ac", "#666666", "#111111"
 """The ends of the red-white-blue map, which readers with any kind of colour blindness tell apart, and two greys."""
+Ends: TypeAlias = tuple[str, str]
+ENDS: Ends = ("against", "for the class")
+"""What negative and positive attributions do."""
 BAR = 96
 """Height of the colour bar with its numbers and its words."""
 
 
 class Canvas:
-    """A white Figure of ``width`` x ``height`` pixels with its title written and ``top``, where the rest may begin."""
+    """A white Figure of ``width`` x ``height`` pixels with its title written and ``top``, where the rest may begin.
 
-    def __init__(self, title: str, height: int, width: int = WIDTH):
+    ``ends`` says what values below and above zero do; an empty first one, that there are none below.
+    """
+
+    def __init__(self, title: str, height: int, width: int = WIDTH, ends: Ends = ENDS):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         lines = wrap(title, width - 2 * MARGIN, TITLE, "bold")
         self.top = MARGIN + LINE * len(lines) + (6 if lines else 0)
-        self.width, self.height = width, height + self.top
+        self.width, self.height, self.ends = width, height + self.top, ends
         self.figure: Figure = Figure((self.width / DPI, self.height / DPI), dpi=DPI, facecolor="white")
         FigureCanvasAgg(self.figure)
         self.axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, self.width), ylim=(self.height, 0))
@@ -97,8 +103,9 @@ class Canvas:
     def ends_of_scale(self, unit: str) -> None:
         """Write what the scale measures and what its ends mean into the lowest line."""
         y = self.height - 34
-        self.text(MARGIN, y, "◂ against", color=AGAINST, weight="bold")
-        self.text(self.width - MARGIN, y, "for the class ▸", color=FOR, weight="bold", ha="right")
+        below, above = self.ends
+        self.text(MARGIN, y, f"◂ {below}" if below else "", color=AGAINST, weight="bold")
+        self.text(self.width - MARGIN, y, f"{above} ▸", color=FOR, weight="bold", ha="right")
         self.text(self.width / 2 - 20, y + 2, unit, size=SMALL, color=GREY, ha="center")
 
     def finish(self) -> Figure:

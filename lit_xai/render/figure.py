@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lit_xai.render.canvas import plain_style
+from lit_xai.render.canvas import ENDS, Ends, plain_style
 from lit_xai.render.captions import PerSample, make_captions
 from lit_xai.render.heatmap import heatmap_figure
 from lit_xai.render.image import image_figure
@@ -38,6 +38,7 @@ def attribution_figure(
     std: PerChannel = None,
     limit: float | None = None,
     kind: Kind | None = None,
+    ends: Ends = ENDS,
 ) -> Figure:
     r"""Draw what speaks for a class (red) and against it (blue), by sample or, for tables, by feature.
 
@@ -63,6 +64,7 @@ def attribution_figure(
         limit: the share at which colours and bars end; default :func:`color_limit` of these attributions. Pass one
             number to every figure that is to be compared.
         kind: ``"image"``, ``"tabular"`` or ``"heatmap"``; default by the shapes.
+        ends: what negative and positive values do, in words; an empty first one where none are negative.
 
     Raises:
         TypeError: inputs or attributions are no tensor or array of real numbers.
@@ -84,10 +86,10 @@ def attribution_figure(
     values = to_array(inputs, "inputs")
     with plain_style():
         if kind == "image":
-            return image_figure(to_pixels(values, mean, std), shares, captions, title, limit)
+            return image_figure(to_pixels(values, mean, std), shares, captions, title, limit, ends)
         if kind == "tabular":
-            return tabular_figure(shares, captions, title, limit, feature_names)
-        return heatmap_figure(None if are_tokens(inputs) else values, shares, captions, title, limit)
+            return tabular_figure(shares, captions, title, limit, feature_names, ends)
+        return heatmap_figure(None if are_tokens(inputs) else values, shares, captions, title, limit, ends)
 
 
 def color_limit(attributions: ArrayLike, inputs: ArrayLike | None = None, kind: Kind | None = None) -> float:

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lit_xai.render.canvas import BAR, GREY, INK, LINE, MARGIN, SMALL, WIDTH, Canvas, color_scale, to_colors
+from lit_xai.render.canvas import (
+    BAR,
+    ENDS,
+    GREY,
+    INK,
+    LINE,
+    MARGIN,
+    SMALL,
+    WIDTH,
+    Canvas,
+    Ends,
+    color_scale,
+    to_colors,
+)
 from lit_xai.render.captions import Caption
 from lit_xai.render.shares import Array, Shares
 
@@ -21,7 +34,7 @@ FEW = 4
 
 
 def heatmap_figure(
-    series: Array | None, shares: Shares, captions: Sequence[Caption], title: str, limit: float
+    series: Array | None, shares: Shares, captions: Sequence[Caption], title: str, limit: float, ends: Ends = ENDS
 ) -> Figure:
     """Return one strip per sample from shares ``(N, rows, positions)``; series of that shape are drawn as lines."""
     shown = min(len(shares.values), MOST)
@@ -29,7 +42,7 @@ def heatmap_figure(
     lines = 2 if any(caption.predicted for caption in captions) else 1
     high, wide = min(max(28 * rows, 48), 140), WIDTH - 2 * MARGIN
     step = LINE * lines + high + 14
-    canvas = Canvas(title, step * shown + LINE + BAR)
+    canvas = Canvas(title, step * shown + LINE + BAR, ends=ends)
     scale = color_scale(limit)
     if series is not None:
         series = series.reshape(len(series), -1, series.shape[-1])

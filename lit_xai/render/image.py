@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lit_xai.render.canvas import BAR, GREY, LINE, MARGIN, WIDTH, Canvas, color_scale, to_colors
+from lit_xai.render.canvas import BAR, ENDS, GREY, LINE, MARGIN, WIDTH, Canvas, Ends, color_scale, to_colors
 from lit_xai.render.captions import Caption
 from lit_xai.render.shares import Array, Shares
 
@@ -23,7 +23,9 @@ LIGHT = 0.84
 """Brightness of black in the grey input under a map: dark enough to be recognised, light enough not to mute colours."""
 
 
-def image_figure(pictures: Array, shares: Shares, captions: Sequence[Caption], title: str, limit: float) -> Figure:
+def image_figure(
+    pictures: Array, shares: Shares, captions: Sequence[Caption], title: str, limit: float, ends: Ends = ENDS
+) -> Figure:
     """Return the figure of images ``(N, H, W, 3)`` in [0, 1] and their maps ``(N, H, W)``."""
     shown = min(len(pictures), MOST)
     columns = 1 if shown == 1 else 2 if shown <= 16 else 4
@@ -35,7 +37,7 @@ def image_figure(pictures: Array, shares: Shares, captions: Sequence[Caption], t
     lines = 2 if any(caption.predicted for caption in captions) else 1
     row = LINE * lines + tile_height + 16
     left_out = f"{len(pictures) - shown} more samples not shown" if len(pictures) > shown else ""
-    canvas = Canvas(title, row * -(-shown // columns) + BAR + (LINE if left_out else 0), width)
+    canvas = Canvas(title, row * -(-shown // columns) + BAR + (LINE if left_out else 0), width, ends)
     scale = color_scale(limit)
     colors = _at_size(to_colors(scale, shares.values[:shown]), shares.cell, (high, wide))
     colors *= _faint(pictures[:shown])[..., None]

@@ -9,6 +9,7 @@ import numpy as np
 
 from lit_xai.render.canvas import (
     AGAINST,
+    ENDS,
     FOR,
     GREY,
     INK,
@@ -18,6 +19,7 @@ from lit_xai.render.canvas import (
     TEXT,
     WIDTH,
     Canvas,
+    Ends,
     scale_ticks,
 )
 from lit_xai.render.captions import Caption
@@ -40,6 +42,7 @@ def tabular_figure(
     title: str,
     limit: float,
     feature_names: Sequence[str] | None = None,
+    ends: Ends = ENDS,
 ) -> Figure:
     """Return the bars of mean signed and mean absolute share per feature, for shares ``(N, features)``."""
     names = _names(feature_names, shares.values.shape[1])
@@ -47,7 +50,7 @@ def tabular_figure(
     # In the table's own order where all fit, so that bars stay in place from epoch to epoch.
     shown = np.arange(len(names)) if len(names) <= MOST else np.argsort(-absolute, kind="stable")[:MOST]
     summary = wrap(_summary(shares, captions, len(names)), WIDTH - 2 * MARGIN, SMALL, "normal")
-    canvas = Canvas(title, LINE * (len(summary) + 1) + 8 + ROW * len(shown) + AXIS)
+    canvas = Canvas(title, LINE * (len(summary) + 1) + 8 + ROW * len(shown) + AXIS, ends=ends)
     for i, line in enumerate(summary):
         canvas.text(MARGIN, canvas.top + LINE * i, line, size=SMALL, color=GREY)
     _write_legend(canvas, canvas.top + LINE * len(summary))
