@@ -1,6 +1,6 @@
 """Between a network as its users call it and the forward function that Captum expects."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,24 +15,30 @@ class Arguments:
     Args:
         inputs: what the network is called with.
         any_dtype: whether integer tensors can be explained too.
+
+    Raises:
+        ValueError: there is no tensor with samples among them, or not as many in each.
     """
 
     def __init__(self, inputs: Inputs, any_dtype: bool = False) -> None:
-        self.keys = list(inputs) if isinstance(inputs, dict) else None
+        self.keys = list(inputs) if isinstance(inputs, Mapping) else None
         self.single = isinstance(inputs, Tensor)
-        leaves: list[Any] = (
-            list(inputs.values()) if isinstance(inputs, dict) else [inputs] if self.single else [*inputs]
-        )
+        leaves: list[Any] = _elements(inputs)
         # Clones: tensors made in inference mode cannot be saved for backward, and methods write to what they are given.
         self.values: list[Any] = [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         tensors = [i for i, value in enumerate(self.values) if isinstance(value, Tensor) and value.dim()]
+        if not tensors:
+            raise ValueError(
+                "inputs expected a tensor with one row per sample, or a tuple or dict that holds one, but got"
+                f" {describe(inputs)}."
+            )
         floats = [i for i in tensors if self.values[i].is_floating_point()]
         self.explained = floats or (tensors[:1] if any_dtype else [])
         self.n = len(self.values[self.explained[0]]) if self.explained else 0
         self.along = [i for i in tensors if i not in self.explained and len(self.values[i]) == self.n]
         if self.explained and (self.n == 0 or any(len(self.values[i]) != self.n for i in self.explained)):
             raise ValueError(
-                f"inputs expected one or more samples, as many in each tensor, but got {describe(inputs)}."
+                f"inputs expected one or more samples, as many in each floating tensor, but got {describe(inputs)}."
             )
 
     def rows(self, rows: slice) -> list[Any]:
@@ -53,14 +59,38 @@ class Arguments:
             return {self.keys[i]: value for i, value in found.items()}
         return found[0] if self.single else tuple(found.get(i) for i in range(len(self.values)))
 
-    def like_inputs(self, structure: Any) -> Any:
-        """Pick, out of a structure like the inputs', the parts that belong to what is explained."""
-        if isinstance(structure, dict) and self.keys is not None:
-            return tuple(structure[self.keys[i]] for i in self.explained)
-        if isinstance(structure, (tuple, list)):
-            parts = tuple(structure)
-            return tuple(parts[i] for i in self.explained) if len(parts) == len(self.values) else parts
-        return structure if structure is None or len(self.explained) > 1 else (structure,)
+    def like_inputs(self, given: Any, argument: str) -> tuple[Any, ...] | None:
+        """Return one part of ``given`` for each tensor that is explained.
+
+        Args:
+            given: a tuple or dict like the inputs, a tuple for the explained ones alone, one tensor for a single one,
+                or one number for all.
+            argument: what it was given for, named in the error.
+        """
+        parts: Any = given
+        if given is None:
+            return None
+        if isinstance(given, (int, float)):
+            return (given,) * len(self.explained)
+        if isinstance(given, Mapping):
+            keys = [self.keys[i] if self.keys else i for i in self.explained]
+            parts = tuple(given.get(key) for key in keys)
+        elif not isinstance(given, (tuple, list)):
+            parts = (given,)
+        elif len(given) == len(self.values):
+            parts = tuple(given[i] for i in self.explained)
+        if len(parts) != len(self.explained) or any(part is None for part in parts):
+            names = ", ".join(repr(self.keys[i] if self.keys else i) for i in self.explained)
+            raise ValueError(
+                f"{argument} expected one part for each explained input ({names}), but got {describe(given)}."
+            )
+        return tuple(parts)
+
+
+def _elements(inputs: Any) -> list[Any]:
+    if isinstance(inputs, Mapping):
+        return list(inputs.values())
+    return list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
 
 
 class Forward(nn.Module):
@@ -71,8 +101,9 @@ class Forward(nn.Module):
         arguments: what it is called with.
         call: the network's method that is called.
         output: where the logits are in its output.
-        target: checked against the first logits that come out.
         at_most: most samples in one pass without gradients; ``None`` where hooks need the batch in one piece.
+        check: called once, with the first logits and the number of samples they belong to.
+        differentiated: whether the logits have to depend on the inputs in a way that can be differentiated.
     """
 
     def __init__(
@@ -81,14 +112,16 @@ class Forward(nn.Module):
         arguments: Arguments,
         call: str = "forward",
         output: OutputSpec = None,
-        target: Any = None,
+        *,
         at_most: int | None = None,
+        check: Callable[[Tensor, int], None] | None = None,
+        differentiated: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self._call, self._output = call, output
         self._arguments, self._at_most = arguments, at_most
-        self._target, self._checked = target, False
+        self._check, self._differentiated = check, differentiated
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Return the logits, in pieces where nothing has to be remembered for a backward pass."""
@@ -101,9 +134,14 @@ class Forward(nn.Module):
         for place, tensor in zip([*self._arguments.explained, *self._arguments.along], tensors, strict=True):
             values[place] = tensor
         logits = call_network(self.network, self._arguments.rebuild(values), self._call, self._output)
-        if not self._checked:
-            _check_target(self._target, logits, len(tensors[0]), self._arguments.n)
-            self._checked = True
+        if self._check is not None:
+            self._check(logits, len(tensors[0]))
+            self._check = None
+        if self._differentiated and torch.is_grad_enabled() and not logits.requires_grad:
+            raise ValueError(
+                f"{type(self.network).__name__}'s output cannot be differentiated: take a method that only calls the"
+                " network, such as method='FeatureAblation'."
+            )
         return logits
 
 
@@ -122,24 +160,6 @@ def check_logits(logits: Tensor, rows: int) -> None:
             f"The network's output expected one row of logits per sample, ({rows}, classes) or ({rows},), but got"
             f" {shape}: name the part of it that holds them with output=, as a key, an index, or a function."
         )
-
-
-def _check_target(target: Any, logits: Tensor, rows: int, n: int) -> None:
-    check_logits(logits, rows)
-    classes = 1 if logits.dim() == 1 else logits.shape[1]
-    if target is None:
-        if classes > 1:
-            raise ValueError(
-                f"target expected a class from 0 to {classes - 1}, one for all or one per sample, but got None."
-            )
-        return
-    if logits.dim() == 1:
-        raise ValueError(f"target expected None, since the network returns one number per sample, but got {target!r}.")
-    given = torch.as_tensor(target)
-    if given.dim() and len(given) != n:
-        raise ValueError(f"target expected {n} classes, one per sample, but got {len(given)}.")
-    if given.is_floating_point() or int(given.min()) < 0 or int(given.max()) >= classes:
-        raise ValueError(f"target expected classes from 0 to {classes - 1}, but got {given.tolist()}.")
 
 
 def _pieces(tensors: tuple[Tensor, ...], at_most: int) -> Iterator[tuple[Tensor, ...]]:

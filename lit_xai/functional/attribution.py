@@ -1,6 +1,7 @@
 """The one safe primitive: explain a network with any method of Captum and leave no trace in it."""
 
 import contextlib
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -14,29 +15,25 @@ from lit_xai.functional.calling import (
     Inputs,
     OutputSpec,
     call_network,
-    copy_network,
     describe,
+    find_call,
     find_network,
     module_names,
 )
 from lit_xai.functional.methods import (
     Method,
-    attribute_parameters,
     check_options,
-    draws_baselines,
     explains_layer,
     hooks_modules,
+    needs_floats,
     needs_gradients,
-    patch_mask,
     resolve_method,
     returns_layer,
     tuples,
 )
-from lit_xai.functional.pitfalls import attach_lrp_rules, check_pitfalls
+from lit_xai.functional.options import FORWARD_ONLY, Options
+from lit_xai.functional.pitfalls import attach_lrp_rules, check_pitfalls, copy_for_lrp, keep_lrp_rules
 from lit_xai.functional.untouched import untouched
-
-# Perturbed samples are only run forward, which holds two layers' activations instead of all of them.
-_FORWARD_ONLY = 4
 
 
 def attribute(
@@ -98,44 +95,56 @@ def attribute(
     """
     cls = resolve_method(method)
     network = find_network(network)
+    find_call(network, call)
     check_options(cls, network, layer, init_args, attribute_args, noise_tunnel)
-    if internal_batch_size < 1:
-        raise ValueError(f"internal_batch_size expected a positive integer, but got {internal_batch_size}.")
+    if not isinstance(internal_batch_size, int) or internal_batch_size < 1:
+        raise ValueError(f"internal_batch_size expected a positive integer, but got {internal_batch_size!r}.")
     with untouched(network, seed), _quiet():
-        arguments = _arguments(cls, network, inputs)
+        arguments = _arguments(cls, network, inputs, noise_tunnel)
+        options = Options(cls, arguments, target, baselines, attribute_args, noise_tunnel, internal_batch_size)
         sample = arguments.rebuild(arguments.rows(slice(0, 1)))
         seen = check_pitfalls(cls, network, lambda: call_network(network, sample, call, output))
         if "LRP" in cls.__name__ and seen is not None:
-            network = copy_network(network)  # LRP rewrites weights and leaves its rules behind
+            network = copy_for_lrp(network)  # LRP rewrites weights and leaves its rules behind
             attach_lrp_rules(network, seen)
-        in_pieces = None if explains_layer(cls) or hooks_modules(cls) else _FORWARD_ONLY * internal_batch_size
-        forward = Forward(network, arguments, call, output, target, in_pieces)
-        run = _explainer(cls, forward, layer, init_args, noise_tunnel, internal_batch_size)
-        with_delta = return_convergence_delta and "return_convergence_delta" in attribute_parameters(cls)
+        forward = Forward(
+            network,
+            arguments,
+            call,
+            output,
+            at_most=None if explains_layer(cls) or hooks_modules(cls) else FORWARD_ONLY * internal_batch_size,
+            check=options.checker(),
+            differentiated=needs_gradients(cls),
+        )
+        with_delta = return_convergence_delta and "return_convergence_delta" in options.takes
         results, deltas = [], []
-        for start in range(0, arguments.n, internal_batch_size):
-            rows = slice(start, start + internal_batch_size)
-            options = _baselines(cls, arguments, rows, baselines) | _target(cls, rows, target)
-            options |= _bounds(cls, arguments, rows, tuples(dict(attribute_args or {})), internal_batch_size)
-            if noise_tunnel:
-                options |= _noise(cls, arguments, rows, noise_tunnel, internal_batch_size)
-            found = _attribute_rows(run, cls, arguments, rows, options, with_delta)
-            results.append(found[0] if with_delta else found)
-            deltas += [found[1]] if with_delta else []
-    attributions = _joined(results)
-    shaped = attributions if returns_layer(cls) else arguments.shaped(attributions)
-    return (shaped, torch.cat(deltas) if with_delta else None) if return_convergence_delta else shaped
+        with _captum_errors(cls, attribute_args):
+            run = _explainer(cls, forward, layer, init_args, noise_tunnel, internal_batch_size)
+            for start in range(0, arguments.n, options.samples_at_once):
+                rows = slice(start, start + options.samples_at_once)
+                found = _attribute_rows(run, cls, arguments, rows, options.of(rows), with_delta)
+                results.append(found[0] if with_delta else found)
+                deltas += [found[1]] if with_delta else []
+        attributions = _joined(results)
+        delta = torch.cat(deltas) if with_delta else None
+    # Lime's and KernelShap's return_input_shape=False gives one tensor, by interpretable feature.
+    like_inputs = isinstance(attributions, tuple) and not returns_layer(cls)
+    shaped = arguments.shaped(attributions) if like_inputs else attributions
+    return (shaped, delta) if return_convergence_delta else shaped
 
 
-def _arguments(cls: type, network: nn.Module, inputs: Inputs) -> Arguments:
-    arguments = Arguments(inputs, any_dtype=not needs_gradients(cls) or explains_layer(cls))
+def _arguments(cls: type, network: nn.Module, inputs: Inputs, noise_tunnel: Mapping[str, Any] | None) -> Arguments:
+    arguments = Arguments(inputs, any_dtype=not needs_floats(cls) and noise_tunnel is None)
     if not arguments.explained:
         embeddings = [name for name, m in module_names(network).items() if isinstance(m, nn.Embedding)]
         hint = f"layer={embeddings[0]!r}" if embeddings else "layer='...', the first layer that computes floats"
+        why = "differentiates" if noise_tunnel is None else "in a noise_tunnel adds noise"
         raise ValueError(
-            f"inputs: {cls.__name__} differentiates and needs a floating tensor, but got {describe(inputs)}: explain"
+            f"inputs: {cls.__name__} {why} and needs a floating tensor, but got {describe(inputs)}: explain"
             f" the embedding instead, with method='LayerIntegratedGradients' and {hint}."
         )
+    if cls.__name__ == "FeaturePermutation" and arguments.n == 1:
+        raise ValueError("inputs: FeaturePermutation swaps values between samples and expected two or more, but got 1.")
     return arguments
 
 
@@ -175,13 +184,14 @@ def rehearse(
     """
     cls = resolve_method(method)
     network = find_network(network)
+    find_call(network, call)
     check_options(cls, network, layer, init_args, attribute_args, noise_tunnel)
     with untouched(network), torch.no_grad():
-        arguments = _arguments(cls, network, inputs)
+        arguments = _arguments(cls, network, inputs, noise_tunnel)
         sample = arguments.rebuild(arguments.rows(slice(0, 1)))
         try:
             result = call_network(network, sample, call, output)
-        except (TypeError, RuntimeError, KeyError, IndexError, NotImplementedError) as error:
+        except (TypeError, RuntimeError, LookupError, AttributeError, AssertionError) as error:
             raise ValueError(
                 f"{type(network).__name__}.{call} cannot be called with {describe(sample)} ({error}): say with module="
                 " which network is meant, and with batch_to_inputs= what of a batch goes into it."
@@ -191,7 +201,7 @@ def rehearse(
             warnings.simplefilter("ignore")  # the real run says it
             seen = check_pitfalls(cls, network, lambda: call_network(network, sample, call, output))
         if "LRP" in cls.__name__ and seen is not None:
-            attach_lrp_rules(copy_network(network), seen)
+            attach_lrp_rules(copy_for_lrp(network), seen)
 
 
 def _attribute_rows(
@@ -205,62 +215,17 @@ def _attribute_rows(
     if not with_delta:
         return run(inputs, additional_forward_args=along or None, **options)
     found, delta = run(inputs, additional_forward_args=along or None, return_convergence_delta=True, **options)
-    return found, delta.detach().reshape(len(inputs[0]), -1).mean(1)
+    return found, _mean_delta(delta.detach(), len(inputs[0]), options)
 
 
-def _target(cls: type, rows: slice, target: Any) -> dict[str, Any]:
-    if "target" not in attribute_parameters(cls):
-        return {}
-    target = torch.as_tensor(target) if isinstance(target, (list, tuple)) else target
-    return {"target": target[rows] if isinstance(target, Tensor) and target.dim() else target}
-
-
-def _baselines(cls: type, arguments: Arguments, rows: slice, baselines: Any) -> dict[str, Any]:
-    takes = attribute_parameters(cls)
-    name = next((name for name in ("baselines", "layer_baselines") if name in takes), None)
-    if name is None:
-        if baselines is not None:
-            raise ValueError(
-                f"baselines expected None, since {cls.__name__} takes none, but got {describe(baselines)}."
-            )
-        return {}
-    given = arguments.like_inputs(baselines)
-    if given is None and takes[name].default is takes[name].empty:
-        inputs = [arguments.values[i] for i in arguments.explained]
-        given = tuple(torch.zeros_like(value[:1]).expand(2, *value.shape[1:]) for value in inputs)
-    if isinstance(given, tuple) and not draws_baselines(cls):
-        given = tuple(b[rows] if isinstance(b, Tensor) and b.dim() and len(b) == arguments.n else b for b in given)
-    return {name: given}
-
-
-def _bounds(
-    cls: type, arguments: Arguments, rows: slice, options: dict[str, Any], internal_batch_size: int
-) -> dict[str, Any]:
-    """Return the method's own options, the ones that bound memory filled in where they were left out."""
-    takes = attribute_parameters(cls)
-    inputs = [arguments.values[i][rows] for i in arguments.explained]
-    mask = options.get("feature_mask")
-    if isinstance(mask, int):
-        options["feature_mask"] = tuple(patch_mask(value.shape, mask).to(value.device) for value in inputs)
-    elif isinstance(mask, Tensor):
-        options["feature_mask"] = (mask[rows] if len(mask) == arguments.n > 1 else mask,)
-    if "internal_batch_size" in takes:
-        options.setdefault("internal_batch_size", internal_batch_size)
-    if "perturbations_per_eval" in takes and not explains_layer(cls):  # Captum's layer methods fail with more than one
-        options.setdefault("perturbations_per_eval", max(1, _FORWARD_ONLY * internal_batch_size // len(inputs[0])))
-    return options
-
-
-def _noise(
-    cls: type, arguments: Arguments, rows: slice, noise_tunnel: Mapping[str, Any], internal_batch_size: int
-) -> dict[str, Any]:
-    n = len(arguments.values[arguments.explained[0]][rows])
-    found: dict[str, Any] = {"nt_samples_batch_size": max(1, internal_batch_size // n)}
-    found |= {"draw_baseline_from_distrib": draws_baselines(cls)}
-    found |= tuples(dict(noise_tunnel))
-    if "stdevs" in found:
-        found["stdevs"] = float(found["stdevs"]) if isinstance(found["stdevs"], int) else found["stdevs"]
-    return found
+def _mean_delta(delta: Tensor, n: int, options: dict[str, Any]) -> Tensor:
+    """Return one delta for each of ``n`` samples: the mean over the copies that the method made of it."""
+    parts: tuple[Tensor, ...] = (delta,)
+    if "nt_samples_batch_size" in options:  # the tunnel's portions come one after the other
+        noisy = options.get("nt_samples", 5)
+        portion = min(noisy, options["nt_samples_batch_size"])
+        parts = delta.split(portion * delta.numel() // noisy)
+    return torch.cat([part.reshape(n, -1) for part in parts], 1).mean(1)
 
 
 def _explainer(
@@ -275,10 +240,12 @@ def _explainer(
 
     named = {} if layer is None else {"layer": module_names(forward.network)[layer]}
     explainer = cls(forward, **named, **tuples(dict(init_args or {})))
+    if hasattr(explainer, "_remove_rules"):
+        explainer._remove_rules = partial(keep_lrp_rules, explainer)
     if needs_gradients(cls) and layer is None and not hooks_modules(cls):
         # GradientShap and the like push all their samples through at once; Captum lets us say how they are run.
         explainer.gradient_func = partial(_gradients, at_most=internal_batch_size)
-    return NoiseTunnel(explainer).attribute if noise_tunnel else explainer.attribute
+    return explainer.attribute if noise_tunnel is None else NoiseTunnel(explainer).attribute
 
 
 def _gradients(
@@ -295,17 +262,17 @@ def _gradients(
     """
     from captum._utils.common import _select_targets
 
-    n = len(inputs[0])
     along = additional_forward_args if isinstance(additional_forward_args, tuple) else ()
-    whole = torch.as_tensor(target_ind) if isinstance(target_ind, list) else target_ind
     found = []
-    for start in range(0, n, at_most):
+    for start in range(0, len(inputs[0]), at_most):
         rows = slice(start, start + at_most)
         part = tuple(value[rows].detach().requires_grad_() for value in inputs)
-        target = whole[rows] if isinstance(whole, Tensor) and whole.numel() > 1 else whole
+        target = target_ind[rows] if isinstance(target_ind, Tensor) and target_ind.numel() > 1 else target_ind
         with torch.enable_grad():
             logits = forward_fn(*part, *(value[rows] for value in along))
-            found.append(torch.autograd.grad(_select_targets(logits, target).sum(), part))
+            chosen = _select_targets(logits, target).sum()
+            # What the network did not look at has no share in its output.
+            found.append(torch.autograd.grad(chosen, part, materialize_grads=True))
     return tuple(torch.cat(grads) for grads in zip(*found, strict=True))
 
 
@@ -317,6 +284,22 @@ def _joined(results: list[Any]) -> Any:
 
 
 @contextlib.contextmanager
+def _captum_errors(cls: type, attribute_args: Mapping[str, Any] | None) -> Iterator[None]:
+    """Say which arguments an error is about that Captum itself raised, rather than the network."""
+    try:
+        yield
+    except Exception as error:
+        innermost = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+        if not innermost.f_globals.get("__name__", "").startswith("captum.") or isinstance(
+            error, torch.OutOfMemoryError
+        ):
+            raise
+        given = f"attribute_args={dict(attribute_args)}" if attribute_args else "the given arguments"
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{cls.__name__} failed with {given}, baselines and inputs: {reason}") from error
+
+
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Leave out Captum's remarks on what this module takes care of."""
     with warnings.catch_warnings():
@@ -324,6 +307,7 @@ def _quiet() -> Iterator[None]:
             r"Input Tensor \d+ (did not already require gradients|has a dtype of)",
             r"(?s)Setting (forward, backward hooks and attributes|backward hooks on ReLU)",
             r"You are providing multiple inputs for Lime / Kernel SHAP",
+            r"(Internal batch size cannot be less|This method computes finite differences)",
         ):
             warnings.filterwarnings("ignore", message=message)
         yield

@@ -119,7 +119,8 @@ def find_call(network: nn.Module, call: str = "forward") -> Callable[..., Any]:
     """
     function = getattr(network, call, None)
     if not callable(function):
-        raise ValueError(f"call={call!r} is no method of {type(network).__name__}.{nearest(call, dir(network))}")
+        public = [name for name in dir(network) if not name.startswith("_")]
+        raise ValueError(f"call={call!r} is no method of {type(network).__name__}.{nearest(call, public)}")
     if (getattr(function, "__module__", None) or "").startswith(_UNDEFINED):
         raise ValueError(
             f"{type(network).__name__} defines no {call}(): name the network inside it with module=, one of"

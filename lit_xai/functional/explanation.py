@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_xai.functional.adapter import Arguments
+from lit_xai.functional.adapter import Arguments, check_logits
 from lit_xai.functional.attribution import attribute
-from lit_xai.functional.calling import Inputs, OutputSpec, call_network, find_network
+from lit_xai.functional.calling import Inputs, OutputSpec, call_network, find_call, find_network
+from lit_xai.functional.options import FORWARD_ONLY
 from lit_xai.functional.spelling import nearest
 from lit_xai.functional.untouched import untouched
 
@@ -90,9 +91,8 @@ def explain(
         ([0, 0, 0, 0, 0, 0, 0, 0], torch.Size([8, 4]))
     """
     network = find_network(network)
-    with untouched(network, options.get("seed", 0)), torch.no_grad():
-        arguments = Arguments(inputs, any_dtype=True)
-        logits = call_network(network, arguments.rebuild(arguments.values), call, output).detach()
+    find_call(network, call)
+    logits = _logits(network, inputs, call, output, options)
     targets = choose_targets(logits, labels, target)
     found, delta = attribute(
         network,
@@ -105,9 +105,25 @@ def explain(
     )
     attributions = by_name(found)
     broken = [name for name, value in attributions.items() if not torch.isfinite(value).all()]
-    if broken or not torch.isfinite(logits).all():
-        raise ValueError("The network's output or its attributions hold NaN or infinite values.")
+    if broken:
+        inputs_named = f" of {', '.join(map(repr, broken))}" if broken != [""] else ""
+        raise ValueError(f"The attributions{inputs_named} hold NaN or infinite values.")
     return Explanation(logits, targets if logits.dim() == 2 else None, attributions, delta)
+
+
+def _logits(network: nn.Module, inputs: Inputs, call: str, output: OutputSpec, options: dict[str, Any]) -> Tensor:
+    at_most = FORWARD_ONLY * options.get("internal_batch_size", 64)
+    with untouched(network, options.get("seed", 0)), torch.no_grad():
+        arguments = Arguments(inputs, any_dtype=True)
+        pieces = []
+        for start in range(0, arguments.n, at_most):
+            rows = arguments.rows(slice(start, start + at_most))
+            pieces.append(call_network(network, arguments.rebuild(rows), call, output).detach())
+            check_logits(pieces[-1], min(at_most, arguments.n - start))
+    logits = torch.cat(pieces)
+    if not torch.isfinite(logits).all():
+        raise ValueError("The network's output holds NaN or infinite values.")
+    return logits
 
 
 def choose_targets(logits: Tensor, labels: Tensor | None, target: str | int = "label") -> Tensor:
@@ -115,7 +131,7 @@ def choose_targets(logits: Tensor, labels: Tensor | None, target: str | int = "l
 
     Args:
         logits: ``(N, classes)`` or ``(N,)``.
-        labels: as for :func:`explain`; of several positive labels the first one counts.
+        labels: as for :func:`explain`; of several positive labels the first one counts, of none the prediction.
         target: as for :func:`explain`.
 
     Raises:
@@ -133,7 +149,8 @@ def choose_targets(logits: Tensor, labels: Tensor | None, target: str | int = "l
         return torch.full((n,), target, dtype=torch.int64, device=logits.device)
     if target == "label" and labels is not None:
         if labels.dim() == 2 and labels.shape == logits.shape:
-            return labels.to(logits.device).argmax(1)
+            labels = labels.to(logits.device, torch.float32)
+            return torch.where(labels.amax(1) > 0, labels.argmax(1), logits.argmax(1))
         if labels.numel() == n and not labels.is_floating_point():
             return labels.to(logits.device, torch.int64).reshape(n)
     return logits.argmax(1)

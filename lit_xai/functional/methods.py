@@ -23,7 +23,11 @@ _OURS = (
     "layer_baselines",
     "additional_forward_args",
     "return_convergence_delta",
+    "internal_batch_size",
+    "layer",
 )
+# They walk from a baseline to the inputs, and read the layer along the way.
+_INTERPOLATE_INPUTS = ("LayerConductance", "LayerGradientShap", "InternalInfluence")
 
 
 def resolve_method(method: Method) -> type:
@@ -144,6 +148,48 @@ def needs_gradients(method: type) -> bool:
     return issubclass(method, captum.attr.GradientAttribution)
 
 
+def needs_floats(method: type) -> bool:
+    """Say whether the method needs floating inputs: to differentiate, or to interpolate between them.
+
+    Example:
+        >>> needs_floats(resolve_method("Saliency")), needs_floats(resolve_method("LayerIntegratedGradients"))
+        (True, False)
+    """
+    return needs_gradients(method) and (not returns_layer(method) or method.__name__ in _INTERPOLATE_INPUTS)
+
+
+def runs_samples_singly(method: type) -> bool:
+    """Say whether the method fits a model to each sample, and perturbs one at a time.
+
+    Example:
+        >>> runs_samples_singly(resolve_method("KernelShap")), runs_samples_singly(resolve_method("Occlusion"))
+        (True, False)
+    """
+    import captum.attr
+
+    return issubclass(method, captum.attr.LimeBase)
+
+
+def copies_per_sample(method: type, n_baselines: int = 1, n_samples: int = 5) -> int:
+    """Return how many copies of each sample the method pushes through the network in one pass that we cannot cut.
+
+    Args:
+        method: the attribution class.
+        n_baselines: how many baselines it compares each sample with.
+        n_samples: how many it draws.
+
+    Example:
+        >>> copies_per_sample(resolve_method("DeepLift")), copies_per_sample(resolve_method("DeepLiftShap"), 16)
+        (2, 32)
+    """
+    name = method.__name__
+    if "DeepLiftShap" in name:
+        return 2 * n_baselines
+    if "GradientShap" in name and explains_layer(method):
+        return n_samples
+    return 2 if "DeepLift" in name or "Conductance" in name else 1
+
+
 def check_options(
     method: type,
     network: nn.Module,
@@ -185,18 +231,19 @@ def check_options(
 
         other = next((n for n in (f"Layer{method.__name__}", "LayerGradCam") if hasattr(captum.attr, n)), "")
         raise ValueError(f"layer={layer!r}: {method.__name__} explains inputs, not layers; {other} explains layers.")
-    if layer is not None and layer not in names:
-        raise ValueError(f"layer={layer!r} is no part of {type(network).__name__}.{nearest(layer, names)}")
+    if layer is not None and not (isinstance(layer, str) and layer in names):
+        raise ValueError(f"layer={layer!r} is no part of {type(network).__name__}.{nearest(str(layer), names)}")
+    scripted = next((m for m in network.modules() if isinstance(m, torch.jit.ScriptModule)), None)
+    if scripted is not None and (explains_layer(method) or hooks_modules(method)):
+        raise ValueError(
+            f"method={method.__name__} hooks modules, which scripted ones ({scripted.original_name}) do not allow: take"
+            " method='IntegratedGradients', or the network before torch.jit.script."
+        )
     _check_names("init_args", init_args, method.__name__, list(constructor)[1:])
     _check_names("attribute_args", attribute_args, f"{method.__name__}.attribute", explain)
-    missing = [
-        name
-        for name, p in explain.items()
-        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and name not in (*_OURS, *(attribute_args or ()))
-    ]
-    if missing:
-        raise ValueError(f"{method.__name__} requires {', '.join(map(repr, missing))}: give it in attribute_args.")
-    if noise_tunnel:
+    _check_required("init_args", init_args, method.__name__, dict(list(constructor.items())[1:]))
+    _check_required("attribute_args", attribute_args, method.__name__, explain)
+    if noise_tunnel is not None:
         if not hasattr(method.attribute, "__wrapped__"):  # type: ignore[attr-defined]  # as above
             raise ValueError(f"noise_tunnel: Captum's NoiseTunnel cannot wrap {method.__name__}.")
         _check_names("noise_tunnel", noise_tunnel, "NoiseTunnel.attribute", attribute_parameters(NoiseTunnel))
@@ -212,6 +259,18 @@ def _check_names(argument: str, given: Mapping[str, Any] | None, owner: str, kno
                 f"{argument}: {owner} has no option {name!r}.{nearest(name, options)}"
                 f" It takes {', '.join(options) or 'none'}."
             )
+
+
+def _check_required(
+    argument: str, given: Mapping[str, Any] | None, owner: str, known: Mapping[str, inspect.Parameter]
+) -> None:
+    missing = [
+        name
+        for name, p in known.items()
+        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and name not in (*_OURS, *(given or ()))
+    ]
+    if missing:
+        raise ValueError(f"{owner} requires {', '.join(map(repr, missing))}: give it in {argument}.")
 
 
 def tuples(value: Any) -> Any:
@@ -230,11 +289,14 @@ def patch_mask(shape: Sequence[int], size: int) -> Tensor:
     """Group features into square patches over the last two dimensions, for methods that take a ``feature_mask``.
 
     Args:
-        shape: of one batch of inputs, ``(N, ..., H, W)``.
+        shape: of one batch of inputs, ``(N, ..., H, W)``; of ``(N, F)`` neighbouring features are grouped.
         size: the patch's side, in elements.
 
     Returns:
         An int64 tensor ``(1, ..., H, W)``: the patch's number at each position, the same for all channels.
+
+    Raises:
+        ValueError: the size is not positive.
 
     Example:
         >>> patch_mask((8, 1, 4, 4), 2)[0, 0]
@@ -243,7 +305,11 @@ def patch_mask(shape: Sequence[int], size: int) -> Tensor:
                 [2, 2, 3, 3],
                 [2, 2, 3, 3]])
     """
-    *_, height, width = shape
+    if size < 1 or len(shape) < 2:
+        raise ValueError(
+            f"feature_mask expected a positive integer and inputs (N, ..., F), but got {size} and {tuple(shape)}."
+        )
+    height, width = shape[-2] if len(shape) > 2 else 1, shape[-1]
     rows, columns = torch.arange(height) // size, torch.arange(width) // size
     mask = rows[:, None] * (int(columns[-1]) + 1) + columns
-    return mask.expand(1, *shape[1:]).contiguous()
+    return (mask if len(shape) > 2 else mask[0]).expand(1, *shape[1:]).contiguous()

@@ -8,22 +8,33 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from lit_xai.functional.calling import module_names
+from lit_xai.functional.calling import copy_network, module_names
 
-# What DeepLift and LRP know rules for as modules, by torch's names for the functions.
+# By torch's names for the functions. DeepLift and LRP know rules for some of them, as modules of certain classes.
 _NONLINEAR = frozenset(
     {
         *("relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "elu", "elu_", "selu", "celu", "gelu", "silu", "mish"),
         *("hardswish", "hardsigmoid", "hardtanh", "glu", "prelu", "rrelu", "sigmoid", "sigmoid_", "tanh", "tanh_"),
-        *("softplus", "softsign", "softmax", "log_softmax", "logsigmoid", "max_pool1d", "max_pool2d", "max_pool3d"),
+        *("softplus", "softsign", "softmax", "log_softmax", "log_sigmoid", "clamp", "clamp_", "clamp_min", "maximum"),
+        *(f"{kind}max_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2, 3)),
+        *("layer_norm", "group_norm", "instance_norm", "rms_norm", "lstm", "gru", "rnn_tanh", "rnn_relu"),
         *("scaled_dot_product_attention", "multi_head_attention_forward"),
+    }
+)
+# LRP has rules for linear modules too: of x + y as a function, each summand would get all of the relevance.
+_LINEAR_FUNCTIONS = frozenset(
+    {
+        *("add", "add_", "sub", "sub_", "__rsub__", "mul", "mul_", "div", "div_", "mean", "sum", "matmul", "bmm"),
+        *("einsum", "linear", "conv1d", "conv2d", "conv3d", "batch_norm"),
+        *(f"{kind}avg_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2, 3)),
     }
 )
 _RECTIFIERS = frozenset({"relu", "relu_"})
@@ -47,7 +58,7 @@ def check_pitfalls(method: type, network: nn.Module, run: Callable[[], Any]) -> 
         What was seen to run, or ``None`` where the method needs no such look.
 
     Raises:
-        ValueError: DeepLift and a module that is used more than once.
+        ValueError: DeepLift or LRP, and a module that is used more than once.
 
     Warns:
         UserWarning: names each operation that the method treats as a plain gradient, and the module it is in.
@@ -58,14 +69,13 @@ def check_pitfalls(method: type, network: nn.Module, run: Callable[[], Any]) -> 
         >>> check_pitfalls(DeepLift, network, lambda: network(x)).calls
         Counter({'0': 1, '1': 1})
     """
-    rules = _handled(method)
+    rules = _rules(method)
     if rules is None:
         return None
-    functions, handled = rules
     with torch.no_grad(), Watch(network) as seen:
         run()
-    reused = [name for name, count in seen.calls.items() if count > 1 and handled(seen.modules[name])]
-    if reused and "DeepLift" in method.__name__:
+    reused = [name for name, count in seen.calls.items() if count > 1 and rules.once(seen.modules[name])]
+    if reused:
         raise ValueError(
             f"{method.__name__} cannot explain a module that is used more than once: {', '.join(map(repr, reused))}."
             " Give each use a module of its own, or take method='IntegratedGradients'."
@@ -73,12 +83,13 @@ def check_pitfalls(method: type, network: nn.Module, run: Callable[[], Any]) -> 
     missed = [
         f"{function} in {name or 'the network itself'} ({type(seen.modules[name]).__name__})"
         for function, name in seen.functions
-        if function in functions and not handled(seen.modules[name])
+        if function in rules.functions and not rules.handles(seen.modules[name])
     ]
     if missed:
+        sums = " (for sums captum.attr._utils.custom_modules.Addition_Module)" if "LRP" in method.__name__ else ""
         warnings.warn(
             f"{method.__name__} treats these as plain gradients, since it only knows modules of certain classes:"
-            f" {'; '.join(dict.fromkeys(missed))}. Make them modules such as nn.ReLU, or take"
+            f" {'; '.join(dict.fromkeys(missed))}. Make them modules such as nn.ReLU{sums}, or take"
             " method='IntegratedGradients'.",
             stacklevel=3,
         )
@@ -121,26 +132,80 @@ def attach_lrp_rules(network: nn.Module, seen: "Watch") -> None:
         module.rule = EpsilonRule()
 
 
-def _handled(method: type) -> tuple[frozenset[str], Callable[[nn.Module], bool]] | None:
-    """Return the functions that matter to the method and a test for modules that handle them; ``None``: none matter."""
+def copy_for_lrp(network: nn.Module) -> nn.Module:
+    """Deep-copy the network, parametrized weights turned into plain ones.
+
+    LRP looks for its rules at modules that have no children, which a parametrized one has.
+
+    Example:
+        >>> network = torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 2))
+        >>> list(copy_for_lrp(network).children()), list(network.children()) != []
+        ([], True)
+    """
+    copied = copy_network(network)
+    for module in list(copied.modules()):
+        if parametrize.is_parametrized(module):
+            _bake(module)
+    return copied
+
+
+def _bake(module: nn.Module) -> None:
+    # Not remove_parametrizations: it edits the class, which a deep copy shares with the original.
+    names = [name for name, _ in module.get_submodule("parametrizations").named_children()]
+    values = {name: getattr(module, name).detach() for name in names}
+    module.__class__ = parametrize.type_before_parametrizations(module)
+    del module._modules["parametrizations"]
+    for name, value in values.items():
+        module.register_parameter(name, nn.Parameter(value))
+
+
+def keep_lrp_rules(explainer: Any) -> None:
+    """Stand in for LRP's removal of all rules, after which its next call would take the default ones in silence.
+
+    Args:
+        explainer: Captum's LRP, on a copy of the network.
+    """
+    for layer in explainer.layers:
+        if layer.rule is None:  # of activations: each call gives them theirs
+            del layer.rule
+
+
+class _Rules(NamedTuple):
+    """What a method knows of modules."""
+
+    functions: frozenset[str]  # that matter to it
+    handles: Callable[[nn.Module], bool]  # whether it sees those that run inside this module
+    once: Callable[[nn.Module], bool]  # whether it fails when this module runs twice
+
+
+def _rules(method: type) -> _Rules | None:
     name = method.__name__
     if "DeepLift" in name:
         from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 
-        return _NONLINEAR, lambda module: type(module) in SUPPORTED_NON_LINEAR
+        def has_rule(module: nn.Module) -> bool:
+            return type(module) in SUPPORTED_NON_LINEAR
+
+        return _Rules(_NONLINEAR, has_rule, once=has_rule)
     if "LRP" in name:
         from captum.attr._core.lrp import SUPPORTED_LAYERS_WITH_RULES, SUPPORTED_NON_LINEAR_LAYERS
 
-        known = (*SUPPORTED_LAYERS_WITH_RULES, *SUPPORTED_NON_LINEAR_LAYERS)
-        return _NONLINEAR, lambda module: type(module) in known or hasattr(module, "rule")
+        def redistributes(module: nn.Module) -> bool:
+            return type(module) in SUPPORTED_LAYERS_WITH_RULES or isinstance(module, _LINEAR) or hasattr(module, "rule")
+
+        return _Rules(
+            _NONLINEAR | _LINEAR_FUNCTIONS,
+            lambda module: redistributes(module) or type(module) in SUPPORTED_NON_LINEAR_LAYERS,
+            once=redistributes,
+        )
     if "GuidedBackprop" in name or "GuidedGradCam" in name or "Deconvolution" in name:
         # They rewrite the rectifiers, and mean the plain gradient everywhere else.
-        return _RECTIFIERS, lambda module: isinstance(module, nn.ReLU)
+        return _Rules(_RECTIFIERS, lambda module: isinstance(module, nn.ReLU), once=lambda module: False)
     return None
 
 
 class Watch(TorchFunctionMode):
-    """Records which modules run how often, and which non-linear functions run inside which of them.
+    """Records which modules run how often, and which functions that matter run inside which of them.
 
     Args:
         network: whose modules to watch while the context lasts.
@@ -157,7 +222,9 @@ class Watch(TorchFunctionMode):
     def __enter__(self) -> "Watch":
         for name, module in self.modules.items():
             if name:
-                self._handles.append(module.register_forward_pre_hook(partial(self._enter_module, name)))
+                enter = partial(self._enter_module, name)
+                # Before those of users: torch.nn.utils.prune multiplies weights in one.
+                self._handles.append(module.register_forward_pre_hook(enter, prepend=True))
                 self._handles.append(module.register_forward_hook(self._leave_module, always_call=True))
         super().__enter__()
         return self
@@ -175,7 +242,10 @@ class Watch(TorchFunctionMode):
         self._stack.pop()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        if name in _NONLINEAR:
-            self.functions.append((name, self._stack[-1]))
+        name, place = getattr(func, "__name__", ""), self._stack[-1]
+        subject = next(iter((*args, *(kwargs or {}).values())), None)
+        # Scales and other statistics are computed on the way, and a weight's parametrization is no part of it either.
+        on_the_way = isinstance(subject, Tensor) and subject.dim() > 1 and "parametrizations." not in place
+        if on_the_way and name in _NONLINEAR | _LINEAR_FUNCTIONS:
+            self.functions.append((name, place))
         return func(*args, **(kwargs or {}))

@@ -1,17 +1,19 @@
 """The probe: a few fixed samples, read by dataset index, that every explanation of a run looks at."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Subset, default_collate, default_convert
 
 from lit_xai.functional.calling import find_labels
 from lit_xai.functional.untouched import fork_rng
+
+Collate: TypeAlias = Callable[[list[Any]], Any]
 
 LOADERS = ("train", "val", "test")
 
@@ -54,7 +56,7 @@ def read_probe(loader: Any, probe: Probe, seed: int = 0) -> tuple[Any, list[int]
     """Read the probe's samples as one batch, without moving any generator or the loader's own iterator.
 
     A loader over a map-style dataset is read by index, one over an iterable dataset from its beginning; of anything
-    else that yields batches the first one is taken.
+    else that yields batches, and of a loader with ``batch_size=None`` (whose dataset does), the first one is taken.
 
     Args:
         loader: usually a ``DataLoader``; the first one of a list or dict of them.
@@ -65,7 +67,8 @@ def read_probe(loader: Any, probe: Probe, seed: int = 0) -> tuple[Any, list[int]
         The batch as the loader would have collated it, and the dataset indices (positions for an iterable dataset).
 
     Raises:
-        ValueError: the loader is empty, or an index is not in its dataset.
+        ValueError: the loader is empty or can only be read once, an index is not in its dataset, or there are no
+            classes to take ``per_class`` of.
 
     Example:
         >>> loader = DataLoader([(torch.tensor([float(i)]), i % 2) for i in range(6)], batch_size=3, shuffle=True)
@@ -76,20 +79,30 @@ def read_probe(loader: Any, probe: Probe, seed: int = 0) -> tuple[Any, list[int]
     """
     loader = _first(loader)
     dataset = getattr(loader, "dataset", None)
-    # A loader without batches (batch_size=None) has a collate function for single samples.
-    batches = isinstance(loader, DataLoader) and loader.batch_sampler is not None
-    collate = loader.collate_fn if batches else default_collate
+    collate = getattr(loader, "collate_fn", default_collate)
     with fork_rng(seed):
         if dataset is None or isinstance(dataset, IterableDataset):
-            return _read_stream(loader if dataset is None else dataset, loader, collate, probe)
+            return _read_stream(loader if dataset is None else dataset, loader, probe)
         if len(dataset) == 0:
             raise ValueError("probe: the loader it reads from is empty.")
-        indices = list(probe.indices) if probe.indices is not None else choose_indices(dataset, probe)
+        if isinstance(loader, DataLoader) and loader.batch_sampler is None:
+            if not isinstance(loader.sampler, BatchSampler):
+                return _read_stream([dataset[0]], loader, probe)
+            indices = _indices(dataset, probe, default_collate)
+            return collate(dataset[indices]), indices
+        indices = _indices(dataset, probe, collate)
+        many = getattr(dataset, "__getitems__", None)
+        return collate(many(indices) if many else [dataset[index] for index in indices]), indices
+
+
+def _indices(dataset: Any, probe: Probe, collate: Collate) -> list[int]:
+    if probe.indices is not None:
+        indices = list(probe.indices)
         wrong = [index for index in indices if not 0 <= index < len(dataset)]
         if wrong:
             raise ValueError(f"probe: indices expected 0 to {len(dataset) - 1}, but got {wrong[0]}.")
-        many = getattr(dataset, "__getitems__", None)
-        return collate(many(indices) if many else [dataset[index] for index in indices]), indices
+        return indices
+    return choose_indices(dataset, probe, collate)
 
 
 def _first(loader: Any) -> Any:
@@ -108,19 +121,26 @@ def _is_batch(value: Any) -> bool:
     return isinstance(value, (Tensor, Mapping)) or (isinstance(value, (list, tuple)) and any(map(_is_batch, value)))
 
 
-def _read_stream(stream: Any, loader: Any, collate: Any, probe: Probe) -> tuple[Any, list[int]]:
-    if probe.indices is not None:
-        raise ValueError("probe: indices expected a dataset with an index, but the loader reads from a stream.")
+def _read_stream(stream: Any, loader: Any, probe: Probe) -> tuple[Any, list[int]]:
+    for name in ("indices", "per_class"):
+        if getattr(probe, name) is not None:
+            raise ValueError(f"probe: {name} expected a dataset with an index, but the loader reads from a stream.")
+    if stream is loader and hasattr(stream, "__next__"):
+        raise ValueError(
+            "probe: the loader can be read only once, and what the probe takes would be missing from the run: give one"
+            " that starts anew with each iter(), such as a DataLoader."
+        )
     ready = stream is loader or getattr(loader, "batch_size", None) is None
     items = list(islice(iter(stream), 1 if ready else probe.n))
     if not items:
         raise ValueError("probe: the loader it reads from is empty.")
-    batch = items[0] if ready else collate(items)
+    collate = getattr(loader, "collate_fn", default_convert if ready else default_collate)
+    batch = items[0] if stream is loader else collate(items[0] if ready else items)
     rows = list(range(min(probe.n, _length(batch))))
     return take(batch, rows, _length(batch)), rows
 
 
-def choose_indices(dataset: Any, probe: Probe) -> list[int]:
+def choose_indices(dataset: Any, probe: Probe, collate: Collate = default_collate) -> list[int]:
     """Return dataset indices, the classes in turn, each class in the order of the dataset.
 
     Labels are looked up where datasets keep them (``targets``, ``labels``, a ``TensorDataset``'s second tensor), or
@@ -129,6 +149,10 @@ def choose_indices(dataset: Any, probe: Probe) -> list[int]:
     Args:
         dataset: map-style.
         probe: how many.
+        collate: makes a batch of a list of samples, as the loader does.
+
+    Raises:
+        ValueError: so many per class are asked for, and there are no classes.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -138,9 +162,11 @@ def choose_indices(dataset: Any, probe: Probe) -> list[int]:
     """
     labels = _stored_labels(dataset)
     if labels is None:
-        few = min(len(dataset), 64 * probe.n)
-        labels = _read_labels(dataset, few)
+        few = min(len(dataset), 64 * max(probe.n, probe.per_class or 0))
+        labels = _read_labels(dataset, few, collate)
     if labels is None:
+        if probe.per_class is not None:
+            raise ValueError("probe: per_class expected integer labels, but the dataset has none: give n or indices.")
         return list(range(min(probe.n, len(dataset))))
     places: dict[int, list[int]] = {}
     for index, label in enumerate(labels.tolist()):
@@ -161,18 +187,21 @@ def _stored_labels(dataset: Any) -> Tensor | None:
     for found in (getattr(dataset, "targets", None), getattr(dataset, "labels", None), *tensors[1:2]):
         try:
             labels = torch.as_tensor(found)
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, KeyError):
             continue
         if _are_classes(labels) and len(labels) == len(dataset):
             return labels
     return None
 
 
-def _read_labels(dataset: Any, n: int) -> Tensor | None:
-    labels = [find_labels(default_collate([dataset[0]]))]
-    if labels[0] is None or not _are_classes(labels[0]):
-        return None
-    return torch.cat([labels[0], *(torch.as_tensor(find_labels(default_collate([dataset[i]]))) for i in range(1, n))])
+def _read_labels(dataset: Any, n: int, collate: Collate) -> Tensor | None:
+    found = []
+    for index in range(n):
+        labels = find_labels(collate([dataset[index]]))
+        if labels is None or not _are_classes(labels):
+            return None
+        found.append(labels)
+    return torch.cat(found)
 
 
 def _are_classes(labels: Tensor) -> bool:
@@ -190,7 +219,10 @@ def take(batch: Any, rows: Sequence[int], n: int) -> Any:
         return batch[list(rows)] if batch.dim() and len(batch) == n else batch
     if isinstance(batch, Mapping):
         return {key: take(value, rows, n) for key, value in batch.items()}
-    return type(batch)(take(value, rows, n) for value in batch) if isinstance(batch, (list, tuple)) else batch
+    if isinstance(batch, (list, tuple)):
+        parts = [take(value, rows, n) for value in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+    return batch
 
 
 def leaves(batch: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -16,7 +16,7 @@ def resolve_epochs(value: int | float, max_epochs: int | None, argument: str) ->
         >>> resolve_epochs(5, 20, "every_n_epochs"), resolve_epochs(0.1, 20, "every_n_epochs")
         (5, 2)
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
         raise ValueError(f"{argument} expected a number of epochs, or a fraction of max_epochs, but got {value!r}.")
     if isinstance(value, int):
         return value
