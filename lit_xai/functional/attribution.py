@@ -5,6 +5,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -192,13 +193,16 @@ def rehearse(
         try:
             result = call_network(network, sample, call, output)
         except (TypeError, RuntimeError, LookupError, AttributeError, AssertionError) as error:
+            keys = list(sample) if isinstance(sample, dict) else []
+            hint = f", such as batch_to_inputs={keys[0]!r}" if keys else ""
+            reason = str(error).strip().partition("\n")[0]
             raise ValueError(
-                f"{type(network).__name__}.{call} cannot be called with {describe(sample)} ({error}): say with module="
-                " which network is meant, and with batch_to_inputs= what of a batch goes into it."
+                f"{type(network).__name__}.{call} cannot be called with {describe(sample)}: say with batch_to_inputs="
+                f" what of a batch goes in{hint}, and with module= which network is meant"
+                f" ({type(error).__name__}: {reason})."
             ) from error
         check_logits(result, 1)
-        with _quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the real run says it
+        with _quiet():
             seen = check_pitfalls(cls, network, lambda: call_network(network, sample, call, output))
         if "LRP" in cls.__name__ and seen is not None:
             attach_lrp_rules(copy_for_lrp(network), seen)
@@ -295,7 +299,7 @@ def _captum_errors(cls: type, attribute_args: Mapping[str, Any] | None) -> Itera
         ):
             raise
         given = f"attribute_args={dict(attribute_args)}" if attribute_args else "the given arguments"
-        reason = " ".join(str(error).split())
+        reason = shorten(str(error), 300)
         raise ValueError(f"{cls.__name__} failed with {given}, baselines and inputs: {reason}") from error
 
 

@@ -139,7 +139,7 @@ def find_inputs(
     """Return what of ``batch`` the network is called with.
 
     Left to itself it takes the tensor if the batch is one; of a tuple the first element (the first ``k`` where the call
-    requires ``k`` positional arguments); of a dict the keys that the call accepts, labels left out.
+    requires ``k`` positional arguments); of a dict the keys that the call accepts, or the only tensor, labels left out.
 
     Args:
         batch: whatever the data loader yields.
@@ -157,7 +157,7 @@ def find_inputs(
         >>> network = nn.Linear(4, 2)
         >>> find_inputs((torch.zeros(8, 4), torch.zeros(8)), network).shape
         torch.Size([8, 4])
-        >>> find_inputs({"image": torch.zeros(8, 4), "label": torch.zeros(8)}, network, "image").shape
+        >>> find_inputs({"image": torch.zeros(8, 4), "label": torch.zeros(8)}, network).shape
         torch.Size([8, 4])
     """
     if batch_to_inputs is not None:
@@ -169,11 +169,16 @@ def find_inputs(
         found = tuple(batch[:required]) if several else batch[0]
     if isinstance(found, Mapping):
         data = {key: value for key, value in found.items() if key not in LABEL_KEYS}
+        tensors = {key: value for key, value in data.items() if isinstance(value, Tensor)}
         accepted = {key: value for key, value in data.items() if key in names}
-        if not accepted and open_ended:
-            accepted = {key: value for key, value in data.items() if isinstance(value, Tensor)}
-        # forward(self, batch) reads its keys from one dict: it gets the whole of it.
-        found = accepted or (dict(found) if required == 1 else None)
+        if accepted:
+            found = accepted
+        elif len(tensors) == 1 and not _takes_dict(network, call):
+            (found,) = tensors.values()
+        elif open_ended:
+            found = tensors
+        else:  # forward(self, batch) reads its keys from one dict: it gets the whole of it
+            found = dict(found) if required == 1 else None
     if isinstance(found, list):
         found = tuple(found)
     if _holds_tensors(found):
@@ -184,6 +189,16 @@ def find_inputs(
         f"No inputs for {type(network).__name__}.{call}({', '.join(names)}) were found in a batch of"
         f" {describe(batch)}: name them with batch_to_inputs=, as a key, an index, several of them, or a function."
     )
+
+
+def _takes_dict(network: nn.Module, call: str) -> bool:
+    """Whether the first parameter is a dict by its annotation, or by a name that means a whole batch."""
+    first = next(iter(inspect.signature(getattr(network, call)).parameters.values()), None)
+    if first is None or first.kind is first.VAR_POSITIONAL:
+        return False
+    if first.annotation is not first.empty:
+        return any(word in str(first.annotation) for word in ("dict", "Dict", "Mapping", "TypedDict"))
+    return first.name in ("batch", "data", "sample", "samples", "example", "features")
 
 
 def _takes_several(batch: Any, required: int) -> bool:

@@ -246,6 +246,11 @@ def check_options(
     if noise_tunnel is not None:
         if not hasattr(method.attribute, "__wrapped__"):  # type: ignore[attr-defined]  # as above
             raise ValueError(f"noise_tunnel: Captum's NoiseTunnel cannot wrap {method.__name__}.")
+        if "DeepLiftShap" in method.__name__:
+            raise ValueError(
+                f"noise_tunnel: Captum's NoiseTunnel leaves {method.__name__} a random few of its baselines; take"
+                f" {method.__name__.removesuffix('Shap')}, or GradientShap."
+            )
         _check_names("noise_tunnel", noise_tunnel, "NoiseTunnel.attribute", attribute_parameters(NoiseTunnel))
 
 

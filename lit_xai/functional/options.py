@@ -125,7 +125,7 @@ class Options:
             parts = (0,) * len(self.values) if draws else None
         if parts is None:
             return None
-        found = tuple(_baseline(part, value) for part, value in zip(parts, self.values, strict=True))
+        found = tuple(_baseline(part, value, draws) for part, value in zip(parts, self.values, strict=True))
         return tuple(map(_drawn, found, self.values)) if draws else found
 
     def _find_masks(self, mask: Any) -> tuple[Tensor, ...] | None:
@@ -200,14 +200,25 @@ def check_target(target: int | Tensor | None, logits: Tensor, rows: int, n: int)
         raise ValueError(f"target expected classes from 0 to {classes - 1}, but got {int(wrong.flatten()[0])}.")
 
 
-def _baseline(part: Any, value: Tensor) -> Any:
+def _baseline(part: Any, value: Tensor, draws: bool) -> Any:
     if isinstance(part, (int, float)):
         return part
     try:
         # A copy, since one made in inference mode cannot be saved for backward.
-        return torch.as_tensor(part).detach().clone().to(value)
+        given = torch.as_tensor(part).detach().clone().to(value)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"baselines expected numbers or tensors, but got {part!r}.") from None
+    rows = len(given) if given.dim() == value.dim() else 1
+    try:
+        if rows not in (1, len(value)) and not draws:
+            raise RuntimeError
+        return given.expand(rows, *value.shape[1:])
+    except RuntimeError:
+        many = "any number" if draws else f"1 or {len(value)}"
+        raise ValueError(
+            f"baselines expected a number or a tensor of {many} x {tuple(value.shape[1:])} for inputs of shape"
+            f" {tuple(value.shape)}, but got {tuple(given.shape)}."
+        ) from None
 
 
 def _drawn(baseline: Any, value: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def read_probe(loader: Any, probe: Probe, seed: int = 0) -> tuple[Any, list[int]
     """Read the probe's samples as one batch, without moving any generator or the loader's own iterator.
 
     A loader over a map-style dataset is read by index, one over an iterable dataset from its beginning; of anything
-    else that yields batches, and of a loader with ``batch_size=None`` (whose dataset does), the first one is taken.
+    else that yields batches, and of a loader with ``batch_size=None`` (whose dataset does), rows of the first one.
 
     Args:
         loader: usually a ``DataLoader``; the first one of a list or dict of them.
@@ -87,7 +87,7 @@ def read_probe(loader: Any, probe: Probe, seed: int = 0) -> tuple[Any, list[int]
             raise ValueError("probe: the loader it reads from is empty.")
         if isinstance(loader, DataLoader) and loader.batch_sampler is None:
             if not isinstance(loader.sampler, BatchSampler):
-                return _read_stream([dataset[0]], loader, probe)
+                return _rows_of(collate(dataset[0]), probe)
             indices = _indices(dataset, probe, default_collate)
             return collate(dataset[indices]), indices
         indices = _indices(dataset, probe, collate)
@@ -96,13 +96,16 @@ def read_probe(loader: Any, probe: Probe, seed: int = 0) -> tuple[Any, list[int]
 
 
 def _indices(dataset: Any, probe: Probe, collate: Collate) -> list[int]:
-    if probe.indices is not None:
-        indices = list(probe.indices)
-        wrong = [index for index in indices if not 0 <= index < len(dataset)]
-        if wrong:
-            raise ValueError(f"probe: indices expected 0 to {len(dataset) - 1}, but got {wrong[0]}.")
-        return indices
-    return choose_indices(dataset, probe, collate)
+    return (
+        _checked(probe.indices, len(dataset)) if probe.indices is not None else choose_indices(dataset, probe, collate)
+    )
+
+
+def _checked(indices: Sequence[int], n: int) -> list[int]:
+    wrong = [index for index in indices if not 0 <= index < n]
+    if wrong:
+        raise ValueError(f"probe: indices expected 0 to {n - 1}, but got {wrong[0]}.")
+    return [int(index) for index in indices]  # plain ones, which checkpoints can hold
 
 
 def _first(loader: Any) -> Any:
@@ -122,9 +125,8 @@ def _is_batch(value: Any) -> bool:
 
 
 def _read_stream(stream: Any, loader: Any, probe: Probe) -> tuple[Any, list[int]]:
-    for name in ("indices", "per_class"):
-        if getattr(probe, name) is not None:
-            raise ValueError(f"probe: {name} expected a dataset with an index, but the loader reads from a stream.")
+    if probe.indices is not None:
+        raise ValueError("probe: indices expected a dataset with an index, but the loader reads from a stream.")
     if stream is loader and hasattr(stream, "__next__"):
         raise ValueError(
             "probe: the loader can be read only once, and what the probe takes would be missing from the run: give one"
@@ -135,9 +137,15 @@ def _read_stream(stream: Any, loader: Any, probe: Probe) -> tuple[Any, list[int]
     if not items:
         raise ValueError("probe: the loader it reads from is empty.")
     collate = getattr(loader, "collate_fn", default_convert if ready else default_collate)
-    batch = items[0] if stream is loader else collate(items[0] if ready else items)
-    rows = list(range(min(probe.n, _length(batch))))
-    return take(batch, rows, _length(batch)), rows
+    return _rows_of(items[0] if stream is loader else collate(items[0] if ready else items), probe)
+
+
+def _rows_of(batch: Any, probe: Probe) -> tuple[Any, list[int]]:
+    if probe.per_class is not None:
+        raise ValueError("probe: per_class expected a dataset of single samples, but the loader reads whole batches.")
+    n = _length(batch)
+    rows = list(range(min(probe.n, n))) if probe.indices is None else _checked(probe.indices, n)
+    return take(batch, rows, n), rows
 
 
 def choose_indices(dataset: Any, probe: Probe, collate: Collate = default_collate) -> list[int]:
