@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_xai.functional.calling import Inputs, OutputSpec, call_network, describe
+from lit_xai.functional.calling import LABEL_KEYS, Inputs, OutputSpec, call_network, describe
 
 
 class Arguments:
@@ -32,7 +32,7 @@ class Arguments:
                 "inputs expected a tensor with one row per sample, or a tuple or dict that holds one, but got"
                 f" {describe(inputs)}."
             )
-        floats = [i for i in tensors if self.values[i].is_floating_point()]
+        floats = [i for i in tensors if self.values[i].is_floating_point() and not self._goes_along(i)]
         self.explained = floats or (tensors[:1] if any_dtype else [])
         self.n = len(self.values[self.explained[0]]) if self.explained else 0
         self.along = [i for i in tensors if i not in self.explained and len(self.values[i]) == self.n]
@@ -40,6 +40,10 @@ class Arguments:
             raise ValueError(
                 f"inputs expected one or more samples, as many in each floating tensor, but got {describe(inputs)}."
             )
+
+    def _goes_along(self, i: int) -> bool:
+        """Whether a tensor is by its name no input to explain: an attention mask of floats, the labels."""
+        return self.keys is not None and ("mask" in self.keys[i] or self.keys[i] in LABEL_KEYS)
 
     def rows(self, rows: slice) -> list[Any]:
         """Return all values, those that have one row per sample cut to ``rows``."""
@@ -104,6 +108,7 @@ class Forward(nn.Module):
         at_most: most samples in one pass without gradients; ``None`` where hooks need the batch in one piece.
         check: called once, with the first logits and the number of samples they belong to.
         differentiated: whether the logits have to depend on the inputs in a way that can be differentiated.
+        flat: whether ``(N, 1)`` is returned as ``(N,)``, since no target says which column is meant.
     """
 
     def __init__(
@@ -116,12 +121,13 @@ class Forward(nn.Module):
         at_most: int | None = None,
         check: Callable[[Tensor, int], None] | None = None,
         differentiated: bool = False,
+        flat: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self._call, self._output = call, output
         self._arguments, self._at_most = arguments, at_most
-        self._check, self._differentiated = check, differentiated
+        self._check, self._differentiated, self._flat = check, differentiated, flat
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Return the logits, in pieces where nothing has to be remembered for a backward pass."""
@@ -132,7 +138,8 @@ class Forward(nn.Module):
     def _logits(self, *tensors: Tensor) -> Tensor:
         values = list(self._arguments.values)
         for place, tensor in zip([*self._arguments.explained, *self._arguments.along], tensors, strict=True):
-            values[place] = tensor
+            # What a method draws in float32 goes in as the network's own precision.
+            values[place] = tensor.to(values[place].dtype) if tensor.is_floating_point() else tensor
         logits = call_network(self.network, self._arguments.rebuild(values), self._call, self._output)
         if self._check is not None:
             self._check(logits, len(tensors[0]))
@@ -142,7 +149,7 @@ class Forward(nn.Module):
                 f"{type(self.network).__name__}'s output cannot be differentiated: take a method that only calls the"
                 " network, such as method='FeatureAblation'."
             )
-        return logits
+        return logits.squeeze(1) if self._flat and logits.dim() == 2 else logits
 
 
 def check_logits(logits: Tensor, rows: int) -> None:

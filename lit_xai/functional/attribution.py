@@ -107,7 +107,7 @@ def attribute(
         seen = check_pitfalls(cls, network, lambda: call_network(network, sample, call, output))
         if "LRP" in cls.__name__ and seen is not None:
             network = copy_for_lrp(network)  # LRP rewrites weights and leaves its rules behind
-            attach_lrp_rules(network, seen)
+            attach_lrp_rules(network, seen, layer)
         forward = Forward(
             network,
             arguments,
@@ -116,6 +116,7 @@ def attribute(
             at_most=None if explains_layer(cls) or hooks_modules(cls) else FORWARD_ONLY * internal_batch_size,
             check=options.checker(),
             differentiated=needs_gradients(cls),
+            flat=options.target is None,
         )
         with_delta = return_convergence_delta and "return_convergence_delta" in options.takes
         results, deltas = [], []
@@ -205,7 +206,7 @@ def rehearse(
         with _quiet():
             seen = check_pitfalls(cls, network, lambda: call_network(network, sample, call, output))
         if "LRP" in cls.__name__ and seen is not None:
-            attach_lrp_rules(copy_for_lrp(network), seen)
+            attach_lrp_rules(copy_for_lrp(network), seen, layer)
 
 
 def _attribute_rows(

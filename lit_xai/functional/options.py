@@ -161,7 +161,8 @@ def as_target(target: Any, device: torch.device) -> int | Tensor | None:
         raise ValueError(f"target expected a class, or one per sample, but got {target!r}.") from None
     if given.is_floating_point() or given.is_complex() or given.dim() > 1:
         raise ValueError(f"target expected a class, or one per sample (N,), but got {describe(given)}.")
-    return given.long() if given.dim() else int(given)
+    # A copy, since one made in inference mode cannot be saved for backward.
+    return given.detach().clone().long() if given.dim() else int(given)
 
 
 def check_target(target: int | Tensor | None, logits: Tensor, rows: int, n: int) -> None:

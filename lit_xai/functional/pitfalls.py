@@ -96,7 +96,7 @@ def check_pitfalls(method: type, network: nn.Module, run: Callable[[], Any]) -> 
     return seen
 
 
-def attach_lrp_rules(network: nn.Module, seen: "Watch") -> None:
+def attach_lrp_rules(network: nn.Module, seen: "Watch", layer: str | None = None) -> None:
     """Give the linear modules that LRP has no rule for its epsilon rule, and refuse the others by name.
 
     Flatten, Identity, Conv1d or BatchNorm1d are linear maps, for which the rule holds as it stands (Bach et al. 2015);
@@ -105,9 +105,10 @@ def attach_lrp_rules(network: nn.Module, seen: "Watch") -> None:
     Args:
         network: a copy made for LRP; rules are attributes of its modules, and ones that are there stay.
         seen: what ran in the original.
+        layer: whose relevance is asked for.
 
     Raises:
-        ValueError: a module that is neither linear nor known to LRP.
+        ValueError: a module that is neither linear nor known to LRP, or a layer without a rule.
 
     Example:
         >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
@@ -130,6 +131,14 @@ def attach_lrp_rules(network: nn.Module, seen: "Watch") -> None:
                 " captum.attr._utils.lrp_rules, or take method='IntegratedGradients'."
             )
         module.rule = EpsilonRule()
+    chosen = None if layer is None else module_names(network)[layer]
+    if chosen is not None and (
+        type(chosen) in SUPPORTED_NON_LINEAR_LAYERS or next(chosen.children(), None) is not None
+    ):
+        raise ValueError(
+            f"layer={layer!r}: LayerLRP reads the relevance at layers with a rule, such as a convolution, but got"
+            f" {type(chosen).__name__}."
+        )
 
 
 def copy_for_lrp(network: nn.Module) -> nn.Module:

@@ -8,7 +8,15 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Subset, default_collate, default_convert
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    default_collate,
+    default_convert,
+)
 
 from lit_xai.functional.calling import find_labels
 from lit_xai.functional.untouched import fork_rng
@@ -46,22 +54,40 @@ class Probe:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"probe: {name} expected a positive number, but got {value}.")
+        if self.per_class is not None and self.indices is not None:
+            raise ValueError("probe: give per_class or indices, not both.")
         if self.indices is not None and not len(self.indices):
             raise ValueError("probe: indices expected one or more dataset indices, but got none.")
         if self.loader not in (None, *LOADERS):
             raise ValueError(f"probe: loader expected one of {', '.join(LOADERS)}, but got {self.loader!r}.")
 
 
-def read_probe(loader: Any, probe: Probe, seed: int = 0) -> tuple[Any, list[int]]:
+def reads_by_index(loader: Any) -> bool:
+    """Say whether a loader's samples have indices: a ``DataLoader``'s over a map-style dataset do.
+
+    Example:
+        >>> reads_by_index(DataLoader([0, 1, 2])), reads_by_index([torch.zeros(2)])
+        (True, False)
+    """
+    found = _first(loader)
+    return isinstance(found, DataLoader) and not isinstance(found.dataset, IterableDataset)
+
+
+def read_probe(
+    loader: Any, probe: Probe, seed: int = 0, devices: set[torch.device] | None = None
+) -> tuple[Any, list[int]]:
     """Read the probe's samples as one batch, without moving any generator or the loader's own iterator.
 
-    A loader over a map-style dataset is read by index, one over an iterable dataset from its beginning; of anything
-    else that yields batches, and of a loader with ``batch_size=None`` (whose dataset does), rows of the first one.
+    A ``DataLoader`` over a map-style dataset is read by index, one over an iterable dataset from its beginning (on a
+    shallow copy, so that its place in the stream stays); of anything else that yields batches, and of a loader with
+    ``batch_size=None`` (whose dataset does), rows of the first one. Generators that the dataset or its transforms hold
+    are given back in the state they had.
 
     Args:
         loader: usually a ``DataLoader``; the first one of a list or dict of them.
         probe: which samples.
         seed: of the generators while reading, so that random augmentation comes out the same each time.
+        devices: whose generators to keep besides the CPU's.
 
     Returns:
         The batch as the loader would have collated it, and the dataset indices (positions for an iterable dataset).
@@ -78,11 +104,14 @@ def read_probe(loader: Any, probe: Probe, seed: int = 0) -> tuple[Any, list[int]
                 [1.]]), tensor([0, 1])], [0, 1])
     """
     loader = _first(loader)
-    dataset = getattr(loader, "dataset", None)
+    # Others that have a dataset (a prefetcher, say) may do more to a batch than collate it.
+    dataset = loader.dataset if isinstance(loader, DataLoader) else None
     collate = getattr(loader, "collate_fn", default_collate)
-    with fork_rng(seed):
-        if dataset is None or isinstance(dataset, IterableDataset):
-            return _read_stream(loader if dataset is None else dataset, loader, probe)
+    with fork_rng(seed, devices), _kept_generators(dataset):
+        if isinstance(dataset, IterableDataset):
+            return _read_stream(copy.copy(dataset), loader, probe)
+        if not hasattr(dataset, "__len__"):
+            return _read_stream(loader, loader, probe)
         if len(dataset) == 0:
             raise ValueError("probe: the loader it reads from is empty.")
         if isinstance(loader, DataLoader) and loader.batch_sampler is None:
@@ -93,6 +122,37 @@ def read_probe(loader: Any, probe: Probe, seed: int = 0) -> tuple[Any, list[int]
         indices = _indices(dataset, probe, collate)
         many = getattr(dataset, "__getitems__", None)
         return collate(many(indices) if many else [dataset[index] for index in indices]), indices
+
+
+@contextlib.contextmanager
+def _kept_generators(dataset: Any) -> Iterator[None]:
+    """Give the generators that a dataset or its transforms hold back as they were."""
+    found = list(_generators(dataset))
+    states = [copy.deepcopy(_state_of(generator)) for generator in found]
+    try:
+        yield
+    finally:
+        for generator, state in zip(found, states, strict=True):
+            if isinstance(generator, np.random.Generator):
+                generator.bit_generator.state = state
+            else:
+                (generator.set_state if isinstance(generator, torch.Generator) else generator.setstate)(state)
+
+
+def _state_of(generator: Any) -> Any:
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.get_state() if isinstance(generator, torch.Generator) else generator.getstate()
+
+
+def _generators(value: Any, depth: int = 4) -> Iterator[Any]:
+    if isinstance(value, (torch.Generator, random.Random, np.random.Generator)):
+        yield value
+    elif depth and not isinstance(value, (Tensor, np.ndarray, str, bytes, type)):
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+        # Transforms come in short lists; a long one is data.
+        for part in [*(parts if len(parts) <= 64 else ()), *getattr(value, "__dict__", {}).values()]:
+            yield from _generators(part, depth - 1)
 
 
 def _indices(dataset: Any, probe: Probe, collate: Collate) -> list[int]:
@@ -170,7 +230,7 @@ def choose_indices(dataset: Any, probe: Probe, collate: Collate = default_collat
     """
     labels = _stored_labels(dataset)
     if labels is None:
-        few = min(len(dataset), 64 * max(probe.n, probe.per_class or 0))
+        few = min(len(dataset), 32 * max(probe.n, probe.per_class or 0))
         labels = _read_labels(dataset, few, collate)
     if labels is None:
         if probe.per_class is not None:
@@ -191,8 +251,9 @@ def _stored_labels(dataset: Any) -> Tensor | None:
     if isinstance(dataset, Subset):
         labels = _stored_labels(dataset.dataset)
         return None if labels is None else labels[torch.as_tensor(dataset.indices)]
-    tensors = getattr(dataset, "tensors", ())
-    for found in (getattr(dataset, "targets", None), getattr(dataset, "labels", None), *tensors[1:2]):
+    # Of more than two tensors the second may as well be an input.
+    pair = dataset.tensors[1:] if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2 else ()
+    for found in (getattr(dataset, "targets", None), getattr(dataset, "labels", None), *pair):
         try:
             labels = torch.as_tensor(found)
         except (TypeError, ValueError, RuntimeError, KeyError):

@@ -47,6 +47,7 @@ def untouched(network: nn.Module, seed: int | None = 0) -> Iterator[None]:
         stack.enter_context(_kept(network))
         for kind in {device.type for device in devices} | {"cpu"}:
             stack.enter_context(_without_autocast(kind))
+        stack.enter_context(_lenient())
         if "torch._dynamo" in sys.modules:  # nothing can be compiled before, and the import takes a second
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if "cuda" in {device.type for device in devices} and any(isinstance(m, nn.RNNBase) for m in network.modules()):
@@ -54,6 +55,20 @@ def untouched(network: nn.Module, seed: int | None = 0) -> Iterator[None]:
         for module in network.modules():
             _settle(module)
         yield
+
+
+@contextlib.contextmanager
+def _lenient() -> Iterator[None]:
+    """Keep to deterministic algorithms, but only warn where there is none: DeepLift needs one such for max-pooling."""
+    enabled, lenient = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(enabled, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=lenient)
 
 
 def _settle(module: nn.Module) -> None:
