@@ -5,10 +5,11 @@ Nothing here imports torch before a command that needs it was named.
 
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from lit_xai import __version__
 from lit_xai.cli.configs import known_configs
+from lit_xai.cli.files import check_files
+from lit_xai.cli.spelling import did_you_mean
 
 __all__ = ["main"]
 
@@ -41,17 +42,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(_HELP.format(configs=", ".join(known_configs())))
     if command == "--version":
         return _say(f"lit-xai {__version__}")
+    if command not in _COMMANDS and not command.startswith("-"):
+        hint = did_you_mean(command, _COMMANDS) or f" Expected one of {', '.join(_COMMANDS)}."
+        return _refuse(f"there is no command '{command}'.{hint}")
+    try:
+        check_files(arguments)
+    except (OSError, ValueError) as error:
+        return _refuse(str(error))
     if command == "demo":
         from lit_xai.cli.demo import demo
 
         return demo(arguments[1:])
-    if command in _TRAINER_COMMANDS or command.startswith("-"):
-        from lit_xai.cli.run import run
+    from lit_xai.cli.run import run
 
-        return run(arguments)
-    close = get_close_matches(command, _COMMANDS, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"expected one of {', '.join(_COMMANDS)}."
-    sys.stderr.write(f"lit-xai: error: there is no command '{command}': {hint}\n")
+    return run(arguments)
+
+
+def _refuse(sentence: str) -> int:
+    sys.stderr.write(f"lit-xai: error: {sentence}\n")
     return 2
 
 

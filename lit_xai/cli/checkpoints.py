@@ -1,7 +1,6 @@
 """Checkpoint files at the command line: read with clear errors, resumed from, or started from."""
 
 import re
-from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
@@ -9,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lit_xai.cli.files import require_file
 from lit_xai.functional.spelling import nearest
 
 
@@ -24,9 +24,7 @@ def read_checkpoint(path: str, weights_only: bool | None = None) -> dict[str, An
         FileNotFoundError: there is no such file.
         ValueError: it is no Lightning checkpoint, is damaged, or holds other than tensors and plain values.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no file '{path}'.{nearest(path, map(str, file.parent.glob('*.ckpt')))}")
+    require_file(path)
     try:
         trusted = weights_only is False
         checkpoint = torch.load(path, map_location="cpu", weights_only=not trusted, mmap=is_zipfile(path))

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from lit_xai.cli.spelling import did_you_mean
+
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -17,14 +19,16 @@ def find_config(name: str) -> str:
         >>> Path(find_config("base")).name
         'base.yaml'
     """
-    if Path(name).is_file() or name == "-" or "://" in name or any(sign in name for sign in ":{\n"):
+    if name == "-" or any(sign in name for sign in ":{\n") or Path(name).is_file():
         return name
     found = _configs_by_name().get(name.removesuffix(".yaml"))
     if found is None:
-        from lit_xai.functional.spelling import nearest  # not above: lit_xai.functional imports torch
-
         known = known_configs()
-        raise ValueError(f"there is no config '{name}'.{nearest(name, known)} Known by name: {', '.join(known)}.")
+        hint = did_you_mean(name.removesuffix(".yaml"), known)
+        raise ValueError(
+            f"there is no config '{name}': no such file in this folder, and no such name.{hint}"
+            f" Known by name: {', '.join(known)}."
+        )
     return str(found)
 
 

@@ -17,7 +17,7 @@ from lightning.pytorch.cli import (
     OptimizerCallable,
     SaveConfigCallback,
 )
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 # Importing these makes their classes known by short names in a config.
@@ -27,8 +27,10 @@ import lit_xai.models
 from lit_xai.callbacks._trainer import require_writable, run_folder
 from lit_xai.cli.checkpoints import InitFrom, epochs_trained, read_checkpoint
 from lit_xai.cli.errors import setup_sentence, without_wrappers
+from lit_xai.cli.files import check_start, is_file_name
 from lit_xai.cli.nags import without_nags
 from lit_xai.cli.parser import ConfigByName, Parser
+from lit_xai.cli.predictions import save_predictions, unused
 from lit_xai.models.optim import configure_optimizers
 
 
@@ -47,12 +49,7 @@ class SaveConfig(SaveConfigCallback):
     @rank_zero_only
     def _save(self, folder: Path) -> None:
         require_writable(folder)
-        name, number = self.config_filename, 0
-        while (folder / name).exists():
-            number += 1
-            stem, suffix = os.path.splitext(self.config_filename)
-            name = f"{stem}-v{number}{suffix}"
-        self.parser.save(self.config, folder / name, skip_unset=False, multifile=False)
+        self.parser.save(self.config, unused(folder / self.config_filename), skip_unset=False, multifile=False)
 
 
 class LitXaiCLI(LightningCLI):
@@ -102,11 +99,10 @@ class LitXaiCLI(LightningCLI):
         fit = self.config.subcommand == "fit"
         if config.lr_scheduler and not config.optimizer:
             raise ValueError("--lr_scheduler needs --optimizer; the module's own has its scheduler beside it.")
+        check_start(self.config.subcommand, config.init_from, config.ckpt_path)
         if fit and config.init_from:
-            if config.ckpt_path:
-                raise ValueError("--init_from starts afresh and --ckpt_path resumes: give one of them.")
             read_checkpoint(config.init_from, config.weights_only)
-        if _is_file_name(config.ckpt_path):
+        if is_file_name(config.ckpt_path):
             checkpoint = read_checkpoint(config.ckpt_path, config.weights_only)
             epochs, last = epochs_trained(checkpoint), config.trainer.max_epochs
             if fit and last is not None and 0 <= last <= epochs:
@@ -119,13 +115,13 @@ class LitXaiCLI(LightningCLI):
         # Lightning completes the config with the module's arguments in the file. It cannot where a script wrote them,
         # which names no class, nor where the file has to be trusted.
         config = self.config[self.config.subcommand]
-        if not _is_file_name(config.ckpt_path) or config.weights_only is False:
+        if not is_file_name(config.ckpt_path) or config.weights_only is False:
             return
         if "_class_path" in read_checkpoint(config.ckpt_path).get("hyper_parameters", {}):
             super()._parse_ckpt_path()
 
     def after_instantiate_classes(self) -> None:
-        """Give the module its optimizer and its first weights."""
+        """Give the module its optimizer and its first weights, or say that it has none but its own."""
         optimizer, init_from = self._get(self.config_init, "optimizer"), self._get(self.config_init, "init_from")
         if optimizer is not None:
             scheduler = self._get(self.config_init, "lr_scheduler")
@@ -133,19 +129,23 @@ class LitXaiCLI(LightningCLI):
         if init_from and self.subcommand == "fit":
             callback = InitFrom(init_from, self._get(self.config, "weights_only"))
             self.trainer.callbacks.insert(0, callback)  # type: ignore[attr-defined]  # set by its connector
+        if self.subcommand != "fit" and not self._get(self.config_init, "ckpt_path"):
+            rank_zero_info(
+                f"{type(self.model).__name__} has the weights it was built with, untrained unless it loads its own:"
+                " name others with --ckpt_path."
+            )
+
+    def after_predict(self) -> None:
+        """Save what was predicted, and say where."""
+        path = save_predictions(self.trainer)
+        if path is not None:
+            sys.stdout.write(f"The predictions, batch by batch, for torch.load: {os.path.relpath(path)}\n")
 
 
 def _configure_optimizers(
     pl_module: LightningModule, optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCallable | None
 ) -> OptimizerLRScheduler:
     return configure_optimizers(pl_module.parameters(), optimizer, lr_scheduler, trainer=pl_module.trainer)
-
-
-def _is_file_name(ckpt_path: Any) -> bool:
-    """Whether this names a file here: not one of Lightning's words, a model registry's entry or a folder of shards."""
-    words = ("best", "last", "hpc")
-    named = bool(ckpt_path) and ckpt_path not in words and not str(ckpt_path).startswith("registry")
-    return named and "://" not in str(ckpt_path) and not Path(ckpt_path).is_dir()
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -164,6 +164,9 @@ def start(arguments: Sequence[str]) -> LitXaiCLI | None:
     """Run a command and return what it ran with, ``None`` where it could not be set up."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    if not sys.stdout.isatty():
+        # Lightning's own switch: in a file every redrawing of the bar is a line of its own.
+        os.environ.setdefault("TQDM_MINITERS", "1000")
     try:
         with without_nags(arguments[0]):
             return LitXaiCLI(arguments)

@@ -10,15 +10,19 @@ from lit_xai.cli import main
 HEAVY = ("torch", "lightning", "numpy", "captum", "jsonargparse")
 
 
-def in_fresh_process(*arguments):
-    code = f"import sys; from lit_xai.cli import main; main(sys.argv[1:]); print({{*sys.modules}} & {{*{HEAVY}}})"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+def in_fresh_process(*arguments, code=0):
+    command = (
+        "import sys; from lit_xai.cli import main; code = main(sys.argv[1:]);"
+        f"print({{*sys.modules}} & {{*{HEAVY}}}); sys.exit(code)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", command, *arguments],
         capture_output=True,
         text=True,
-        check=True,
         env={"PYTHONPATH": str(Path(lit_xai.__file__).parents[1])},
-    ).stdout
+    )
+    assert ended.returncode == code, ended.stderr
+    return ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
@@ -37,13 +41,32 @@ def test_version_imports_no_torch():
 
 @pytest.mark.parametrize(
     ("command", "hint"),
-    [("ft", "did you mean 'fit'?"), ("predit", "did you mean 'predict'?"), ("xyz", "expected one of fit, validate")],
+    [("ft", "Did you mean 'fit'?"), ("predit", "Did you mean 'predict'?"), ("xyz", "Expected one of fit, validate")],
 )
 def test_an_unknown_command_is_answered_with_the_nearest(command, hint, capsys):
     assert main([command]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"lit-xai: error: there is no command '{command}': {hint}")
+    assert error.startswith(f"lit-xai: error: there is no command '{command}'. {hint}")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ("fit", "--config", "diggits"),
+            "there is no config 'diggits': no such file in this folder, and no such name.",
+        ),
+        (("demo", "--config=base", "-c", "nope"), "there is no config 'nope': "),
+        (("--config", "nope", "fit"), "there is no config 'nope': "),
+        (("fit", "--init_from=no.ckpt"), "there is no file 'no.ckpt'."),
+        (("test", "--config", "base", "--ckpt_path", "no.ckpt"), "there is no file 'no.ckpt'."),
+    ],
+)
+def test_a_file_that_is_not_there_is_refused_before_torch_is_imported(arguments, sentence):
+    imported, said = in_fresh_process(*arguments, code=2).splitlines()
+    assert imported == "set()"
+    assert said.startswith(f"lit-xai: error: {sentence}")
 
 
 def test_help_of_a_command_lists_its_options(lit_xai, capsys):

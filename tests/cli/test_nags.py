@@ -1,3 +1,4 @@
+import logging
 import warnings
 
 import pytest
@@ -22,6 +23,16 @@ def test_nags_are_left_out_and_everything_else_stays(caplog):
             warnings.warn(MOVED, stacklevel=1)
     assert [str(warning.message) for warning in heard] == [MOVED, "something else"]
     assert caplog.messages == ["GPU available: False"]
+
+
+def test_the_twin_package_is_quiet_too(caplog):
+    with caplog.at_level("INFO"), without_nags("fit"):
+        import pytorch_lightning.utilities.rank_zero as twin  # which speaks for both from here on
+
+        twin_log, twin.rank_zero_module.log = twin.rank_zero_module.log, logging.getLogger(twin.__name__)
+        rank_zero_info("💡 Tip: For seamless cloud uploads")
+        twin.rank_zero_module.log = twin_log
+    assert not caplog.messages
 
 
 def test_afterwards_they_are_heard_again(caplog):

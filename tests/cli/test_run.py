@@ -31,6 +31,57 @@ def test_every_command_runs_on_an_own_module_from_its_folder(fit, lit_xai, capsy
     assert "val/loss" in capsys.readouterr().out
 
 
+def test_predictions_are_kept_in_the_run_folder(folder, lit_xai, capsys):
+    for expected in ("predictions.pt", "predictions-v1.pt"):
+        assert lit_xai("predict", *OWN, "--trainer.logger=false", "--trainer.default_root_dir=out") == 0
+        assert capsys.readouterr().out.splitlines()[-1].endswith(f": out/{expected}")
+        batches = torch.load(f"out/{expected}", weights_only=True)
+        assert [batch.shape for batch in batches] == [(8, 2), (8, 2)]
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--return_predictions=false", "--trainer.callbacks=own_module.Writer", "--trainer.fast_dev_run=true"],
+)
+def test_predictions_are_not_kept_where_somebody_else_does_or_nobody_wants_them(option, folder, lit_xai, capsys):
+    with (folder / "own_module.py").open("a") as file:
+        file.write(WRITER)
+    assert lit_xai("predict", *OWN, "--trainer.logger=false", option) == 0
+    assert "predictions" not in capsys.readouterr().out
+    assert not list(folder.rglob("predictions*.pt"))
+
+
+WRITER = """
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+class Writer(BasePredictionWriter):
+    def write_on_batch_end(self, *args):
+        pass
+"""
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_without_a_checkpoint_it_says_whose_weights_are_run(command, fit, lit_xai, caplog):
+    notice = "Net has the weights it was built with, untrained unless it loads its own: name others with --ckpt_path."
+    with caplog.at_level("INFO"):
+        assert fit("--trainer.logger=false") == 0
+        assert notice not in caplog.messages
+        assert lit_xai(command, *OWN, "--trainer.logger=false") == 0
+        assert caplog.messages.count(notice) == 1
+        caplog.clear()
+        assert lit_xai(command, *OWN, "--trainer.logger=false", f"--ckpt_path={the_one('*.ckpt')}") == 0
+    assert notice not in caplog.messages
+
+
+def test_the_bar_in_a_file_is_a_few_lines_an_epoch(folder, capsys):
+    bar = "--trainer.callbacks=lightning.pytorch.callbacks.TQDMProgressBar"
+    quiet = ("--trainer.logger=false", "--trainer.accelerator=cpu", "--trainer.enable_model_summary=false")
+    assert start(["fit", *OWN, "--data.n=800", "--trainer.max_epochs=1", bar, *quiet])
+    said = capsys.readouterr().out
+    assert "100/100" in said
+    assert "50/100" not in said
+
+
 def test_the_saved_config_repeats_the_run(fit, lit_xai):
     assert fit(*LOGS, "--trainer.max_epochs=2") == 0
     config = yaml.safe_load(Path("logs/version_0/config.yaml").read_text())

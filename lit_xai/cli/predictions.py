@@ -1,0 +1,39 @@
+"""What ``lit-xai predict`` leaves behind."""
+
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from lit_xai.callbacks._trainer import is_a, require_writable, run_folder
+
+
+def save_predictions(trainer: Trainer) -> Path | None:
+    """Save what ``predict_step`` returned, batch by batch, as ``predictions.pt`` in the run's folder; return its path.
+
+    With several processes each saves its share, as ``predictions-rank0.pt`` and so on. ``None`` where there is nothing
+    to save: nothing was returned, a callback writes it already, or the run was only tried out.
+
+    Args:
+        trainer: after its ``predict``.
+    """
+    batches = trainer.predict_loop.predictions
+    written = any(is_a(callback, "BasePredictionWriter") for callback in trainer.callbacks)  # type: ignore[attr-defined]  # set by its connector
+    tried_out = trainer.fast_dev_run  # type: ignore[attr-defined]  # as above
+    if written or tried_out or all(batch is None for batch in batches):
+        return None
+    folder = run_folder(trainer)
+    require_writable(folder)
+    rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
+    path = unused(folder / f"predictions{rank}.pt")
+    TorchCheckpointIO().save_checkpoint(batches, path)  # type: ignore[arg-type]  # whatever torch.save takes
+    return path
+
+
+def unused(path: Path) -> Path:
+    """Return the path itself, or ``name-v1.suffix``, ``name-v2.suffix`` ... where files of that name lie already."""
+    found, number = path, 0
+    while found.exists():
+        number += 1
+        found = path.with_stem(f"{path.stem}-v{number}")
+    return found
