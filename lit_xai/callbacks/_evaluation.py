@@ -11,7 +11,7 @@ from torch import Tensor
 from lit_xai.callbacks._logging import log_image, log_scalars
 from lit_xai.callbacks._samples import Samples
 from lit_xai.functional.adapter import Arguments
-from lit_xai.functional.explanation import Explanation, by_name
+from lit_xai.functional.explanation import Explanation, by_name, is_multi_hot
 from lit_xai.functional.probing import leaves
 from lit_xai.functional.saving import save_arrays
 
@@ -37,7 +37,8 @@ class About:
     def completed_by(self, datamodule: Any) -> "About":
         """Fill in what the data module says of itself."""
         names = ("class_names", "feature_names", "mean", "std")
-        return replace(self, **{name: getattr(datamodule, name, None) for name in names if getattr(self, name) is None})
+        said = {name: getattr(datamodule, name, None) for name in names if getattr(self, name) is None}
+        return replace(self, **{name: value for name, value in said.items() if not callable(value)})
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def report(trainer: Trainer, evaluation: Evaluation, about: About, limits: dict[
     place = folder / evaluation.folder
     arrays = found.tensors() | {"sample_ids": torch.as_tensor(samples.indices)}
     arrays |= {"labels": samples.labels} if samples.labels is not None else {}
-    arrays |= {f"baseline.{name}".rstrip("."): value for name, value in leaves(samples.baseline)}
+    baseline = torch.tensor(samples.baseline) if isinstance(samples.baseline, (int, float)) else samples.baseline
+    arrays |= {f"baseline.{name}".rstrip("."): value for name, value in leaves(baseline)}
     save_arrays(place / "attributions.npz", arrays)
     numbers = {f"{evaluation.tag}/total": _mean_total(found)}
     if found.delta is not None:
@@ -104,6 +106,8 @@ def report(trainer: Trainer, evaluation: Evaluation, about: About, limits: dict[
     first = Arguments(samples.inputs, any_dtype=True)
     for name, maps in found.attributions.items():
         shown = inputs.get(name, first.values[first.explained[0]])  # a layer's maps belong to the first input
+        if maps.dim() == 1:  # one number per sample is a table of one column
+            shown, maps = shown.reshape(-1, 1), maps.reshape(-1, 1)
         png = place / (f"figure-{name}.png" if name else "figure.png")
         _draw(trainer, evaluation, about, limits, name, shown, maps, png)
 
@@ -151,7 +155,12 @@ def answers_of(logits: Tensor, labels: Tensor | None) -> dict[str, Tensor | None
     """
     if logits.dim() == 2 and logits.shape[1] > 1:
         if labels is not None and labels.shape == logits.shape:
-            return {"labels": labels, "predictions": (logits > 0).long(), "probabilities": logits.sigmoid()}
+            one_each = bool(torch.allclose(labels.float().sum(1), torch.ones(len(labels)), atol=1e-3))
+            if not one_each and not is_multi_hot(labels):  # the values of several outputs
+                return {"labels": None, "predictions": None, "probabilities": None}
+            if not one_each:
+                return {"labels": labels, "predictions": (logits > 0).long(), "probabilities": logits.sigmoid()}
+            labels = labels.argmax(1)
         chances = logits.float().softmax(1)
         plain = labels if labels is not None and labels.shape == logits.shape[:1] else None
         return {"labels": plain, "predictions": chances.argmax(1), "probabilities": chances.amax(1)}
@@ -175,4 +184,4 @@ def _ends(maps: Tensor, answers: dict[str, Tensor | None]) -> tuple[str, str]:
 
 
 def _mean_total(found: Explanation) -> float:
-    return sum(value.abs().flatten(1).sum(1).mean().item() for value in found.attributions.values())
+    return sum(value.abs().reshape(len(value), -1).sum(1).mean().item() for value in found.attributions.values())

@@ -52,14 +52,25 @@ def logged_step(trainer: Trainer) -> int:
     return step - 1 if trainer.lightning_module._current_fx_name == "on_train_epoch_end" else step
 
 
-def to_model(trainer: Trainer, batch: Any) -> Any:
+def to_model(trainer: Trainer, batch: Any, loader: str) -> Any:
     """Return a loader's batch as the model's steps would get it: its precision, its data hooks, its device.
+
+    Args:
+        trainer: inside a stage.
+        batch: as the loader yields it.
+        loader: ``"train"``, ``"val"`` or ``"test"``: hooks that augment ask the trainer which stage it is.
 
     Source: ``_TrainingEpochLoop.advance``.
     """
-    batch = trainer.precision_plugin.convert_input(batch)
-    batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
-    return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+    stage = trainer.state.stage
+    assert stage is not None  # hooks of a stage call this
+    trainer.state.stage = type(stage)({"train": "train", "val": "validate", "test": "test"}[loader])
+    try:
+        batch = trainer.precision_plugin.convert_input(batch)
+        batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
+        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+    finally:
+        trainer.state.stage = stage
 
 
 def run_folder(trainer: Trainer) -> Path:

@@ -1,24 +1,38 @@
 """See what a model looks at, epoch by epoch."""
 
+import contextlib
+import copy
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
 
 from lit_xai.callbacks._base import AnyCallback
 from lit_xai.callbacks._evaluation import About, Evaluation, report
-from lit_xai.callbacks._samples import Samples, read_samples, save_samples
-from lit_xai.callbacks._trainer import logged_step, require_writable, run_folder
+from lit_xai.callbacks._samples import (
+    Samples,
+    loader_name,
+    read_samples,
+    save_samples,
+    takes_baseline,
+    with_baseline,
+)
+from lit_xai.callbacks._trainer import is_a, logged_step, require_writable, run_folder
 from lit_xai.functional.attribution import rehearse
 from lit_xai.functional.baselines import check_baseline
 from lit_xai.functional.calling import BatchToInputs, OutputSpec, find_network
-from lit_xai.functional.explanation import Explanation, check_target, explain
+from lit_xai.functional.explanation import Explanation, check_target, class_labels, explain
 from lit_xai.functional.methods import resolve_method
 from lit_xai.functional.probing import Probe
 from lit_xai.functional.scheduling import resolve_epochs
+from lit_xai.functional.spelling import nearest
+
+KINDS = ("image", "tabular", "heatmap")
 
 
 class AttributionMonitor(AnyCallback):
@@ -97,12 +111,16 @@ class AttributionMonitor(AnyCallback):
         check_baseline(baselines)
         if on_error not in ("warn", "raise"):
             raise ValueError(f"on_error expected 'warn' or 'raise', but got {on_error!r}.")
-        if isinstance(probe, list):
-            probe = Probe(indices=probe)
-        self.probe = Probe(n=probe) if isinstance(probe, int) else probe
+        if internal_batch_size < 1:
+            raise ValueError(f"internal_batch_size expected a positive integer, but got {internal_batch_size}.")
+        if kind is not None and kind not in KINDS:
+            raise ValueError(f"kind expected one of {', '.join(KINDS)}, but got {kind!r}.{nearest(kind, KINDS)}")
+        if name is not None and set(name) & set("/\\:"):
+            raise ValueError(f"name expected a folder's name, without slashes, but got {name!r}.")
+        self.probe = _as_probe(probe)
         self.method, self.baselines, self.target = method, baselines, target
         self.every_n_epochs, self.at_start, self.on_error = every_n_epochs, at_start, on_error
-        self.module, self.batch_to_inputs, self.output, self.seed = module, batch_to_inputs, output, seed
+        self.module, self.batch_to_inputs, self.seed = module, batch_to_inputs, seed
         self.name = name or _default_name(method, layer, target, noise_tunnel)
         self.about = About(class_names, feature_names, mean, std, kind)
         self._call: dict[str, Any] = {"method": method, "layer": layer, "output": output, "init_args": init_args}
@@ -129,7 +147,7 @@ class AttributionMonitor(AnyCallback):
 
         With ``state_dict`` instead, Lightning would refuse two monitors of one name before we can say what to do.
         """
-        checkpoint.setdefault("callbacks", {})[self.state_key] = dict(self._state)
+        checkpoint.setdefault("callbacks", {})[self.state_key] = copy.deepcopy(self._state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the probe and the colours of the run that is continued."""
@@ -140,14 +158,23 @@ class AttributionMonitor(AnyCallback):
         if stage not in ("fit", "validate", "test"):
             return
         self._forget()
+        self._warned = set()
         resolve_method(self.method)
+        if is_a(trainer.strategy, "FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"):
+            raise MisconfigurationException(
+                f"AttributionMonitor cannot work with {type(trainer.strategy).__name__}, which spreads the weights over"
+                " processes: take strategy='ddp', or leave the monitor out and explain a checkpoint afterwards."
+            )
         if sum(isinstance(other, AttributionMonitor) and other.name == self.name for other in trainer.callbacks) > 1:  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
             raise MisconfigurationException(
                 f"Two AttributionMonitors have the name {self.name!r}: give one of them another, with name=."
             )
         if stage == "fit":
             self._state = {}  # a checkpoint's is loaded after this
-            self._every = max(1, resolve_epochs(self.every_n_epochs, trainer.max_epochs, "every_n_epochs"))
+            self._every = resolve_epochs(self.every_n_epochs, trainer.max_epochs, "every_n_epochs")
+            if self.every_n_epochs == 0:
+                raise ValueError("every_n_epochs expected 1 or more epochs, or a fraction of max_epochs, but got 0.")
+            self._every = max(1, self._every)
         self._folder = run_folder(trainer) / "attribution" / self.name
         require_writable(self._folder)
 
@@ -168,17 +195,25 @@ class AttributionMonitor(AnyCallback):
         """Show the last epoch in any case: its model is the one that is kept."""
         if self._last is not None and not self._is_shown:
             self._evaluate(trainer, pl_module, f"epoch {self._last[0]}", self._last[1])
-        rank_zero_info(f"{self.name}: figures and attributions are in '{self._folder}'.")
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
+            rank_zero_info(f"{self.name}: figures and attributions are in '{self._folder}'.")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before ``trainer.validate`` takes its time, see that there will be something to show."""
+        if trainer.state.fn == "validate":
+            self._prepare(trainer, pl_module, "validate")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show what ``trainer.validate`` saw; in ``fit`` it is the end of the epoch that counts."""
         if trainer.state.fn == "validate":
-            self._prepare(trainer, pl_module, "validate")
             self._evaluate(trainer, pl_module, "validate", logged_step(trainer))
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before ``trainer.test`` takes its time, see that there will be something to show."""
+        self._prepare(trainer, pl_module, "test")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show what ``trainer.test`` saw."""
-        self._prepare(trainer, pl_module, "test")
         self._evaluate(trainer, pl_module, "test", logged_step(trainer))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -191,47 +226,68 @@ class AttributionMonitor(AnyCallback):
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         network = find_network(pl_module, self.module)
-        probe = self.probe
-        if stage == "fit" and "indices" in self._state:
-            probe = Probe(indices=self._state["indices"] or None, n=probe.n, loader=self._state["loader"])
-        cls = resolve_method(self.method)
+        samples = self._read(trainer, network, stage)
+        with _without_log(pl_module):
+            rehearse(network, samples.inputs, **self._call)
         about = self.about.completed_by(getattr(trainer, "datamodule", None))
-        self._samples = read_samples(
-            trainer, network, probe, stage, cls, self.baselines, self.batch_to_inputs, about, self.seed
+        self._samples = with_baseline(
+            trainer,
+            network,
+            samples,
+            resolve_method(self.method),
+            self.baselines,
+            self.batch_to_inputs,
+            about,
+            self.seed,
         )
-        rehearse(network, self._samples.inputs, **self._call)
         if stage == "fit":
-            self._recognise(self._samples)
-        if trainer.is_global_zero:
-            save_samples(self._folder, self._samples)
+            known = self._state.get("hash", samples.hash)
+            if known != samples.hash:
+                self._warn_of_other_samples(f"their hash is {samples.hash}, it was {known}")
+            self._state |= {"indices": samples.indices if samples.by_index else []}
+            self._state |= {"loader": samples.loader, "hash": samples.hash, "probe": repr(self.probe)}
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
+            save_samples(self._folder, samples)
 
-    def _recognise(self, samples: Samples) -> None:
-        known = self._state.get("hash", samples.hash)
-        if known != samples.hash:
-            self._warn(
-                f"{self.name}: the probe's samples are not those of the run that is continued (hash {samples.hash}, it"
-                f" was {known}): pictures before and after do not compare.",
-                samples.hash,
-            )
-        by_index = [] if samples.is_stream else samples.indices
-        self._state |= {"indices": by_index, "loader": samples.loader, "hash": samples.hash}
+    def _read(self, trainer: Trainer, network: nn.Module, stage: str) -> Samples:
+        """Read the probe: that of the run which is continued, if it was asked for in the same words."""
+        name = loader_name(trainer, self.probe, stage)
+        if stage == "fit" and self._state.get("probe") == repr(self.probe) and self._state["indices"]:
+            known = Probe(indices=self._state["indices"])
+            try:
+                return read_samples(trainer, network, known, self._state["loader"], self.batch_to_inputs, self.seed)
+            except ValueError as error:
+                self._warn_of_other_samples(str(error))
+        probe = self.probe
+        if self.probe.indices is not None and self.probe.loader not in (None, name):
+            probe = Probe(n=len(self.probe.indices))  # they are indices of another dataset
+        return read_samples(trainer, network, probe, name, self.batch_to_inputs, self.seed)
+
+    def _warn_of_other_samples(self, reason: str) -> None:
+        self._state.pop("hash", None)
+        self._warn(
+            f"{self.name}: the probe's samples are not those of the run that is continued ({reason}): pictures before"
+            " and after do not compare.",
+            reason,
+        )
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule, when: str, step: int) -> None:
         """Explain the probe, each process its share, and show it, whatever happens to one of them."""
         samples, error, found = self._samples, None, None
         assert samples is not None  # every hook prepares first
         try:
-            found = self._explain(pl_module, samples.share(trainer.global_rank, trainer.world_size))
+            method = resolve_method(self.method)
+            found = self._explain(pl_module, samples.share(trainer.global_rank, trainer.world_size, method))
         except Exception as caught:  # an observer never ends a run
             error = caught
         # One process' failure is everybody's: the others would wait for its share for ever.
         if not trainer.strategy.reduce_boolean_decision(error is None, all=True) or found is None:
             return self._fail(error or RuntimeError("another process failed"), when)
         found = found.gathered(trainer.strategy.all_gather, trainer.world_size, len(samples.indices))
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
             loaded = trainer.ckpt_path if when in ("validate", "test") else None
             weights = f", {Path(loaded).name}" if loaded else ""
-            evaluation = Evaluation(self.name, self._title(), when, weights, step, samples, found)
+            evaluation = Evaluation(self.name, self._title(samples, found.logits), when, weights, step, samples, found)
             limits = self._state.setdefault("limits", {})
             about = self.about.completed_by(getattr(trainer, "datamodule", None))
             try:
@@ -241,7 +297,7 @@ class AttributionMonitor(AnyCallback):
         return None
 
     def _explain(self, pl_module: LightningModule, share: Samples) -> Explanation:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_log(pl_module):
             warnings.filterwarnings("ignore", message=".* treats these as plain gradients")  # the rehearsal said so
             return explain(
                 find_network(pl_module, self.module),
@@ -254,13 +310,17 @@ class AttributionMonitor(AnyCallback):
                 **self._call,
             )
 
-    def _title(self) -> str:
-        method = resolve_method(self.method).__name__
-        parts = [f"NoiseTunnel({method})" if self._call["noise_tunnel"] else method]
+    def _title(self, samples: Samples, logits: Tensor) -> str:
+        method = resolve_method(self.method)
+        parts = [f"NoiseTunnel({method.__name__})" if self._call["noise_tunnel"] else method.__name__]
         parts += [f"layer {self._call['layer']}"] if self._call["layer"] else []
-        parts += [f"target: {self.target}"]
-        if self._samples is not None and self._samples.takes_baseline:
-            parts += [f"baseline: {self.baselines if isinstance(self.baselines, str) else 'given'}"]
+        several = logits.dim() == 2 and logits.shape[1] > 1
+        if several:
+            guessed = self.target == "label" and class_labels(samples.labels, logits.shape) is None
+            parts += ["target: prediction (no labels found)" if guessed else f"target: {self.target}"]
+        if takes_baseline(method):
+            is_number = isinstance(self.baselines, (int, float, str))
+            parts += [f"baseline: {self.baselines if is_number else 'given'}"]
         return ", ".join(parts)
 
     def _fail(self, error: Exception, when: str) -> None:
@@ -272,6 +332,30 @@ class AttributionMonitor(AnyCallback):
         if reason not in self._warned:  # the same trouble every epoch is said once
             self._warned.add(reason)
             rank_zero_warn(message)
+
+
+@contextlib.contextmanager
+def _without_log(pl_module: LightningModule) -> Iterator[None]:
+    """Keep what a ``forward`` logs of the probe out of the run's metrics."""
+    own: dict[str, Any] = {k: v for k, v in vars(pl_module).items() if k in ("log", "log_dict")}
+    for name in ("log", "log_dict"):
+        vars(pl_module)[name] = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        for name in ("log", "log_dict"):
+            del vars(pl_module)[name]
+        vars(pl_module).update(own)
+
+
+def _as_probe(given: Any) -> Probe:
+    if isinstance(given, Probe):
+        return given
+    if isinstance(given, int) and not isinstance(given, bool):
+        return Probe(n=given)
+    if isinstance(given, (list, tuple)) and all(isinstance(index, int) for index in given):
+        return Probe(indices=list(given))
+    raise ValueError(f"probe expected a number of samples, a list of dataset indices or a Probe, but got {given!r}.")
 
 
 def _default_name(method: str | type, layer: str | None, target: str | int, noise_tunnel: Any) -> str:

@@ -159,13 +159,13 @@ def check_logits(logits: Tensor, rows: int) -> None:
         >>> check_logits(torch.zeros(8, 3, 16, 16), 8)
         Traceback (most recent call last):
         ...
-        ValueError: The network's output expected one row of logits per sample, (8, classes) or (8,), but got (8, 3, ...
+        ValueError: The network's output expected one row of logits per sample, (N, classes) or (N,), but got (8, 3, ...
     """
     shape = tuple(logits.shape)
     if logits.dim() not in (1, 2) or shape[0] != rows:
         raise ValueError(
-            f"The network's output expected one row of logits per sample, ({rows}, classes) or ({rows},), but got"
-            f" {shape}: name the part of it that holds them with output=, as a key, an index, or a function."
+            "The network's output expected one row of logits per sample, (N, classes) or (N,), but got"
+            f" {shape} for {rows}: name the part of it that holds them with output=, as a key, an index, or a function."
         )
 
 

@@ -120,7 +120,7 @@ def attribute(
         )
         with_delta = return_convergence_delta and "return_convergence_delta" in options.takes
         results, deltas = [], []
-        with _captum_errors(cls, attribute_args):
+        with _captum_errors(cls, layer=layer, attribute_args=attribute_args, noise_tunnel=noise_tunnel):
             run = _explainer(cls, forward, layer, init_args, noise_tunnel, internal_batch_size)
             for start in range(0, arguments.n, options.samples_at_once):
                 rows = slice(start, start + options.samples_at_once)
@@ -289,19 +289,24 @@ def _joined(results: list[Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _captum_errors(cls: type, attribute_args: Mapping[str, Any] | None) -> Iterator[None]:
+def _captum_errors(cls: type, **given: Any) -> Iterator[None]:
     """Say which arguments an error is about that Captum itself raised, rather than the network."""
     try:
         yield
     except Exception as error:
         innermost = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
-        if not innermost.f_globals.get("__name__", "").startswith("captum.") or isinstance(
-            error, torch.OutOfMemoryError
-        ):
+        by_captum = innermost.f_globals.get("__name__", "").startswith("captum.")
+        if not by_captum or isinstance(error, torch.OutOfMemoryError):
             raise
-        given = f"attribute_args={dict(attribute_args)}" if attribute_args else "the given arguments"
-        reason = shorten(str(error), 300)
-        raise ValueError(f"{cls.__name__} failed with {given}, baselines and inputs: {reason}") from error
+        names = ", ".join(f"{name}={_shown(value)}" for name, value in given.items() if value is not None)
+        reason = shorten(str(error), 300).rstrip(".")
+        raise ValueError(f"{cls.__name__} cannot run with {names or 'these inputs'}: {reason}.") from error
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_shown(item)}" for key, item in value.items()) + "}"
+    return describe(value) if isinstance(value, Tensor) else repr(value)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """What a network answers for a few samples, and why: logits, targets and attributions in one go."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,7 +131,8 @@ def choose_targets(logits: Tensor, labels: Tensor | None, target: str | int = "l
 
     Args:
         logits: ``(N, classes)`` or ``(N,)``.
-        labels: as for :func:`explain`; of several positive labels the first one counts, of none the prediction.
+        labels: as for :func:`explain`; of several positive labels the first one counts, of none, and of one
+            that is no class, the prediction.
         target: as for :func:`explain`.
 
     Raises:
@@ -142,18 +143,56 @@ def choose_targets(logits: Tensor, labels: Tensor | None, target: str | int = "l
         tensor([1, 0])
     """
     check_target(target)
-    n = len(logits)
+    predicted = logits.argmax(1) if logits.dim() == 2 else torch.zeros_like(logits, dtype=torch.int64)
     if logits.dim() == 1 or logits.shape[1] == 1:
-        return torch.zeros(n, dtype=torch.int64, device=logits.device)
+        return predicted
     if isinstance(target, int):
-        return torch.full((n,), target, dtype=torch.int64, device=logits.device)
-    if target == "label" and labels is not None:
-        if labels.dim() == 2 and labels.shape == logits.shape:
-            labels = labels.to(logits.device, torch.float32)
-            return torch.where(labels.amax(1) > 0, labels.argmax(1), logits.argmax(1))
-        if labels.numel() == n and not labels.is_floating_point():
-            return labels.to(logits.device, torch.int64).reshape(n)
-    return logits.argmax(1)
+        return torch.full_like(predicted, target)
+    classes = class_labels(labels, logits.shape) if target == "label" else None
+    if classes is None:
+        return predicted
+    classes = classes.to(logits.device)
+    return torch.where((classes >= 0) & (classes < logits.shape[1]), classes, predicted)
+
+
+def class_labels(labels: Tensor | None, shape: Sequence[int]) -> Tensor | None:
+    """Return labels as one class per sample, ``None`` if there are none.
+
+    Of several positive labels of a sample the first one counts; -1 stands for none.
+
+    Args:
+        labels: as for :func:`explain`.
+        shape: of the logits, ``(N, classes)``.
+
+    Raises:
+        ValueError: they are the values of several outputs, of which one has to be named.
+
+    Example:
+        >>> class_labels(torch.tensor([[0, 1, 1], [0, 0, 0]]), (2, 3))
+        tensor([ 1, -1])
+    """
+    if labels is None:
+        return None
+    if labels.numel() == shape[0] and not labels.is_floating_point():
+        return labels.reshape(-1).long()
+    if tuple(labels.shape) != tuple(shape):
+        return None
+    values = labels.float()
+    if not (is_multi_hot(labels) or torch.allclose(values.sum(1), values.new_ones(()), atol=1e-3)):
+        raise ValueError(
+            f"target expected the output to explain, 0 to {shape[1] - 1}, since the labels are values and not classes."
+        )
+    return torch.where(values.amax(1) > 0, values.argmax(1), -1)
+
+
+def is_multi_hot(labels: Tensor) -> bool:
+    """Say whether labels ``(N, classes)`` hold zeros and ones only.
+
+    Example:
+        >>> is_multi_hot(torch.tensor([[0, 1], [1, 1]])), is_multi_hot(torch.tensor([[0.5, 0.5]]))
+        (True, False)
+    """
+    return bool(((labels == 0) | (labels == 1)).all())
 
 
 def check_target(target: str | int) -> None:
@@ -168,7 +207,8 @@ def check_target(target: str | int) -> None:
         ...
         ValueError: target expected 'label', 'prediction' or a class, but got 'labels'. Did you mean 'label'?
     """
-    if not (isinstance(target, int) and target >= 0) and target not in TARGETS:
+    is_class = isinstance(target, int) and not isinstance(target, bool) and target >= 0
+    if not is_class and target not in TARGETS:
         raise ValueError(
             f"target expected 'label', 'prediction' or a class, but got {target!r}.{nearest(str(target), TARGETS)}"
         )

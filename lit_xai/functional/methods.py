@@ -26,8 +26,8 @@ _OURS = (
     "internal_batch_size",
     "layer",
 )
-# They walk from a baseline to the inputs, and read the layer along the way.
-_INTERPOLATE_INPUTS = ("LayerConductance", "LayerGradientShap", "InternalInfluence")
+# They read the layer, but walk from a baseline to the inputs, or set requires_grad on copies of them.
+_ON_INPUTS = ("LayerConductance", "LayerGradientShap", "LayerDeepLiftShap", "InternalInfluence")
 
 
 def resolve_method(method: Method) -> type:
@@ -69,7 +69,8 @@ def resolve_method(method: Method) -> type:
         )
     if found.__name__ in _NOT_ALONE or not hasattr(found, "attribute"):
         raise ValueError(
-            f"method={found.__name__} does not explain a network by itself; take one of {', '.join(known)}."
+            f"method={found.__name__} does not explain a network by itself; take one that does, such as"
+            " method='IntegratedGradients'."
         )
     return found
 
@@ -155,7 +156,7 @@ def needs_floats(method: type) -> bool:
         >>> needs_floats(resolve_method("Saliency")), needs_floats(resolve_method("LayerIntegratedGradients"))
         (True, False)
     """
-    return needs_gradients(method) and (not returns_layer(method) or method.__name__ in _INTERPOLATE_INPUTS)
+    return needs_gradients(method) and (not returns_layer(method) or method.__name__ in _ON_INPUTS)
 
 
 def runs_samples_singly(method: type) -> bool:

@@ -12,8 +12,8 @@ from lit_xai.functional.methods import (
     attribute_parameters,
     copies_per_sample,
     draws_baselines,
-    explains_layer,
     patch_mask,
+    returns_layer,
     runs_samples_singly,
     tuples,
 )
@@ -80,7 +80,8 @@ class Options:
             found["feature_mask"] = self._cut(self.masks, rows)
         if "internal_batch_size" in self.takes:
             found["internal_batch_size"] = self.internal_batch_size
-        if "perturbations_per_eval" in self.takes and not explains_layer(self.method):  # Captum's fail with more than 1
+        # Captum's LayerFeatureAblation fails with more than one and a target per sample.
+        if "perturbations_per_eval" in self.takes and not returns_layer(self.method):
             singly = runs_samples_singly(self.method)
             at_once = max(1, FORWARD_ONLY * self.internal_batch_size // (1 if singly else n))
             found.setdefault("perturbations_per_eval", at_once)
@@ -107,7 +108,7 @@ class Options:
             **tuples(self.noise_tunnel),
         }
         stdevs = found.get("stdevs", 1.0)
-        found["stdevs"] = tuple(map(float, stdevs)) if isinstance(stdevs, tuple) else float(stdevs)
+        found["stdevs"] = float(stdevs) if isinstance(stdevs, int) else stdevs  # Captum insists on it
         return found
 
     def _find_baselines(self, baselines: Any) -> tuple[Any, ...] | None:
@@ -131,15 +132,15 @@ class Options:
     def _find_masks(self, mask: Any) -> tuple[Tensor, ...] | None:
         if mask is None:
             return None
-        if isinstance(mask, (tuple, list)) and len(self.values) == 1 and not isinstance(mask[0], Tensor):
-            mask = torch.as_tensor(mask) if len(mask) != 1 else mask[0]
+        if isinstance(mask, (tuple, list)) and len(self.values) == 1 and not isinstance(mask[0], (int, Tensor)):
+            mask = _as_tensor(mask, "feature_mask")  # nested lists
         found: list[Tensor] = []
         for part, value in zip(self.arguments.like_inputs(mask, "feature_mask") or (), self.values, strict=True):
             if isinstance(part, int):
                 # Equal numbers in two inputs would be one feature.
                 first = max((int(other.max()) + 1 for other in found), default=0)
                 part = patch_mask(value.shape, part) + first
-            found.append(torch.as_tensor(part, device=value.device))
+            found.append(_as_tensor(part, "feature_mask").to(value.device))
         return tuple(found)
 
 
@@ -201,14 +202,18 @@ def check_target(target: int | Tensor | None, logits: Tensor, rows: int, n: int)
         raise ValueError(f"target expected classes from 0 to {classes - 1}, but got {int(wrong.flatten()[0])}.")
 
 
+def _as_tensor(part: Any, argument: str) -> Tensor:
+    try:
+        return torch.as_tensor(part)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{argument} expected numbers or tensors, but got {part!r}.") from None
+
+
 def _baseline(part: Any, value: Tensor, draws: bool) -> Any:
     if isinstance(part, (int, float)):
         return part
-    try:
-        # A copy, since one made in inference mode cannot be saved for backward.
-        given = torch.as_tensor(part).detach().clone().to(value)
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"baselines expected numbers or tensors, but got {part!r}.") from None
+    # A copy, since one made in inference mode cannot be saved for backward.
+    given = _as_tensor(part, "baselines").detach().clone().to(value)
     rows = len(given) if given.dim() == value.dim() else 1
     try:
         if rows not in (1, len(value)) and not draws:

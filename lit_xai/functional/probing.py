@@ -1,11 +1,15 @@
 """The probe: a few fixed samples, read by dataset index, that every explanation of a run looks at."""
 
+import contextlib
+import copy
 import hashlib
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import (
@@ -105,7 +109,7 @@ def read_probe(
     """
     loader = _first(loader)
     # Others that have a dataset (a prefetcher, say) may do more to a batch than collate it.
-    dataset = loader.dataset if isinstance(loader, DataLoader) else None
+    dataset: Any = loader.dataset if isinstance(loader, DataLoader) else None
     collate = getattr(loader, "collate_fn", default_collate)
     with fork_rng(seed, devices), _kept_generators(dataset):
         if isinstance(dataset, IterableDataset):

@@ -103,14 +103,25 @@ def test_files_hold_the_attributions_of_the_final_network(package, tmp_path):
     assert found["sample_ids"].tolist() == [3, 1, 12]
     assert found["targets"].tolist() == found["labels"].tolist() == y.tolist()
     np.testing.assert_allclose(found["logits"], module(x).detach().numpy(), atol=1e-6)
-    probe = np.load(next(tmp_path.rglob("probe-val.npz")))
+    probe = np.load(next(tmp_path.rglob("probe-val-*.npz")))
     assert torch.equal(torch.from_numpy(probe["inputs"]), x)
 
 
+OUTSIDE_FIT = {
+    "IntegratedGradients": {},
+    "Saliency": {},
+    "LRP": {},
+    "KernelShap": {"attribute_args": {"feature_mask": 4, "n_samples": 10}},
+    "LayerGradientXActivation": {"layer": "net.1"},
+    "GradientShap": {"baselines": "mean", "target": "prediction"},
+}
+
+
 @PACKAGES
+@pytest.mark.parametrize("method", OUTSIDE_FIT)
 @pytest.mark.parametrize("stage", ["validate", "test"])
-def test_gradients_outside_fit(package, stage, tmp_path):
-    trainer = trainer_of(package, tmp_path, AttributionMonitor(on_error="raise"))
+def test_gradients_outside_fit(package, stage, method, tmp_path):
+    trainer = trainer_of(package, tmp_path, AttributionMonitor(method, on_error="raise", **OUTSIDE_FIT[method]))
     module = module_of(package, digits_net())
     getattr(trainer, stage)(module, loader(), verbose=False)
     found = arrays(tmp_path)[f"{stage}-step=0"]
@@ -154,7 +165,7 @@ def test_resume_shows_the_same(tmp_path):
         checkpoint = lightning.pytorch.callbacks.ModelCheckpoint(tmp_path / "ckpt", save_last=True)
         return [AttributionMonitor("GradientShap", probe=n), checkpoint]
 
-    whole, first, again = parts(4), parts(4), parts(7)  # what a resumed run is asked for does not change the probe
+    whole, first, again = parts(4), parts(4), parts(4)
     run(tmp_path / "whole", *whole[:1], max_epochs=4)
     run(tmp_path / "first", *first, max_epochs=2, enable_checkpointing=True)
     resumed = trainer_of(lightning.pytorch, tmp_path / "second", *again, max_epochs=4, enable_checkpointing=True)
@@ -167,6 +178,25 @@ def test_resume_shows_the_same(tmp_path):
     assert again[0]._state == whole[0]._state
     for path in (tmp_path / "second").rglob("figure.png"):
         assert path.read_bytes() == (tmp_path / "whole" / path.relative_to(tmp_path / "second")).read_bytes()
+
+
+def test_resume_with_another_probe_warns_and_shows_it(tmp_path):
+    trainer, module = run(tmp_path, AttributionMonitor(probe=[20]), max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    for probe, data in (([1, 2], loader()), ([20], loader(10))):
+        monitor = AttributionMonitor(probe=probe) if probe != [20] else AttributionMonitor(probe=[3])
+        resumed = trainer_of(lightning.pytorch, tmp_path, monitor, max_epochs=2)
+        with pytest.warns(UserWarning, match="not those of the run that is continued"):
+            resumed.fit(module, loader(), data, ckpt_path=tmp_path / "one.ckpt")
+        assert monitor._state["indices"] == ([1, 2] if probe != [20] else [3])
+
+
+def test_resume_with_fewer_samples_warns(tmp_path):
+    trainer, module = run(tmp_path, AttributionMonitor(), max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    resumed = trainer_of(lightning.pytorch, tmp_path, AttributionMonitor(), max_epochs=2)
+    with pytest.warns(UserWarning, match="indices expected 0 to 4"):
+        resumed.fit(module, loader(), loader(5), ckpt_path=tmp_path / "one.ckpt")
 
 
 def test_resume_with_other_data_warns(tmp_path):
@@ -200,7 +230,7 @@ def test_baselines(baselines, tmp_path):
     delta = found["convergence_delta"]
     assert np.abs(delta).max() < 0.3  # attributions add up to the difference from that very baseline
     if baselines != "zero":
-        x = torch.from_numpy(np.load(next(tmp_path.rglob("probe-val.npz")))["inputs"])
+        x = torch.from_numpy(np.load(next(tmp_path.rglob("probe-val-*.npz")))["inputs"])
         base = torch.from_numpy(found["baseline"]).float().expand_as(x)
         difference = (module(x) - module(base)).gather(1, torch.from_numpy(found["targets"])[:, None]).flatten()
         maps = torch.from_numpy(found["attributions"]).flatten(1).sum(1)
@@ -222,10 +252,102 @@ def test_stream(tmp_path):
     assert all(found["sample_ids"].tolist() == [0, 1, 2, 3] for found in arrays(tmp_path).values())
 
 
+def test_stream_resumes(tmp_path):
+    data = DataLoader(Stream(), batch_size=8)
+    trainer, module = run(tmp_path, AttributionMonitor(probe=4), train=data, val=data, max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    resumed = trainer_of(lightning.pytorch, tmp_path / "again", AttributionMonitor(probe=4), max_epochs=2)
+    resumed.fit(module, data, data, ckpt_path=tmp_path / "one.ckpt")
+    assert list(arrays(tmp_path / "again")) == ["epoch=1"]
+
+
+class OwnGenerators(torch.utils.data.Dataset):
+    """Augments with generators of its own, as some transform libraries do."""
+
+    def __init__(self):
+        self.data = loader().dataset
+        self.transforms = [{"numpy": np.random.default_rng(0)}]
+        self.torch = torch.Generator().manual_seed(0)
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        image, label = self.data[index]
+        noise = self.transforms[0]["numpy"].normal() + torch.randn((), generator=self.torch)
+        return (image + noise).float(), label
+
+
+def test_generators_of_the_dataset_stay_where_they_are(tmp_path):
+    losses = []
+    for callbacks in ([AttributionMonitor(probe=Probe(loader="train"))], []):
+        torch.manual_seed(0)
+        _, module = run(tmp_path, *callbacks, train=DataLoader(OwnGenerators(), batch_size=8))
+        losses.append([p.detach().clone() for p in module.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*losses, strict=True))
+
+
+def test_a_forward_that_logs(tmp_path):
+    class Logs(lightning.pytorch.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = digits_net()
+
+        def forward(self, x):
+            logits = self.net(x)
+            self.log("activation", logits.mean(), on_step=True, on_epoch=True)
+            return logits
+
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self(batch[0]), batch[1])
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    seen = []
+    for callbacks in ([AttributionMonitor(on_error="raise")], []):
+        torch.manual_seed(0)
+        trainer = trainer_of(lightning.pytorch, tmp_path, *callbacks)
+        module = Logs()
+        trainer.fit(module, loader())
+        seen.append(float(trainer.callback_metrics["activation_epoch"]))
+        assert "log" not in vars(module)
+    assert seen[0] == seen[1]
+
+
+def test_hooks_that_augment_in_training_leave_validation_samples_alone(tmp_path):
+    module = module_of(lightning.pytorch, digits_net())
+    module.on_after_batch_transfer = lambda batch, _: (
+        [batch[0] + 100 * module.trainer.training, batch[1]] if not module.trainer.sanity_checking else batch
+    )
+    trainer_of(lightning.pytorch, tmp_path, AttributionMonitor(), max_epochs=1).fit(module, loader(), loader())
+    assert np.load(next(tmp_path.rglob("probe-val-*.npz")))["inputs"].max() < 10
+
+
+def test_labels_that_are_no_classes_fall_back_on_the_prediction(tmp_path):
+    images, labels = loader().dataset.tensors
+    data = DataLoader(TensorDataset(images, torch.where(labels == 2, -100, labels)), batch_size=8)
+    run(tmp_path, AttributionMonitor(probe=[1, 2], on_error="raise"), train=loader(), val=data)
+    found = arrays(tmp_path)["epoch=1"]
+    assert found["targets"].tolist() == [1, int(found["logits"][1].argmax())]
+
+
+def test_one_hot_labels_are_classes(tmp_path):
+    images, labels = loader().dataset.tensors
+    data = DataLoader(TensorDataset(images, F.one_hot(labels, 10).float()), batch_size=8)
+    run(tmp_path, AttributionMonitor(probe=[3, 5], on_error="raise"), train=data, val=data)
+    assert arrays(tmp_path)["epoch=1"]["targets"].tolist() == [3, 5]
+
+
+def test_fast_dev_run_writes_nothing(tmp_path):
+    run(tmp_path, AttributionMonitor(), fast_dev_run=True)
+    assert not list(tmp_path.rglob("*.npz"))
+
+
 def test_without_validation_it_looks_at_training_samples(tmp_path):
     trainer = trainer_of(lightning.pytorch, tmp_path, AttributionMonitor(), limit_val_batches=0)
     trainer.fit(module_of(lightning.pytorch, digits_net()), loader(), loader())
-    assert list(tmp_path.rglob("probe-train.npz"))
+    assert list(tmp_path.rglob("probe-train-*.npz"))
     assert len(arrays(tmp_path)) == 2
 
 
@@ -315,6 +437,12 @@ REFUSED = {
     "black": (lambda: AttributionMonitor(baselines="black"), "needs the mean and std"),
     "on_error": (lambda: AttributionMonitor(on_error="ignore"), "on_error expected 'warn' or 'raise'"),
     "every_n_epochs": (lambda: AttributionMonitor(every_n_epochs=-1), "every_n_epochs expected"),
+    "probe type": (lambda: AttributionMonitor(probe="8"), "probe expected a number of samples"),
+    "kind": (lambda: AttributionMonitor(kind="imgae"), "Did you mean 'image'"),
+    "name": (lambda: AttributionMonitor(name="../evil"), "name expected a folder's name"),
+    "internal_batch_size": (lambda: AttributionMonitor(internal_batch_size=0), "internal_batch_size expected"),
+    "never": (lambda: AttributionMonitor(every_n_epochs=0), "every_n_epochs expected 1 or more"),
+    "no baseline to take": (lambda: AttributionMonitor("Saliency", baselines="black"), "since Saliency takes none"),
     "probe index": (lambda: AttributionMonitor(probe=[99]), "indices expected 0 to 23, but got 99"),
     "probe loader": (lambda: AttributionMonitor(probe=Probe(loader="test")), "no test loader"),
     "reused module": (lambda: AttributionMonitor("DeepLift"), "used more than once: 'net.relu'"),

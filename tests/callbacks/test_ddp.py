@@ -26,7 +26,7 @@ def test_shares_make_the_whole(folder):
     files = sorted((folder / "whole").rglob("attributions.npz"))
     assert len(files) == len(list((folder / "whole").rglob("figure.png"))) == 2
     found = np.load(files[-1])
-    probe = np.load(next((folder / "whole").rglob("probe-train.npz")))
+    probe = np.load(next((folder / "whole").rglob("probe-train-*.npz")))
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     network.load_state_dict({k.removeprefix("net."): v for k, v in torch.load(folder / "whole" / "weights.pt").items()})
     x, y = torch.from_numpy(probe["inputs"]), torch.from_numpy(probe["labels"])
