@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from lit_xai.functional.spelling import nearest
+from lit_xai.spelling import nearest
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -30,7 +30,7 @@ from lit_xai.functional.explanation import Explanation, check_target, class_labe
 from lit_xai.functional.methods import resolve_method
 from lit_xai.functional.probing import Probe
 from lit_xai.functional.scheduling import resolve_epochs
-from lit_xai.functional.spelling import nearest
+from lit_xai.spelling import nearest
 
 KINDS = ("image", "tabular", "heatmap")
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from lit_xai import __version__
 from lit_xai.cli.configs import known_configs
 from lit_xai.cli.files import check_files
-from lit_xai.cli.spelling import did_you_mean
+from lit_xai.spelling import nearest
 
 __all__ = ["main"]
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command == "--version":
         return _say(f"lit-xai {__version__}")
     if command not in _COMMANDS and not command.startswith("-"):
-        hint = did_you_mean(command, _COMMANDS) or f" Expected one of {', '.join(_COMMANDS)}."
+        hint = nearest(command, _COMMANDS) or f" Expected one of {', '.join(_COMMANDS)}."
         return _refuse(f"there is no command '{command}'.{hint}")
     try:
         check_files(arguments)

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lit_xai.cli.files import require_file
-from lit_xai.functional.spelling import nearest
+from lit_xai.spelling import nearest
 
 
 def read_checkpoint(path: str, weights_only: bool | None = None) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from lit_xai.cli.spelling import did_you_mean
+from lit_xai.spelling import nearest
 
 _PACKAGE = Path(__file__).parents[1]
 
 
 def find_config(name: str) -> str:
-    """Return the path of a configuration: a file as given, else ``NAME.yaml`` in ``./configs`` or among the shipped.
+    """Return the path of a configuration: a file as given, else ``NAME.yaml`` here, in ``./configs`` or shipped.
 
     What is a URL, or YAML itself, is returned as it is.
 
@@ -21,10 +21,12 @@ def find_config(name: str) -> str:
     """
     if name == "-" or any(sign in name for sign in ":{\n") or Path(name).is_file():
         return name
+    if Path(f"{name}.yaml").is_file():
+        return f"{name}.yaml"
     found = _configs_by_name().get(name.removesuffix(".yaml"))
     if found is None:
         known = known_configs()
-        hint = did_you_mean(name.removesuffix(".yaml"), known)
+        hint = nearest(name.removesuffix(".yaml"), known)
         raise ValueError(
             f"there is no config '{name}': no such file in this folder, and no such name.{hint}"
             f" Known by name: {', '.join(known)}."

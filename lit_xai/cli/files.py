@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_xai.cli.configs import find_config
-from lit_xai.cli.spelling import did_you_mean
+from lit_xai.spelling import nearest
 
 
 def check_files(arguments: Sequence[str]) -> None:
@@ -62,7 +62,7 @@ def require_file(path: str) -> None:
     """
     file = Path(path)
     if not file.is_file():
-        raise FileNotFoundError(f"there is no file '{path}'.{did_you_mean(path, map(str, file.parent.glob('*.ckpt')))}")
+        raise FileNotFoundError(f"there is no file '{path}'.{nearest(path, map(str, file.parent.glob('*.ckpt')))}")
 
 
 def is_file_name(ckpt_path: str | Path | None) -> bool:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_xai.functional.spelling import nearest
+from lit_xai.spelling import nearest
 
 BASELINES = ("zero", "black", "mean", "blur", "training")
 

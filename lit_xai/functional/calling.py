@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from lit_xai.functional.spelling import nearest
+from lit_xai.spelling import nearest
 
 Inputs: TypeAlias = Tensor | tuple[Any, ...] | dict[str, Any]
 """What a network is called with: one tensor, positional arguments, or keyword arguments."""

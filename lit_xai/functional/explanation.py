@@ -11,8 +11,8 @@ from lit_xai.functional.adapter import Arguments, check_logits
 from lit_xai.functional.attribution import attribute
 from lit_xai.functional.calling import Inputs, OutputSpec, call_network, find_call, find_network
 from lit_xai.functional.options import FORWARD_ONLY
-from lit_xai.functional.spelling import nearest
 from lit_xai.functional.untouched import untouched
+from lit_xai.spelling import nearest
 
 TARGETS = ("label", "prediction")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_xai.functional.calling import load_object, module_names
-from lit_xai.functional.spelling import nearest
+from lit_xai.spelling import nearest
 
 Method = type | str
 

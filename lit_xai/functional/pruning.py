@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_xai.functional.calling import Inputs, OutputSpec, call_network, copy_network, module_names
-from lit_xai.functional.spelling import nearest
 from lit_xai.functional.untouched import untouched
+from lit_xai.spelling import nearest
 
 
 def prune_step(

@@ -9,11 +9,11 @@ from torchmetrics import Metric
 from torchmetrics.classification import BinaryAccuracy, MulticlassAccuracy, MultilabelAccuracy
 
 from lit_xai.functional.calling import BatchToInputs, OutputSpec
-from lit_xai.functional.spelling import nearest
 from lit_xai.models.classification import TASKS, Task, align, check_labels, classification_loss, probabilities
 from lit_xai.models.optim import Interval
 from lit_xai.models.sizes import check_probability
 from lit_xai.models.supervised import Metrics, Supervised
+from lit_xai.spelling import nearest
 
 
 class Classifier(Supervised):

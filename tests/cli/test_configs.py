@@ -41,3 +41,9 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_with_all(name, words, 
     with pytest.raises(ValueError, match=words) as error:
         find_config(name)
     assert all(name in str(error.value) for name in known_configs())
+
+
+def test_a_file_of_this_folder_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.yaml").write_text("seed_everything: 1\n")
+    assert find_config("own") == "own.yaml"

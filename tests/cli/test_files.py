@@ -56,7 +56,7 @@ def test_only_fit_looks_at_init_from():
 
 
 def test_the_nearest_file_of_its_folder_is_named():
-    with pytest.raises(FileNotFoundError, match=r"no file 'aa\.ckpt'\. Did you mean 'a\.ckpt'\?"):
+    with pytest.raises(FileNotFoundError, match=r"no file 'aa\.ckpt'\. Did you mean 'a\.ckpt'"):
         require_file("aa.ckpt")
 
 
