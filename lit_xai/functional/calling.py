@@ -97,7 +97,7 @@ def load_object(path: str, argument: str) -> Any:
     package, _, name = path.rpartition(".")
     try:
         found = importlib.import_module(package)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, TypeError) as error:
         message = f"{argument} expected an import path such as 'package.module.name', but got {path!r}: {error}."
         raise ValueError(message) from None
     if not hasattr(found, name):
@@ -196,6 +196,8 @@ def _takes_dict(network: nn.Module, call: str) -> bool:
     first = next(iter(inspect.signature(getattr(network, call)).parameters.values()), None)
     if first is None or first.kind is first.VAR_POSITIONAL:
         return False
+    if first.kind is first.VAR_KEYWORD:  # it cannot be called with a tensor
+        return True
     if first.annotation is not first.empty:
         return any(word in str(first.annotation) for word in ("dict", "Dict", "Mapping", "TypedDict"))
     return first.name in ("batch", "data", "sample", "samples", "example", "features")
@@ -207,10 +209,10 @@ def _takes_several(batch: Any, required: int) -> bool:
 
 
 def _select_inputs(batch: Any, spec: Any, network: nn.Module, call: str) -> Inputs:
-    if isinstance(spec, str) and "." in spec and not (isinstance(batch, Mapping) and spec in batch):
-        spec = load_object(spec, "batch_to_inputs")
-    if callable(spec):
-        found = spec(batch)
+    is_path = isinstance(spec, str) and "." in spec and not (isinstance(batch, Mapping) and spec in batch)
+    function = load_object(spec, "batch_to_inputs") if is_path else spec
+    if callable(function):
+        found = function(batch)
     elif isinstance(spec, (str, int)):
         found = _item(batch, spec)
     else:
