@@ -180,7 +180,7 @@ def _ends(maps: Tensor, answers: dict[str, Tensor | None]) -> tuple[str, str]:
     """Say what negative and positive values do: some methods have no sign, and a regression has no class."""
     if not (maps < 0).any():
         return "", "how much it counts"
-    return ("against", "for the class") if answers["probabilities"] is not None else ("lowers", "raises the output")
+    return ("against", "for the class") if answers["probabilities"] is not None else ("lowers", "raises value")
 
 
 def _mean_total(found: Explanation) -> float:

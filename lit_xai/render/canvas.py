@@ -106,7 +106,9 @@ class Canvas:
         below, above = self.ends
         self.text(MARGIN, y, f"◂ {below}" if below else "", color=AGAINST, weight="bold")
         self.text(self.width - MARGIN, y, f"{above} ▸", color=FOR, weight="bold", ha="right")
-        self.text(self.width / 2 - 20, y + 2, unit, size=SMALL, color=GREY, ha="center")
+        # Between the words at both ends, or where the first would be.
+        x, ha = (self.width / 2 - 20, "center") if below else (MARGIN, "left")
+        self.text(x, y + 2, unit, size=SMALL, color=GREY, ha=ha)
 
     def finish(self) -> Figure:
         """Return the figure, its coordinates put back to the page (``imshow`` moves them)."""

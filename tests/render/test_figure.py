@@ -151,3 +151,13 @@ for shape in ((1, 8, 8), (5,), (1, 30)):
 assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules, "pyplot"
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("ends", [("lowers", "raises value"), ("", "how much it counts")])
+@pytest.mark.parametrize("shape", [(2, 1, 28, 28), (2, 1, 300, 300), (4, 6), (3, 5, 40)])
+def test_what_signs_mean_is_written_beside_the_unit(ends, shape, rng, assert_legible, words_of):
+    inputs = rng.random(shape)
+    figure = attribution_figure(inputs, inputs, ends=ends)
+    assert_legible(figure)
+    assert f"{ends[1]} ▸" in words_of(figure)
+    assert any(word.startswith("◂") for word in words_of(figure)) == bool(ends[0])
