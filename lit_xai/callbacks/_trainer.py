@@ -8,12 +8,14 @@ Private names in use: ``_TrainingEpochLoop._batches_that_stepped``, ``LightningM
 ``LightningModule._on_before_batch_transfer``.
 """
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -71,6 +73,20 @@ def to_model(trainer: Trainer, batch: Any, loader: str) -> Any:
         return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
     finally:
         trainer.state.stage = stage
+
+
+@contextlib.contextmanager
+def without_log(pl_module: LightningModule) -> Iterator[None]:
+    """Keep what a ``forward`` logs of the probe out of the run's metrics."""
+    own: dict[str, Any] = {k: v for k, v in vars(pl_module).items() if k in ("log", "log_dict")}
+    for name in ("log", "log_dict"):
+        vars(pl_module)[name] = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        for name in ("log", "log_dict"):
+            del vars(pl_module)[name]
+        vars(pl_module).update(own)
 
 
 def run_folder(trainer: Trainer) -> Path:

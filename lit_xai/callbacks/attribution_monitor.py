@@ -1,9 +1,7 @@
 """See what a model looks at, epoch by epoch."""
 
-import contextlib
 import copy
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +20,13 @@ from lit_xai.callbacks._samples import (
     takes_baseline,
     with_baseline,
 )
-from lit_xai.callbacks._trainer import is_a, logged_step, require_writable, run_folder
+from lit_xai.callbacks._trainer import is_a, logged_step, require_writable, run_folder, without_log
 from lit_xai.functional.attribution import rehearse
 from lit_xai.functional.baselines import check_baseline
 from lit_xai.functional.calling import BatchToInputs, OutputSpec, find_network
 from lit_xai.functional.explanation import Explanation, check_target, class_labels, explain
 from lit_xai.functional.methods import resolve_method
-from lit_xai.functional.probing import Probe
+from lit_xai.functional.probing import Probe, as_probe
 from lit_xai.functional.scheduling import resolve_epochs
 from lit_xai.spelling import nearest
 
@@ -117,7 +115,7 @@ class AttributionMonitor(AnyCallback):
             raise ValueError(f"kind expected one of {', '.join(KINDS)}, but got {kind!r}.{nearest(kind, KINDS)}")
         if name is not None and set(name) & set("/\\:"):
             raise ValueError(f"name expected a folder's name, without slashes, but got {name!r}.")
-        self.probe = _as_probe(probe)
+        self.probe = as_probe(probe)
         self.method, self.baselines, self.target = method, baselines, target
         self.every_n_epochs, self.at_start, self.on_error = every_n_epochs, at_start, on_error
         self.module, self.batch_to_inputs, self.seed = module, batch_to_inputs, seed
@@ -227,7 +225,7 @@ class AttributionMonitor(AnyCallback):
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         network = find_network(pl_module, self.module)
         samples = self._read(trainer, network, stage)
-        with _without_log(pl_module):
+        with without_log(pl_module):
             rehearse(network, samples.inputs, **self._call)
         about = self.about.completed_by(getattr(trainer, "datamodule", None))
         self._samples = with_baseline(
@@ -297,7 +295,7 @@ class AttributionMonitor(AnyCallback):
         return None
 
     def _explain(self, pl_module: LightningModule, share: Samples) -> Explanation:
-        with warnings.catch_warnings(), _without_log(pl_module):
+        with warnings.catch_warnings(), without_log(pl_module):
             warnings.filterwarnings("ignore", message=".* treats these as plain gradients")  # the rehearsal said so
             return explain(
                 find_network(pl_module, self.module),
@@ -332,30 +330,6 @@ class AttributionMonitor(AnyCallback):
         if reason not in self._warned:  # the same trouble every epoch is said once
             self._warned.add(reason)
             rank_zero_warn(message)
-
-
-@contextlib.contextmanager
-def _without_log(pl_module: LightningModule) -> Iterator[None]:
-    """Keep what a ``forward`` logs of the probe out of the run's metrics."""
-    own: dict[str, Any] = {k: v for k, v in vars(pl_module).items() if k in ("log", "log_dict")}
-    for name in ("log", "log_dict"):
-        vars(pl_module)[name] = lambda *_, **__: None
-    try:
-        yield
-    finally:
-        for name in ("log", "log_dict"):
-            del vars(pl_module)[name]
-        vars(pl_module).update(own)
-
-
-def _as_probe(given: Any) -> Probe:
-    if isinstance(given, Probe):
-        return given
-    if isinstance(given, int) and not isinstance(given, bool):
-        return Probe(n=given)
-    if isinstance(given, (list, tuple)) and all(isinstance(index, int) for index in given):
-        return Probe(indices=list(given))
-    raise ValueError(f"probe expected a number of samples, a list of dataset indices or a Probe, but got {given!r}.")
 
 
 def _default_name(method: str | type, layer: str | None, target: str | int, noise_tunnel: Any) -> str:

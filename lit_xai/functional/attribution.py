@@ -32,7 +32,7 @@ from lit_xai.functional.methods import (
     returns_layer,
     tuples,
 )
-from lit_xai.functional.options import FORWARD_ONLY, Options
+from lit_xai.functional.options import FORWARD_ONLY, Options, check_bound
 from lit_xai.functional.pitfalls import attach_lrp_rules, check_pitfalls, copy_for_lrp, keep_lrp_rules
 from lit_xai.functional.untouched import untouched
 
@@ -98,8 +98,7 @@ def attribute(
     network = find_network(network)
     find_call(network, call)
     check_options(cls, network, layer, init_args, attribute_args, noise_tunnel)
-    if not isinstance(internal_batch_size, int) or internal_batch_size < 1:
-        raise ValueError(f"internal_batch_size expected a positive integer, but got {internal_batch_size!r}.")
+    check_bound(internal_batch_size)
     with untouched(network, seed), _quiet():
         arguments = _arguments(cls, network, inputs, noise_tunnel)
         options = Options(cls, arguments, target, baselines, attribute_args, noise_tunnel, internal_batch_size)

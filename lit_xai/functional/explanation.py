@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lit_xai.functional.adapter import Arguments, check_logits
 from lit_xai.functional.attribution import attribute
 from lit_xai.functional.calling import Inputs, OutputSpec, call_network, find_call, find_network
-from lit_xai.functional.options import FORWARD_ONLY
+from lit_xai.functional.options import FORWARD_ONLY, check_bound
 from lit_xai.functional.untouched import untouched
 from lit_xai.spelling import nearest
 
@@ -112,7 +112,9 @@ def explain(
 
 
 def _logits(network: nn.Module, inputs: Inputs, call: str, output: OutputSpec, options: dict[str, Any]) -> Tensor:
-    at_most = FORWARD_ONLY * options.get("internal_batch_size", 64)
+    bound = options.get("internal_batch_size", 64)
+    check_bound(bound)
+    at_most = FORWARD_ONLY * bound
     with untouched(network, options.get("seed", 0)), torch.no_grad():
         arguments = Arguments(inputs, any_dtype=True)
         pieces = []

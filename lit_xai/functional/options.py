@@ -144,6 +144,22 @@ class Options:
         return tuple(found)
 
 
+def check_bound(internal_batch_size: Any) -> None:
+    """Refuse a bound on memory that is none.
+
+    Raises:
+        ValueError: it is not a positive integer.
+
+    Example:
+        >>> check_bound(0)
+        Traceback (most recent call last):
+        ...
+        ValueError: internal_batch_size expected a positive integer, but got 0.
+    """
+    if not isinstance(internal_batch_size, int) or internal_batch_size < 1:
+        raise ValueError(f"internal_batch_size expected a positive integer, but got {internal_batch_size!r}.")
+
+
 def as_target(target: Any, device: torch.device) -> int | Tensor | None:
     """Return the target as Captum takes it: an integer, an int64 tensor ``(N,)`` on the device, or ``None``.
 

@@ -66,6 +66,25 @@ class Probe:
             raise ValueError(f"probe: loader expected one of {', '.join(LOADERS)}, but got {self.loader!r}.")
 
 
+def as_probe(given: Any) -> Probe:
+    """Return a probe from what users write for one: a number of samples, a list of dataset indices, or a probe.
+
+    Raises:
+        ValueError: it is none of them.
+
+    Example:
+        >>> as_probe([3, 5]).indices
+        [3, 5]
+    """
+    if isinstance(given, Probe):
+        return given
+    if isinstance(given, int) and not isinstance(given, bool):
+        return Probe(n=given)
+    if isinstance(given, (list, tuple)) and all(isinstance(index, int) for index in given):
+        return Probe(indices=list(given))
+    raise ValueError(f"probe expected a number of samples, a list of dataset indices or a Probe, but got {given!r}.")
+
+
 def reads_by_index(loader: Any) -> bool:
     """Say whether a loader's samples have indices: a ``DataLoader``'s over a map-style dataset do.
 
