@@ -51,7 +51,8 @@ class Arguments:
         return [v[rows].detach() if i in batched else v for i, v in enumerate(self.values)]
 
     def rebuild(self, values: list[Any]) -> Inputs:
-        """Put values back into the structure of the inputs."""
+        """Put values back into the structure of the inputs, as copies: networks write to what they are given."""
+        values = [value.clone() if isinstance(value, Tensor) else value for value in values]
         if self.keys is not None:
             return dict(zip(self.keys, values, strict=True))
         return values[0] if self.single else tuple(values)

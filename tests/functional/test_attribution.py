@@ -1,5 +1,7 @@
 """`attribute` is Captum, within a bound on memory, for inputs of every shape."""
 
+import contextlib
+
 import captum.attr
 import pytest
 import torch
@@ -319,6 +321,32 @@ class TestInputs:
         assert torch.equal(x, kept)
         assert x.grad is None
         assert not x.requires_grad
+
+    @pytest.mark.parametrize("name", METHODS)
+    def test_networks_that_write_to_their_inputs(self, name, x):
+        """Captum would crash on the gradient methods, and be wrong without a word with the others."""
+
+        class Normalise(nn.Module):
+            def __init__(self, in_place):
+                super().__init__()
+                self.network, self.in_place = plain_cnn(), in_place
+
+            def forward(self, x):
+                return self.network(x.sub_(0.5).mul_(2) if self.in_place else x.sub(0.5).mul(2))
+
+        given = options(name, layer="network.3") | {"target": target_of(name)}
+        alarm = pytest.warns(UserWarning, match="sub_|mul_") if "LRP" in name else contextlib.nullcontext()
+        with alarm:
+            found = attribute(Normalise(True), x, **given)
+        with pytest.warns(UserWarning, match="sub|mul") if "LRP" in name else contextlib.nullcontext():
+            assert torch.equal(found, attribute(Normalise(False), x, **given))
+
+    @pytest.mark.parametrize("name", METHODS)
+    def test_bfloat16(self, name, x):
+        given = options(name, layer="3") | {"target": target_of(name)}
+        found = attribute(plain_cnn().bfloat16(), x.bfloat16(), **given)
+        expected = attribute(plain_cnn(), x, **given)
+        assert torch.nn.functional.cosine_similarity(found.float().flatten(), expected.flatten(), dim=0) > 0.9
 
     def test_results_belong_to_no_graph(self, x):
         for name in METHODS:
