@@ -33,7 +33,7 @@ from lit_xai.functional.methods import (
     tuples,
 )
 from lit_xai.functional.options import FORWARD_ONLY, Options, check_bound
-from lit_xai.functional.pitfalls import attach_lrp_rules, check_pitfalls, copy_for_lrp, keep_lrp_rules
+from lit_xai.functional.pitfalls import attach_lrp_rules, check_layer, check_pitfalls, copy_for_lrp, keep_lrp_rules
 from lit_xai.functional.untouched import untouched
 
 
@@ -104,6 +104,9 @@ def attribute(
         options = Options(cls, arguments, target, baselines, attribute_args, noise_tunnel, internal_batch_size)
         sample = arguments.rebuild(arguments.rows(slice(0, 1)))
         seen = check_pitfalls(cls, network, lambda: call_network(network, sample, call, output))
+        if layer is not None:
+            few = arguments.rebuild(arguments.rows(slice(0, min(2, internal_batch_size))))
+            check_layer(layer, network, lambda: call_network(network, few, call, output))
         if "LRP" in cls.__name__ and seen is not None:
             network = copy_for_lrp(network)  # LRP rewrites weights and leaves its rules behind
             attach_lrp_rules(network, seen, layer)
@@ -204,6 +207,8 @@ def rehearse(
         check_logits(result, 1)
         with _quiet():
             seen = check_pitfalls(cls, network, lambda: call_network(network, sample, call, output))
+        if layer is not None:
+            check_layer(layer, network, lambda: call_network(network, sample, call, output))
         if "LRP" in cls.__name__ and seen is not None:
             attach_lrp_rules(copy_for_lrp(network), seen, layer)
 

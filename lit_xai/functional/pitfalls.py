@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from lit_xai.functional.calling import copy_network, module_names
+from lit_xai.functional.calling import copy_network, describe, module_names
 
 # By torch's names for the functions. DeepLift and LRP know rules for some of them, as modules of certain classes.
 _NONLINEAR = frozenset(
@@ -94,6 +94,41 @@ def check_pitfalls(method: type, network: nn.Module, run: Callable[[], Any]) -> 
             stacklevel=3,
         )
     return seen
+
+
+def check_layer(layer: str, network: nn.Module, run: Callable[[], Tensor]) -> None:
+    """Refuse a layer that does not run, or returns anything but tensors with one row per sample.
+
+    Args:
+        layer: its dotted name.
+        network: whose layer it is.
+        run: calls the network on a sample or two and returns the logits.
+
+    Raises:
+        ValueError: says what the layer returns.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 2), nn.Flatten(0))
+        >>> check_layer("1", network, lambda: network(torch.zeros(3, 4))[:3])
+        Traceback (most recent call last):
+        ...
+        ValueError: layer='1' expected to return one row for each of 3 samples, but got Tensor[6] float32: name ...
+    """
+    seen: list[Any] = []
+    handle = module_names(network)[layer].register_forward_hook(lambda module, args, output: seen.append(output))
+    try:
+        with torch.no_grad():
+            rows = len(run())
+    finally:
+        handle.remove()
+    if not seen:
+        raise ValueError(f"layer={layer!r} does not run when the network is called: name one that does.")
+    parts = seen[0] if isinstance(seen[0], tuple) else (seen[0],)
+    if not all(isinstance(part, Tensor) and part.dim() and len(part) == rows for part in parts):
+        raise ValueError(
+            f"layer={layer!r} expected to return one row for each of {rows} samples, but got {describe(seen[0])}: name"
+            " a layer inside it, or the one after it."
+        )
 
 
 def attach_lrp_rules(network: nn.Module, seen: "Watch", layer: str | None = None) -> None:

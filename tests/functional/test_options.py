@@ -10,6 +10,7 @@ from torch import nn
 
 from lit_xai.functional import attribute
 from lit_xai.functional.adapter import Arguments
+from lit_xai.functional.attribution import rehearse
 from lit_xai.functional.methods import resolve_method
 from lit_xai.functional.options import Options, as_target
 
@@ -322,11 +323,31 @@ def test_errors_of_the_network_are_its_own():
         attribute(nn.Linear(4, 3), X, target=0)
 
 
-def test_layer_that_does_not_run():
-    network = cnn()
-    network[0].unused = nn.Linear(2, 2)
-    with refused("LayerGradCam cannot run with layer='0.unused'", "did not obtain"):
-        attribute(network, IMAGES, method="LayerGradCam", layer="0.unused", target=0)
+class Recurrent(nn.Module):
+    def __init__(self, batch_first):
+        super().__init__()
+        self.rnn, self.norm, self.head = nn.LSTM(2, 4, batch_first=batch_first), nn.LayerNorm(4), nn.Linear(4, 3)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, x):
+        found = self.norm(self.rnn(x if self.rnn.batch_first else x.transpose(0, 1))[0])
+        return self.head(found.mean(1 if self.rnn.batch_first else 0))
+
+
+@pytest.mark.parametrize(
+    "method", ["LayerGradCam", "LayerActivation", "LayerIntegratedGradients", "LayerFeatureAblation"]
+)
+def test_layers_that_return_something_else(method):
+    x = torch.randn(5, 7, 2)
+    given = {"method": method, "target": 0}
+    for call in (attribute, lambda *args, target, **more: rehearse(*args, **more)):
+        with refused("layer='unused' does not run when the network is called"):
+            call(Recurrent(True), x, layer="unused", **given)
+        with refused("layer='rnn' expected to return one row for each of", "tuple(Tensor[", "after it"):
+            call(Recurrent(True), x, layer="rnn", **given)
+    with refused("layer='norm' expected to return one row for each of 2 samples", "Tensor[7, 2, 4]"):
+        attribute(Recurrent(False), x, layer="norm", **given)
+    assert len(attribute(Recurrent(True), x, layer="norm", internal_batch_size=2, **given)) == 5
 
 
 def test_reused_modules():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from captum_methods import METHODS, options
-from networks import STATES, FunctionalReLU, Interrupted, Observer, Shared, cnn, mlp
+from networks import STATES, FunctionalReLU, Interrupted, Observer, Shared, cnn, mlp, plain_cnn
 from torch import nn
 from witness import digest, module_state, rng_state
 
@@ -273,11 +273,26 @@ def test_users_backward_hooks_are_silent_and_do_not_blind_deeplift():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_in_place_activations_explain_as_ordinary_ones(name):
-    network = cnn()
-    expected = explain(network, name)
-    network[2].inplace = True
-    assert torch.equal(explain(network, name), expected)
-    assert network[2].inplace
+    """Captum's layer methods crash on one after the layer, or are handed its output instead of the layer's."""
+    network, target = plain_cnn(), TARGET if "target" in attribute_parameters(getattr(captum.attr, name)) else None
+    expected = attribute(network, X, target=target, **options(name, "3"))
+    for place in (1, 4):
+        network[place].inplace = True
+    assert torch.equal(attribute(network, X, target=target, **options(name, "3")), expected)
+    assert network[1].inplace
+    assert network[4].inplace
+
+
+@pytest.mark.parametrize(
+    "name", ["IntegratedGradients", "DeepLift", "LayerGradCam", "Occlusion", "GradientShap", "LRP"]
+)
+@pytest.mark.parametrize("state", STATES)
+def test_in_a_noise_tunnel(state, name):
+    network = STATES[state]()
+    before = snapshot(network)
+    with pytest.raises(ValueError, match="no rule") if refused(name, network) else contextlib.nullcontext():
+        explain(network, name, noise_tunnel={"nt_samples": 3})
+    assert snapshot(network) == before
 
 
 def test_body_sees_eval_mode_with_gradients():
