@@ -6,10 +6,13 @@ import captum.attr
 import pytest
 import torch
 from captum_methods import DRAWING, METHODS, chunking, options, raw
-from networks import TwoInputs, cnn, mlp, plain_cnn
+from networks import FunctionalReLU, TwoInputs, cnn, mlp, plain_cnn
+from refusals import refused
 from torch import nn
+from witness import digest, module_state, rng_state
 
 from lit_xai.functional import attribute, fork_rng
+from lit_xai.functional.attribution import rehearse
 from lit_xai.functional.methods import attribute_parameters
 
 
@@ -100,6 +103,12 @@ BOUNDED = {
     "NoiseTunnel(IntegratedGradients)": {"attribute_args": {"n_steps": 7}, "noise_tunnel": {"nt_samples": 5}},
     "NoiseTunnel(Saliency)": {"noise_tunnel": {"nt_samples": 5}},
     "NoiseTunnel(Occlusion)": {"attribute_args": {"sliding_window_shapes": [1]}, "noise_tunnel": {"nt_samples": 5}},
+    "NoiseTunnel(DeepLift)": {"noise_tunnel": {"nt_samples": 5}},
+    "NoiseTunnel(LayerGradientShap)": {
+        "layer": "0",
+        "attribute_args": {"n_samples": 4},
+        "noise_tunnel": {"nt_samples": 5},
+    },
     "Occlusion": {"attribute_args": {"sliding_window_shapes": [1]}},
     "FeatureAblation": {},
     "FeaturePermutation": {},
@@ -137,6 +146,15 @@ def test_memory_is_bounded(case, n):
     assert largest[True] <= 8
     assert largest[False] <= 32
     assert max(largest.values()) >= min(n, 8)
+
+
+def test_methods_that_take_samples_singly_fill_the_bound():
+    """KernelShap perturbs one sample at a time, but runs as many of its perturbations at once as there is room for."""
+    network, sizes = mlp(), []
+    network.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    given = {"method": "KernelShap", "target": 0, "attribute_args": {"n_samples": 32}}
+    attribute(network, torch.randn(8, 5), internal_batch_size=8, **given)
+    assert sizes.count(32) == 8
 
 
 @pytest.mark.parametrize("n", [1, 5, 7])
@@ -429,3 +447,59 @@ class TestCall:
             drop = (network(ids, **masks).logits - network(without, **masks).logits)[:, 1]
         torch.testing.assert_close(ablated[:, 2], drop, atol=1e-6, rtol=1e-5)
         assert ablated[:, 5:].abs().max() == 0  # the mask went along
+
+
+class TestRehearse:
+    """What is known before the first step is refused there, at the price of a sample."""
+
+    @pytest.mark.parametrize("name", METHODS)
+    def test_passes_what_runs_without_a_trace(self, name, x):
+        network, sizes = plain_cnn().train(), []
+        network.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+        before = digest([module_state(network), rng_state()])
+        given = options(name, layer="3")
+        given.pop("baselines", None)
+        rehearse(network, x, **given)
+        assert set(sizes) == {1}
+        assert len(sizes) <= 3
+        assert digest([module_state(network), rng_state()]) == before
+
+    def test_warns_of_pitfalls(self):
+        with pytest.warns(UserWarning, match="DeepLift treats these as plain gradients.*relu"):
+            rehearse(FunctionalReLU(), torch.zeros(2, 5), method="DeepLift")
+
+    class Raises(nn.Module):
+        def __init__(self, error):
+            super().__init__()
+            self.error = error
+
+        def forward(self, x):
+            raise self.error
+
+    ERRORS = [
+        RuntimeError("mat1 and\n mat2"),
+        TypeError("a"),
+        KeyError("b"),
+        IndexError("c"),
+        AttributeError("d"),
+        AssertionError("e"),
+        NotImplementedError("f"),
+    ]
+
+    @pytest.mark.parametrize("error", ERRORS)
+    def test_networks_that_cannot_be_called_like_this(self, error):
+        with refused("Raises.forward cannot be called with Tensor[1, 5] float32", "module=", "batch_to_inputs="):
+            rehearse(self.Raises(error), torch.zeros(4, 5))
+
+    def test_errors_of_another_kind_are_the_networks_own(self):
+        with pytest.raises(ZeroDivisionError):
+            rehearse(self.Raises(ZeroDivisionError()), torch.zeros(4, 5))
+
+    def test_refuses_what_the_real_run_would(self):
+        with refused("one row of logits per sample"):
+            rehearse(nn.Conv2d(2, 3, 1), torch.zeros(2, 2, 4, 4))
+        with refused("LRP has no rule for '0' (LayerNorm)"), pytest.warns(UserWarning, match="layer_norm"):
+            rehearse(nn.Sequential(nn.LayerNorm(5), nn.Linear(5, 3)), torch.zeros(2, 5), method="LRP")
+        relu = nn.ReLU()
+        with refused("DeepLift cannot explain a module that is used more than once: '1'"):
+            rehearse(nn.Sequential(nn.Linear(5, 5), relu, nn.Linear(5, 3), relu), torch.zeros(2, 5), method="DeepLift")

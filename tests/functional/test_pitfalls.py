@@ -14,6 +14,7 @@ from refusals import refused
 from torch import nn
 from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import register_parametrization
 
 from lit_xai.functional import attribute
 from lit_xai.functional.methods import resolve_method
@@ -173,6 +174,15 @@ def test_no_false_alarm_for_weights_computed_in_a_hook_or_statistics():
     for name in ("DeepLift", "LRP"):
         attribute(network, X, method=name, target=1)
     attribute(nn.Sequential(Observer(), *mlp()), X, method="DeepLift", target=1)
+
+    class Positive(nn.Module):
+        def forward(self, weight):
+            return torch.relu(weight)
+
+    positive = mlp()
+    register_parametrization(positive[0], "weight", Positive())
+    for name in ("DeepLift", "LRP", "GuidedBackprop"):
+        attribute(positive, X, method=name, target=1)
 
 
 def test_watch_counts_and_removes_its_hooks():
