@@ -1,10 +1,20 @@
-"""Attributions -> pictures: plain functions that return a matplotlib ``Figure``, an array or a PNG file.
+"""Attributions and what compression did to a network -> pictures and tables, all by plain functions.
 
-matplotlib is imported when the first picture is drawn, and never through pyplot: no global figure state, no backend
-chosen on the user's behalf.
+Pictures are a matplotlib ``Figure``, an array or a PNG file. matplotlib is imported when the first one is drawn, and
+never through pyplot: no global figure state, no backend chosen on the user's behalf.
 """
 
+from lit_xai.render.channels import channels_figure, channels_table
 from lit_xai.render.figure import attribution_figure, color_limit
 from lit_xai.render.png import figure_to_rgb, save_png
+from lit_xai.render.summary import before_after_table
 
-__all__ = ["attribution_figure", "color_limit", "figure_to_rgb", "save_png"]
+__all__ = [
+    "attribution_figure",
+    "before_after_table",
+    "channels_figure",
+    "channels_table",
+    "color_limit",
+    "figure_to_rgb",
+    "save_png",
+]
