@@ -238,7 +238,7 @@ def _activations(importance: Any, network: nn.Module, batches: Batches, run: Run
                 run(inputs)
             for module in network.modules():
                 if hasattr(module, "_importance"):
-                    seen: Tensor = module._importance / len(batches)  # type: ignore[operator]  # left by the hook
+                    seen = vars(module)["_importance"] / len(batches)
                     means[module] = means[module] + seen if module in means else seen
     for module, mean in means.items():
         module._importance = mean  # where it looks for it
