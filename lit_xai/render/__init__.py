@@ -7,6 +7,7 @@ never through pyplot: no global figure state, no backend chosen on the user's be
 from lit_xai.render.channels import channels_figure, channels_table
 from lit_xai.render.figure import attribution_figure, color_limit
 from lit_xai.render.png import figure_to_rgb, save_png
+from lit_xai.render.sensitivity import sensitivity_figure
 from lit_xai.render.summary import before_after_table
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "color_limit",
     "figure_to_rgb",
     "save_png",
+    "sensitivity_figure",
 ]
