@@ -20,12 +20,13 @@ class AttributionImportance(GroupMagnitudeImportance):
 
     A channel that goes is a zero to each layer that reads it, and to first order the logit :math:`f` then falls by
     :math:`\sum_p x_p \, \partial f / \partial x_p` over the channel's positions :math:`p`. What counts is the mean
-    over samples of that sum's square, at each of the layers that read it. With a zero baseline and one step it is
-    what Captum's ``LayerConductance`` estimates with many, at a layer's input. It asks for no labels.
+    over samples of that sum's square, at each of the layers that read it. It is Captum's ``LayerGradientXActivation``
+    per channel, the one-step relative of ``LayerConductance``, and asks for no labels.
 
     Args:
         group_reduction: how the layers that read a channel are put together: ``"mean"``, ``"sum"``, ``"max"``, ...
-        normalizer: of a group's importances, ``"mean"``, ``"sum"``, ``None``, ...; both as in Torch-Pruning.
+        normalizer: of a group's importances, ``"mean"``, ``"sum"``, ...; both as in Torch-Pruning. By default none:
+            the logit is one scale for all layers, which ranking over the whole network (``global_pruning``) needs.
 
     Example:
         >>> import torch_pruning
@@ -35,10 +36,10 @@ class AttributionImportance(GroupMagnitudeImportance):
         >>> importance = AttributionImportance().collect(network, [torch.ones(4, 2)])
         >>> graph = torch_pruning.DependencyGraph().build_dependency(network, torch.ones(1, 2))
         >>> importance(graph.get_pruning_group(network[0], torch_pruning.prune_linear_out_channels, [0, 1, 2]))
-        tensor([2.4000, 0.0000, 0.6000])
+        tensor([16., 0., 4.])
     """
 
-    def __init__(self, group_reduction: str = "mean", normalizer: str | None = "mean") -> None:
+    def __init__(self, group_reduction: str = "mean", normalizer: str | None = None) -> None:
         super().__init__(group_reduction=group_reduction, normalizer=normalizer, target_types=list(CONSUMERS))
         self.contributions: dict[nn.Module, Tensor] = {}
 

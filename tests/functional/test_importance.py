@@ -174,7 +174,7 @@ def test_frozen_networks_in_train_mode_and_without_gradients_are_prepared_too():
 def test_contributions_behind_the_last_rectifier_are_what_zeroing_a_channel_takes_from_the_logit():
     # The logit is linear in what the last layer reads, so the first order is exact.
     network, [(inputs, _)] = Flattened().eval(), batches(8, parts=1)
-    importance = AttributionImportance(normalizer=None).collect(network, [inputs[:3], inputs[3:]])
+    importance = AttributionImportance().collect(network, [inputs[:3], inputs[3:]])
     scores = importance(groups(network)[0])
     hidden = network.pool(network.conv(inputs).relu())
     logits, predicted = network.fc(hidden), network(inputs).argmax(1, keepdim=True)
@@ -189,7 +189,7 @@ def test_contributions_agree_with_captum():
     from captum.attr import LayerGradientXActivation
 
     network, [(inputs, _)] = plain_cnn(), batches(8, parts=1)
-    importance = AttributionImportance(normalizer=None).collect(network, [inputs])
+    importance = AttributionImportance().collect(network, [inputs])
     predicted = network(inputs).argmax(1)
     # What the second convolution reads is what the pooling returns.
     expected = LayerGradientXActivation(network, network[2]).attribute(inputs, target=predicted).sum((2, 3))
