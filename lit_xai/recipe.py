@@ -10,6 +10,7 @@ Lightning's checkpoints carry it under one top-level key, and :func:`attach` mak
 its weights are loaded.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from threading import Lock
@@ -107,11 +108,12 @@ class Recipe:
 def apply_step_(network: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
     """Take a step: keep the named indices, set the named attributes.
 
-    Parameters become new objects, as their shapes do; optimizers are given them in the old ones' places, with their
-    state (momentum, moments, whatever has the parameter's shape) cut the same way.
+    Parameters become new objects, as their shapes do, with the old ones' flags, hooks and attributes; optimizers are
+    given them in the old ones' places, with their state (momentum, moments, row and column factors) cut the same way.
+    State that cannot be cut starts anew, with a warning.
 
     Args:
-        network: whose names the step uses.
+        network: whose names the step uses, with or without what ``torch.compile`` puts into names.
         step: what to keep and to set.
         optimizers: whose parameters are among the network's.
 
@@ -120,8 +122,9 @@ def apply_step_(network: nn.Module, step: Step, optimizers: Iterable[torch.optim
     """
     found = _check(network, step, recorded=lambda size, kept: size)
     _rebuild(network, step, found, optimizers, lambda value, dim, size, kept: value.index_select(dim, kept))
+    modules = _modules(network)
     for name, attribute, _, new in step["attributes"]:
-        setattr(network.get_submodule(name), attribute, _plain(new))
+        setattr(modules[_uncompiled(name)], attribute, _plain(new))
 
 
 def undo_step_(network: nn.Module, step: Step) -> None:
@@ -137,33 +140,44 @@ def undo_step_(network: nn.Module, step: Step) -> None:
 
     found = _check(network, step, recorded=lambda size, kept: len(kept))
     _rebuild(network, step, found, (), widened)
+    modules = _modules(network)
     for name, attribute, old, _ in step["attributes"]:
-        setattr(network.get_submodule(name), attribute, _plain(old))
+        setattr(modules[_uncompiled(name)], attribute, _plain(old))
 
 
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _uncompiled(name: str) -> str:
+    """Take ``torch.compile``'s wrappers out of a name: a recipe fits a network compiled or not."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def _modules(network: nn.Module) -> dict[str, nn.Module]:
+    # A wrapper comes before what it wraps, which then takes its name.
+    return {_uncompiled(name): module for name, module in network.named_modules(remove_duplicate=False)}
+
+
 def _check(network: nn.Module, step: Step, recorded: Callable[[int, list[int]], int]) -> dict[str, Tensor]:
-    """Return the tensors that the step is about, after making sure that it fits."""
+    """Return the network's tensors by their names there, after making sure that the step fits."""
     tensors = {
         **dict(network.named_parameters(remove_duplicate=False)),
         **dict(network.named_buffers(remove_duplicate=False)),
     }
-    modules = dict(network.named_modules(remove_duplicate=False))
+    named, modules = {_uncompiled(name): tensor for name, tensor in tensors.items()}, _modules(network)
     for name, dim, size, kept in step["kept"]:
-        if name not in tensors:
+        if _uncompiled(name) not in named:
             raise ValueError(
-                f"The recipe does not fit {type(network).__name__}: it has no {name!r}.{nearest(name, tensors)}"
+                f"The recipe does not fit {type(network).__name__}: it has no {name!r}.{nearest(name, named)}"
             )
-        expected, shape = recorded(size, kept), tuple(tensors[name].shape)
+        expected, shape = recorded(size, kept), tuple(named[_uncompiled(name)].shape)
         if dim >= len(shape) or shape[dim] != expected:
             raise ValueError(
                 f"The recipe does not fit {type(network).__name__}: {name!r} expected size {expected} in dimension"
                 f" {dim}, but got shape {shape}."
             )
-    missing = next((name for name, *_ in step["attributes"] if name not in modules), None)
+    missing = next((name for name, *_ in step["attributes"] if _uncompiled(name) not in modules), None)
     if missing is not None:
         raise ValueError(
             f"The recipe does not fit {type(network).__name__}: it has no {missing!r}.{nearest(missing, modules)}"
@@ -171,56 +185,128 @@ def _check(network: nn.Module, step: Step, recorded: Callable[[int, list[int]], 
     return tensors
 
 
+Cut = tuple[int, int, list[int]]
+"""Dimension, size before, indices kept."""
+
+Change = Callable[[Tensor, int, int, Tensor], Tensor]
+
+
 def _rebuild(
     network: nn.Module,
     step: Step,
     tensors: dict[str, Tensor],
     optimizers: Iterable[torch.optim.Optimizer],
-    change: Callable[[Tensor, int, int, Tensor], Tensor],
+    change: Change,
 ) -> None:
-    cuts: dict[int, list[tuple[int, int, list[int]]]] = {}
-    for name, dim, size, kept in step["kept"]:
-        cut = (dim, size, kept)
-        if cut not in cuts.setdefault(id(tensors[name]), []):  # a tensor of two names is cut once
-            cuts[id(tensors[name])].append(cut)
-
-    def changed(value: Tensor, of: Tensor) -> Tensor:
-        for dim, size, kept in cuts[id(of)]:
-            value = change(value, dim, size, torch.tensor(kept, device=value.device, dtype=torch.int64))
-        return value
-
+    cuts: dict[int, list[Cut]] = {}
+    named = {_uncompiled(name): tensor for name, tensor in tensors.items()}
+    for name, *rest in step["kept"]:
+        tensor, cut = named[_uncompiled(name)], (rest[0], rest[1], rest[2])
+        if cut not in cuts.setdefault(id(tensor), []):  # a tensor of two names is cut once
+            cuts[id(tensor)].append(cut)
     new: dict[int, Tensor] = {}
     with torch.no_grad():
         for name, tensor in tensors.items():
             if id(tensor) not in cuts:
                 continue
             if id(tensor) not in new:
-                value = changed(tensor.detach(), tensor)
-                is_parameter = isinstance(tensor, nn.Parameter)
-                new[id(tensor)] = nn.Parameter(value, tensor.requires_grad) if is_parameter else value
+                value = _changed(tensor.detach(), cuts[id(tensor)], change)
+                new[id(tensor)] = _successor(tensor, value) if isinstance(tensor, nn.Parameter) else value
             owner, _, attribute = name.rpartition(".")
             module = network.get_submodule(owner)
             held: dict[str, Any] = module._parameters if attribute in module._parameters else module._buffers
             held[attribute] = new[id(tensor)]
         for optimizer in optimizers:
-            _follow(optimizer, new, changed)
+            _follow(optimizer, new, lambda value, old: _changed(value, cuts[id(old)], change))
+
+
+def _changed(value: Tensor, cuts: list[Cut], change: Change) -> Tensor:
+    layout = torch.channels_last if value.dim() == 4 else torch.channels_last_3d
+    is_last = value.dim() in (4, 5) and not value.is_contiguous() and value.is_contiguous(memory_format=layout)
+    for dim, size, kept in cuts:
+        value = change(value, dim, size, torch.tensor(kept, device=value.device, dtype=torch.int64))
+    return value.contiguous(memory_format=layout) if is_last else value
+
+
+def _successor(old: nn.Parameter, value: Tensor) -> nn.Parameter:
+    """Return a parameter that is what the old one was to everybody: its flag, its hooks, what was written on it."""
+    parameter = nn.Parameter(value, old.requires_grad)
+    vars(parameter).update(vars(old))
+    if old.requires_grad:
+        for hook in (old._backward_hooks or {}).values():
+            parameter.register_hook(hook)
+        for hook in (old._post_accumulate_grad_hooks or {}).values():
+            parameter.register_post_accumulate_grad_hook(hook)
+    return parameter
 
 
 def _follow(
     optimizer: torch.optim.Optimizer, new: dict[int, Tensor], changed: Callable[[Tensor, Tensor], Tensor]
 ) -> None:
     """Put the new parameters into the old ones' places, in place: schedulers and scalers refer to these groups."""
+    if isinstance(optimizer, torch.optim.LBFGS):
+        return _start_lbfgs_over(optimizer, new)
+    reset = 0
     for group in optimizer.param_groups:
         for place, old in enumerate(group["params"]):
             if id(old) not in new:
                 continue
             group["params"][place] = new[id(old)]
             if old in optimizer.state:
-                state = optimizer.state.pop(old)
-                optimizer.state[new[id(old)]] = {
-                    key: changed(value, old) if isinstance(value, Tensor) and value.shape == old.shape else value
-                    for key, value in state.items()
-                }
+                try:
+                    state = {k: _cut_state(k, v, old, changed) for k, v in optimizer.state.pop(old).items()}
+                except _UncuttableError:
+                    reset += 1
+                else:
+                    optimizer.state[new[id(old)]] = state
+    if reset:
+        warnings.warn(
+            f"{type(optimizer).__name__} keeps state that does not follow its parameters' shapes: it starts anew for"
+            f" {reset} of those that were cut.",
+            stacklevel=2,
+        )
+    return None
+
+
+class _UncuttableError(Exception):
+    """An optimizer's state whose shape says nothing of which part belongs to which channel."""
+
+
+def _cut_state(key: str, value: Any, old: Tensor, changed: Callable[[Tensor, Tensor], Tensor]) -> Any:
+    """Cut one entry of a parameter's state as the parameter was cut."""
+    if isinstance(value, (bool, int, float, str, type(None))):
+        return value
+    if not isinstance(value, Tensor):
+        raise _UncuttableError
+    shape, full = tuple(value.shape), tuple(old.shape)
+    if shape == full:
+        return changed(value, old)
+    if value.numel() == 1:  # the count of steps
+        return value
+    # Second moments in factors, of rows and columns: what torch's Adafactor keeps as size 1, others leave away.
+    dropped = {"row": -1, "col": -2}.get(key.rpartition("_")[2])
+    if dropped is not None and len(full) > 1 and shape == full[:dropped] + full[len(full) + dropped + 1 :]:
+        value, squeezed = value.unsqueeze(dropped), True
+    else:
+        squeezed = False
+    if value.dim() != len(full) or any(size not in (1, whole) for size, whole in zip(value.shape, full, strict=True)):
+        raise _UncuttableError
+    cut = changed(value.expand(full), old)
+    for dim, size in enumerate(value.shape):
+        cut = cut.narrow(dim, 0, 1) if size == 1 else cut
+    return (cut.squeeze(dropped) if squeezed and dropped is not None else cut).contiguous()
+
+
+def _start_lbfgs_over(optimizer: torch.optim.LBFGS, new: dict[int, Tensor]) -> None:
+    """Forget L-BFGS' history, which is one vector over all parameters; private names: ``_params``, ``_numel_cache``."""
+    parameters = optimizer.param_groups[0]["params"]
+    if not any(id(parameter) in new for parameter in parameters):
+        return
+    parameters[:] = [new.get(id(parameter), parameter) for parameter in parameters]
+    optimizer._params, optimizer._numel_cache = parameters, None
+    if optimizer.state:
+        optimizer.state.clear()
+        warnings.warn("LBFGS keeps its history as one vector over all parameters: it starts anew.", stacklevel=2)
 
 
 # What each module that is alive has gone through, and who holds on to it. Beside the modules, not on them: copies and
@@ -239,34 +325,52 @@ def recipe_of(module: nn.Module) -> Recipe:
     return _recipes.setdefault(module, Recipe())
 
 
-def take_step_(module: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
+def take_step_(
+    module: nn.Module,
+    step: Step,
+    optimizers: Iterable[torch.optim.Optimizer] = (),
+    copies: Iterable[nn.Module] = (),
+) -> None:
     """Take a step and remember it.
 
     Args:
         module: whose names the step uses.
         step: what to keep and to set.
         optimizers: see :func:`apply_step_`.
+        copies: of the module, such as a running average of its weights; they are brought to the same structure.
 
     Raises:
         ValueError: see :func:`apply_step_`; the step is then not remembered.
     """
+    before = recipe_of(module)
     apply_step_(module, step, optimizers)
-    _recipes[module] = Recipe([*recipe_of(module).steps, step])
+    _recipes[module] = Recipe([*before.steps, step])
+    _keep_in_step_(module, copies, before)
 
 
-def restore_structure_(module: nn.Module, checkpoint: Mapping[str, Any]) -> None:
+def _keep_in_step_(module: nn.Module, copies: Iterable[nn.Module], before: Recipe) -> None:
+    """Bring copies to the module's structure; one that is new to us was copied in the structure of ``before``."""
+    for copied in copies:
+        recipe_of(module).replay_(copied, since=_recipes.get(copied, before))
+        _recipes[copied] = recipe_of(module)
+
+
+def restore_structure_(module: nn.Module, checkpoint: Mapping[str, Any], copies: Iterable[nn.Module] = ()) -> None:
     """Bring a module to the structure that a checkpoint was saved with, whatever it is now.
 
     Args:
         module: of the checkpoint's class.
         checkpoint: as ``torch.load`` returns it; without a recipe the dense structure is meant.
+        copies: see :func:`take_step_`.
 
     Raises:
         ValueError: the recipe is of another version, or does not fit the module.
     """
     recipe = Recipe.from_dict(checkpoint.get(KEY))
-    recipe.replay_(module, since=recipe_of(module))
+    before = recipe_of(module)
+    recipe.replay_(module, since=before)
     _recipes[module] = recipe
+    _keep_in_step_(module, copies, before)
 
 
 class _Attachment:
@@ -274,6 +378,7 @@ class _Attachment:
 
     def __init__(self, pl_module: Any) -> None:
         self.holders = 0
+        self.copies: Callable[[], Iterable[nn.Module]] = tuple
         self.theirs = {name: value for name, value in vars(pl_module).items() if name in _OURS}
         save, load, reduce = pl_module.on_save_checkpoint, pl_module.on_load_checkpoint, pl_module.__reduce_ex__
 
@@ -284,7 +389,7 @@ class _Attachment:
 
         def on_load_checkpoint(checkpoint: dict[str, Any]) -> None:
             load(checkpoint)
-            restore_structure_(pl_module, checkpoint)
+            restore_structure_(pl_module, checkpoint, self.copies())
 
         def __reduce_ex__(protocol: int) -> Any:  # noqa: N807 - what copy and pickle ask an instance for
             function, arguments, state, *rest = reduce(protocol)
@@ -305,7 +410,7 @@ class _Attachment:
 _OURS = ("on_load_checkpoint", "on_save_checkpoint", "__reduce_ex__")
 
 
-def attach(pl_module: Any) -> None:
+def attach(pl_module: Any, copies: Callable[[], Iterable[nn.Module]] | None = None) -> None:
     """Make a LightningModule save its recipe and replay a checkpoint's before its weights are loaded.
 
     May be called by several callbacks; each calls :func:`detach` once. A deep copy or a pickle of the module has none
@@ -313,10 +418,12 @@ def attach(pl_module: Any) -> None:
 
     Args:
         pl_module: of either Lightning package; its own ``on_save_checkpoint`` and ``on_load_checkpoint`` run first.
+        copies: returns the copies of the module there are by then, see :func:`take_step_`; the last one given counts.
     """
     if pl_module not in _attached:
         _attached[pl_module] = _Attachment(pl_module)
     _attached[pl_module].holders += 1
+    _attached[pl_module].copies = copies or _attached[pl_module].copies
 
 
 def detach(pl_module: Any) -> None:

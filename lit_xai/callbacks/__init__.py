@@ -1,5 +1,6 @@
 """Callbacks for any Lightning Trainer."""
 
 from lit_xai.callbacks.attribution_monitor import AttributionMonitor
+from lit_xai.callbacks.structured_pruning import StructuredPruning
 
-__all__ = ["AttributionMonitor"]
+__all__ = ["AttributionMonitor", "StructuredPruning"]

@@ -43,6 +43,24 @@ def log_scalars(trainer: Trainer, metrics: Mapping[str, float], step: int) -> No
             logger.log_metrics(dict(metrics), step=step)
 
 
+@rank_zero_only
+def log_text(trainer: Trainer, tag: str, markdown: str, step: int) -> None:
+    """Show a text in TensorBoard's text tab, and keep it as an artifact of an MLflow run; others have no place for it.
+
+    Args:
+        trainer: of ``lightning.pytorch`` or ``pytorch_lightning``.
+        tag: the text's name, with slashes for groups.
+        markdown: the text.
+        step: its place on the x-axis.
+    """
+    for logger in trainer.loggers:
+        with _outlived(logger):
+            if is_a(logger, "TensorBoardLogger"):
+                logger.experiment.add_text(tag, markdown, global_step=step)  # type: ignore[attr-defined]  # is_a narrows no type
+            elif is_a(logger, "MLFlowLogger"):
+                logger.experiment.log_text(logger.run_id, markdown, f"{tag}.md")  # type: ignore[attr-defined]  # as above
+
+
 def _show(logger: Any, tag: str, image: NDArray[np.uint8], step: int, png: Path) -> None:
     if is_a(logger, "TensorBoardLogger"):
         logger.experiment.add_image(tag, image, global_step=step, dataformats="HWC")

@@ -78,7 +78,7 @@ def read_samples(
     Raises:
         ValueError: there is nothing to read, or no usable inputs in it.
     """
-    batch, indices = _read(trainer, name, probe, seed)
+    batch, indices = read_batch(trainer, name, probe, seed)
     example = getattr(trainer.lightning_module, "example_input_array", None)
     inputs = find_inputs(batch, network, batch_to_inputs, example_inputs=example)
     labels = find_labels(batch, network)
@@ -137,7 +137,7 @@ def with_baseline(
     background = None
     if baselines in ("mean", "training"):
         name = "train" if trainer.train_dataloader is not None else samples.loader
-        read, _ = _read(trainer, name, Probe(n=BACKGROUND), seed)
+        read, _ = read_batch(trainer, name, Probe(n=BACKGROUND), seed)
         background = _explained(find_inputs(read, network, batch_to_inputs))
     made = tuple(
         make_baselines(
@@ -170,7 +170,18 @@ def _loaders(trainer: Trainer) -> dict[str, Any]:
     return {"train": trainer.train_dataloader, "val": trainer.val_dataloaders, "test": trainer.test_dataloaders}
 
 
-def _read(trainer: Trainer, name: str, probe: Probe, seed: int) -> tuple[Any, list[int]]:
+def read_batch(trainer: Trainer, name: str, probe: Probe, seed: int) -> tuple[Any, list[int]]:
+    """Return a probe's samples as the batch that the model's steps would get, and their indices.
+
+    Args:
+        trainer: inside a stage, its loaders set up.
+        name: of the loader.
+        probe: which samples.
+        seed: of the generators while reading.
+
+    Raises:
+        ValueError: there is no such loader, or nothing to read.
+    """
     loader = _loaders(trainer)[name]
     if loader is None:
         raise ValueError(f"probe: there is no {name} loader to read from; name another with Probe(loader=...).")

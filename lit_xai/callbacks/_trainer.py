@@ -39,6 +39,28 @@ def is_a(obj: object, *class_names: str) -> bool:
     )
 
 
+def refuse_strategies(trainer: Trainer, name: str, otherwise: str = "train on one device") -> None:
+    """Refuse strategies under which no process holds the whole module.
+
+    Args:
+        trainer: whose strategy is meant.
+        name: of the callback that asks.
+        otherwise: what to do where the module is too large for DDP.
+
+    Raises:
+        MisconfigurationException: names the strategy.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> refuse_strategies(Trainer(logger=False, accelerator="cpu"), "AttributionMonitor")
+    """
+    if is_a(trainer.strategy, "FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"):
+        raise MisconfigurationException(
+            f"{name} cannot work with {type(trainer.strategy).__name__}, which spreads the weights over processes: take"
+            f" strategy='ddp', or {otherwise}."
+        )
+
+
 def logged_step(trainer: Trainer) -> int:
     """Return the step that Lightning gives to what ``self.log`` collects for the epoch's end, seen from the same hook.
 

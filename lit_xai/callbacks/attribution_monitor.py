@@ -20,7 +20,7 @@ from lit_xai.callbacks._samples import (
     takes_baseline,
     with_baseline,
 )
-from lit_xai.callbacks._trainer import is_a, logged_step, require_writable, run_folder, without_log
+from lit_xai.callbacks._trainer import logged_step, refuse_strategies, require_writable, run_folder, without_log
 from lit_xai.functional.attribution import rehearse
 from lit_xai.functional.baselines import check_baseline
 from lit_xai.functional.calling import BatchToInputs, OutputSpec, find_network
@@ -158,11 +158,7 @@ class AttributionMonitor(AnyCallback):
         self._forget()
         self._warned = set()
         resolve_method(self.method)
-        if is_a(trainer.strategy, "FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"):
-            raise MisconfigurationException(
-                f"AttributionMonitor cannot work with {type(trainer.strategy).__name__}, which spreads the weights over"
-                " processes: take strategy='ddp', or leave the monitor out and explain a checkpoint afterwards."
-            )
+        refuse_strategies(trainer, "AttributionMonitor", "leave the monitor out and explain a checkpoint afterwards")
         if sum(isinstance(other, AttributionMonitor) and other.name == self.name for other in trainer.callbacks) > 1:  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
             raise MisconfigurationException(
                 f"Two AttributionMonitors have the name {self.name!r}: give one of them another, with name=."

@@ -1,8 +1,9 @@
 """Checkpoint files at the command line: read with clear errors, resumed from, or started from."""
 
 import re
+from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -44,7 +45,30 @@ def _why_unreadable(path: str, reason: str) -> str:
             f"'{path}' holds an object of {foreign[1]}, whose unpickling may run code of the file's author: if you"
             " trust the file, add --weights_only false."
         )
-    return f"'{path}' is damaged, or no checkpoint of a Lightning Trainer."
+    newest = newest_whole_checkpoint(path)
+    instead = "" if newest is None else f" The newest whole checkpoint in that folder is '{newest}'."
+    return f"'{path}' is damaged, or no checkpoint of a Lightning Trainer.{instead}"
+
+
+def newest_whole_checkpoint(path: str | Path) -> Path | None:
+    """Return the checkpoint written last in a folder that can be read to its end, or ``None``.
+
+    Args:
+        path: the folder, or a checkpoint in it, damaged or not. A link counts as the file that it points to.
+    """
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    files = [file for file in folder.glob("*.ckpt") if file.is_file() and not file.is_symlink()]
+    newest_first = sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    return next((file for file in newest_first if _is_whole(file)), None)
+
+
+def _is_whole(file: Path) -> bool:
+    try:
+        with ZipFile(file) as archive:
+            # Read to the end: what is damaged in the middle is found by its checksum alone.
+            return archive.testzip() is None and any(Path(n).name == "data.pkl" for n in archive.namelist())
+    except (BadZipFile, OSError, EOFError, NotImplementedError):
+        return False
 
 
 def epochs_trained(checkpoint: dict[str, Any]) -> int:

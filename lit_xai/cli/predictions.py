@@ -6,6 +6,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lit_xai.callbacks._trainer import is_a, require_writable, run_folder
+from lit_xai.functional.saving import unused
 
 
 def save_predictions(trainer: Trainer) -> Path | None:
@@ -28,12 +29,3 @@ def save_predictions(trainer: Trainer) -> Path | None:
     path = unused(folder / f"predictions{rank}.pt")
     TorchCheckpointIO().save_checkpoint(batches, path)  # type: ignore[arg-type]  # whatever torch.save takes
     return path
-
-
-def unused(path: Path) -> Path:
-    """Return the path itself, or ``name-v1.suffix``, ``name-v2.suffix`` ... where files of that name lie already."""
-    found, number = path, 0
-    while found.exists():
-        number += 1
-        found = path.with_stem(f"{path.stem}-v{number}")
-    return found

@@ -30,7 +30,8 @@ from lit_xai.cli.errors import setup_sentence, without_wrappers
 from lit_xai.cli.files import check_start, is_file_name
 from lit_xai.cli.nags import without_nags
 from lit_xai.cli.parser import ConfigByName, Parser
-from lit_xai.cli.predictions import save_predictions, unused
+from lit_xai.cli.predictions import save_predictions
+from lit_xai.functional.saving import unused
 from lit_xai.models.optim import configure_optimizers
 
 

@@ -69,7 +69,7 @@ def _uncompiled(module: nn.Module) -> nn.Module:
 
 
 def copy_network(network: nn.Module) -> nn.Module:
-    """Deep-copy a network, but not the trainer that a LightningModule refers to.
+    """Deep-copy a network, but not the trainer that a LightningModule refers to, nor its compiled methods.
 
     Example:
         >>> network = nn.Linear(2, 2)
@@ -77,7 +77,10 @@ def copy_network(network: nn.Module) -> nn.Module:
         False
     """
     outside = [vars(m).get(name) for m in network.modules() for name in ("_trainer", "_fabric")]
-    return copy.deepcopy(network, {id(value): value for value in outside if value is not None})
+    copied = copy.deepcopy(network, {id(value): value for value in outside if value is not None})
+    for name in getattr(copied, "_compiler_ctx", None) or {}:  # of a compiled one: they would call the original
+        vars(copied).pop(name.removeprefix("original_"), None)
+    return copied
 
 
 def load_object(path: str, argument: str) -> Any:

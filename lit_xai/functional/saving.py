@@ -37,3 +37,17 @@ def save_arrays(path: Path, tensors: Mapping[str, Tensor]) -> None:
         except BaseException:
             os.unlink(file.name)
             raise
+
+
+def unused(path: Path) -> Path:
+    """Return the path itself, or ``name-v1.suffix``, ``name-v2.suffix`` ... where files of that name lie already.
+
+    Example:
+        >>> unused(Path("no such file.txt")).name
+        'no such file.txt'
+    """
+    found, number = path, 0
+    while found.exists():
+        number += 1
+        found = path.with_stem(f"{path.stem}-v{number}")
+    return found

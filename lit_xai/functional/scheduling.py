@@ -25,3 +25,50 @@ def resolve_epochs(value: int | float, max_epochs: int | None, argument: str) ->
     if max_epochs is None or max_epochs < 0:
         raise ValueError(f"{argument}={value} is a fraction of max_epochs, which is not set: give a number of epochs.")
     return round(value * max_epochs)
+
+
+CURVES = {"linear": lambda share: share, "cubic": lambda share: 1 - (1 - share) ** 3}
+"""How much of a plan is done after a share of its steps; cubic: Zhu and Gupta 2017, https://arxiv.org/abs/1710.01878."""
+
+
+def plan_steps(
+    start_epoch: int | float,
+    end_epoch: int | float | None,
+    every_n_epochs: int | float,
+    max_epochs: int | None,
+    schedule: str = "linear",
+) -> dict[int, float]:
+    """Return the epochs at whose start something happens, and how much of the whole is done then.
+
+    Args:
+        start_epoch: the first of them, counted from 0; integer or fraction of ``max_epochs``.
+        end_epoch: the last, included; ``None`` for the middle of the run, or ``start_epoch`` if that is later.
+        every_n_epochs: between one and the next.
+        max_epochs: the Trainer's.
+        schedule: ``"linear"`` or ``"cubic"`` (most of it early).
+
+    Raises:
+        ValueError: an argument is out of range, or a step would come after the last epoch.
+
+    Example:
+        >>> plan_steps(2, 8, 2, 20)
+        {2: 0.25, 4: 0.5, 6: 0.75, 8: 1.0}
+        >>> plan_steps(0.1, None, 0.1, 10, "cubic")
+        {1: 0.488, 2: 0.784, 3: 0.936, 4: 0.992, 5: 1.0}
+    """
+    if schedule not in CURVES:
+        raise ValueError(f"schedule expected one of {', '.join(CURVES)}, but got {schedule!r}.")
+    start = resolve_epochs(start_epoch, max_epochs, "start_epoch")
+    middle = max(start, (max_epochs or 0) // 2)
+    end = middle if end_epoch is None else resolve_epochs(end_epoch, max_epochs, "end_epoch")
+    every = max(1, resolve_epochs(every_n_epochs, max_epochs, "every_n_epochs"))
+    if end < start:
+        raise ValueError(f"end_epoch expected an epoch from start_epoch={start} on, but got {end}.")
+    if max_epochs is not None and 0 <= max_epochs <= end:
+        argument, given = ("end_epoch", end) if max_epochs > start else ("start_epoch", start)
+        raise ValueError(
+            f"{argument} expected an epoch of the run, which are 0 to {max_epochs - 1}, but got {given}: a step there"
+            " would never happen."
+        )
+    epochs = [*range(start, end, every), end]  # the last one is always reached
+    return {epoch: round(CURVES[schedule]((i + 1) / len(epochs)), 12) for i, epoch in enumerate(epochs)}

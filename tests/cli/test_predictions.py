@@ -3,7 +3,8 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from lit_xai.cli.predictions import save_predictions, unused
+from lit_xai.cli.predictions import save_predictions
+from lit_xai.functional.saving import unused
 
 
 class ReturnsNothing(BoringModel):

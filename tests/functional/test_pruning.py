@@ -137,7 +137,7 @@ class Untraceable(nn.Module):
     [
         ({"pruning_ratio": 1.0}, "pruning_ratio expected a share from 0 to below 1 to remove, but got 1.0."),
         ({"pruning_ratio": -0.1}, "pruning_ratio expected a share"),
-        ({"ignored_layers": ["layer.0"]}, "ignored_layers: 'layer.0' is no layer of the network. Did you mean"),
+        ({"ignored_layers": ["layer.0"]}, "ignored_layers: 'layer.0' matches no layer of the network. Did you mean"),
     ],
 )
 def test_bad_input_is_one_sentence(options, message):

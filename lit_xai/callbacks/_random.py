@@ -1,0 +1,88 @@
+"""The random generators' states in a checkpoint: Lightning's own hold none.
+
+Private names in use: ``_FitLoop._data_fetcher``, ``_FitLoop._combined_loader``.
+"""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from torch import distributed
+
+
+def random_states() -> dict[str, Any]:
+    """Return the states of Python's, NumPy's and torch's generators as plain values and tensors.
+
+    They load under ``torch.load(..., weights_only=True)``. The generator of the present CUDA device is included once
+    CUDA is in use.
+
+    Example:
+        >>> states = random_states()
+        >>> first = torch.rand(1), random.random(), np.random.rand()
+        >>> restore_random_states_(states)
+        >>> first == (torch.rand(1), random.random(), np.random.rand())
+        True
+    """
+    version, internal, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state()
+    states = {
+        "python": [version, list(internal), gauss],
+        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random_states_(states: dict[str, Any]) -> None:
+    """Put the generators into the states that :func:`random_states` returned, in this process or another.
+
+    Args:
+        states: those; CUDA's is left out where there is none.
+    """
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"].cpu())
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"].cpu())
+
+
+def gathered_states() -> list[dict[str, Any]]:
+    """Return every process' :func:`random_states`, by rank; call it on all of them.
+
+    Example:
+        >>> len(gathered_states())
+        1
+    """
+    own = random_states()
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [own]
+    found: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(found, own)
+    return found
+
+
+def renew_batches_(trainer: Trainer) -> None:
+    """Have a resumed epoch start its loaders where an uninterrupted one does: after ``on_train_epoch_start``.
+
+    Lightning starts them before ``on_train_start`` when it resumes, and not again. A loader that starts draws a number
+    from torch's generator, and its workers are seeded with that number, so both would differ. Loaders that resume by
+    their own ``state_dict`` are left as they are.
+
+    Args:
+        trainer: at the end of ``on_train_epoch_start``, in the first epoch of a run that was resumed.
+
+    Source: ``_TrainingEpochLoop.on_run_start``.
+    """
+    fit_loop = trainer.fit_loop
+    starts_by_itself = trainer.current_epoch == 0 or not (fit_loop.is_resuming or fit_loop.epoch_loop.restarting)
+    loaders = fit_loop._combined_loader.flattened if fit_loop._combined_loader is not None else []
+    if starts_by_itself or any(hasattr(loader, "load_state_dict") for loader in loaders):
+        return
+    assert fit_loop._data_fetcher is not None  # made before the first epoch
+    iter(fit_loop._data_fetcher)

@@ -1,0 +1,78 @@
+"""Training samples and their loss, for importances that look at data."""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+
+from lit_xai.callbacks._samples import read_batch
+from lit_xai.functional.calling import BatchToInputs, OutputSpec, find_inputs, find_labels
+from lit_xai.functional.importance import needs_data, prepare_importance
+from lit_xai.functional.probing import Probe, take
+
+BATCH = 64
+"""How many samples at a time."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The same samples of the training set at every cut.
+
+    Args:
+        n: how many.
+        batch_to_inputs: the model's inputs in a batch.
+    """
+
+    n: int
+    batch_to_inputs: BatchToInputs
+
+    def show(
+        self, importance: Any, trainer: Trainer, copied: LightningModule, network: nn.Module, output: OutputSpec
+    ) -> Any:
+        """Return an importance that has seen what it needs: samples, and their loss by the module's own training step.
+
+        Args:
+            importance: of Torch-Pruning, or ours.
+            trainer: inside ``fit``.
+            copied: a copy of the module that may be written to, and logs nothing.
+            network: the network inside it.
+            output: where the logits are.
+
+        Raises:
+            ValueError: the importance needs a loss, and there is none to be had.
+        """
+        if not needs_data(importance):
+            return importance
+        for module in copied.modules():
+            module.training = False
+        batch, indices = read_batch(trainer, "train", Probe(n=self.n), seed=0)
+        parts = [list(range(start, min(start + BATCH, len(indices)))) for start in range(0, len(indices), BATCH)]
+        read = [take(batch, rows, len(indices)) for rows in parts]
+        # In the place of labels goes the batch itself: a training step takes that.
+        batches = [(find_inputs(part, network, self.batch_to_inputs), part) for part in read]
+        own = _loss_of_step(copied, batches[0][1])
+        if own is not None:
+            return prepare_importance(importance, network, batches, own, output=output)
+        labelled = [(inputs, find_labels(part, network)) for inputs, part in batches]
+        return prepare_importance(importance, network, labelled, output=output)
+
+
+def _loss_of_step(copied: LightningModule, batch: Any) -> Any:
+    """Return the loss of the module's training step as a function, ``None`` where it cannot be called by itself."""
+    if not copied.automatic_optimization:  # it would step the optimizers
+        return None
+
+    def loss(network: nn.Module, inputs: Any, part: Any) -> Tensor:
+        taken = len(inspect.signature(copied.training_step).parameters)
+        found = copied.training_step(*(part, 0)[:taken])
+        return found["loss"] if isinstance(found, dict) else found
+
+    try:
+        with torch.no_grad():
+            found = loss(copied, None, batch)
+    except Exception:  # a step that needs more of its Trainer than a copy has: the labels will do
+        return None
+    return loss if isinstance(found, Tensor) else None

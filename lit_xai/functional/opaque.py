@@ -1,0 +1,121 @@
+"""Layers that Torch-Pruning cannot prune: what they are, and a way to trace past them without their neighbours.
+
+Unprepared it takes the inside of a GRU for layers of the network, and an LSTM's gates for its channels.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+
+def kept_whole(network: nn.Module) -> list[nn.Module]:
+    """Return the layers that stay whole: recurrent ones, and attention over keys of another width than its own.
+
+    Args:
+        network: any module.
+
+    Example:
+        >>> kept_whole(nn.Sequential(nn.GRU(4, 8), nn.MultiheadAttention(8, 2)))
+        [GRU(4, 8)]
+    """
+    found = [module for module in network.modules() if _cannot_be_pruned(module)]
+    if any(isinstance(module, nn.MultiheadAttention) for module in found):  # Torch-Pruning tells them by type only
+        found += [m for m in network.modules() if isinstance(m, nn.MultiheadAttention) and m not in found]
+    return found
+
+
+def _cannot_be_pruned(module: nn.Module) -> bool:
+    if isinstance(module, nn.MultiheadAttention):
+        return not module._qkv_same_embed_dim
+    return isinstance(module, (nn.RNNBase, nn.RNNCellBase))
+
+
+@contextlib.contextmanager
+def opaque(layers: Iterable[nn.Module]) -> Iterator[dict[type[nn.Module], Any]]:
+    """Make layers single nodes of the graph of gradients, and yield pruners for Torch-Pruning that leave them whole.
+
+    Together with these layers as ignored ones, what is tied to their inputs and outputs stays too, and nothing else.
+
+    Args:
+        layers: :func:`kept_whole` of the network.
+
+    Example:
+        >>> from torch_pruning import DependencyGraph
+        >>> network = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 5), nn.GRUCell(5, 7), nn.Linear(7, 2))
+        >>> layers = kept_whole(network)
+        >>> with opaque(layers) as pruners:
+        ...     graph = DependencyGraph().build_dependency(network, torch.zeros(1, 4), customized_pruners=pruners)
+        >>> [group[0].dep.target.module for group in graph.get_all_groups([*layers, network[3]])]
+        [Linear(in_features=4, out_features=6, bias=True)]
+    """
+    layers = list(layers)
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            inputs: list[Tensor] = []
+            before, after = _cut_before(inputs), _cut_after(inputs)
+            stack.callback(layer.register_forward_pre_hook(before, with_kwargs=True).remove)
+            stack.callback(layer.register_forward_hook(after).remove)
+        yield {kind: _leave_whole() for kind in {type(layer) for layer in layers}}
+
+
+def _cut_before(inputs: list[Tensor]) -> Any:
+    def hook(layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        inputs[:] = [value for value in tree_flatten((args, kwargs))[0] if _differentiable(value)]
+        return tree_map(lambda value: value.detach() if _differentiable(value) else value, (args, kwargs))
+
+    return hook
+
+
+def _cut_after(inputs: list[Tensor]) -> Any:
+    def hook(layer: nn.Module, args: Any, outputs: Any) -> Any:
+        values, structure = tree_flatten(outputs)
+        places = [place for place, value in enumerate(values) if _differentiable(value)]
+        joined = _Joined.apply(len(inputs), *inputs, *(values[place].detach() for place in places))
+        for place, value in zip(places, joined, strict=True):
+            values[place] = value
+        return tree_unflatten(values, structure)
+
+    return hook
+
+
+def _differentiable(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+class _Joined(torch.autograd.Function):
+    """Outputs that come from inputs by one step, all of them by the same."""
+
+    @staticmethod
+    def forward(ctx: Any, n: int, *values: Tensor) -> tuple[Tensor, ...]:
+        return tuple(value.clone() for value in values[n:])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise NotImplementedError("It is there to be traced.")
+
+
+def _leave_whole() -> Any:
+    from torch_pruning.pruner.function import BasePruningFunc
+
+    class LeaveWhole(BasePruningFunc):
+        TARGET_MODULES = nn.Module
+
+        def prune_out_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:
+            return layer
+
+        prune_in_channels = prune_out_channels  # inputs count as outputs: they are tied to a layer that is kept
+
+        def get_out_channels(self, layer: Any) -> int:
+            if isinstance(layer, nn.MultiheadAttention):
+                return layer.embed_dim
+            width = getattr(layer, "proj_size", 0) or layer.hidden_size
+            return int(width * (2 if getattr(layer, "bidirectional", False) else 1))
+
+        def get_in_channels(self, layer: Any) -> int:
+            return int(layer.embed_dim if isinstance(layer, nn.MultiheadAttention) else layer.input_size)
+
+    return LeaveWhole()

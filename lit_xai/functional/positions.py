@@ -1,0 +1,41 @@
+"""What became of a network's values and attributes: positions in place of values say which ones are left."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def named_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Return floating parameters and buffers by name, a shared one under each of its names."""
+    found = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
+    return {name: value for name, value in found if value.is_floating_point()}
+
+
+def positions_like(value: Tensor) -> Tensor:
+    """Return each value's place, exact in float64, shaped like the value."""
+    return torch.arange(value.numel(), dtype=torch.float64, device=value.device).reshape(value.shape)
+
+
+def kept_indices(positions: Tensor, shape: torch.Size) -> Iterator[tuple[int, tuple[int, list[int]]]]:
+    """Yield for each dimension that became shorter its former size and the indices that are left."""
+    for dim, size in enumerate(shape):
+        if positions.shape[dim] != size:
+            along = positions[tuple(slice(None) if d == dim else 0 for d in range(positions.dim()))]
+            yield dim, (size, (along // math.prod(shape[dim + 1 :]) % size).tolist())
+
+
+def changed_attributes(before: Mapping[str, dict[str, Any]], after: Mapping[str, dict[str, Any]]) -> list[list[Any]]:
+    """Return ``[module, attribute, old, new]`` for each integer or tuple of integers that differs."""
+    return [
+        [name, attribute, _plain(old), _plain(after[name][attribute])]
+        for name, attributes in before.items()
+        for attribute, old in attributes.items()
+        if isinstance(old, (int, tuple)) and not isinstance(old, bool) and after[name].get(attribute) != old
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

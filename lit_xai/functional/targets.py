@@ -1,0 +1,81 @@
+"""What a compression is to reach: one argument, as a share of the dense network or as an amount."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is left in the end.
+
+    Args:
+        name: of the argument, ``"pruning_ratio"``, ``"target_macs"``, ``"target_params"`` or ``"target_latency"``.
+        amount: a share of the dense network's (of channels that go, for ``pruning_ratio``), or a number of its own.
+        is_share: which of the two.
+    """
+
+    name: str
+    amount: float
+    is_share: bool
+
+    def at(self, dense: float, progress: float) -> float:
+        """Return what is to be left when a share of ``progress`` is done.
+
+        Raises:
+            ValueError: more is asked for than there is.
+
+        Example:
+            >>> Target("target_macs", 0.25, True).at(dense=100, progress=0.5)
+            62.5
+        """
+        final = dense * self.amount if self.is_share else self.amount
+        if final > dense * 1.02:
+            raise ValueError(f"{self.name} expected at most the dense network's {dense:.6g}, but got {final:.6g}.")
+        return dense - progress * (dense - final)
+
+
+def choose_target(given: Mapping[str, int | float | str | None]) -> Target:
+    """Return the one target that was given.
+
+    Args:
+        given: all of them by name, ``None`` for those left out. A float up to 1 is a share; an integer, or text such as
+            ``"5M"`` or ``"3 ms"``, an amount.
+
+    Raises:
+        ValueError: none or several were given, or one that is neither.
+
+    Example:
+        >>> choose_target({"target_macs": "5M", "target_latency": None})
+        Target(name='target_macs', amount=5000000.0, is_share=False)
+        >>> choose_target({"target_macs": 0.25, "pruning_ratio": 0.5})
+        Traceback (most recent call last):
+        ...
+        ValueError: Expected exactly one of target_macs, pruning_ratio, but got target_macs=0.25 and pruning_ratio=0.5.
+    """
+    found = {name: value for name, value in given.items() if value is not None}
+    if len(found) != 1:
+        got = " and ".join(f"{name}={value!r}" for name, value in found.items()) or "none of them"
+        raise ValueError(f"Expected exactly one of {', '.join(given)}, but got {got}.")
+    (name, value), *_ = found.items()
+    if name == "pruning_ratio":
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+            raise ValueError(f"pruning_ratio expected a share from 0 to below 1 to remove, but got {value!r}.")
+        return Target(name, float(value), True)
+    amount = _amount(name, value)
+    if not amount > 0:
+        raise ValueError(f"{name} expected more than 0, but got {value!r}.")
+    return Target(name, amount, isinstance(value, float) and value <= 1)
+
+
+def _amount(name: str, value: object) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    unit = r"(?:ms)?()" if name == "target_latency" else "([kmgb]?)"
+    match = re.fullmatch(rf"\s*(\d+\.?\d*|\.\d+)\s*{unit}\s*", value, re.IGNORECASE) if isinstance(value, str) else None
+    if match is None:
+        example = "'3 ms'" if name == "target_latency" else "'5M'"
+        raise ValueError(f"{name} expected a share up to 1, a number, or text such as {example}, but got {value!r}.")
+    return float(match[1]) * UNITS[match[2].lower()]

@@ -1,0 +1,50 @@
+"""A pruned run that is killed with SIGKILL and resumed ends in the very weights of one that was not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).with_name("pruned_run.py")
+
+
+def run(folder, point, save_at):
+    environment = os.environ | {"SAVE_AT": save_at, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPT), str(folder), point]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
+
+
+@pytest.fixture(scope="module", params=["train", "validation"])
+def uninterrupted(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    done = run(folder, "whole", request.param)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return request.param, torch.load(folder / "end.pt")
+
+
+def check(uninterrupted, point, folder):
+    save_at, expected = uninterrupted
+    killed = run(folder, point, save_at)
+    assert killed.returncode == -9, killed.stderr[-3000:]
+    assert not (folder / "end.pt").exists()
+    resumed = run(folder, "whole", save_at)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    found = torch.load(folder / "end.pt")
+    assert found["weights"].keys() == expected["weights"].keys()
+    for name, value in expected["weights"].items():
+        assert torch.equal(found["weights"][name], value), name
+    assert torch.equal(found["rng"], expected["rng"])
+
+
+@pytest.mark.parametrize("point", ["train:3:2", "prune:2", "save:2"])
+def test_killed_at_a_forced_point(uninterrupted, point, tmp_path):
+    check(uninterrupted, point, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_killed_at_a_random_point(uninterrupted, seed, tmp_path):
+    check(uninterrupted, f"random:{seed}", tmp_path)

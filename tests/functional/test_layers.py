@@ -1,0 +1,61 @@
+"""Layers by name, pattern and class, and the layers that come last."""
+
+import pytest
+import torch
+from refusals import refused
+from torch import nn
+
+from lit_xai.functional.layers import channels, match_layers, output_layers
+from lit_xai.models import ResNet
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["layer1.0.conv1"], {"layer1.0.conv1"}),
+        (["layer?.0.conv1"], {"layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1"}),
+        (["fc", "conv1"], {"fc", "conv1"}),
+        ([nn.Linear], {"fc"}),
+        (["torch.nn.Linear"], {"fc"}),
+    ],
+)
+def test_matches(given, expected):
+    network = ResNet(8, width=4)
+    found = match_layers(network, given, "ignored_layers")
+    assert {name for name, module in network.named_modules() if module in found} == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ("layer1.0.conv9", ("ignored_layers: 'layer1.0.conv9' matches no layer", "Did you mean 'layer1.0.conv")),
+        ("*.attention", ("ignored_layers: '*.attention' matches no layer",)),
+        ("torch.nn.Conv9d", ("ignored_layers='torch.nn.Conv9d'", "Did you mean")),
+        (nn.LSTM, ("ignored_layers: 'LSTM' matches no layer",)),
+        (3, ("ignored_layers expected layers' names, patterns or classes", "3")),
+    ],
+)
+def test_refused(given, parts):
+    with refused(*parts):
+        match_layers(ResNet(8, width=4), [given], "ignored_layers")
+
+
+def test_compiled_layers_go_by_their_own_names():
+    network = nn.Sequential(torch.compile(nn.Linear(2, 3), backend="eager"), nn.Linear(3, 1))
+    assert channels(network) == {"0": 3, "1": 1}
+
+
+class Several(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.left, self.right = nn.Linear(4, 8), nn.Linear(8, 3), nn.Linear(8, 3)
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        x = self.body(x).relu()
+        return self.left(x).softmax(1) * self.scale + self.right(x)
+
+
+def test_several_layers_come_last():
+    network = Several()
+    assert set(output_layers(network, torch.zeros(1, 4))) == {network.left, network.right}

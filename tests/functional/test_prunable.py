@@ -1,0 +1,176 @@
+"""The order in which channels go, the nearest width, and targets that are reached."""
+
+import copy
+
+import pytest
+import torch
+import torch_pruning
+from refusals import refused
+from torch import nn
+from torch_pruning.utils import count_ops_and_params
+from witness import digest
+
+from lit_xai.functional.layers import channels
+from lit_xai.functional.prunable import Prunable
+from lit_xai.functional.pruning import prunable_layers, prune_step, pruned_copy, reach
+from lit_xai.models import MLP, ResNet
+from lit_xai.recipe import apply_step_
+
+
+def resnet(width=16, depth=8):
+    torch.manual_seed(0)
+    return ResNet(depth, width=width, in_channels=1), torch.randn(1, 1, 12, 12)
+
+
+def macs(network):
+    with torch.no_grad():
+        return count_ops_and_params(copy.deepcopy(network), torch.zeros(1, 1, 12, 12))[0]
+
+
+def nearest_multiple(size, ratio, round_to):
+    """The independent witness: of all allowed widths the one nearest to the wanted, the larger of two."""
+    allowed = [size, *range(round_to, size, round_to)]
+    return min(allowed, key=lambda width: (abs(width - size * (1 - ratio)), -width))
+
+
+@pytest.mark.parametrize("round_to", [1, 3, 4, 8, 16])
+@pytest.mark.parametrize("ratio", [0.1, 0.25, 0.3, 0.5, 0.62, 0.9])
+def test_every_width_is_the_nearest_multiple(ratio, round_to):
+    network, x = resnet()
+    pruned = pruned_copy(network, x, pruning_ratio=ratio, round_to=round_to)
+    dense, left = channels(network), channels(pruned)
+    for name, width in left.items():
+        if name != "fc":
+            assert abs(width - nearest_multiple(dense[name], ratio, round_to)) <= (round_to == 1), name
+            assert width >= min(round_to, dense[name])
+
+
+@pytest.mark.parametrize("scope", ["global_pruning", "isomorphic"])
+@pytest.mark.parametrize("ratio", [0.2, 0.5])
+def test_ranking_over_several_layers_is_torch_prunings(ratio, scope):
+    network, x = resnet()
+    options = {"global_pruning": True, "isomorphic": scope == "isomorphic"}
+    bare = copy.deepcopy(network).eval()
+    fresh = {"in_channel_groups": {}, "out_channel_groups": {}, "num_heads": {}}
+    importance = torch_pruning.importance.GroupMagnitudeImportance()
+    torch_pruning.pruner.BasePruner(
+        bare, x, importance, pruning_ratio=ratio, ignored_layers=[bare.fc], **options, **fresh
+    ).step()
+    assert channels(pruned_copy(network, x, pruning_ratio=ratio, **options)) == channels(bare)
+
+
+@pytest.mark.parametrize("round_to", [1, 8])
+@pytest.mark.parametrize("share", [0.75, 0.5, 0.25])
+def test_macs_within_two_percent(share, round_to):
+    network, x = resnet()
+    dense = macs(network)
+    moves, found = reach(Prunable(copy.deepcopy(network), x, round_to=round_to), macs, share * dense)
+    assert found == pytest.approx(share * dense, rel=0.02) or round_to > 1
+    assert found == pytest.approx(share * dense, rel=0.06)
+    step = Prunable(copy.deepcopy(network), x, round_to=round_to).step(moves)
+    apply_step_(network, step)
+    assert macs(network) == found
+
+
+def test_a_target_out_of_reach():
+    network, x = resnet()
+    with refused("is out of reach", "the least that can be had"):
+        reach(Prunable(copy.deepcopy(network), x, round_to=8), macs, 10.0)
+
+
+def test_ratios_count_from_the_dense_network():
+    network, x = resnet()
+    at_once = pruned_copy(network, x, pruning_ratio=0.5, round_to=8)
+    dense = channels(network)
+    for ratio in (0.2, 0.3, 0.5):
+        step = prune_step(network, x, pruning_ratio=ratio, round_to=8, dense_channels=dense)
+        apply_step_(network, step)
+    assert channels(network) == channels(at_once)
+    assert prune_step(network, x, pruning_ratio=0.5, round_to=8, dense_channels=dense)["kept"] == []
+
+
+def test_ratios_of_single_layers():
+    network, x = resnet()
+    pruned = pruned_copy(network, x, pruning_ratio=0.0, pruning_ratio_dict={"layer3.0.conv1": 0.5})
+    changed = {name for name, width in channels(pruned).items() if width != channels(network)[name]}
+    assert changed == {"layer3.0.conv1"}
+    pruned = pruned_copy(network, x, pruning_ratio=0.5, pruning_ratio_dict={"layer1*": 0.0, "layer2.0.conv1": 0.25})
+    left, dense = channels(pruned), channels(network)
+    assert left["layer1.0.conv1"] == dense["layer1.0.conv1"] == left["conv1"]
+    assert left["layer2.0.conv1"] == 24
+    assert left["layer3.0.conv1"] == 32
+    with refused("pruning_ratio_dict: 'layer9'", "matches no layer"):
+        prune_step(network, x, pruning_ratio_dict={"layer9": 0.5})
+
+
+def test_no_layer_loses_more_than_allowed():
+    network, x = resnet()
+    left = channels(pruned_copy(network, x, pruning_ratio=0.9, max_pruning_ratio=0.5))
+    assert all(left[name] * 2 == width for name, width in channels(network).items() if name != "fc")
+
+
+def test_looking_at_one_candidate_leaves_the_next_as_it_was():
+    network, x = resnet()
+    prunable = Prunable(copy.deepcopy(network), x)
+    expected = digest(prunable.network.state_dict())
+    for count in (len(prunable.moves), 3, 40):
+        with prunable.pruned(prunable.moves[:count]) as pruned:
+            assert pruned(x).shape == (1, 10)
+        prunable.step(prunable.moves[:count])
+        assert digest(prunable.network.state_dict()) == expected
+    assert channels(prunable.network) == channels(network)
+
+
+def test_layers_that_go_together():
+    network, x = resnet()
+    groups = prunable_layers(network, x)
+    residual = next(group for group in groups if "conv1" in group)
+    assert set(residual) == {"conv1", "layer1.0.conv2"}
+    assert ["fc"] not in groups
+    named = [name for group in groups for name in group]
+    assert len(named) == len(set(named))
+
+
+class Untraceable(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.b(torch.from_numpy(self.a(x).detach().numpy()))
+
+
+class FixedView(nn.Module):
+    """Runs with its own width alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.b(self.a(x).view(len(x), 8))
+
+
+def raises(x):
+    raise KeyError("no such thing")
+
+
+class Raising(MLP):
+    def forward(self, x):
+        return raises(x)
+
+
+@pytest.mark.parametrize(
+    ("network", "parts"),
+    [
+        (FixedView(), ("FixedView does not run without the channels that would go", "ignored_layers=")),
+        (Raising(4, (3,), 2), ("Raising cannot be traced for pruning", "KeyError", "module=")),
+    ],
+)
+def test_networks_that_cannot_be_pruned(network, parts):
+    with refused(*parts):
+        prune_step(network, torch.zeros(1, 4))
+
+
+def test_a_layer_cut_off_from_the_output_is_left_alone():
+    assert prune_step(Untraceable(), torch.zeros(1, 4))["kept"] == []
