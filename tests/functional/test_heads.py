@@ -10,7 +10,6 @@ from torch import nn
 
 from lit_xai.functional.calling import call_network, find_inputs
 from lit_xai.functional.heads import every_part, find_heads, fused_layers, set_head_attributes_
-from lit_xai.functional.layers import output_layers
 from lit_xai.functional.opaque import kept_whole, opaque
 
 ATTENTIONS = ["vit", "fused vit", "bert", "torch transformer"]
@@ -236,7 +235,7 @@ def test_recurrent_layers_stay_whole_in_every_form():
     with opaque(layers) as pruners:
         assert torch.equal(network(x), expected)
         graph = torch_pruning.DependencyGraph().build_dependency(network, x, customized_pruners=pruners)
-        ignored = [*layers, *output_layers(network, x)]
+        ignored = [*layers, network.head]
     groups = list(graph.get_all_groups(ignored))
     assert layers == [network.cell, network.lstm]
     assert [group[0].dep.target.module for group in groups] == [network.hidden]
