@@ -22,21 +22,37 @@ class TrainingData:
     """The same samples of the training set at every cut.
 
     Args:
-        n: how many.
+        parts: of a batch as the module's steps would get it, a few samples each.
         batch_to_inputs: the model's inputs in a batch.
     """
 
-    n: int
+    parts: list[Any]
     batch_to_inputs: BatchToInputs
 
-    def show(
-        self, importance: Any, trainer: Trainer, copied: LightningModule, network: nn.Module, output: OutputSpec
-    ) -> Any:
-        """Return an importance that has seen what it needs: samples, and their loss by the module's own training step.
+    @classmethod
+    def read(cls, importance: Any, trainer: Trainer, n: int, batch_to_inputs: BatchToInputs) -> "TrainingData":
+        """Read samples, if an importance looks at any; call it on every process.
 
         Args:
             importance: of Torch-Pruning, or ours.
             trainer: inside ``fit``.
+            n: how many.
+            batch_to_inputs: the model's inputs in a batch.
+
+        Raises:
+            ValueError: there is nothing to read.
+        """
+        if not needs_data(importance):
+            return cls([], batch_to_inputs)
+        batch, indices = read_batch(trainer, "train", Probe(n=n), seed=0)
+        rows = [list(range(start, min(start + BATCH, len(indices)))) for start in range(0, len(indices), BATCH)]
+        return cls([take(batch, part, len(indices)) for part in rows], batch_to_inputs)
+
+    def show(self, importance: Any, copied: LightningModule, network: nn.Module, output: OutputSpec) -> Any:
+        """Return an importance that has seen what it needs: samples, and their loss by the module's own training step.
+
+        Args:
+            importance: of Torch-Pruning, or ours.
             copied: a copy of the module that may be written to, and logs nothing.
             network: the network inside it.
             output: where the logits are.
@@ -44,16 +60,13 @@ class TrainingData:
         Raises:
             ValueError: the importance needs a loss, and there is none to be had.
         """
-        if not needs_data(importance):
+        if not self.parts:
             return importance
         for module in copied.modules():
             module.training = False
-        batch, indices = read_batch(trainer, "train", Probe(n=self.n), seed=0)
-        parts = [list(range(start, min(start + BATCH, len(indices)))) for start in range(0, len(indices), BATCH)]
-        read = [take(batch, rows, len(indices)) for rows in parts]
         # In the place of labels goes the batch itself: a training step takes that.
-        batches = [(find_inputs(part, network, self.batch_to_inputs), part) for part in read]
-        own = _loss_of_step(copied, batches[0][1])
+        batches = [(find_inputs(part, network, self.batch_to_inputs), part) for part in self.parts]
+        own = _loss_of_step(copied, self.parts[0])
         if own is not None:
             return prepare_importance(importance, network, batches, own, output=output)
         labelled = [(inputs, find_labels(part, network)) for inputs, part in batches]
@@ -67,7 +80,7 @@ def _loss_of_step(copied: LightningModule, batch: Any) -> Any:
 
     def loss(network: nn.Module, inputs: Any, part: Any) -> Tensor:
         taken = len(inspect.signature(copied.training_step).parameters)
-        found = copied.training_step(*(part, 0)[:taken])
+        found: Any = copied.training_step(*(part, 0)[:taken])
         return found["loss"] if isinstance(found, dict) else found
 
     try:

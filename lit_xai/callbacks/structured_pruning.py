@@ -1,5 +1,6 @@
 """Really remove channels while training."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -196,12 +197,13 @@ class StructuredPruning(AnyCallback):
         refuse_optimizers(trainer, "StructuredPruning")
         self._inputs = self._network.example(trainer, pl_module)
         dense = dense_facts(self._network, self._goal, pl_module, self._inputs)
-        data = TrainingData(self._importance_samples, self._network.batch_to_inputs)
+        importance = resolve_importance(self._importance, self._importance_args)
+        data = TrainingData.read(importance, trainer, self._importance_samples, self._network.batch_to_inputs)
         self._decider = Decider(
             self._network,
             self._goal,
             self._options,
-            lambda copied, network: self._prepared(data, trainer, copied, network),
+            lambda copied, network: self._prepared(data, copied, network),
             dense,
         )
         self._rehearse(trainer, pl_module)
@@ -266,9 +268,9 @@ class StructuredPruning(AnyCallback):
     def _milliseconds(self, network: nn.Module, inputs: Inputs) -> float:
         return network_latency(network, inputs, output=self._network.output, **self._latency).milliseconds
 
-    def _prepared(self, data: TrainingData, trainer: Trainer, copied: LightningModule, network: nn.Module) -> Any:
+    def _prepared(self, data: TrainingData, copied: LightningModule, network: nn.Module) -> Any:
         importance = resolve_importance(self._importance, self._importance_args)
-        return data.show(importance, trainer, copied, network, self._network.output)
+        return data.show(importance, copied, network, self._network.output)
 
     def _rehearse(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the last step on a copy: it needs what every earlier one needs."""
@@ -304,13 +306,12 @@ class StructuredPruning(AnyCallback):
         return REGULARIZERS[self.regularize](network, self._inputs, self.regularize_strength, **options)
 
     def _warn_of_low_rate(self, trainer: Trainer) -> None:
-        for group in (group for optimizer in trainer.optimizers for group in optimizer.param_groups):
-            rate, peak = float(group["lr"]), max(float(group.get(name, 0)) for name in ("lr", "initial_lr", "max_lr"))
+        for group in itertools.chain(*(optimizer.param_groups for optimizer in trainer.optimizers)):
+            rate, peak = float(group["lr"]), max(float(group.get(n, 0)) for n in ("lr", "initial_lr", "max_lr"))
             if rate < 0.1 * peak:
                 rank_zero_warn(
                     f"StructuredPruning cuts at epoch {trainer.current_epoch} with a learning rate of {rate:.2g}, under"
-                    f" 10% of its peak of {peak:.2g}: what is left can hardly recover; cut earlier, or let the rate fall"
-                    " later."
+                    f" 10% of its peak of {peak:.2g}: what is left can hardly recover; cut earlier, or let it fall later."
                 )
                 return
 

@@ -166,8 +166,9 @@ class Prunable:
         ]
         if not behind:
             return None
-        dep, indices = behind[-1]
-        return self._graph.get_pruning_group(dep.target.module, dep.handler, indices)
+        dep, _ = behind[-1]
+        layer = dep.target.module
+        return self._graph.get_pruning_group(layer, dep.handler, list(range(self._graph.get_in_channels(layer))))
 
     def _sizes(self, members: list[tuple[Any, bool]]) -> Iterator[int]:
         for module, out in members:

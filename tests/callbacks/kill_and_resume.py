@@ -64,6 +64,9 @@ class Prune(Callback):
         if resumed is not None:
             renew_batches_(trainer)
 
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.resumed = None  # resumed within an epoch: that state belongs to no later one
+
     def teardown(self, trainer, pl_module, stage):
         detach(pl_module)
 
