@@ -311,7 +311,7 @@ class StructuredPruning(AnyCallback):
             if rate < 0.1 * peak:
                 rank_zero_warn(
                     f"StructuredPruning cuts at epoch {trainer.current_epoch} with a learning rate of {rate:.2g}, under"
-                    f" 10% of its peak of {peak:.2g}: what is left can hardly recover; cut earlier, or let it fall later."
+                    f" 10% of its peak of {peak:.2g}, which leaves little to recover with: cut earlier, or let it fall later."
                 )
                 return
 
