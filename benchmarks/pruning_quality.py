@@ -112,6 +112,7 @@ def accuracy(network: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
 def fit(network: nn.Module, args: argparse.Namespace, seed: int, epochs: int, lr: float, **options: Any) -> None:
     """Train in place with SGD whose learning rate falls along a cosine."""
     seed_everything(seed, verbose=False)
+    network.train()  # Lightning leaves modes as they are
     sgd = partial(torch.optim.SGD, lr=lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
     cosine = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=epochs * (55000 // 128))
     trainer = Trainer(
@@ -200,13 +201,14 @@ def criterion(cell: Cell, args: argparse.Namespace) -> Cell:
 
 
 def ratio_for(network: nn.Module, fraction: float, make: Callable[[], tuple[nn.Module, Any]]) -> float:
-    """Return the share of each layer's channels to remove for a fraction of the MACs, by bisection."""
+    """Return the share of each layer's channels to remove that comes nearest to a fraction of the MACs."""
     low, high, wanted = 0.0, 0.95, fraction * count_macs(network, EXAMPLE)
+    tried = {}
     for _ in range(8):
         middle = (low + high) / 2
-        found = count_macs(cut(*make(), middle, False), EXAMPLE)
-        low, high = (middle, high) if found > wanted else (low, middle)
-    return high
+        tried[middle] = count_macs(cut(*make(), middle, False), EXAMPLE)
+        low, high = (middle, high) if tried[middle] > wanted else (low, middle)
+    return min(tried, key=lambda ratio: abs(tried[ratio] - wanted))
 
 
 def bare(network: nn.Module, cell: Cell, args: argparse.Namespace, name: str = "GroupMagnitude") -> nn.Module:
