@@ -17,8 +17,8 @@ import torch
 import torch_pruning
 
 from lit_xai.functional.calling import copy_network
-from lit_xai.functional.prunable import Prunable
 from lit_xai.functional.profiling import count_macs
+from lit_xai.functional.prunable import Prunable
 from lit_xai.functional.pruning import prune_step, reach
 from lit_xai.models import ResNet
 from lit_xai.recipe import take_step_

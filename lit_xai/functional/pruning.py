@@ -16,6 +16,9 @@ __all__ = ["channels", "output_layers", "prunable_layers", "prune_step", "pruned
 TOLERANCE = 0.02
 """How near to a target is near enough, as a share of it."""
 
+AHEAD = 0.15
+"""How much earlier than in turn a move may come, as a share of its group: one step of 8 in a layer of 64."""
+
 
 def prune_step(
     network: nn.Module,
@@ -179,7 +182,8 @@ def reach(
         low, at_low, high, at_high = (middle, found, high, at_high) if found >= target else (low, at_low, middle, found)
     taken, skipped = list(moves[:low]), set()
     for move in moves[low:]:
-        if best[0] <= TOLERANCE * target or not attempts:
+        # Only moves that are nearly due: to fill a gap with small ones would hollow out some layers.
+        if best[0] <= TOLERANCE * target or not attempts or move.at > moves[low].at + AHEAD:
             break
         if move.group in skipped:
             continue

@@ -174,3 +174,15 @@ def test_networks_that_cannot_be_pruned(network, parts):
 
 def test_a_layer_cut_off_from_the_output_is_left_alone():
     assert prune_step(Untraceable(), torch.zeros(1, 4))["kept"] == []
+
+
+def test_several_cuts_end_where_one_does_and_hollow_out_no_layer():
+    network, x = resnet()
+    dense, widths = macs(network), channels(network)
+    at_once = copy.deepcopy(network)
+    for one, plan in ((network, (0.85, 0.7, 0.55, 0.4, 0.25)), (at_once, (0.25,))):
+        for share in plan:
+            prunable = Prunable(copy.deepcopy(one), x, round_to=8, dense_channels=widths)
+            apply_step_(one, prunable.step(reach(prunable, macs, share * dense)[0]))
+    assert channels(network) == channels(at_once)
+    assert all(width * 4 >= widths[name] for name, width in channels(network).items())
