@@ -176,11 +176,12 @@ def fit(folder, when, at_validation, workers):
         ckpt_path=newest_whole_checkpoint(saved[0]) if saved else None,
     )
     torch.save(module.state_dict(), folder / "final.pt")
-    torch.save([trainer.callback_metrics["val/loss"], random_states()["torch"]], folder / "rest.pt")
+    torch.save([trainer.callback_metrics.get("val/loss"), random_states()["torch"]], folder / "rest.pt")
 
 
 def do(folder, when="", at_validation=False, workers=0, after=None):
-    """Fit in a process of its own, killed after so many seconds where that is asked for."""
+    """Fit in a process of its own, killed after so many seconds where that is asked for; return how many it took."""
+    start = time.monotonic()
     Path(folder).mkdir(parents=True, exist_ok=True)
     child = os.fork()
     if child == 0:
@@ -195,8 +196,12 @@ def do(folder, when="", at_validation=False, workers=0, after=None):
         os.kill(child, signal.SIGKILL)
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1:
         sys.exit(1)
+    return time.monotonic() - start
 
 
 if __name__ == "__main__":
-    for job in json.loads(sys.argv[1]):
-        do(**job)
+    first, *others = json.loads(sys.argv[1])
+    took = do(**first)
+    for job in others:
+        share = job.pop("share", None)  # of the time that the first one took
+        do(**job, after=None if share is None else share * took)
