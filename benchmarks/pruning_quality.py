@@ -8,7 +8,8 @@ over seeds with 95% intervals (Student's t), and of differences within seeds.
 
 ``criterion``: channels go without any training afterwards, by Torch-Pruning's own pruner: the same share of each layer
 ("local", Torch-Pruning's defaults), or ranked over the whole network ("global"). ``raw`` is the accuracy then, ``bn``
-the one after BatchNorm's statistics were taken again from 1024 training images, no weight being changed.
+the one after BatchNorm's statistics were taken again from 1024 training images, no weight being changed; ``macs`` what
+is left of the multiply-accumulates.
 
 ``recovery``: multiply-accumulates go down to a half, a quarter and an eighth, followed by the same epochs of
 fine-tuning for everyone. Lightning's ModelPruning sets weights to zero and leaves the MACs where they were; it is given
@@ -309,12 +310,12 @@ def columns(done: list[Cell]) -> dict[str, dict[str, dict[int, float]]]:
         if line["part"] == "criterion":
             values = {
                 f"{line['scope']} {kind} {ratio:.0%}": value
-                for kind in ("raw", "bn")
+                for kind in ("raw", "bn", "macs")
                 for ratio, value in zip(RATIOS, line[kind], strict=True)
             }
         else:
             values = {f"{1 / line['fraction']:.0f}x": line["accuracy"]}
-            values[f"{1 / line['fraction']:.0f}x MACs left"] = line["macs"]
+            values[f"{1 / line['fraction']:.0f}x macs"] = line["macs"]
         for column, value in values.items():
             table.setdefault(column, {}).setdefault(line["method"], {})[line["seed"]] = value
     return table
@@ -325,10 +326,10 @@ def report(done: list[Cell], reference: str) -> None:
     dense_accuracy = {line["seed"]: line["dense"] for line in done}
     print(f"dense {interval(list(dense_accuracy.values()))}")
     for column, methods in columns(done).items():
-        print(f"\n{column:42} accuracy %      {reference} leads by")
+        print(f"\n{column:42} %               {reference} leads by")
         for method, seeds in sorted(methods.items(), key=lambda item: -mean(item[1].values())):
             shared = [methods.get(reference, {})[s] - v for s, v in seeds.items() if s in methods.get(reference, {})]
-            lead = interval(shared) if method != reference and shared and "MACs" not in column else ""
+            lead = interval(shared) if method != reference and shared and "macs" not in column else ""
             print(f"  {method:40} {interval(list(seeds.values()))}    {lead}")
 
 
