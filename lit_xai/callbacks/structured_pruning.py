@@ -11,11 +11,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lit_xai.callbacks._base import AnyCallback
-from lit_xai.callbacks._best import start_over
+from lit_xai.callbacks._best import find_best_again, start_over
 from lit_xai.callbacks._pruning import Decider, Decision, Goal, Network, dense_facts
 from lit_xai.callbacks._pruning_report import PruningReport
 from lit_xai.callbacks._random import gathered_states, renew_batches_, restore_random_states_
-from lit_xai.callbacks._structure import change_structure, refuse_modules, refuse_optimizers
+from lit_xai.callbacks._structure import averaged_copies, change_structure, refuse_modules, refuse_optimizers
 from lit_xai.callbacks._trainer import refuse_strategies
 from lit_xai.callbacks._training_data import TrainingData
 from lit_xai.functional.calling import BatchToInputs, Inputs, OutputSpec
@@ -170,7 +170,7 @@ class StructuredPruning(AnyCallback):
                 raise MisconfigurationException("Two StructuredPruning callbacks would undo each other: keep one.")
             self._plan = plan_steps(*self._when, trainer.max_epochs, self.schedule)
         if not self._attached:
-            attach(pl_module)
+            attach(pl_module, lambda: averaged_copies(trainer))
             self._attached = True
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -211,6 +211,8 @@ class StructuredPruning(AnyCallback):
             self._network, self._inputs, self._milliseconds if self._report_latency else None, dense["channels"]
         )
         self._report.start(trainer, pl_module)
+        if self._resumed is not None:
+            find_best_again(trainer, _label(pl_module))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Cut, if it is due."""
@@ -228,14 +230,18 @@ class StructuredPruning(AnyCallback):
             if decision.step["kept"]:
                 assert self._report is not None  # made in on_train_start
                 self._report.before(trainer)
-                cuts = sum(step["kind"] == "prune" for step in recipe_of(pl_module).steps)
+                label = _label(pl_module)
                 change_structure(trainer, pl_module, {**decision.step, "note": f"epoch {epoch}"})
-                start_over(trainer, f"pruned{cuts}" if cuts else "dense")
+                start_over(trainer, label)
                 self._report.cut(trainer, pl_module, self._said(decision))
         is_sparse = self.regularize is not None and epoch < max(self._plan)
         self._regularizer = self._make_regularizer(pl_module) if is_sparse else None
         if resumed is not None:
             renew_batches_(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Let go of the states of a run that was resumed within an epoch: they belong to no later one."""
+        self._resumed = None
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Add the regulariser's gradient: after unscaling, before clipping."""
@@ -310,8 +316,8 @@ class StructuredPruning(AnyCallback):
             rate, peak = float(group["lr"]), max(float(group.get(n, 0)) for n in ("lr", "initial_lr", "max_lr"))
             if rate < 0.1 * peak:
                 rank_zero_warn(
-                    f"StructuredPruning cuts at epoch {trainer.current_epoch} with a learning rate of {rate:.2g}, under"
-                    f" 10% of its peak of {peak:.2g}, which leaves little to recover with: cut earlier, or let it fall later."
+                    f"StructuredPruning cuts at epoch {trainer.current_epoch} at a learning rate of {rate:.2g}, under"
+                    f" 10% of its peak of {peak:.2g}: little is left to recover with; cut earlier."
                 )
                 return
 
@@ -335,3 +341,9 @@ class StructuredPruning(AnyCallback):
         unit = {"target_macs": "MACs", "target_params": "parameters", "target_latency": "ms"}[self.target.name]
         share = value / self._decider.dense["measured"]
         return f"{value:.3g} {unit} ({share:.0%})" if unit == "ms" else f"{value / 1e6:.3g} M {unit} ({share:.0%})"
+
+
+def _label(pl_module: LightningModule) -> str:
+    """Return what checkpoints of the present structure are called."""
+    cuts = sum(step["kind"] == "prune" for step in recipe_of(pl_module).steps)
+    return f"pruned{cuts}" if cuts else "dense"
