@@ -15,6 +15,10 @@ from lit_xai.functional.layers import channels
 from lit_xai.functional.profiling import count_macs, count_parameters, size_on_disk
 
 
+TAGS = {"params": "params", "MACs": "MACs", "size on disk": "bytes_on_disk", "latency": "latency_ms"}
+"""What loggers call a row of the table: a curve has no other place for its unit."""
+
+
 class PruningReport:
     """Measures the network after each cut and reports it; whatever fails in here is a warning.
 
@@ -55,7 +59,7 @@ class PruningReport:
 
     def epoch(self, trainer: Trainer) -> None:
         """Log the sizes."""
-        numbers = {f"compression/{name.replace(' ', '_')}": value for name, value in self._now.items()}
+        numbers = {f"compression/{TAGS[name]}": value for name, value in self._now.items()}
         log_scalars(trainer, numbers, logged_step(trainer))
 
     def end(self, trainer: Trainer, pl_module: LightningModule) -> None:

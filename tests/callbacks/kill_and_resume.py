@@ -30,10 +30,6 @@ from lit_xai.cli.checkpoints import newest_whole_checkpoint
 from lit_xai.functional.pruning import prune_step
 from lit_xai.recipe import attach, detach
 
-warnings.simplefilter("ignore")
-torch.set_num_threads(1)
-torch.use_deterministic_algorithms(True)
-
 
 class Prune(Callback):
     """The least that a pruning callback does; any other that prunes at the start of epoch 2 can take its place."""
@@ -199,7 +195,10 @@ def do(folder, when="", at_validation=False, workers=0, after=None):
     return time.monotonic() - start
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # these are the process' own: pytest imports this file to look for doctests
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
     first, *others = json.loads(sys.argv[1])
     took = do(**first)
     for job in others:

@@ -443,7 +443,7 @@ def test_report(tmp_path, capsys):
     assert macs == sorted(macs, reverse=True)
     assert macs[-1] == pytest.approx(0.25 * macs[0], rel=0.06) or macs[0] < macs[-1] * 5
     assert [e.step for e in events.Scalars("compression/params")] == [e.step for e in events.Scalars("val/loss")]
-    assert all(event.value > 0 for event in events.Scalars("compression/latency"))
+    assert all(event.value > 0 for event in events.Scalars("compression/latency_ms"))
     assert events.Images("compression/channels")
     table = (Path(logger.log_dir) / "compression" / "summary.md").read_text()
     for word in ("params", "MACs", "size on disk", "latency", "val/loss"):
