@@ -14,7 +14,6 @@ from lit_xai.functional.calling import Inputs, copy_network
 from lit_xai.functional.layers import channels
 from lit_xai.functional.profiling import count_macs, count_parameters, size_on_disk
 
-
 TAGS = {"params": "params", "MACs": "MACs", "size on disk": "bytes_on_disk", "latency": "latency_ms"}
 """What loggers call a row of the table: a curve has no other place for its unit."""
 
