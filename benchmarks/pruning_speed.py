@@ -1,9 +1,10 @@
 """How much of the MACs that pruning saves arrives as speed: at half the MACs, against bare Torch-Pruning.
 
-    python benchmarks/pruning_speed.py [--rounds 15]
+    python benchmarks/pruning_speed.py [--rounds 15] [--round-to 8]
 
 ResNet-20 of widths 16 and 64 on 3x32x32 images, ONNX Runtime, one thread, batch 64, medians of alternating blocks.
-Torch-Pruning gets the ratio that comes nearest to the same MACs; its widths come out odd, ours in multiples of 8.
+Torch-Pruning gets the ratio that comes nearest to the same MACs; its widths come out odd, ours in multiples of
+--round-to.
 """
 
 import argparse
@@ -27,10 +28,10 @@ from lit_xai.functional.pruning import reach
 from lit_xai.models import ResNet
 
 
-def ours(network: ResNet, inputs: torch.Tensor, share: float) -> nn.Module:
+def ours(network: ResNet, inputs: torch.Tensor, share: float, round_to: int) -> nn.Module:
     """Prune to a share of the MACs."""
     dense = count_macs(network, inputs)
-    prunable = Prunable(copy_network(network), inputs, round_to=8)
+    prunable = Prunable(copy_network(network), inputs, round_to=round_to)
     moves, _ = reach(prunable, lambda pruned: float(count_macs(pruned, inputs)), share * dense)
     with prunable.pruned(moves) as pruned:
         return copy_network(pruned)
@@ -64,7 +65,9 @@ def main() -> None:
     """Print one line a width."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--round-to", type=int, default=8)
+    arguments = parser.parse_args()
+    rounds, round_to = arguments.rounds, arguments.round_to
     import onnxruntime
 
     warnings.simplefilter("ignore")
@@ -80,7 +83,8 @@ def main() -> None:
             (theirs(network, inputs, ratio / 100) for ratio in range(20, 40)),
             key=lambda pruned: abs(count_macs(pruned, inputs) - dense / 2),
         )
-        networks = {"dense": network, "bare": bare, "ours": ours(network, inputs, count_macs(bare, inputs) / dense)}
+        mine = ours(network, inputs, count_macs(bare, inputs) / dense, round_to)
+        networks = {"dense": network, "bare": bare, "ours": mine}
         with tempfile.TemporaryDirectory() as folder:
             sessions = {}
             for name, one in networks.items():
