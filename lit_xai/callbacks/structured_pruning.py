@@ -25,7 +25,7 @@ from lit_xai.functional.pruning import check_ratio
 from lit_xai.functional.scheduling import plan_steps
 from lit_xai.functional.sparsity import REGULARIZERS, Regularizer
 from lit_xai.functional.targets import choose_target
-from lit_xai.recipe import attach, detach, recipe_of
+from lit_xai.recipe import KEY, attach, detach, recipe_of
 from lit_xai.spelling import nearest
 
 
@@ -160,6 +160,7 @@ class StructuredPruning(AnyCallback):
         self._decider: Decider | None = None
         self._report: PruningReport | None = None
         self._regularizer: Regularizer | None = None
+        self._peaks: dict[int, float] = {}
 
     # --- what Lightning calls -----------------------------------------------------------------------------------------
 
@@ -182,6 +183,8 @@ class StructuredPruning(AnyCallback):
         """
         state = {"done": list(self._done), "random": gathered_states()}
         checkpoint.setdefault("callbacks", {})[self.state_key] = state
+        if recipe_of(pl_module).steps:  # after fit the module no longer says so itself, and may still be saved
+            checkpoint[KEY] = recipe_of(pl_module).to_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what a checkpoint holds."""
@@ -225,8 +228,9 @@ class StructuredPruning(AnyCallback):
             states = resumed["random"]
             restore_random_states_(states[trainer.global_rank % len(states)])
             self._resumed = None
-        if epoch in self._plan and epoch not in self._done:
-            self._warn_of_low_rate(trainer)
+        is_due = epoch in self._plan and epoch not in self._done
+        self._watch_rates(trainer, is_due)
+        if is_due:
             decision = self._agree(trainer, pl_module, self._plan[epoch])
             self._done.append(epoch)
             if decision.step["kept"]:
@@ -283,7 +287,11 @@ class StructuredPruning(AnyCallback):
     def _rehearse(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the last step on a copy: it needs what every earlier one needs."""
         decision = self._agree(trainer, pl_module, 1.0)
-        if not decision.step["kept"] and not self._done and self.target != choose_target({"pruning_ratio": 0.0}):
+        if (
+            not decision.step["kept"]
+            and not recipe_of(pl_module).steps
+            and self.target != choose_target({"pruning_ratio": 0.0})
+        ):
             rank_zero_warn(
                 f"StructuredPruning will remove nothing: no layer can give up channels at round_to="
                 f"{self._options['round_to']} for {self.target.name}={self.target.amount:g}."
@@ -313,10 +321,11 @@ class StructuredPruning(AnyCallback):
         options = {"output": self._network.output, "ignored_layers": self._options["ignored_layers"]}
         return REGULARIZERS[self.regularize](network, self._inputs, self.regularize_strength, **options)
 
-    def _warn_of_low_rate(self, trainer: Trainer) -> None:
-        for group in itertools.chain(*(optimizer.param_groups for optimizer in trainer.optimizers)):
-            rate, peak = float(group["lr"]), max(float(group.get(n, 0)) for n in ("lr", "initial_lr", "max_lr"))
-            if rate < 0.1 * peak:
+    def _watch_rates(self, trainer: Trainer, cuts: bool) -> None:
+        for place, group in enumerate(itertools.chain(*(one.param_groups for one in trainer.optimizers))):
+            rate = float(group["lr"])  # what is still to rise has a peak to come
+            peak = self._peaks[place] = max(rate, float(group.get("initial_lr", 0)), self._peaks.get(place, 0.0))
+            if cuts and rate < 0.1 * peak:
                 rank_zero_warn(
                     f"StructuredPruning cuts at epoch {trainer.current_epoch} at a learning rate of {rate:.2g}, under"
                     f" 10% of its peak of {peak:.2g}: little is left to recover with; cut earlier."

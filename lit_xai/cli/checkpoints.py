@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lit_xai.cli.files import require_file
+from lit_xai.recipe import attach, detach
 from lit_xai.spelling import nearest
 
 
@@ -113,6 +114,22 @@ class InitFrom(Callback):
             load_weights(pl_module, self.path, self.weights_only)
 
         pl_module.configure_model = configure_model_then_load  # type: ignore[method-assign]  # on this instance, once
+
+
+class FollowRecipe(Callback):
+    """Lets every command load checkpoints of a pruned module, whether or not a compression callback is there."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make the module replay the recipe of a checkpoint that is loaded."""
+        attach(pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the module as it was."""
+        detach(pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave it so also where Lightning does not tear down."""
+        detach(pl_module)
 
 
 def load_weights(pl_module: LightningModule, path: str, weights_only: bool | None = None) -> None:

@@ -25,7 +25,7 @@ import lit_xai.callbacks
 import lit_xai.data
 import lit_xai.models
 from lit_xai.callbacks._trainer import require_writable, run_folder
-from lit_xai.cli.checkpoints import InitFrom, epochs_trained, read_checkpoint
+from lit_xai.cli.checkpoints import FollowRecipe, InitFrom, epochs_trained, read_checkpoint
 from lit_xai.cli.errors import setup_sentence, without_wrappers
 from lit_xai.cli.files import check_start, is_file_name
 from lit_xai.cli.nags import without_nags
@@ -130,6 +130,7 @@ class LitXaiCLI(LightningCLI):
         if init_from and self.subcommand == "fit":
             callback = InitFrom(init_from, self._get(self.config, "weights_only"))
             self.trainer.callbacks.insert(0, callback)  # type: ignore[attr-defined]  # set by its connector
+        self.trainer.callbacks.insert(0, FollowRecipe())  # type: ignore[attr-defined]  # as above
         if self.subcommand != "fit" and not self._get(self.config_init, "ckpt_path"):
             rank_zero_info(
                 f"{type(self.model).__name__} has the weights it was built with, untrained unless it loads its own:"

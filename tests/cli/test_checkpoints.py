@@ -159,3 +159,24 @@ def test_weights_are_there_when_optimizers_are_built_and_the_module_is_left_as_i
     assert not torch.equal(trained, model.seen)
     fitting.validate(model, verbose=False)  # and the weights are not loaded a second time
     torch.testing.assert_close(model.layer.weight.detach(), trained, rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_pruned_checkpoint_loads_without_the_callback(tmp_path, monkeypatch):
+    """Whoever tests a pruned model need not say how it was pruned."""
+    from lit_xai.callbacks import StructuredPruning
+    from lit_xai.cli.checkpoints import FollowRecipe
+    from lit_xai.data import Digits
+    from lit_xai.models import Classifier, ResNet
+
+    quiet = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+    pruning = StructuredPruning(0.5, report_latency=False)
+    trainer = Trainer(max_epochs=1, callbacks=[pruning], enable_checkpointing=False, **quiet)
+    model = Classifier(ResNet(8, in_channels=1), num_classes=10)
+    trainer.fit(model, datamodule=Digits(train_size=0.1, batch_size=32))
+    trainer.save_checkpoint(tmp_path / "pruned.ckpt")
+    fresh = Classifier(ResNet(8, in_channels=1), num_classes=10)
+    tester = Trainer(callbacks=[FollowRecipe()], **quiet)
+    tester.test(fresh, datamodule=Digits(), ckpt_path=tmp_path / "pruned.ckpt", verbose=False)
+    assert fresh.network.conv1.out_channels == model.network.conv1.out_channels == 8
+    assert "on_load_checkpoint" not in vars(fresh)
