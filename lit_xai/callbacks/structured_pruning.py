@@ -21,12 +21,15 @@ from lit_xai.callbacks._training_data import TrainingData
 from lit_xai.functional.calling import BatchToInputs, Inputs, OutputSpec
 from lit_xai.functional.importance import resolve_importance
 from lit_xai.functional.latency import network_latency
-from lit_xai.functional.pruning import check_ratio
+from lit_xai.functional.pruning import TOLERANCE, check_ratio
 from lit_xai.functional.scheduling import plan_steps
 from lit_xai.functional.sparsity import REGULARIZERS, Regularizer
 from lit_xai.functional.targets import choose_target
 from lit_xai.recipe import KEY, attach, detach, recipe_of
 from lit_xai.spelling import nearest
+
+ROUND_TO = (16, 8, 4, 1)
+"""Multiples of channels that runtimes are fast at, the fastest first."""
 
 
 class StructuredPruning(AnyCallback):
@@ -56,8 +59,9 @@ class StructuredPruning(AnyCallback):
         pruning_ratio_dict: shares to remove of layers by name or pattern, for ``pruning_ratio``.
         ignored_layers: which layers to keep whole: names, patterns (``"network.layer1.*"``) or classes. The layers that
             the output comes from are found and kept by themselves.
-        round_to: widths become multiples of it, the nearest one: what runtimes are fast at. 1 for any width; 16 is
-            faster still on CPUs with AVX-512, where layers are wide enough.
+        round_to: widths become multiples of it, the nearest one: what runtimes are fast at (ONNX Runtime's blocks are
+            16 channels wide with AVX-512, 8 with AVX2). By default, for a target, the largest of 16, 8, 4 and 1 that
+            meets it within 2%; for a ratio 8. 1 for any width.
         global_pruning: rank channels over the whole network rather than within each layer; what
             ``"AttributionImportance"`` is best at.
         isomorphic: rank within layers of the same structure.
@@ -101,7 +105,7 @@ class StructuredPruning(AnyCallback):
         importance_samples: int = 256,
         pruning_ratio_dict: dict[str, float] | None = None,
         ignored_layers: list[Any] | None = None,
-        round_to: int = 8,
+        round_to: int | None = None,
         global_pruning: bool = False,
         isomorphic: bool = False,
         max_pruning_ratio: float = 1.0,
@@ -122,7 +126,11 @@ class StructuredPruning(AnyCallback):
         self.target = choose_target(given)
         for name, ratio in (pruning_ratio_dict or {}).items():
             check_ratio(ratio, f"pruning_ratio_dict[{name!r}]")
-        for argument, value in {"round_to": round_to, "threads": threads, "batch_size": batch_size}.items():
+        for argument, value in {
+            "round_to": 8 if round_to is None else round_to,
+            "threads": threads,
+            "batch_size": batch_size,
+        }.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{argument} expected a positive integer, but got {value!r}.")
         if not 0 < max_pruning_ratio <= 1:
@@ -141,7 +149,7 @@ class StructuredPruning(AnyCallback):
         self._options: dict[str, Any] = {
             "pruning_ratio_dict": pruning_ratio_dict,
             "ignored_layers": ignored_layers or [],
-            "round_to": round_to,
+            "round_to": 8 if round_to is None else round_to,
             "global_pruning": global_pruning,
             "isomorphic": isomorphic,
             "max_pruning_ratio": max_pruning_ratio,
@@ -149,6 +157,7 @@ class StructuredPruning(AnyCallback):
         resolve_importance(importance, importance_args)  # a misspelt name is said now
         self._report_latency = report_latency or self.target.name == "target_latency"
         self._goal = Goal(self.target, self._milliseconds)
+        self._round_to = round_to
         self._attached = False
         self._forget()
 
@@ -181,7 +190,7 @@ class StructuredPruning(AnyCallback):
 
         With ``state_dict`` instead, Lightning would refuse two of these before we can say what to do.
         """
-        state = {"done": list(self._done), "random": gathered_states()}
+        state = {"done": list(self._done), "random": gathered_states(), "round_to": self._options["round_to"]}
         checkpoint.setdefault("callbacks", {})[self.state_key] = state
         if recipe_of(pl_module).steps:  # after fit the module no longer says so itself, and may still be saved
             checkpoint[KEY] = recipe_of(pl_module).to_dict()
@@ -286,7 +295,7 @@ class StructuredPruning(AnyCallback):
 
     def _rehearse(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the last step on a copy: it needs what every earlier one needs."""
-        decision = self._agree(trainer, pl_module, 1.0)
+        decision = self._choose_widths(trainer, pl_module)
         if (
             not decision.step["kept"]
             and not recipe_of(pl_module).steps
@@ -298,6 +307,25 @@ class StructuredPruning(AnyCallback):
             )
         plan = ", ".join(f"epoch {epoch}: {self._in_words(progress)}" for epoch, progress in self._plan.items())
         rank_zero_info(f"StructuredPruning cuts at the start of {plan}.")
+
+    def _choose_widths(self, trainer: Trainer, pl_module: LightningModule) -> Decision:
+        """Return the last step with the largest ``round_to`` that meets the target, and keep to that."""
+        candidates: tuple[int, ...] = (self._options["round_to"],)
+        if self._resumed is not None:  # as the run began
+            candidates = (self._resumed["round_to"],)
+        elif self._round_to is None and self.target.name != "pruning_ratio":
+            candidates = ROUND_TO
+        for round_to in candidates:
+            self._options["round_to"] = round_to
+            try:
+                decision = self._agree(trainer, pl_module, 1.0)
+            except MisconfigurationException:
+                if round_to == candidates[-1]:
+                    raise
+                continue
+            if _is_near(decision):
+                break
+        return decision
 
     def _agree(self, trainer: Trainer, pl_module: LightningModule, progress: float) -> Decision:
         """Let the first process decide, and all of them take the same step."""
@@ -344,14 +372,21 @@ class StructuredPruning(AnyCallback):
         if self.target.name == "pruning_ratio":
             return f"{decision.found:.0%} of the channels gone"
         said = self._amount(decision.found)
-        is_near = abs(decision.found - decision.wanted) <= 0.02 * decision.wanted
-        return said if is_near else f"{said}, the nearest to {self._amount(decision.wanted)} that can be reached"
+        return (
+            said
+            if _is_near(decision)
+            else f"{said}, the nearest to {self._amount(decision.wanted)} that can be reached"
+        )
 
     def _amount(self, value: float) -> str:
         assert self._decider is not None  # made in on_train_start
         unit = {"target_macs": "MACs", "target_params": "parameters", "target_latency": "ms"}[self.target.name]
         share = value / self._decider.dense["measured"]
         return f"{value:.3g} {unit} ({share:.0%})" if unit == "ms" else f"{value / 1e6:.3g} M {unit} ({share:.0%})"
+
+
+def _is_near(decision: Decision) -> bool:
+    return abs(decision.found - decision.wanted) <= TOLERANCE * decision.wanted
 
 
 def _label(pl_module: LightningModule) -> str:

@@ -84,3 +84,7 @@ def main(folder, by_hand, static_graph):
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), "--by-hand" in sys.argv, "--static-graph" in sys.argv)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        sys.stdout.flush()
+        os._exit(0)  # gloo's threads may abort an interpreter that takes itself down

@@ -149,6 +149,18 @@ def test_widths_suit_the_runtime_by_default(tmp_path):
     assert channels(module.network)["conv1"] == 8
 
 
+@pytest.mark.parametrize(("share", "round_to"), [(0.5, 16), (0.25, 8), (0.1, 4)])
+def test_targets_take_the_largest_width_that_meets_them(share, round_to, tmp_path):
+    module = Module(ResNet(8, width=32, in_channels=1) if share == 0.5 else resnet())
+    dense = count_ops_and_params(copy.deepcopy(module.network), torch.zeros(1, 1, 8, 8))[0]
+    fit(module, tmp_path, StructuredPruning(target_macs=share, start_epoch=1, end_epoch=1), max_epochs=2)
+    widths = [width for name, width in channels(module.network).items() if name != "fc"]
+    assert all(width % 4 == 0 for width in widths)
+    assert any(width % (2 * round_to) for width in widths)
+    left = count_ops_and_params(copy.deepcopy(module.network), torch.zeros(1, 1, 8, 8))[0]
+    assert left == pytest.approx(share * dense, rel=0.06)
+
+
 def test_nothing_to_remove_changes_nothing(tmp_path):
     seen = []
     for callbacks in ([], [StructuredPruning(0.0)]):
@@ -484,7 +496,7 @@ class Odd(Module):
     ("options", "make", "parts"),
     [
         ({"ignored_layers": ["network.layr1*"], "pruning_ratio": 0.5}, Module, ("ignored_layers", "network.layr1*")),
-        ({"target_macs": 0.01}, Module, ("target_macs", "out of reach", "round_to")),
+        ({"target_macs": 0.01, "round_to": 8}, Module, ("target_macs", "out of reach", "round_to")),
         ({"target_params": 10}, Module, ("target_params", "out of reach")),
         ({"target_macs": "99G"}, Module, ("target_macs expected at most the dense network's",)),
         ({"pruning_ratio": 0.5, "start_epoch": 7}, Module, ("start_epoch", "never happen")),
