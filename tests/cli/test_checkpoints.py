@@ -169,6 +169,7 @@ def test_a_pruned_checkpoint_loads_without_the_callback(tmp_path, monkeypatch):
     from lit_xai.data import Digits
     from lit_xai.models import Classifier, ResNet
 
+    monkeypatch.chdir(tmp_path)
     quiet = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
     pruning = StructuredPruning(0.5, report_latency=False)
     trainer = Trainer(max_epochs=1, callbacks=[pruning], enable_checkpointing=False, **quiet)
