@@ -108,7 +108,6 @@ def test_macs_agree_with_an_independent_counter(share, tmp_path):
     fit(module, tmp_path, StructuredPruning(target_macs=share, round_to=1, start_epoch=1, end_epoch=2), sizes)
     left = count_ops_and_params(copy.deepcopy(module.network), torch.zeros(1, 1, 8, 8))[0]
     assert left == pytest.approx(share * dense, rel=0.03)  # the counter adds batch norm and pooling
-    assert [len(set(seen.values())) for seen in sizes.seen]
     assert sizes.seen[0] == channels(Module())  # nothing before epoch 1
     assert sizes.seen[1] != sizes.seen[0]
     assert sizes.seen[2] == sizes.seen[3] != sizes.seen[1]
@@ -343,8 +342,7 @@ def test_trains_on(make, options, tmp_path):
     module, sizes = make(), Sizes()
     pruning = StructuredPruning(0.5, start_epoch=1, end_epoch=2, round_to=1)
     trainer = fit(module, tmp_path, pruning, sizes, **options)
-    widths = [min(seen.values()) for seen in sizes.seen]
-    assert widths[0] > widths[-1] or len({tuple(seen.items()) for seen in sizes.seen}) == 3
+    assert len({tuple(seen.items()) for seen in sizes.seen}) == 3  # dense, and after each of two cuts
     assert len(recipe_of(module).steps) == 2
     assert trainer.global_step > 0
     assert all(torch.isfinite(p).all() for p in module.parameters())
@@ -405,7 +403,7 @@ def test_both_packages(package, tmp_path):
         default_root_dir=tmp_path,
     )
     trainer.fit(module, DataLoader(TensorDataset(torch.randn(16, 16), torch.arange(16) % 2), batch_size=8))
-    assert channels(module) == {"network.layers.0": 8, "network.layers.2": 2} or 8 in channels(module).values()
+    assert sorted(channels(module).values()) == [2, 8]
 
 
 @pytest.mark.parametrize("regularize", ["bn_scale", "group"])
@@ -453,7 +451,8 @@ def test_report(tmp_path, capsys):
     macs = [event.value for event in events.Scalars("compression/MACs")]
     assert len(macs) == 4
     assert macs == sorted(macs, reverse=True)
-    assert macs[-1] == pytest.approx(0.25 * macs[0], rel=0.06) or macs[0] < macs[-1] * 5
+    now = count_ops_and_params(copy.deepcopy(model.network), torch.zeros(1, 1, 8, 8))[0]
+    assert macs[-1] == pytest.approx(now, rel=0.05)  # the counter adds batch norm and pooling
     assert [e.step for e in events.Scalars("compression/params")] == [e.step for e in events.Scalars("val/loss")]
     assert all(event.value > 0 for event in events.Scalars("compression/latency_ms"))
     assert events.Images("compression/channels")
