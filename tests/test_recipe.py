@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from lit_xai import load_from_checkpoint
 from lit_xai.functional.pruning import prune_step
 from lit_xai.models import MLP, ResNet, VisionTransformer
-from lit_xai.recipe import KEY, Recipe, apply_step_, attach, detach, recipe_of, take_step_, undo_step_
+from lit_xai.recipe import KEY, Recipe, attach, detach, recipe_of, take_step_
+from lit_xai.steps import apply_step_, undo_step_
 
 NETWORKS = {
     "mlp": (lambda: MLP(64, (24, 16), 10), (1, 8, 8)),
@@ -183,7 +184,7 @@ def pruning_callback(package):
         """The least that a compression callback does: attach, take steps, detach."""
 
         def setup(self, trainer, pl_module, stage):
-            attach(pl_module)
+            attach(pl_module, self)
 
         def on_train_epoch_start(self, trainer, pl_module):
             if trainer.current_epoch in (1, 2):
@@ -192,10 +193,10 @@ def pruning_callback(package):
                 )
 
         def teardown(self, trainer, pl_module, stage):
-            detach(pl_module)
+            detach(pl_module, self)
 
         def on_exception(self, trainer, pl_module, exception):
-            detach(pl_module)
+            detach(pl_module, self)
 
     return Prune()
 
@@ -268,14 +269,16 @@ def test_nothing_stays_after_an_exception(tmp_path):
 
 def test_attachment_counts_and_is_absent_from_copies():
     module = module_class(lightning.pytorch)()
-    attach(module)
-    attach(module)
+    attach(module, "first")
+    attach(module, "second")
     assert "on_load_checkpoint" not in vars(copy.deepcopy(module))
     assert "on_load_checkpoint" in vars(module)
-    detach(module)
+    detach(module, "first")
     assert "on_load_checkpoint" in vars(module)
-    detach(module)
-    detach(module)
+    detach(module, "first")
+    assert "on_load_checkpoint" in vars(module)
+    detach(module, "second")
+    detach(module, "second")
     assert not set(vars(module)) & {"on_load_checkpoint", "on_save_checkpoint", "__reduce_ex__"}
 
 
@@ -283,20 +286,20 @@ def test_attached_modules_can_be_pickled():
     from lit_xai.models import Classifier
 
     module = Classifier(MLP(4, (3,), 2), num_classes=2)
-    attach(module)
+    attach(module, "test")
     again = pickle.loads(pickle.dumps(module))
     assert "on_load_checkpoint" not in vars(again)
-    detach(module)
+    detach(module, "test")
 
 
 def test_somebody_elses_wrapper_comes_back():
     module = module_class(lightning.pytorch)()
     called = []
     module.on_load_checkpoint = theirs = lambda checkpoint: called.append(checkpoint)
-    attach(module)
+    attach(module, "test")
     module.on_load_checkpoint({})
     assert called == [{}]
-    detach(module)
+    detach(module, "test")
     assert module.on_load_checkpoint is theirs
 
 
@@ -320,7 +323,7 @@ from lightning.pytorch import Trainer
 from lit_xai.functional.pruning import prune_step
 from lit_xai.recipe import attach, take_step_
 module = mine.Mine(width=12)
-attach(module)
+attach(module, "test")
 take_step_(module, prune_step(module, torch.zeros(1, 4)))
 trainer = Trainer(logger=False, accelerator="cpu")
 trainer.strategy.connect(module)

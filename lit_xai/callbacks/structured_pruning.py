@@ -158,7 +158,6 @@ class StructuredPruning(AnyCallback):
         self._report_latency = report_latency or self.target.name == "target_latency"
         self._goal = Goal(self.target, self._milliseconds)
         self._round_to = round_to
-        self._attached = False
         self._forget()
 
     def _forget(self) -> None:
@@ -181,9 +180,7 @@ class StructuredPruning(AnyCallback):
             if sum(isinstance(other, StructuredPruning) for other in trainer.callbacks) > 1:  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
                 raise MisconfigurationException("Two StructuredPruning callbacks would undo each other: keep one.")
             self._plan = plan_steps(*self._when, trainer.max_epochs, self.schedule)
-        if not self._attached:
-            attach(pl_module, lambda: averaged_copies(trainer))
-            self._attached = True
+        attach(pl_module, self, lambda: averaged_copies(trainer))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put in what a resumed run has to know: cuts that were made, and the random generators' states.
@@ -275,9 +272,7 @@ class StructuredPruning(AnyCallback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module with nothing of ours."""
-        if self._attached:
-            detach(pl_module)
-            self._attached = False
+        detach(pl_module, self)
         self._forget()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

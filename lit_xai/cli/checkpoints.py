@@ -121,15 +121,15 @@ class FollowRecipe(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make the module replay the recipe of a checkpoint that is loaded."""
-        attach(pl_module)
+        attach(pl_module, self)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module as it was."""
-        detach(pl_module)
+        detach(pl_module, self)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave it so also where Lightning does not tear down."""
-        detach(pl_module)
+        detach(pl_module, self)
 
 
 def load_weights(pl_module: LightningModule, path: str, weights_only: bool | None = None) -> None:

@@ -38,7 +38,7 @@ class Prune(Callback):
         self.done, self.resumed = [], None
 
     def setup(self, trainer, pl_module, stage):
-        attach(pl_module)
+        attach(pl_module, self)
 
     def state_dict(self):
         return {"done": list(self.done), "random": random_states()}
@@ -64,7 +64,7 @@ class Prune(Callback):
         self.resumed = None  # resumed within an epoch: that state belongs to no later one
 
     def teardown(self, trainer, pl_module, stage):
-        detach(pl_module)
+        detach(pl_module, self)
 
 
 PRUNING = Prune

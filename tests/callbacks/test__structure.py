@@ -23,7 +23,8 @@ from lit_xai.callbacks._structure import (
     refuse_optimizers,
     refuse_strategies,
 )
-from lit_xai.recipe import KEY, Recipe, apply_step_, attach, detach, recipe_of
+from lit_xai.recipe import KEY, Recipe, attach, detach, recipe_of
+from lit_xai.steps import apply_step_
 
 pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 
@@ -72,7 +73,7 @@ class Change(Callback):
         self.epochs, self.prefix = epochs, prefix
 
     def setup(self, trainer, pl_module, stage):
-        attach(pl_module, lambda: averaged_copies(trainer))
+        attach(pl_module, self, lambda: averaged_copies(trainer))
 
     def on_train_epoch_start(self, trainer, pl_module):
         if trainer.current_epoch in self.epochs:
@@ -87,7 +88,7 @@ class Change(Callback):
             assert {id(p) for p in optimizer.state} <= set(map(id, live))
 
     def teardown(self, trainer, pl_module, stage):
-        detach(pl_module)
+        detach(pl_module, self)
 
 
 def data(n=16):

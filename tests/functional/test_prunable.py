@@ -14,7 +14,7 @@ from lit_xai.functional.layers import channels
 from lit_xai.functional.prunable import Prunable
 from lit_xai.functional.pruning import prunable_layers, prune_step, pruned_copy, reach
 from lit_xai.models import MLP, ResNet
-from lit_xai.recipe import apply_step_
+from lit_xai.steps import apply_step_
 
 
 def resnet(width=16, depth=8):

@@ -11,7 +11,7 @@ from witness import digest, module_state, rng_state
 
 from lit_xai.functional.pruning import channels, output_layers, prune_step
 from lit_xai.models import MLP, ResNet, VisionTransformer
-from lit_xai.recipe import apply_step_
+from lit_xai.steps import apply_step_
 
 
 class Grouped(nn.Module):

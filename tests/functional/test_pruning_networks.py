@@ -9,7 +9,8 @@ from pruning_networks import NETWORKS, make
 from lit_xai.functional.calling import call_network
 from lit_xai.functional.layers import channels
 from lit_xai.functional.pruning import prune_step
-from lit_xai.recipe import Recipe, take_step_, undo_step_
+from lit_xai.recipe import Recipe, take_step_
+from lit_xai.steps import undo_step_
 
 KEPT = {"gru", "lstm"}
 
