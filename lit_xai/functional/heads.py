@@ -65,6 +65,8 @@ def find_heads(network: nn.Module) -> dict[nn.Module, int]:
 
 def _heads_of(attention: nn.Module) -> dict[nn.Module, int]:
     children = {name: child for name, child in attention.named_children() if isinstance(child, nn.Linear)}
+    if not children:
+        return {}
     heads = _int_attribute(attention, HEADS)
     fused = [children[name] for name in FUSED if name in children]
     if heads and fused and fused[0].out_features % (3 * heads) == 0:  # else query and keys are not equally wide
@@ -108,19 +110,21 @@ def every_part(layer: nn.Module, indices: Sequence[int], fused: Container[nn.Mod
     return [index + part * width for part in range(3) for index in indices]
 
 
-def fused_layers(network: nn.Module) -> list[nn.Module]:
+def fused_layers(network: nn.Module, heads: Container[nn.Module]) -> list[nn.Module]:
     """Return the layers that give an attention's query, key and value in one.
 
     Args:
         network: any module.
+        heads: :func:`find_heads` of it.
 
     Example:
         >>> attention = nn.Module()
         >>> attention.num_heads, attention.qkv = 2, nn.Linear(16, 48)
-        >>> fused_layers(attention)
+        >>> fused_layers(attention, find_heads(attention))
         [Linear(in_features=16, out_features=48, bias=True)]
     """
-    heads = find_heads(network)
+    if not heads:
+        return []
     return [c for m in network.modules() for name, c in m.named_children() if c in heads and name in FUSED]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from lit_xai.functional.calling import Inputs, OutputSpec, call_network, find_logits, load_object, module_names
+from lit_xai.functional.opaque import is_opaque
 from lit_xai.functional.untouched import fork_rng
 from lit_xai.spelling import nearest
 
@@ -72,14 +73,29 @@ def output_layers(
         >>> output_layers(network, torch.zeros(1, 4))
         [Linear(in_features=8, out_features=3, bias=True)]
     """
-    owners = {id(p): m for m in network.modules() for p in m.parameters(recurse=False) if p.dim() > 1}
     with traceable():
-        outputs = call_for_all(network, example_inputs, call, output)
+        return layers_behind(network, call_for_all(network, example_inputs, call, output))
+
+
+def layers_behind(network: nn.Module, outputs: Iterable[Tensor]) -> list[nn.Module]:
+    """Return the layers that outputs come from without another layer between.
+
+    Args:
+        network: whose layers are meant.
+        outputs: what it gave, with their graph of gradients; layers in :func:`~lit_xai.functional.opaque.opaque` are
+            not looked behind, and not returned.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.Softmax(-1))
+        >>> layers_behind(network, [network(torch.zeros(1, 4))])
+        [Linear(in_features=8, out_features=3, bias=True)]
+    """
+    owners = {id(p): m for m in network.modules() for p in m.parameters(recurse=False) if p.dim() > 1}
     found: dict[int, nn.Module] = {}
     ahead, seen = [value.grad_fn for value in outputs], set()
     while ahead:
         node = ahead.pop()
-        if node is None or node in seen:
+        if node is None or node in seen or is_opaque(node):
             continue
         seen.add(node)
         weights = [owner for owner in map(owners.get, _weights_of(node)) if owner is not None]

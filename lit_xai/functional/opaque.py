@@ -86,6 +86,21 @@ def _differentiable(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
+def is_opaque(node: Any) -> bool:
+    """Return whether a node of the graph of gradients stands for a layer in :func:`opaque`.
+
+    Args:
+        node: such as a tensor's ``grad_fn``.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 4), nn.GRUCell(4, 8))
+        >>> with opaque([network[1]]):
+        ...     is_opaque(network(torch.zeros(1, 4)).grad_fn)
+        True
+    """
+    return type(node).__name__ == f"{_Joined.__name__}Backward"
+
+
 class _Joined(torch.autograd.Function):
     """Outputs that come from inputs by one step, all of them by the same."""
 

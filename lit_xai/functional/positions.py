@@ -24,7 +24,8 @@ def kept_indices(positions: Tensor, shape: torch.Size) -> Iterator[tuple[int, tu
     for dim, size in enumerate(shape):
         if positions.shape[dim] != size:
             along = positions[tuple(slice(None) if d == dim else 0 for d in range(positions.dim()))]
-            yield dim, (size, (along // math.prod(shape[dim + 1 :]) % size).tolist())
+            stride = math.prod(shape[dim + 1 :])
+            yield dim, (size, [place // stride % size for place in along.tolist()])
 
 
 def changed_attributes(before: Mapping[str, dict[str, Any]], after: Mapping[str, dict[str, Any]]) -> list[list[Any]]:

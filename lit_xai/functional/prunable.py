@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lit_xai.functional.calling import Inputs, OutputSpec, call_network, module_names
 from lit_xai.functional.heads import every_part, find_heads, fused_layers, set_head_attributes_
-from lit_xai.functional.layers import call_for_all, channels, match_layers, output_layers, traceable
+from lit_xai.functional.layers import call_for_all, channels, layers_behind, match_layers, traceable
 from lit_xai.functional.moves import EPSILON, ChannelGroup, Move, order_moves
 from lit_xai.functional.opaque import kept_whole, opaque
 from lit_xai.functional.positions import changed_attributes, kept_indices, named_tensors, positions_like
@@ -69,15 +69,16 @@ class Prunable:
         for parameter in network.parameters():
             parameter.requires_grad_(True)  # Torch-Pruning leaves frozen layers out without a word
         self._run = lambda: call_network(network, example_inputs, call, output)
-        self._heads, self._fused = find_heads(network), fused_layers(network)
-        whole = [*match_layers(network, ignored_layers, "ignored_layers"), *kept_whole(network)]
+        self._heads = find_heads(network)
+        self._fused = fused_layers(network, self._heads)
+        unprunable = kept_whole(network)
+        whole = [*match_layers(network, ignored_layers, "ignored_layers"), *unprunable]
         with _quiet(), traceable():
-            self._graph = self._trace(example_inputs, call, output)
+            self._graph, outputs = self._trace(unprunable, example_inputs, call, output)
             self._ignored = [part for layer in whole for part in layer.modules()]
-            self._ignored += output_layers(network, example_inputs, call, output)
-            dense = dense_channels or channels(network)
+            self._ignored += layers_behind(network, outputs)
             ratios = (pruning_ratio, pruning_ratio_dict or {})
-            self.groups = list(self._groups(importance, dense, ratios))
+            self.groups = list(self._groups(importance, dense_channels, ratios))
         self.moves = order_moves(
             self.groups,
             round_to=round_to,
@@ -86,15 +87,24 @@ class Prunable:
             isomorphic=isomorphic,
         )
 
-    def _trace(self, inputs: Inputs, call: str, output: OutputSpec) -> Any:
+    def _trace(
+        self, whole: Iterable[nn.Module], inputs: Inputs, call: str, output: OutputSpec
+    ) -> tuple[Any, list[Tensor]]:
+        """Return Torch-Pruning's graph, and the outputs that it was read from."""
         from torch_pruning import DependencyGraph
 
+        outputs: list[Tensor] = []
+
+        def forward(network: nn.Module, given: Inputs) -> list[Tensor]:
+            outputs[:] = call_for_all(network, given, call, output)
+            return outputs
+
         try:
-            with opaque(kept_whole(self.network)) as pruners:
-                return DependencyGraph().build_dependency(
+            with opaque(whole) as pruners:
+                graph = DependencyGraph().build_dependency(
                     self.network,
                     example_inputs=inputs,
-                    forward_fn=lambda network, given: call_for_all(network, given, call, output),
+                    forward_fn=forward,
                     customized_pruners=pruners,
                     verbose=False,
                 )
@@ -104,15 +114,17 @@ class Prunable:
                 f" {_one_line(error)}): narrow it down with module= to the part that can, or keep the part that cannot"
                 " with ignored_layers=."
             ) from error
+        return graph, outputs
 
     def _groups(
-        self, importance: Any, dense: Mapping[str, int], ratios: tuple[float, Mapping[str, float]]
+        self, importance: Any, dense: Mapping[str, int] | None, ratios: tuple[float, Mapping[str, float]]
     ) -> Iterator[ChannelGroup]:
         import torch_pruning
 
         importance = importance or torch_pruning.importance.GroupMagnitudeImportance()
         names = {module: name for name, module in module_names(self.network).items()}
         present = channels(self.network)
+        dense = dense or present
         used: set[str] = set()
         roots = (torch_pruning.ops.TORCH_CONV, torch_pruning.ops.TORCH_LINEAR)
         for found in self._graph.get_all_groups(ignored_layers=self._ignored, root_module_types=roots):
@@ -226,8 +238,7 @@ class Prunable:
         Raises:
             ValueError: the network does not run without these channels.
         """
-        before = {name: dict(vars(module)) for name, module in self.network.named_modules()}
-        with self._cut(moves) as kept, traceable(), torch.no_grad():
+        with self._cut(moves) as (kept, before), traceable(), torch.no_grad():
             try:
                 self._run()
             except Exception as error:
@@ -240,9 +251,14 @@ class Prunable:
             return {"kind": "prune", "kept": kept, "attributes": changed_attributes(before, after)}
 
     @contextlib.contextmanager
-    def _cut(self, moves: Sequence[Move]) -> Iterator[list[list[Any]]]:
-        """Let Torch-Pruning cut positions in place of values; what is left of them says which values stay."""
-        held = [(m, dict(m._parameters), dict(m._buffers), dict(vars(m))) for m in self.network.modules()]
+    def _cut(self, moves: Sequence[Move]) -> Iterator[tuple[list[list[Any]], dict[str, dict[str, Any]]]]:
+        """Let Torch-Pruning cut positions in place of values; what is left of them says which values stay.
+
+        Yields that, and each module's attributes of before.
+        """
+        named: dict[str, nn.Module] = dict(self.network.named_modules())
+        before = {name: dict(vars(module)) for name, module in named.items()}
+        held = [(m, dict(m._parameters), dict(m._buffers), before[name]) for name, m in named.items()]
         dense = named_tensors(self.network)
         values = {name: value.data for name, value in dense.items()}
         try:
@@ -260,7 +276,7 @@ class Prunable:
                     positions = value.data.long()
                     kept += [[name, dim, *cut] for dim, cut in kept_indices(positions, values[name].shape)]
                     value.data = values[name].reshape(-1)[positions]
-            yield kept
+            yield kept, before
         finally:
             for module, parameters, buffers, attributes in held:
                 module._parameters.update(parameters)

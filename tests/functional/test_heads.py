@@ -154,7 +154,7 @@ def test_every_part_of_a_fused_layer(split):
     torch.manual_seed(0)
     network, x = nn.Sequential(nn.Linear(24, 24), Attention(split)).double(), torch.randn(2, 5, 24).double()
     zeroed = copy.deepcopy(network)
-    attention, heads, fused = network[1], find_heads(network), fused_layers(network)
+    attention, heads, fused = network[1], find_heads(network), fused_layers(network, find_heads(network))
     graph = torch_pruning.DependencyGraph().build_dependency(network, x)
     gone = [head * 8 + i for head in range(3) for i in (1, 6)]
     group = graph.get_pruning_group(attention.proj, torch_pruning.prune_linear_in_channels, gone)

@@ -5,7 +5,8 @@ import torch
 from refusals import refused
 from torch import nn
 
-from lit_xai.functional.layers import channels, match_layers, output_layers
+from lit_xai.functional.layers import channels, layers_behind, match_layers, output_layers
+from lit_xai.functional.opaque import opaque
 from lit_xai.models import ResNet
 
 
@@ -59,3 +60,13 @@ class Several(nn.Module):
 def test_several_layers_come_last():
     network = Several()
     assert set(output_layers(network, torch.zeros(1, 4))) == {network.left, network.right}
+
+
+def test_nothing_behind_an_opaque_layer_comes_last():
+    network = nn.ModuleList([nn.Linear(4, 6), nn.GRUCell(4, 6)])
+    linear, cell = network
+    x = torch.zeros(1, 4)
+    assert set(layers_behind(network, [cell(x, linear(x))])) == {cell, linear}  # the old state is part of the new one
+    with opaque([cell]):
+        assert layers_behind(network, [cell(x, linear(x))]) == []
+        assert layers_behind(network, [cell(x, linear(x)) + linear(x)]) == [linear]

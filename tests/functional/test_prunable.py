@@ -121,6 +121,17 @@ def test_looking_at_one_candidate_leaves_the_next_as_it_was():
     assert channels(prunable.network) == channels(network)
 
 
+def test_the_network_runs_once_to_be_traced_and_once_for_each_step():
+    network, x = resnet()
+    calls = []
+    network.register_forward_hook(lambda *_: calls.append(1))
+    prunable = Prunable(network, x, pruning_ratio=0.5)
+    assert len(calls) == 1
+    for taken in (1, 2):
+        prunable.step(prunable.due())
+        assert len(calls) == 1 + taken
+
+
 def test_layers_that_go_together():
     network, x = resnet()
     groups = prunable_layers(network, x)
