@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lit_xai import functional as functional
     from lit_xai.callbacks import AttributionMonitor as AttributionMonitor
+    from lit_xai.callbacks import ExplanationMatching as ExplanationMatching
+    from lit_xai.callbacks import KnowledgeDistillation as KnowledgeDistillation
     from lit_xai.callbacks import StructuredPruning as StructuredPruning
     from lit_xai.recipe import load_from_checkpoint as load_from_checkpoint
 
@@ -14,11 +16,21 @@ __version__ = "0.1.0"
 # Loaded when first asked for: importing the package costs nothing, and the command line starts without torch.
 _WHERE = {
     "AttributionMonitor": "lit_xai.callbacks.attribution_monitor",
+    "ExplanationMatching": "lit_xai.callbacks.explanation_matching",
+    "KnowledgeDistillation": "lit_xai.callbacks.knowledge_distillation",
     "StructuredPruning": "lit_xai.callbacks.structured_pruning",
     "load_from_checkpoint": "lit_xai.recipe",
 }
 
-__all__ = ["AttributionMonitor", "StructuredPruning", "__version__", "functional", "load_from_checkpoint"]
+__all__ = [
+    "AttributionMonitor",
+    "ExplanationMatching",
+    "KnowledgeDistillation",
+    "StructuredPruning",
+    "__version__",
+    "functional",
+    "load_from_checkpoint",
+]
 
 
 def __getattr__(name: str) -> Any:

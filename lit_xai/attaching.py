@@ -29,7 +29,6 @@ def wrap(module: nn.Module, name: str, around: Around) -> None:
 
     Example:
         >>> layer = nn.Linear(2, 2)
-        >>> double = lambda method, x: 2 * method(x)
         >>> wrap(layer, "extra_repr", lambda method: method().upper())
         >>> layer
         Linear(IN_FEATURES=2, OUT_FEATURES=2, BIAS=TRUE)
@@ -57,7 +56,7 @@ def unwrap(module: nn.Module, name: str, around: Around | None = None) -> None:
     methods = _methods.get(module, {})
     if name not in methods:
         return
-    methods[name].around = [one for one in methods[name].around if around is not None and one is not around]
+    methods[name].around = [one for one in methods[name].around if around is not None and one != around]
     if not methods[name].around:
         methods.pop(name).remove()
     if set(methods) == {_REDUCE}:

@@ -97,8 +97,8 @@ def _check(network: nn.Module, step: Step, recorded: Callable[[int, list[int]], 
     return tensors
 
 
-Cut = tuple[int, int, list[int]]
-"""Dimension, size before, indices kept."""
+Cuts = dict[int, tuple[int, Tensor]]
+"""By dimension: size before, indices kept."""
 
 Change = Callable[[Tensor, int, int, Tensor], Tensor]
 
@@ -110,12 +110,12 @@ def _rebuild(
     optimizers: Iterable[torch.optim.Optimizer],
     change: Change,
 ) -> None:
-    cuts: dict[int, list[Cut]] = {}
+    cuts: dict[int, Cuts] = {}
     named = {_uncompiled(name): tensor for name, tensor in tensors.items()}
-    for name, *rest in step["kept"]:
-        tensor, cut = named[_uncompiled(name)], (rest[0], rest[1], rest[2])
-        if cut not in cuts.setdefault(id(tensor), []):  # a tensor of two names is cut once
-            cuts[id(tensor)].append(cut)
+    modules = dict(network.named_modules(remove_duplicate=False))
+    for name, dim, size, kept in step["kept"]:
+        tensor = named[_uncompiled(name)]  # one of two names is cut once
+        cuts.setdefault(id(tensor), {})[dim] = size, torch.tensor(kept, device=tensor.device, dtype=torch.int64)
     new: dict[int, Tensor] = {}
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -125,18 +125,18 @@ def _rebuild(
                 value = _changed(tensor.detach(), cuts[id(tensor)], change)
                 new[id(tensor)] = _successor(tensor, value) if isinstance(tensor, nn.Parameter) else value
             owner, _, attribute = name.rpartition(".")
-            module = network.get_submodule(owner)
+            module = modules[owner]
             held: dict[str, Any] = module._parameters if attribute in module._parameters else module._buffers
             held[attribute] = new[id(tensor)]
         for optimizer in optimizers:
             _follow(optimizer, new, lambda value, old: _changed(value, cuts[id(old)], change))
 
 
-def _changed(value: Tensor, cuts: list[Cut], change: Change) -> Tensor:
+def _changed(value: Tensor, cuts: Cuts, change: Change) -> Tensor:
     layout = torch.channels_last if value.dim() == 4 else torch.channels_last_3d
     is_last = value.dim() in (4, 5) and not value.is_contiguous() and value.is_contiguous(memory_format=layout)
-    for dim, size, kept in cuts:
-        value = change(value, dim, size, torch.tensor(kept, device=value.device, dtype=torch.int64))
+    for dim, (size, kept) in cuts.items():
+        value = change(value, dim, size, kept.to(value.device))
     return value.contiguous(memory_format=layout) if is_last else value
 
 

@@ -1,6 +1,8 @@
 """Callbacks for any Lightning Trainer."""
 
 from lit_xai.callbacks.attribution_monitor import AttributionMonitor
+from lit_xai.callbacks.explanation_matching import ExplanationMatching
+from lit_xai.callbacks.knowledge_distillation import KnowledgeDistillation
 from lit_xai.callbacks.structured_pruning import StructuredPruning
 
-__all__ = ["AttributionMonitor", "StructuredPruning"]
+__all__ = ["AttributionMonitor", "ExplanationMatching", "KnowledgeDistillation", "StructuredPruning"]

@@ -1,5 +1,7 @@
 """One vocabulary for when something happens: an integer counts epochs, a fraction is a share of ``max_epochs``."""
 
+from collections.abc import Sequence
+
 
 def resolve_epochs(value: int | float, max_epochs: int | None, argument: str) -> int:
     """Return a number of epochs.
@@ -72,3 +74,29 @@ def plan_steps(
         )
     epochs = [*range(start, end, every), end]  # the last one is always reached
     return {epoch: round(CURVES[schedule]((i + 1) / len(epochs)), 12) for i, epoch in enumerate(epochs)}
+
+
+def value_at(values: float | Sequence[float], epoch: int, max_epochs: int | None, argument: str) -> float:
+    """Return what a setting is in an epoch: itself, or on the line through values spread evenly over the run.
+
+    Args:
+        values: a number, or several: the first holds in the first epoch, the last in the last.
+        epoch: counted from 0.
+        max_epochs: the Trainer's.
+        argument: what ``values`` was given for, named in the error.
+
+    Raises:
+        ValueError: several values, and the run has no known end.
+
+    Example:
+        >>> [value_at([0.9, 0.5, 0.1], epoch, 5, "alpha") for epoch in range(5)]
+        [0.9, 0.7, 0.5, 0.3, 0.1]
+    """
+    if isinstance(values, (int, float)):
+        return float(values)
+    if max_epochs is None or max_epochs < 0:
+        raise ValueError(f"{argument}={list(values)} is spread over max_epochs, which is not set: give one number.")
+    place = (len(values) - 1) * min(1.0, epoch / max(1, max_epochs - 1))
+    before = min(int(place), len(values) - 1)
+    after = min(before + 1, len(values) - 1)
+    return round(values[before] + (place - before) * (values[after] - values[before]), 12)

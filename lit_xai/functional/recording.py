@@ -1,0 +1,130 @@
+"""What a network is called with and what it returns, seen while somebody else's code calls it.
+
+Private name in use: ``nn.Module._compiled_call_impl``, what a module's call goes to once ``module.compile()`` put it
+there. Standing in its place sees a call however it was compiled, where hooks would be compiled in or left out; and
+torch itself keeps that attribute out of copies and pickles.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+
+@dataclass
+class Call:
+    """One call of a network.
+
+    Args:
+        name: of the network.
+        args: positional arguments it was given.
+        kwargs: keyword arguments.
+        result: what it returned.
+        layers: outputs of the layers that were watched, by name; of one that ran several times the last.
+    """
+
+    name: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    result: Any = None
+    layers: dict[str, Any] = field(default_factory=dict)
+
+    def tensors(self) -> list[Tensor]:
+        """Return the floating tensors among the arguments, and in their lists and dicts."""
+        return [
+            value
+            for value in tree_leaves((self.args, self.kwargs))
+            if isinstance(value, Tensor) and value.is_floating_point()
+        ]
+
+
+@contextlib.contextmanager
+def recorded(
+    networks: Mapping[str, nn.Module],
+    layers: Mapping[str, nn.Module] | None = None,
+    *,
+    inputs: Callable[[Tensor], Tensor] | None = None,
+    outputs: Callable[[Tensor], Tensor] | None = None,
+) -> Iterator[list[Call]]:
+    """Record the calls of networks inside; a call within another one's is a part of that, and not recorded.
+
+    Args:
+        networks: by name.
+        layers: whose outputs to keep with the call they belong to, by name.
+        inputs: changes each floating tensor that a network is called with.
+        outputs: changes each tensor that a layer returns.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+        >>> with recorded({"network": network}, {"0": network[0]}) as calls:
+        ...     out = network(torch.zeros(4, 2))
+        >>> calls[0].name, calls[0].args[0].shape, calls[0].result is out, calls[0].layers["0"].shape
+        ('network', torch.Size([4, 2]), True, torch.Size([4, 3]))
+    """
+    calls: list[Call] = []
+    running: list[Call] = []
+
+    def around_network(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if running:
+            return original(*args, **kwargs)
+        if inputs is not None:
+            args, kwargs = (_changed(value, inputs) for value in (args, kwargs))
+        call = Call(name, args, kwargs)
+        running.append(call)
+        try:
+            call.result = original(*args, **kwargs)
+        finally:
+            running.pop()
+        calls.append(call)
+        return call.result
+
+    def around_layer(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        if running:
+            result = result if outputs is None else _changed(result, outputs)
+            running[-1].layers[name] = result
+        return result
+
+    with contextlib.ExitStack() as stack:
+        for name, layer in (layers or {}).items():
+            stack.enter_context(_in_place_of_call(layer, name, around_layer))
+        for name, network in networks.items():
+            stack.enter_context(_in_place_of_call(network, name, around_network))
+        yield calls
+
+
+def requires_grad(value: Tensor) -> Tensor:
+    """Return a floating tensor that a gradient can be asked for, itself where that is so already.
+
+    Example:
+        >>> requires_grad(torch.zeros(2)).requires_grad
+        True
+    """
+    return value if value.requires_grad else value.detach().requires_grad_()
+
+
+def _changed(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    return tree_map(
+        lambda value: change(value) if isinstance(value, Tensor) and value.is_floating_point() else value, tree
+    )
+
+
+@contextlib.contextmanager
+def _in_place_of_call(module: nn.Module, name: str, around: Callable[..., Any]) -> Iterator[None]:
+    held = vars(module)
+    theirs = {key: value for key, value in held.items() if key == "_compiled_call_impl"}
+    original = theirs.get("_compiled_call_impl") or module._call_impl
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return around(name, original, *args, **kwargs)
+
+    held["_compiled_call_impl"] = call
+    try:
+        yield
+    finally:
+        if held.get("_compiled_call_impl") is call:
+            del held["_compiled_call_impl"]
+            held.update(theirs)
