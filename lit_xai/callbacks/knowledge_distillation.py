@@ -421,6 +421,11 @@ class KnowledgeDistillation(AnyCallback):
     def _before_step(self, pl_module: Any) -> None:
         if self.teacher == "dense" and self._teacher is None and not recipe_of(pl_module).steps:
             self._take_dense(copy_network(pl_module))
+            assert self._trainer is not None  # attached in setup
+            trained = "as it was given to fit: cut later if it has not been trained"
+            if self._trainer.global_step:
+                trained = f"as it is at the start of epoch {self._trainer.current_epoch}"
+            rank_zero_info(f"KnowledgeDistillation: the teacher is the dense model, {trained}.")
 
     def _take_dense(self, dense: nn.Module) -> None:
         self._dense = {name: value.detach().cpu().clone() for name, value in dense.state_dict().items()}
