@@ -96,8 +96,16 @@ def _words(rows: Tensor) -> Tensor:
 
 
 def _multiply_shift(words: Tensor) -> Tensor:
-    first, second = ((words * factors).sum(1) for factors in _factors(words.shape[1], words.device))
+    first, second = (_dot(words, factors) for factors in _factors(words.shape[1], words.device))
     return (first & _HIGH) | ((second >> 32) & _LOW)  # sums wrap around, and only their upper halves are good hashes
+
+
+def _dot(words: Tensor, factors: Tensor) -> Tensor:
+    # In pieces: the products take twice the room of the words, and fresh pages cost more than the arithmetic.
+    total = words.new_zeros(len(words), dtype=torch.int64)
+    for part, by in zip(words.split(2048, 1), factors.split(2048), strict=True):
+        total += (part * by).sum(1)
+    return total
 
 
 @functools.lru_cache(maxsize=16)

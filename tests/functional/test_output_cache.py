@@ -27,8 +27,9 @@ def by_hand(x):
         yield first >> 32 << 32 | second >> 32
 
 
-def test_keys_are_the_published_hash():
-    x = drawn(5, 3, 4)
+@pytest.mark.parametrize("length", [1, 12, 2048, 5000])
+def test_keys_are_the_published_hash(length):
+    x = drawn(5, length)
     found = [key % 2**64 for key in sample_keys(x).tolist()]
     (added,) = {key ^ expected for key, expected in zip(found, by_hand(x), strict=True)}  # the same of all
     assert added
