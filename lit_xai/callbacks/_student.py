@@ -42,8 +42,8 @@ class Student:
         part = next((part for part in _compiled(pl_module) if explained), None)
         if part is not None:
             raise MisconfigurationException(
-                f"KnowledgeDistillation cannot differentiate the compiled {part or type(pl_module).__name__!r} twice, as"
-                " explanation= has to: leave it uncompiled, or the explanation out."
+                f"KnowledgeDistillation cannot differentiate the compiled {part or type(pl_module).__name__!r} twice,"
+                " as explanation= has to: leave it uncompiled, or the explanation out."
             )
         for layer in layers:
             name = locate(pl_module, layer, "student")
@@ -81,10 +81,11 @@ class Student:
         Raises:
             MisconfigurationException: it was not called, or it is not clear which one it is.
         """
+        calls = [call for call in calls if _is_learning(call)]
         names = list(dict.fromkeys(call.name for call in calls))
         if self.name is None and len(names) == 1:
             self.name = names[0]
-        found = [call for call in calls if call.name == self.name and _is_learning(call)]
+        found = [call for call in calls if call.name == self.name]
         if not found:
             what = f"calls {' and '.join(map(repr, names))}" if names else f"does not call {self.name or 'a network'}"
             parts = [name for name, part in pl_module.named_children() if any(True for _ in part.parameters())]
@@ -106,7 +107,8 @@ class Student:
 
 def _is_learning(call: Call) -> bool:
     """Whether a gradient goes back through a call: what ran under no_grad is somebody's target, and learns nothing."""
-    return any(isinstance(value, Tensor) and value.requires_grad for value in tree_leaves(call.result))
+    tensors = [value for value in tree_leaves(call.result) if isinstance(value, Tensor)]
+    return not tensors or any(value.requires_grad for value in tensors)
 
 
 def _compiled(pl_module: nn.Module) -> list[str]:

@@ -1,6 +1,7 @@
 """The network that teaches: where it comes from, and what it says of what a student was called with."""
 
 import contextlib
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +69,7 @@ class Teacher:
         self.hash = module_hash(root)
         self.cache: OutputCache | None = None
         self._optimize, self._compiled = optimize, compiled
-        self._is_last = self._is_found = False
+        self._is_last = self._is_found = self._is_called = False
         for module in root.modules():
             module.training = False
         for parameter in root.parameters():
@@ -114,7 +115,7 @@ class Teacher:
         by_input = explanation.needs_input_gradient
         with torch.enable_grad():
             args, kwargs = self._converted(call, by_input)
-            outputs = None if by_input else _new_leaf
+            outputs = None if by_input else _with_gradient
             with recorded({"": self.network}, _layers(self.network, wanted), outputs=outputs) as calls:
                 self.network(*args, **kwargs)
             logits = find_logits(calls[0].result, self.output)
@@ -148,11 +149,23 @@ class Teacher:
 
     def _prepare(self, call: Call) -> None:
         """Make the forward cheap, once there is an input to trace it with."""
+        if not self._is_called:
+            self._refuse_other_arguments(call)
+            self._is_called = True
         optimize, self._optimize, compiled, self._compiled = self._optimize, False, self._compiled, False
         if optimize:
             self._optimize_for_(call)
         if compiled:
             self.network.compile()
+
+    def _refuse_other_arguments(self, call: Call) -> None:
+        try:
+            inspect.signature(self.network.forward).bind(*call.args, **call.kwargs)
+        except TypeError as error:
+            given = ", ".join([*("..." for _ in call.args), *(f"{key}=" for key in call.kwargs)])
+            raise ValueError(
+                f"The teacher {type(self.network).__name__} cannot be called like the student, with ({given}): {error}."
+            ) from None
 
     def _optimize_for_(self, call: Call) -> None:
         mixed = call.args and call.kwargs
@@ -183,7 +196,8 @@ def locate(root: nn.Module, layer: str, whose: str) -> str:
     for name in (layer, *inside, layer.partition(".")[2]):
         if name in named:
             return name
-    raise ValueError(f"{layer!r} names no layer of the {whose} {type(root).__name__}.{nearest(layer, named)}")
+    names = [*named, *(name.partition(".")[2] for name in named if "." in name)]
+    raise ValueError(f"{layer!r} names no layer of the {whose} {type(root).__name__}.{nearest(layer, names)}")
 
 
 def _layers(network: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
@@ -258,8 +272,9 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(lines[:2])[:200].rstrip('.')}"
 
 
-def _new_leaf(value: Tensor) -> Tensor:
-    return value.detach().requires_grad_()
+def _with_gradient(value: Tensor) -> Tensor:
+    # No leaf, which the ReLU behind it could not change in place; and a later layer stays connected to an earlier one.
+    return value if value.requires_grad else value.detach().requires_grad_().clone()
 
 
 def _cut(value: Any) -> Any:
