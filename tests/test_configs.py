@@ -14,7 +14,17 @@ from lit_xai.cli import main
 from lit_xai.cli.configs import find_config, known_configs
 from lit_xai.cli.run import start
 
-CONFIGS = ["attributions", "base", "cifar10", "digits", "distillation", "fashion_mnist", "mnist", "pruning", "transformers"]
+CONFIGS = [
+    "attributions",
+    "base",
+    "cifar10",
+    "digits",
+    "distillation",
+    "fashion_mnist",
+    "mnist",
+    "pruning",
+    "transformers",
+]
 QUICK = [
     "--trainer.accelerator=cpu",
     "--trainer.max_epochs=1",

@@ -53,6 +53,11 @@ class Terms:
         """Whether explanations count at all."""
         return self.explanation is not None and self.explanation.weight > 0
 
+    @property
+    def is_teacher_always_asked(self) -> bool:
+        """Whether the teacher runs in every step, whatever its logits are known to be."""
+        return self.is_feature or self.is_explained_at(1)
+
     def is_explained_at(self, step: int) -> bool:
         """Whether explanations count in a step."""
         return self.explanation is not None and self.is_explained and step % self.explanation.every_n_steps == 0

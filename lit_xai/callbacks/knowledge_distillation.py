@@ -25,7 +25,7 @@ from lit_xai.callbacks._terms import Terms, find_target
 from lit_xai.callbacks._trainer import logged_step, refuse_strategies
 from lit_xai.callbacks.explanation_matching import ExplanationMatching
 from lit_xai.functional.calling import OutputSpec, copy_network
-from lit_xai.functional.distillation import FEATURE_LOSSES, LOSSES, resolve_loss
+from lit_xai.functional.distillation import FEATURE_LOSSES, LOSSES, resolve_loss, takes
 from lit_xai.functional.output_cache import OutputCache
 from lit_xai.functional.scheduling import value_at
 from lit_xai.recipe import attach, detach, recipe_of
@@ -62,8 +62,8 @@ class KnowledgeDistillation(AnyCallback):
         explanation: what of the teacher's reasons is matched; ``None`` for nothing.
         optimize_teacher: fold its BatchNorm and use channels last: a cheaper forward, equal up to rounding.
         compile_teacher: by ``torch.compile``, which needs a C++ compiler on CPUs.
-        cache: keep the teacher's logits: ``"memory"``, or a file's path that outlives the run. By content, so that it
-            is right for augmented samples too, but then useless.
+        cache: keep the teacher's logits, if nothing else is asked of it: ``"memory"``, or a file's path that outlives
+            the run. By content, so that it is right for augmented samples too, but then useless.
         ema_decay: of ``teacher="ema"``.
         module: the student's network inside the LightningModule, a dotted name; by default it is found by its call.
         output: the logits in its output: a key, an attribute, an index, a function or its import path.
@@ -131,6 +131,13 @@ class KnowledgeDistillation(AnyCallback):
             output,
             batch_to_target,
         )
+        unknown = next((name for name in self._terms.loss_args if not takes(self._terms.loss, name)), None)
+        if unknown is not None:
+            raise ValueError(f"loss_args: {_name(self._terms.loss)} takes no {unknown!r}.")
+        if cache is not None and self._terms.is_teacher_always_asked:
+            raise ValueError(
+                "cache expected None with features, or an explanation in every step: the teacher runs for those anyway."
+            )
         if compile_teacher and self._terms.teacher_layers():
             raise ValueError("compile_teacher expected False with layers to look at, which a compiled teacher hides.")
         self._adapter_lr, self._module = adapter_lr, module
@@ -287,7 +294,9 @@ class KnowledgeDistillation(AnyCallback):
         """Log the parts of the loss, and write the cache."""
         if not self._sums:
             return
-        values = {name: float(value) / self._counts[name] for name, value in self._sums.items()}
+        means = torch.stack([value.float() / self._counts[name] for name, value in self._sums.items()])
+        means = trainer.strategy.reduce(means, reduce_op="mean")
+        values = dict(zip(self._sums, means.tolist(), strict=True))
         values |= {"alpha": self._alpha, "temperature": self._temperature}
         log_scalars(trainer, {f"distillation/{name}": v for name, v in values.items()}, logged_step(trainer))
         if self._teacher is not None and self._teacher.cache is not None and trainer.is_global_zero:
@@ -439,11 +448,10 @@ class KnowledgeDistillation(AnyCallback):
 
     def _formula(self) -> str:
         squared = "temperature² · " if self._terms.scale(2.0) != 1.0 else ""
-        name = getattr(self._terms.loss, "__name__", type(self._terms.loss).__name__)
-        terms = [f"(1 - alpha) · the step's loss + alpha · {squared}{name}(student, teacher)"]
+        terms = [f"(1 - alpha) · the step's loss + alpha · {squared}{_name(self._terms.loss)}(student, teacher)"]
         if self._terms.is_feature:
-            named = getattr(self._terms.feature_loss, "__name__", type(self._terms.feature_loss).__name__)
-            terms.append(f"{self._terms.feature_weight:g} · {named}({', '.join(self._terms.features)})")
+            named = f"{_name(self._terms.feature_loss)}({', '.join(self._terms.features)})"
+            terms.append(f"{self._terms.feature_weight:g} · {named}")
         if self._terms.is_explained and self._terms.explanation is not None:
             every = self._terms.explanation.every_n_steps
             often = f" every {every} steps" if every > 1 else ""
@@ -451,6 +459,10 @@ class KnowledgeDistillation(AnyCallback):
                 f"{self._terms.explanation.weight:g} · (1 - cosine of {self._terms.explanation.method}){often}"
             )
         return f"loss = {' + '.join(terms)}, alpha {self.alpha}, temperature {self.temperature}."
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def _check_numbers(name: str, given: Any, is_right: Callable[[float], bool], expected: str) -> None:
