@@ -79,7 +79,7 @@ def copy_network(network: nn.Module) -> nn.Module:
     """
     outside = [vars(m).get(name) for m in network.modules() for name in ("_trainer", "_fabric")]
     known: dict[int, Any] = {id(value): value for value in outside if value is not None}
-    # Two fifths of what a copy costs is the dozen of empty hook tables that every module has: deepcopy is slow at these.
+    # Two fifths of what a copy costs is the dozen of empty hook tables of every module: deepcopy is slow at these.
     parts = [value for module in network.modules() for value in vars(module).values()]
     known |= {id(value): type(value)() for value in parts if type(value) in (OrderedDict, set) and not value}
     copied = copy.deepcopy(network, known)
