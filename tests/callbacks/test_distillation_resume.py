@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Callback
-from taught import Conv, Module, Sized, assert_equal, data, fit, mlp
+from lightning.pytorch import Callback, Trainer
+from taught import Conv, Module, Sized, assert_equal, data, fit, loader, mlp
 from torch.utils.data import DataLoader, Subset
 
 from lit_xai import ExplanationMatching, KnowledgeDistillation, StructuredPruning
@@ -120,6 +120,19 @@ def test_the_trainers_own_fit_twice(tmp_path):
     fit(again, tmp_path, kept)
     fit(once, tmp_path, KnowledgeDistillation(wide(), features=["first"]))
     assert_equal(again.state_dict(), once.state_dict())
+
+
+def test_checkpoints_can_be_evaluated(tmp_path):
+    module = Module(Conv())
+    trainer = fit(module, tmp_path, KnowledgeDistillation(wide(), features=["first"]), KnowledgeDistillation("ema"))
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    expected = trainer.validate(module, loader(), verbose=False)
+    again = Trainer(
+        logger=False, accelerator="cpu", callbacks=[KnowledgeDistillation("ema")], enable_progress_bar=False
+    )
+    with pytest.warns(UserWarning, match="Be aware"):
+        assert again.validate(Module(Conv(seed=7)), loader(), tmp_path / "end.ckpt", verbose=False) == expected
+    assert trainer.validate(module, loader(), tmp_path / "end.ckpt", verbose=False) == expected
 
 
 def test_a_teacher_may_be_moved_but_not_exchanged(tmp_path):

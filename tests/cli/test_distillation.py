@@ -45,16 +45,15 @@ def test_an_overlay_parses_fits_and_is_repeated(folder, fit, caplog):
 
 
 @pytest.mark.parametrize("teacher", ["ema", "dense", "best.ckpt"])
-def test_names_and_paths(teacher, folder, fit, lit_xai):
+def test_names_and_paths(teacher, folder, fit):
     assert fit("--trainer.logger=false", "--trainer.default_root_dir=first") == 0
     (checkpoint,) = Path("first").rglob("*.ckpt")
     checkpoint.rename("best.ckpt")
-    added = [f"--trainer.callbacks+={name}" for name in ("lit_xai.callbacks.StructuredPruning",) if teacher == "dense"]
-    added += [
-        "--trainer.callbacks.pruning_ratio=0.5",
-        "--trainer.callbacks.report_latency=false",
-        "--trainer.callbacks.round_to=1",
-    ][: 3 * len(added)]
+    added = []
+    if teacher == "dense":
+        options = ["pruning_ratio=0.5", "report_latency=false", "round_to=1"]
+        added = ["--trainer.callbacks+=lit_xai.callbacks.StructuredPruning"]
+        added += [f"--trainer.callbacks.{option}" for option in options]
     kept = ["--trainer.callbacks+=lit_xai.callbacks.KnowledgeDistillation", f"--trainer.callbacks.teacher={teacher}"]
     assert fit(*added, *kept, "--trainer.logger=false", "--trainer.max_epochs=3") == 0
 
