@@ -156,7 +156,7 @@ def test_a_teacher_may_be_moved_but_not_exchanged(tmp_path):
         run(kept(str(path)), epochs=3, ckpt_path=tmp_path / "half.ckpt")
     with (
         pytest.warns(UserWarning, match="Be aware"),
-        pytest.raises(Exception, match="had another teacher, .* than ema"),
+        pytest.raises(Exception, match=r"had another teacher, .* than ema"),
     ):
         run(kept("ema"), epochs=3, ckpt_path=tmp_path / "half.ckpt")
 
