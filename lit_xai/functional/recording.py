@@ -58,6 +58,7 @@ def recorded(
         outputs: changes each tensor that a layer returns.
 
     Example:
+        >>> import torch
         >>> network = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
         >>> with recorded({"network": network}, {"0": network[0]}) as calls:
         ...     out = network(torch.zeros(4, 2))
@@ -100,6 +101,7 @@ def requires_grad(value: Tensor) -> Tensor:
     """Return a floating tensor that a gradient can be asked for, itself where that is so already.
 
     Example:
+        >>> import torch
         >>> requires_grad(torch.zeros(2)).requires_grad
         True
     """
