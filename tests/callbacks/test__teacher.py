@@ -248,6 +248,7 @@ def test_a_dense_copy_has_room_for_what_was_cut(tmp_path):
 
 
 @pytest.mark.slow  # it compiles C++
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler about itself
 @pytest.mark.parametrize("optimize", [False, True])
 def test_compiled(optimize, tmp_path):
     options = {"optimize_teacher": optimize, "explanation": ExplanationMatching()}
