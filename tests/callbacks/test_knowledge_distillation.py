@@ -616,7 +616,7 @@ def test_two_teachers_add_up(tmp_path):
 
 
 def test_the_average_is_the_running_mean_of_the_weights(tmp_path):
-    seen = []
+    seen, decays = [], []
 
     class Check(Callback):
         def __init__(self):
@@ -626,18 +626,21 @@ def test_the_average_is_the_running_mean_of_the_weights(tmp_path):
             if self.average is None:
                 self.average = copy.deepcopy(pl_module.network)
             logits = copy.deepcopy(pl_module.network)(batch[0])
-            self.loss = 0.1 * F.cross_entropy(logits, batch[1]) + 0.9 * kd(logits, self.average(batch[0]), 4.0)
+            self.taught = kd(logits, self.average(batch[0]), 4.0)
+            self.loss = 0.1 * F.cross_entropy(logits, batch[1]) + 0.9 * self.taught
 
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             torch.testing.assert_close(outputs["loss"], self.loss.detach(), rtol=1e-4, atol=1e-6)
+            seen.append(self.taught.item())
             decay = min(0.5, (1 + trainer.global_step) / (10 + trainer.global_step))
             with torch.no_grad():
                 for average, value in zip(self.average.parameters(), pl_module.parameters(), strict=True):
                     average.copy_(decay * average + (1 - decay) * value)
-            seen.append(decay)
+            decays.append(decay)
 
-    fit(Module(), tmp_path, KnowledgeDistillation("ema", ema_decay=0.5), Check(), max_epochs=4)
-    assert max(seen) == 0.5
+    fit(Module(lr=1.0), tmp_path, KnowledgeDistillation("ema", ema_decay=0.5), Check(), max_epochs=4)
+    assert max(decays) == 0.5
+    assert max(seen) > 0.001  # there was something to tell apart
 
 
 @pytest.mark.parametrize("first", ["pruning", "distillation"])
