@@ -369,7 +369,9 @@ def _divergence(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
     """Return the KL divergence of log-probabilities, per sample; exactly 0 where the two are equal."""
     probabilities = teacher.exp()
     # 0 log 0 is 0, where a difference of infinities would be NaN: logits of -inf are how classes are masked out.
-    return (probabilities * (teacher - student).masked_fill(probabilities == 0, 0.0)).sum(dim)
+    found = probabilities * (teacher - student).masked_fill(probabilities == 0, 0.0)
+    # Both add up to 1 only up to rounding: with the difference the gradient is exactly 0 where the two are equal.
+    return (found + (student.exp() - probabilities)).sum(dim)
 
 
 def _target_index(target: Tensor, logits: Tensor, dim: int) -> Tensor:
