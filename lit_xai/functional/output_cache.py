@@ -87,7 +87,9 @@ def _arguments(inputs: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def _words(rows: Tensor) -> Tensor:
     """Return each row's bytes as int32 ``(N, words)``, the last one filled up with zeros."""
-    flat = rows.detach().resolve_conj().resolve_neg().reshape(len(rows), -1).contiguous()
+    flat = rows.detach().resolve_conj().resolve_neg()[..., None].flatten(1).contiguous()
+    if not flat.numel():
+        return torch.zeros_like(flat, dtype=torch.int32)
     if flat.element_size() % 4 == 0:
         return flat.view(torch.int32)
     raw = flat.view(torch.uint8)
@@ -101,9 +103,10 @@ def _multiply_shift(words: Tensor) -> Tensor:
 
 
 def _dot(words: Tensor, factors: Tensor) -> Tensor:
-    # In pieces: the products take twice the room of the words, and fresh pages cost more than the arithmetic.
+    # In pieces: the products take twice the room of the words, and fresh pages cost a CPU more than the arithmetic.
+    size = 512 if words.is_cpu else 65536
     total = words.new_zeros(len(words), dtype=torch.int64)
-    for part, by in zip(words.split(2048, 1), factors.split(2048), strict=True):
+    for part, by in zip(words.split(size, 1), factors.split(size), strict=True):
         total += (part * by).sum(1)
     return total
 
