@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from lit_xai.attaching import unwrap, wrap
+from lit_xai.functional.calling import copy_network
 from lit_xai.steps import Step, apply_step_, undo_step_
 
 M = TypeVar("M", bound=nn.Module)
@@ -168,6 +169,17 @@ def restore_structure_(module: nn.Module, checkpoint: Mapping[str, Any], copies:
     recipe.replay_(module, since=before)
     _recipes[module] = recipe
     _keep_in_step_(module, copies, before)
+
+
+def dense_copy(module: M) -> M:
+    """Return a copy in the structure of before the first step; what was removed since is zero.
+
+    Args:
+        module: what steps were taken on; it stays as it is.
+    """
+    copied = copy_network(module)
+    Recipe().replay_(copied, since=recipe_of(module))
+    return copied  # type: ignore[return-value]  # the copy of a module is of its class
 
 
 class _Holder(NamedTuple):

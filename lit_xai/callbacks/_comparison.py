@@ -52,7 +52,7 @@ class Comparison:
             sums = torch.stack([mine, theirs, mine.new_tensor(float(len(target)))])
             self._sums = sums if self._sums is None else self._sums + sums
 
-    def end(self, trainer: Trainer) -> None:
+    def end(self, trainer: Trainer, tag: str) -> None:
         """Log the teacher's metric, once, and warn of one that is behind; call it on every process."""
         if self._sums is None:
             return
@@ -61,7 +61,7 @@ class Comparison:
         student /= n
         if self.teacher is None:
             self.teacher = theirs / n
-            log_scalars(trainer, {f"distillation/teacher_{self._name}": self.teacher}, logged_step(trainer))
+            log_scalars(trainer, {f"{tag}/teacher_{self._name}": self.teacher}, logged_step(trainer))
         is_behind = student > self.teacher if self._name == "accuracy" else student < self.teacher
         if is_behind and not self._is_warned:
             self._is_warned = True

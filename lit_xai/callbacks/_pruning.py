@@ -16,7 +16,7 @@ from lit_xai.functional.profiling import count_macs, count_parameters
 from lit_xai.functional.prunable import Prunable
 from lit_xai.functional.pruning import reach
 from lit_xai.functional.targets import Target
-from lit_xai.recipe import Recipe, recipe_of
+from lit_xai.recipe import dense_copy
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,7 @@ class Network:
 
     def dense_copy(self, pl_module: LightningModule) -> nn.Module:
         """Return a copy of the network in the structure it had before anything was removed; what was is zero."""
-        copied = copy_network(pl_module)
-        Recipe().replay_(copied, since=recipe_of(pl_module))
-        return self.of(copied)
+        return self.of(dense_copy(pl_module))
 
 
 @dataclass(frozen=True)

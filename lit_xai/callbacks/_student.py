@@ -91,8 +91,8 @@ class Student:
             parts = [name for name, part in pl_module.named_children() if any(True for _ in part.parameters())]
             raise MisconfigurationException(
                 f"KnowledgeDistillation found no outputs of the student: {type(pl_module).__name__}.training_step"
-                f" {what}."
-                f" Name the network that gives the logits with module=, one of {parts}."
+                f" {what}. Name the network that takes the inputs and gives the logits with module=, one of {parts};"
+                " where that is the module itself, have the step call self(x)."
             )
         return found
 

@@ -12,13 +12,13 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from lit_xai.functional.calling import OutputSpec, copy_network, find_logits, load_object, module_names
+from lit_xai.functional.calling import OutputSpec, describe, find_logits, load_object, module_names
 from lit_xai.functional.differentiable import top_class
 from lit_xai.functional.folding import folded_copy
 from lit_xai.functional.output_cache import OutputCache, module_hash, sample_keys
 from lit_xai.functional.recording import Call, recorded, requires_grad
 from lit_xai.functional.untouched import fork_rng
-from lit_xai.recipe import Recipe, load_from_checkpoint, recipe_of, restore_structure_
+from lit_xai.recipe import dense_copy, load_from_checkpoint, restore_structure_
 from lit_xai.spelling import nearest
 
 
@@ -117,8 +117,8 @@ class Teacher:
             args, kwargs = self._converted(call, by_input)
             outputs = None if by_input else _with_gradient
             with recorded({"": self.network}, _layers(self.network, wanted), outputs=outputs) as calls:
-                self.network(*args, **kwargs)
-            logits = find_logits(calls[0].result, self.output)
+                self._call(args, kwargs)
+            logits = self._logits(calls[0].result)
             top = top_class(logits)
             found = explanation.attribute(logits, calls[0], explanation.teacher_layers, top, create_graph=False)
         layers_said = {name: _cut(value) for name, value in calls[0].layers.items()}
@@ -129,10 +129,28 @@ class Teacher:
         with torch.inference_mode():
             args, kwargs = self._converted(call, gradient=False)
             with recorded({"": self.network}, _layers(self.network, layers)) as calls:
-                self.network(*args, **kwargs)
-            logits = find_logits(calls[0].result, self.output)
+                self._call(args, kwargs)
+            logits = self._logits(calls[0].result)
         # Made in inference mode, they may not meet a loss: copies of them may.
         return Said(logits.clone(), {name: _cut(value) for name, value in calls[0].layers.items()})
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            self.network(*args, **kwargs)
+        except Exception as error:
+            given = ", ".join(describe(value) for value in (*args, *kwargs.values()))
+            raise ValueError(
+                f"The teacher {type(self.network).__name__} failed on what the student is called with, {given}"
+                f" ({_first_line(error)}): give a teacher of the same inputs, or name with module= the part of the"
+                " student that corresponds to it."
+            ) from error
+
+    def _logits(self, result: Any) -> Tensor:
+        try:
+            return find_logits(result, self.output)
+        except ValueError as error:
+            said = str(error).replace("output=", "teacher_output=")
+            raise ValueError(f"The teacher {type(self.network).__name__}: {said}") from None
 
     def _converted(self, call: Call, gradient: bool) -> tuple[Any, Any]:
         dtype = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), None)
@@ -197,7 +215,9 @@ def locate(root: nn.Module, layer: str, whose: str) -> str:
         if name in named:
             return name
     names = [*named, *(name.partition(".")[2] for name in named if "." in name)]
-    raise ValueError(f"{layer!r} names no layer of the {whose} {type(root).__name__}.{nearest(layer, names)}")
+    raise ValueError(
+        f"features=, explanation=: {layer!r} names no layer of the {whose} {type(root).__name__}.{nearest(layer, names)}"
+    )
 
 
 def _layers(network: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
@@ -205,22 +225,21 @@ def _layers(network: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
     return {layer: named[locate(network, layer, "teacher")] for layer in layers}
 
 
-def read_teacher(
-    path: str | Path, teacher_class: type | str | None, pl_module: LightningModule, argument: str = "teacher"
-) -> nn.Module:
+def read_teacher(path: str | Path, teacher_class: type | str | None, pl_module: LightningModule) -> nn.Module:
     """Return the module of a checkpoint, in the structure it was saved in.
 
     Args:
         path: of a Lightning checkpoint, of a pruned model too.
         teacher_class: its class, or that one's import path; ``None`` for the student's own.
         pl_module: the student: where the checkpoint does not say how its class is built, the teacher is built like it.
-        argument: what the path was given for, named in errors.
 
     Raises:
         ValueError: there is no such file, it is no checkpoint, or it does not fit the class.
     """
-    checkpoint = _read(path, argument)
+    checkpoint = _read(path)
     cls = load_object(teacher_class, "teacher_class") if isinstance(teacher_class, str) else teacher_class
+    if cls is not None and not hasattr(cls, "load_from_checkpoint"):
+        raise ValueError(f"teacher_class expected a LightningModule's class, but got {cls!r}.")
     own = cls is None or cls is type(pl_module)
     why = ""
     with fork_rng(0, set()):  # building draws weights that the checkpoint's replace
@@ -237,33 +256,33 @@ def read_teacher(
                 return copied
             except (RuntimeError, ValueError) as error:
                 why = why or _first_line(error)
+    unsaved = "" if "hyper_parameters" in checkpoint else " It holds no arguments of its class (save_hyperparameters)."
     raise ValueError(
-        f"{argument}='{path}' cannot be loaded as {(cls or type(pl_module)).__name__} ({why}): name its class with"
-        " teacher_class=, or give the module itself."
+        f"teacher='{path}' cannot be loaded as {(cls or type(pl_module)).__name__} ({why}).{unsaved} Name another class"
+        " with teacher_class=, or give the module itself."
     )
 
 
-def dense_copy(pl_module: LightningModule) -> LightningModule:
-    """Return a copy in the structure of before the first step; what was removed since is zero."""
-    copied = copy_network(pl_module)
-    Recipe().replay_(copied, since=recipe_of(pl_module))
-    return copied  # type: ignore[return-value]  # the copy of a LightningModule is one
-
-
-def _read(path: str | Path, argument: str) -> Mapping[str, Any]:
+def _read(path: str | Path) -> Mapping[str, Any]:
     if not Path(path).is_file():
-        near = nearest(Path(path).name, [file.name for file in Path(path).parent.glob("*.ckpt")])
+        what = f"'{path}' is a folder" if Path(path).is_dir() else f"there is no '{path}'"
+        known = ["dense", "ema", *(file.name for file in Path(path).parent.glob("*.ckpt"))]
         raise ValueError(
-            f"{argument} expected 'dense', 'ema', a module or a checkpoint, but there is no '{path}'.{near}"
+            f"teacher expected 'dense', 'ema', a module or a checkpoint, but {what}."
+            f"{nearest(Path(path).name.lower(), known)}"
         )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no pickle end in any error there is
+    except Exception:  # bytes that are no pickle end in any error there is
         raise ValueError(
-            f"{argument}='{path}' is damaged, or holds more than tensors and plain values ({_first_line(error)})."
+            f"teacher='{path}' is damaged, or holds more than tensors and plain values: load it yourself, if you trust"
+            " it, and give the module."
         ) from None
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(f"{argument}='{path}' is no checkpoint of a Lightning Trainer: it has no 'state_dict'.")
+        raise ValueError(
+            f"teacher='{path}' is no checkpoint of a Lightning Trainer: it has no 'state_dict'. Load its weights into a"
+            " module, and give that."
+        )
     return checkpoint
 
 

@@ -153,7 +153,7 @@ class Terms:
             options["temperature"] = temperature
         if takes(self.loss, "target") and "target" not in options:
             options["target"] = self._target(batch)
-        return self.loss(student, teacher, **options)
+        return _one_number(self.loss(student, teacher, **options), "loss")
 
     def _target(self, batch: Any) -> Tensor:
         target = find_target(batch, self.batch_to_target)
@@ -174,7 +174,15 @@ class Terms:
         assert teacher is not None  # likewise
         if self.feature_loss not in ANY_WIDTH:
             student, teacher = adapters(ours, student, teacher)
-        return self.feature_loss(student, teacher)
+        return _one_number(self.feature_loss(student, teacher), "feature_loss")
+
+
+def _one_number(found: Any, argument: str) -> Tensor:
+    if not isinstance(found, Tensor) or found.numel() != 1:
+        raise ValueError(
+            f"{argument} expected a function that returns one number, but got {describe(found)}: average it."
+        )
+    return found.reshape(())
 
 
 def find_target(batch: Any, where: Any, network: nn.Module | None = None) -> Tensor | None:

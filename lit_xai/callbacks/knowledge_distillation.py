@@ -18,17 +18,16 @@ from lit_xai.callbacks._adapters import Adapters
 from lit_xai.callbacks._averaging import RunningAverage
 from lit_xai.callbacks._base import AnyCallback
 from lit_xai.callbacks._comparison import Comparison
-from lit_xai.callbacks._logging import log_scalars
 from lit_xai.callbacks._student import Student
-from lit_xai.callbacks._teacher import Teacher, dense_copy, read_teacher
+from lit_xai.callbacks._teacher import Teacher, read_teacher
 from lit_xai.callbacks._terms import Terms, find_target
-from lit_xai.callbacks._trainer import logged_step, refuse_strategies
+from lit_xai.callbacks._trainer import refuse_strategies
 from lit_xai.callbacks.explanation_matching import ExplanationMatching
 from lit_xai.functional.calling import OutputSpec, copy_network
 from lit_xai.functional.distillation import FEATURE_LOSSES, LOSSES, resolve_loss, takes
 from lit_xai.functional.output_cache import OutputCache
 from lit_xai.functional.scheduling import value_at
-from lit_xai.recipe import attach, detach, recipe_of
+from lit_xai.recipe import attach, dense_copy, detach, recipe_of
 
 
 class KnowledgeDistillation(AnyCallback):
@@ -69,6 +68,8 @@ class KnowledgeDistillation(AnyCallback):
         output: the logits in its output: a key, an attribute, an index, a function or its import path.
         teacher_output: likewise in the teacher's; default as the student's.
         batch_to_target: the labels in a batch, where a loss needs them: a key, an index, a function or its import path.
+        name: of this distillation, where there are several: its metrics are then ``distillation/<name>/...``,
+            by default the teacher's. Each takes its share of what those before it in the list leave as the step's loss.
 
     Raises:
         ValueError: in the constructor, at setup or in the first step, one sentence on the argument that is wrong.
@@ -104,10 +105,24 @@ class KnowledgeDistillation(AnyCallback):
         output: OutputSpec = None,
         teacher_output: OutputSpec = None,
         batch_to_target: int | str | Callable[[Any], Any] | None = None,
+        name: str | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(teacher, (str, Path, nn.Module)):
-            raise ValueError(f"teacher expected 'dense', 'ema', a checkpoint's path or a module, but got {teacher!r}.")
+            fix = " Give an instance of it." if isinstance(teacher, type) else ""
+            raise ValueError(
+                f"teacher expected 'dense', 'ema', a checkpoint's path or a module, but got {teacher!r}.{fix}"
+            )
+        if not isinstance(features, (list, tuple, dict, type(None))) or not all(
+            isinstance(name, str)
+            for pair in (features.items() if isinstance(features, dict) else [features or ()])
+            for name in pair
+        ):
+            raise ValueError(
+                f"features expected a list of layers' names, or {{student: teacher}}, but got {features!r}."
+            )
+        if not isinstance(cache, (str, Path, type(None))):
+            raise ValueError(f"cache expected 'memory', a file's path or None, but got {cache!r}.")
         _check_numbers("alpha", alpha, lambda value: 0 <= value <= 1, "numbers in [0, 1]")
         _check_numbers("temperature", temperature, lambda value: 0 < value < math.inf, "numbers above 0")
         _check_numbers(
@@ -120,6 +135,7 @@ class KnowledgeDistillation(AnyCallback):
         if explanation is not None and not isinstance(explanation, ExplanationMatching):
             raise ValueError(f"explanation expected an ExplanationMatching or None, but got {explanation!r}.")
         self.teacher, self.alpha, self.temperature = teacher, alpha, temperature
+        self.name = name
         self._teacher_class, self._cache, self._ema_decay = teacher_class, cache, ema_decay
         self._terms = Terms(
             resolve_loss(loss, "loss", LOSSES),
@@ -166,11 +182,13 @@ class KnowledgeDistillation(AnyCallback):
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._stepped = -1
+        self._is_backward_seen = False
+        self._tag = "distillation"
 
     @property
     def state_key(self) -> str:
         """The name under which checkpoints hold what a resumed run needs."""
-        return f"KnowledgeDistillation[{self._label}]"
+        return f"KnowledgeDistillation[{self.name or self._label}]"
 
     @property
     def _label(self) -> str:
@@ -193,7 +211,12 @@ class KnowledgeDistillation(AnyCallback):
         refuse_strategies(trainer, "KnowledgeDistillation")
         twins = [one for one in trainer.callbacks if isinstance(one, KnowledgeDistillation)]  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
         if sum(one.state_key == self.state_key for one in twins) > 1:
-            raise MisconfigurationException(f"Two KnowledgeDistillations have one teacher, {self._label}: keep one.")
+            raise MisconfigurationException(
+                f"Two KnowledgeDistillations have one {'name' if self.name else 'teacher'}, {self.name or self._label}:"
+                " keep one, or give each a name=."
+            )
+        if self.name or len(twins) > 1:
+            self._tag = f"distillation/{self.name or Path(self._label).stem}"
         for name in ("alpha", "temperature"):
             value_at(getattr(self, name), 0, trainer.max_epochs, name)
         if not self._is_ever_on:
@@ -294,11 +317,11 @@ class KnowledgeDistillation(AnyCallback):
         """Log the parts of the loss, and write the cache."""
         if not self._sums:
             return
-        means = torch.stack([value.float() / self._counts[name] for name, value in self._sums.items()])
-        means = trainer.strategy.reduce(means, reduce_op="mean")
-        values = dict(zip(self._sums, means.tolist(), strict=True))
+        values: dict[str, Any] = {name: value.float() / self._counts[name] for name, value in self._sums.items()}
         values |= {"alpha": self._alpha, "temperature": self._temperature}
-        log_scalars(trainer, {f"distillation/{name}": v for name, v in values.items()}, logged_step(trainer))
+        # Through the module, so that EarlyStopping and ModelCheckpoint can watch them.
+        logged = {f"{self._tag}/{name}": value for name, value in values.items()}
+        pl_module.log_dict(logged, on_step=False, on_epoch=True, sync_dist=True)
         if self._teacher is not None and self._teacher.cache is not None and trainer.is_global_zero:
             self._teacher.cache.save()
 
@@ -308,7 +331,7 @@ class KnowledgeDistillation(AnyCallback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say how good the teacher is, and if the student is ahead of it."""
-        self._comparison.end(trainer)
+        self._comparison.end(trainer, self._tag)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module with nothing of ours."""
@@ -344,6 +367,8 @@ class KnowledgeDistillation(AnyCallback):
         with self._student.seen(self._pl_module, layers, explained, by_input) as calls:
             self._calls = calls
             found = method(*args, **kwargs)
+        if not self._pl_module.automatic_optimization:
+            self._require_manual_backward(calls)
         if not self._pl_module.automatic_optimization or found is None:
             return found
         own = found.get("loss") if isinstance(found, dict) else found
@@ -352,7 +377,16 @@ class KnowledgeDistillation(AnyCallback):
         total = self._total(own, calls)
         return {**found, "loss": total} if isinstance(found, dict) else total
 
+    def _require_manual_backward(self, calls: Sequence[Any]) -> None:
+        assert self._trainer is not None  # called within a step
+        if calls and not self._is_backward_seen and self._trainer.global_step > self._stepped:
+            raise MisconfigurationException(
+                "KnowledgeDistillation takes part in self.manual_backward(loss), but training_step never called it:"
+                " call it in place of loss.backward()."
+            )
+
     def _manual_backward(self, method: Callable[..., Any], loss: Tensor, *args: Any, **kwargs: Any) -> Any:
+        self._is_backward_seen = True
         # Whatever the student was called with since the last backward pass is taught in this one.
         if self._calls and self._teacher is not None:
             calls = list(self._calls)
@@ -385,7 +419,7 @@ class KnowledgeDistillation(AnyCallback):
         total, parts = self._terms.total(
             own, calls, self._batch, self._teacher, self._adapters, self._alpha, self._temperature, self._is_explaining
         )
-        for name, value in parts.items():
+        for name, value in (parts | {"total": total.detach()}).items():
             self._sums[name] = self._sums.get(name, 0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
         return total

@@ -270,7 +270,7 @@ def _read(path: Path, teacher: str) -> tuple[list[int], Tensor]:
                     raise ValueError("there is not one value per key")
     except _DAMAGE:
         raise ValueError(
-            f"cache={str(path)!r} is no file of a teacher's outputs, or is damaged: delete it, or name another file."
+            f"cache={str(path)!r} is no file of a teacher's outputs, or is damaged: name another file."
         ) from None
     if version != VERSION:
         raise ValueError(

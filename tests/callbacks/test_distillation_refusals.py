@@ -22,6 +22,11 @@ Pruning = partial(StructuredPruning, 0.5, start_epoch=0, end_epoch=0, round_to=1
     [
         ({"teacher": 3}, ("teacher expected 'dense', 'ema', a checkpoint's path or a module", "3")),
         ({"teacher": None}, ("teacher expected",)),
+        ({"teacher": Conv}, ("teacher expected", "Give an instance")),
+        ({"features": "first"}, ("features expected a list of layers' names", "'first'")),
+        ({"features": [1]}, ("features expected", "[1]")),
+        ({"features": {"first": 1}}, ("features expected",)),
+        ({"cache": True}, ("cache expected 'memory', a file's path or None", "True")),
         ({"alpha": 1.1}, ("alpha expected numbers in [0, 1]", "1.1")),
         ({"alpha": -0.1}, ("alpha expected",)),
         ({"alpha": [0.5, 2]}, ("alpha expected", "[0.5, 2]")),
@@ -123,6 +128,10 @@ DKD = "decoupled_kl_divergence"
     [
         (Steps, {"teacher": mlp(classes=7)}, ("teacher gives 7 outputs per sample, but the student 10",)),
         (Steps, {"teacher": "no.ckpt"}, ("teacher expected 'dense', 'ema', a module or a checkpoint", "'no.ckpt'")),
+        (Steps, {"teacher": "dence"}, ("there is no 'dence'", "Did you mean 'dense'")),
+        (Steps, {"teacher": "."}, ("'.' is a folder",)),
+        (Steps, {"teacher": nn.Linear(9, 10)}, ("The teacher Linear failed on", "Tensor[16, 1, 8, 8]", "same inputs")),
+        (Steps, {"loss": lambda s, t: (s - t) ** 2}, ("loss expected a function that returns one number", "[16, 10]")),
         (lambda: Steps(Conv()), {"features": ["frist"]}, ("'frist' names no layer of the student", "'first'")),
         (
             lambda: Steps(Conv()),
@@ -149,7 +158,11 @@ DKD = "decoupled_kl_divergence"
         (Apart, {}, ("calls 'network' and 'head'", "module=, one of ['network', 'head']")),
         (Boxed, {}, ("No logits were found", "output=")),
         (Steps, {"output": 3}, ("No logits were found at output=3",)),
-        (Steps, {"teacher": Boxed(), "teacher_output": "score"}, ("No logits were found at output='score'",)),
+        (
+            Steps,
+            {"teacher": Boxed(), "teacher_output": "score"},
+            ("No logits were found at teacher_output='score'", "teacher_output="),
+        ),
         (Dicts, {"loss": DKD}, ("found no labels in the batch", "batch_to_target=")),
         (Dicts, {"loss": DKD, "batch_to_target": "label"}, ("batch_to_target='label' is not in a batch of dict(x: ",)),
         (Steps, {"loss": DKD, "batch_to_target": 5}, ("batch_to_target=5 is not in a batch",)),
@@ -195,8 +208,33 @@ def test_a_schedule_needs_an_end(tmp_path):
 
 
 def test_two_with_one_teacher_are_refused(tmp_path):
-    with pytest.raises(Exception, match=r"^Two KnowledgeDistillations have one teacher, ema: keep one"):
+    with pytest.raises(
+        Exception, match=r"^Two KnowledgeDistillations have one teacher, ema: keep one, or give each a name="
+    ):
         fit(Module(), tmp_path, KnowledgeDistillation("ema"), KnowledgeDistillation("ema", alpha=0.1))
+
+
+def test_a_manual_step_without_manual_backward_is_refused(tmp_path):
+    class Manual(Module):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            self.optimizers().zero_grad()
+            super().training_step(batch, batch_idx).backward()
+            self.optimizers().step()
+
+    with pytest.raises(Exception, match=r"^KnowledgeDistillation takes part in self.manual_backward\(loss\)"):
+        fit(Manual(), tmp_path, KnowledgeDistillation(mlp()))
+
+
+def test_early_stopping_can_watch_the_parts_of_each(tmp_path):
+    trainer = fit(Module(), tmp_path, KnowledgeDistillation("ema"), KnowledgeDistillation(mlp(), name="large"))
+    found = trainer.callback_metrics
+    assert {"distillation/ema/total", "distillation/ema/logits", "distillation/large/task"} <= set(found)
+    # The first in the list is the inner one: what it gives is the step's loss to the next.
+    assert found["distillation/large/task"].item() == pytest.approx(found["distillation/ema/total"].item(), rel=1e-5)
 
 
 def test_dense_on_a_model_that_was_pruned_before_is_refused(tmp_path):
