@@ -216,7 +216,8 @@ def locate(root: nn.Module, layer: str, whose: str) -> str:
             return name
     names = [*named, *(name.partition(".")[2] for name in named if "." in name)]
     raise ValueError(
-        f"features=, explanation=: {layer!r} names no layer of the {whose} {type(root).__name__}.{nearest(layer, names)}"
+        f"features=, explanation=: {layer!r} names no layer of the {whose} {type(root).__name__}."
+        f"{nearest(layer, names)}"
     )
 
 
