@@ -4,6 +4,7 @@ Nothing here imports torch before a command that needs it was named.
 """
 
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from lit_xai import __version__
@@ -27,7 +28,7 @@ lit-xai: shrink a Lightning model and see, in the same run, whether its reasons 
   lit-xai fit ... --print_config > mine.yaml   the whole configuration, to edit and pass as --config
   lit-xai fit --help                           every option
 
-Configs by name: {configs}."""
+{configs}"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
-        return _say(_HELP.format(configs=", ".join(known_configs())))
+        names = f"Configs by name: {', '.join(known_configs())}."
+        return _say(_HELP.format(configs=textwrap.fill(names, 100)))
     if command == "--version":
         return _say(f"lit-xai {__version__}")
     if command not in _COMMANDS and not command.startswith("-"):

@@ -354,7 +354,7 @@ def test_foreign_files_are_refused(saved):
     for write in foreign.values():
         with saved.open("wb") as file:
             write(file)
-        with refused("cache=", "delete it"):
+        with refused("cache=", "name another file"):
             OutputCache("a1b2", saved)
-    with refused("cache=", "delete it"):
+    with refused("cache=", "name another file"):
         OutputCache("a1b2", saved.parent)
