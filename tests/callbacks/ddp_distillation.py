@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from processes import leave_together
 from taught import Conv, Module, data
 
 from lit_xai import ExplanationMatching, KnowledgeDistillation, StructuredPruning
@@ -68,7 +69,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for name in SETTINGS:
         fit(Path(sys.argv[1]), name)
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        sys.stdout.flush()
-        os._exit(0)  # gloo's threads may abort an interpreter that takes itself down
+    leave_together()

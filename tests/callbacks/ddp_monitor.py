@@ -13,6 +13,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_xai.callbacks import AttributionMonitor
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from processes import leave_together
+
 warnings.simplefilter("ignore")
 
 
@@ -58,3 +62,4 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     fit(folder / "whole", Module())
     fit(folder / "broken", Module(broken_rank=1))
+    leave_together()

@@ -13,6 +13,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_xai import StructuredPruning
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from processes import leave_together
+
 warnings.simplefilter("ignore")
 
 
@@ -76,7 +80,4 @@ def fit(folder, importance):
 if __name__ == "__main__":
     for name in sys.argv[2:]:
         fit(Path(sys.argv[1]), name)
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        sys.stdout.flush()
-        os._exit(0)  # gloo's threads may abort an interpreter that takes itself down
+    leave_together()

@@ -10,6 +10,7 @@ warnings.simplefilter("ignore")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from callbacks_settings import METHODS, fit, monitor  # noqa: E402 - the path comes first
+from processes import leave_together  # noqa: E402 - the path comes first
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
@@ -18,3 +19,4 @@ if __name__ == "__main__":
     for method in METHODS:
         seen[method] = fit("ddp", monitor(method), folder)
     (folder / f"seen-{rank}.json").write_text(json.dumps(seen))
+    leave_together()

@@ -14,6 +14,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_xai.callbacks._structure import change_structure
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from processes import leave_together
+
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
 
@@ -84,7 +88,4 @@ def main(folder, by_hand, static_graph):
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), "--by-hand" in sys.argv, "--static-graph" in sys.argv)
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        sys.stdout.flush()
-        os._exit(0)  # gloo's threads may abort an interpreter that takes itself down
+    leave_together()
