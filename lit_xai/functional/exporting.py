@@ -14,9 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from lit_xai.functional.calling import Inputs, OutputSpec, call_network, copy_network, find_network
+from lit_xai.functional.fake_quantizers import find_fake_quantizers
 from lit_xai.functional.probing import leaves
 from lit_xai.functional.profiling import batch_size, with_batch_size
 from lit_xai.functional.untouched import untouched
+
+OLDEST_OPSET = 18
+"""The first version of ONNX's operators that torch.export's exporter writes."""
 
 
 def export_onnx(
@@ -26,8 +30,12 @@ def export_onnx(
     call: str = "forward",
     output: OutputSpec = None,
     dynamic_batch: bool = True,
+    opset: int | None = None,
 ) -> None:
     """Write a network in eval mode and float32 to an ONNX file, whole or not at all; the network is left as it is.
+
+    One that :func:`~lit_xai.functional.quantization.quantize` returned, or that was trained as it prepares one, is
+    written with what it rounds as QuantizeLinear and DequantizeLinear, and its weights as integers of 8 bits.
 
     The file's inputs bear the names of :func:`named_tensors`, its one output is called ``logits``. By ``torch.export``,
     which takes a second or two for a ResNet-20: the older tracing takes a tenth of that, but is no longer developed and
@@ -40,6 +48,7 @@ def export_onnx(
         call: the network's method that is called.
         output: where the logits are in its output.
         dynamic_batch: whether the file takes any number of samples, where the network does, or exactly those given.
+        opset: version of ONNX's operators, 18 or newer; default torch's.
 
     Raises:
         ValueError: the network cannot be exported; says why.
@@ -50,6 +59,8 @@ def export_onnx(
         >>> [file.name for file in folder.iterdir()]
         ['network.onnx']
     """
+    if opset is not None and (isinstance(opset, bool) or not isinstance(opset, int) or opset < OLDEST_OPSET):
+        raise ValueError(f"opset expected an integer of {OLDEST_OPSET} or more, but got {opset!r}.")
     path = Path(path)
     network = find_network(network)
     copied = copy_network(network).cpu().float()
@@ -58,6 +69,7 @@ def export_onnx(
     tensors = named_tensors(inputs)
     dynamic = tuple({0: torch.export.Dim.AUTO} if _is_batched(t, inputs) else None for t in tensors.values())
     with untouched(copied), torch.no_grad(), _quiet():
+        _write_integers_(copied, inputs, call, output)
         try:
             program = torch.onnx.export(
                 _Logits(copied, inputs, call, output),
@@ -66,6 +78,7 @@ def export_onnx(
                 output_names=["logits"],
                 dynamic_shapes=(dynamic,) if dynamic_batch else None,
                 dynamo=True,
+                opset_version=opset,
                 verbose=False,
             )
         except Exception as error:
@@ -74,7 +87,24 @@ def export_onnx(
                 " with module=, or how it is called with output=."
             ) from error
         assert program is not None  # with dynamo=True
+        _strip(program)
         _write(program, path)
+
+
+def _write_integers_(network: nn.Module, inputs: Inputs, call: str, output: OutputSpec) -> None:
+    """Have a prepared network's forward give integers to the exporter."""
+    rounds = find_fake_quantizers(network)
+    if rounds is None:
+        return
+    if not rounds.is_calibrated():
+        raise ValueError(
+            f"{type(network).__name__} expected ranges that were observed on data, but got none yet: train it, or take"
+            " quantize() with a loader."
+        )
+    weights: dict[str, Tensor] = {}
+    with rounds.looked_at(lambda name, tensor: weights.update({name: tensor})):
+        call_network(network, inputs, call, output)
+    rounds.collect_integers_(weights)
 
 
 def named_tensors(inputs: Inputs) -> dict[str, Tensor]:
@@ -118,6 +148,18 @@ def _filled(inputs: Any, tensors: Iterator[Tensor]) -> Any:
 
 def _is_batched(tensor: Tensor, inputs: Inputs) -> bool:
     return tensor.dim() > 0 and len(tensor) == batch_size(inputs)
+
+
+def _strip(program: Any) -> None:
+    """Take out of a file what torch writes beside each operator: the stack of the user's code, which is most of it."""
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*program.model.graph.initializers.values(), *program.model.graph.inputs):
+        value.metadata_props.clear()
+    program.model.graph.metadata_props.clear()
 
 
 def _reason(error: BaseException) -> str:

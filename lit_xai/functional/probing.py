@@ -348,3 +348,20 @@ def fingerprint(batch: Any) -> str:
         digest.update(f"{name} {raw.dtype} {tuple(raw.shape)}".encode())
         digest.update(raw.flatten().view(torch.uint8).numpy().tobytes() if raw.numel() else b"")
     return digest.hexdigest()[:16]
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Return a batch with all its tensors moved, and whatever else knows how to (a tokenizer's output, a graph).
+
+    Example:
+        >>> to_device({"image": torch.zeros(2)}, torch.device("cpu"))
+        {'image': tensor([0., 0.])}
+    """
+    if hasattr(value, "to"):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {key: to_device(part, device) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        parts = [to_device(part, device) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value

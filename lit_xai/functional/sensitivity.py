@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -21,6 +21,7 @@ from lit_xai.functional.calling import (
     module_names,
 )
 from lit_xai.functional.layers import channels
+from lit_xai.functional.probing import to_device
 from lit_xai.functional.prunable import Prunable
 from lit_xai.functional.pruning import check_ratio
 from lit_xai.functional.untouched import fork_rng, untouched
@@ -250,7 +251,7 @@ class _Evaluation:
             batch = next(iter(self.loader), None)
         if batch is None:
             raise ValueError("loader expected one or more batches, but got none.")
-        return _to(batch, _device(network))
+        return to_device(batch, _device(network))
 
     def __call__(self, network: nn.Module, what: str) -> float:
         """Return the metric of a network; ``what`` it is goes into the error."""
@@ -271,7 +272,7 @@ class _Evaluation:
         metric.reset()
         with torch.no_grad():
             for batch in self.loader:
-                batch = _to(batch, device)
+                batch = to_device(batch, device)
                 inputs = find_inputs(batch, network, self.batch_to_inputs, self.call)
                 labels = find_labels(batch, network, self.call)
                 if labels is None:
@@ -297,15 +298,3 @@ def _same_order(loader: Any) -> Iterator[None]:
 
 def _device(network: nn.Module) -> torch.device:
     return next((tensor.device for tensor in (*network.parameters(), *network.buffers())), torch.device("cpu"))
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    """Move every tensor in a batch, and whatever else knows how to move (a tokenizer's output, a graph)."""
-    if hasattr(value, "to"):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {key: _to(part, device) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        parts = [_to(part, device) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    return value

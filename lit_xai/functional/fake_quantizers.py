@@ -1,0 +1,335 @@
+"""The fake-quantisers of one network, as one child module of it: buffers alone, no parameter and no class changes.
+
+What is observed and rounded are torchao's modules; which tensors they stand for is decided by
+:mod:`~lit_xai.functional.rounding` while the network runs.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from lit_xai.functional.rounding import Placement, is_known_weight
+from lit_xai.functional.untouched import fork_rng
+
+NAME = "fake_quantizers"
+"""What the child module is called."""
+
+Site = dict[str, Any]
+"""One tensor that is rounded: ``{"name", "layer", "low", "high", "channels"}``, plain values.
+
+``channels`` is the number of a weight's output channels, 0 for an activation; ``low`` and ``high`` are the limits of
+the integers.
+"""
+
+AVERAGING = 0.01
+"""How much a training batch moves the observed range of an activation, once it is warmed up."""
+
+
+class FakeQuantizers(nn.Module):
+    """Observes and rounds the tensors of the network that it is a child of, while that runs.
+
+    In training mode ranges follow what is seen; in eval mode nothing moves. Its own forward returns what it is given,
+    so that it may stand in a ``Sequential``.
+
+    Args:
+        sites: what to round.
+        float_layers: names of the network's modules that compute in float.
+    """
+
+    def __init__(self, sites: Iterable[Site], float_layers: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.float_layers = list(float_layers)
+        self.sites = {site["name"]: dict(site) for site in sites}
+        self.rounders = nn.ModuleDict({name: _rounder(site) for name, site in self.sites.items()})
+        self.off: Tensor
+        self.register_buffer("off", torch.zeros(1, dtype=torch.long), persistent=False)
+        self._integers: dict[str, tuple[Any, ...]] | None = None
+        self._look: Callable[[str, Tensor], object] | None = None
+        self._running: list[Running] = []
+
+    def forward(self, inputs: Any) -> Any:
+        """Return what is given."""
+        return inputs
+
+    def _named(self) -> Iterator[tuple[str, Any]]:
+        yield from self.rounders.items()
+
+    def _of_activations(self) -> list[Any]:
+        return [rounder for name, rounder in self._named() if not self.sites[name]["channels"]]
+
+    # --- what a training loop sets ------------------------------------------------------------------------------------
+
+    def round_(self, enabled: bool) -> None:
+        """Have tensors rounded, or only looked at."""
+        for _, rounder in self._named():
+            rounder.fake_quant_enabled.fill_(int(enabled))
+
+    def observe_(self, enabled: bool) -> None:
+        """Have activations' ranges follow what is seen in training mode, or stay; weights' are those of the moment."""
+        for name, rounder in self._named():
+            rounder.observer_enabled.fill_(int(enabled or self.sites[name]["channels"] > 0))
+
+    def averaging_(self, constant: float) -> None:
+        """Set how much the next batch moves activations' ranges: ``1 / n`` for the n-th gives their mean."""
+        for rounder in self._of_activations():
+            rounder.activation_post_process.averaging_constant = constant
+
+    def is_calibrated(self) -> bool:
+        """Return whether every activation was seen."""
+        return all(bool(torch.isfinite(r.activation_post_process.min_val).all()) for _, r in self._named())
+
+    def ranges(self) -> list[Tensor]:
+        """Return the buffers that hold activations' ranges: what processes have to agree on."""
+        observers = [rounder.activation_post_process for rounder in self._of_activations()]
+        return [value for observer in observers for value in (observer.min_val, observer.max_val)]
+
+    def renew_scales_(self) -> None:
+        """Compute the scales that belong to the ranges, after these were set."""
+        for rounder in self._of_activations():
+            scale, zero_point = rounder.calculate_qparams()
+            rounder.scale.copy_(scale.view_as(rounder.scale))
+            rounder.zero_point.copy_(zero_point.view_as(rounder.zero_point))
+
+    # --- what runs inside the network's forward -----------------------------------------------------------------------
+
+    def rounded(self, name: str, tensor: Tensor, layer: str) -> Tensor:
+        """Return a tensor as integers of its site can hold it; the tensor itself where there is no such site."""
+        if self._look is not None:
+            self._look(name, tensor)
+        if name not in self.sites:  # a branch of the forward that was not taken before
+            return tensor
+        if self._integers is not None:
+            return self._exported(name, tensor)
+        rounder: Any = self.rounders[name]
+        observer = rounder.activation_post_process
+        out = torch.fused_moving_avg_obs_fake_quant(
+            tensor.float(),  # of autocast: ranges and scales are float32
+            rounder.observer_enabled if self.training else self.off,
+            rounder.fake_quant_enabled,
+            observer.min_val,
+            observer.max_val,
+            rounder.scale,
+            rounder.zero_point,
+            observer.averaging_constant,
+            rounder.quant_min,
+            rounder.quant_max,
+            0,
+            rounder.is_per_channel,
+            rounder.is_symmetric_quant,
+        )
+        return out.view_as(out) if out is tensor else out
+
+    def _rounded_bias(self, bias: Tensor, inputs: str, weight: str) -> Tensor:
+        """Write a bias down as integers of 32 bits, which a product of integers is added up in."""
+        if self._integers is None or inputs not in self._integers:
+            return bias  # rounded to steps this small, nothing of it changes
+        _, per_channel, zero_point = self._integers[weight]
+        scale = per_channel * self._integers[inputs][0]
+        integers = torch.round(bias.detach().double() / scale.double()).clamp(-(2**31), 2**31 - 1).to(torch.int32)
+        limits = torch.iinfo(torch.int32)
+        return torch.ops.quantized_decomposed.dequantize_per_channel(
+            integers, scale, zero_point, 0, limits.min, limits.max, torch.int32
+        )
+
+    @contextlib.contextmanager
+    def looked_at(self, look: Callable[[str, Tensor], object]) -> Iterator[None]:
+        """Have a function called with each site's name and the tensor before it is rounded."""
+        self._look = look
+        try:
+            yield
+        finally:
+            self._look = None
+
+    def _exported(self, name: str, tensor: Tensor) -> Tensor:
+        """Write down integers and their scale, which exporters know, rather than rounded floats."""
+        assert self._integers is not None
+        operators = torch.ops.quantized_decomposed
+        if self.sites[name]["channels"]:
+            values, scale, zero_point = self._integers[name]
+            return operators.dequantize_per_channel(values, scale, zero_point, 0, -128, 127, torch.int8)
+        scale, zero_point, low, high, dtype = self._integers[name]
+        integers = operators.quantize_per_tensor(tensor, scale, zero_point, low, high, dtype)
+        return operators.dequantize_per_tensor(integers, scale, zero_point, low, high, dtype)
+
+    def collect_integers_(self, weights: Mapping[str, Tensor]) -> None:
+        """Keep every weight as integers, and have the forward written down as an exporter needs it.
+
+        Args:
+            weights: by the names of their sites.
+        """
+        import torch.ao.quantization.fx._decomposed  # registers the operators
+
+        found: dict[str, tuple[Any, ...]] = {}
+        for name, rounder in self._named():
+            scale, zero_point = rounder.scale.detach(), rounder.zero_point.detach()
+            if self.sites[name]["channels"]:
+                shape = (-1, *(1,) * (weights[name].dim() - 1))
+                integers = torch.round(weights[name].detach().float() / scale.view(shape))
+                integers = integers.clamp(rounder.quant_min, rounder.quant_max).to(torch.int8)
+                found[name] = integers, scale, zero_point.long()
+            else:
+                dtype = torch.uint8 if rounder.dtype is torch.quint8 else torch.int8
+                found[name] = float(scale), int(zero_point), rounder.quant_min, rounder.quant_max, dtype
+        self._integers = found
+
+    def enter(self, network: nn.Module, args: tuple[Any, ...]) -> None:
+        """Begin to round: before the network's forward."""
+        if not self._running:
+            is_weight = is_known_weight(network)
+            placement = Placement(self.rounded, is_weight, self.float_layers, self._rounded_bias)
+            self._running.append(Running(network, placement))
+            self._running[0].start()
+        else:
+            self._running.append(self._running[0])
+
+    def leave(self, network: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
+        """Stop rounding: after the network's forward, whatever came of it."""
+        running = self._running.pop()
+        if self._running:
+            return None
+        running.stop()
+        return running.placement.finish(result)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_running": []}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FakeQuantizers":
+        # By its state: what is running now does not run in the copy.
+        import copy
+
+        copied = self.__class__.__new__(self.__class__)
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        return copied
+
+
+class Running:
+    """One forward of a network: the functions it calls are seen, and which of its modules calls them.
+
+    Args:
+        network: whose modules are known by name.
+        placement: what looks at the functions.
+    """
+
+    def __init__(self, network: nn.Module, placement: Placement) -> None:
+        self.placement = placement
+        self._names = {id(m): name for name, m in network.named_modules()}
+        self._stack = contextlib.ExitStack()
+
+    def start(self) -> None:
+        """Begin to look."""
+        before = register_module_forward_pre_hook(self._before)
+        self._stack.callback(before.remove)
+        after = register_module_forward_hook(self._after, always_call=True)
+        self._stack.callback(after.remove)
+        self._stack.enter_context(self.placement)
+
+    def stop(self) -> None:
+        """Stop looking; does nothing the second time."""
+        self._stack.close()
+
+    def _before(self, module: nn.Module, args: Any) -> None:
+        if id(module) in self._names:
+            self.placement.path.append(self._names[id(module)])
+
+    def _after(self, module: nn.Module, args: Any, result: Any) -> None:
+        if id(module) in self._names and self.placement.path:
+            self.placement.path.pop()
+
+
+def insert_fake_quantizers_(
+    network: nn.Module, sites: Iterable[Site], float_layers: Iterable[str] = ()
+) -> FakeQuantizers:
+    """Give a network fake-quantisers, which observe but do not round yet.
+
+    Args:
+        network: that has none.
+        sites: what to round, from :func:`~lit_xai.functional.quantization.plan_quantization`.
+        float_layers: likewise.
+
+    Raises:
+        ValueError: it has fake-quantisers, or a part of that name.
+    """
+    if hasattr(network, NAME):
+        kind = "fake-quantisers already" if find_fake_quantizers(network) is not None else f"a part called {NAME!r}"
+        raise ValueError(f"network expected one without fake-quantisers, but {type(network).__name__} has {kind}.")
+    found = FakeQuantizers(sites, float_layers).train(network.training)
+    found.round_(False)
+    found.to(next((p.device for p in network.parameters()), torch.device("cpu")))
+    network.add_module(NAME, found)
+    network.register_forward_pre_hook(found.enter)
+    network.register_forward_hook(found.leave, always_call=True)
+    return found
+
+
+def remove_fake_quantizers_(network: nn.Module) -> None:
+    """Take a network's fake-quantisers away, if it has any; weights stay as they are, in float."""
+    found = find_fake_quantizers(network)
+    if found is None:
+        return
+    del network._modules[NAME]
+    for hooks, extra in (
+        (network._forward_pre_hooks, network._forward_pre_hooks_with_kwargs),
+        (network._forward_hooks, network._forward_hooks_always_called),
+    ):
+        for key in [key for key, hook in hooks.items() if getattr(hook, "__self__", None) is found]:
+            del hooks[key]
+            extra.pop(key, None)
+
+
+def find_fake_quantizers(network: nn.Module) -> FakeQuantizers | None:
+    """Return the fake-quantisers of a network, or of the first of its parts that has some."""
+    return next((m for m in network.modules() if isinstance(m, FakeQuantizers)), None)
+
+
+def _rounder(site: Site) -> nn.Module:
+    """Make torchao's module for one site; its buffers have their final shapes from the start."""
+    fake_quantize, observer = _torchao()
+    channels = site["channels"]
+    symmetric = site["low"] < 0
+    scheme = torch.per_channel_symmetric if channels else torch.per_tensor_symmetric
+    options = {
+        "dtype": torch.qint8 if symmetric else torch.quint8,
+        "qscheme": scheme if symmetric else torch.per_tensor_affine,
+        "averaging_constant": 1.0 if channels else AVERAGING,
+        **({"ch_axis": 0} if channels else {}),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a hint on reduce_range, for any range that is not the type's whole
+        rounder = fake_quantize(observer[bool(channels)], site["low"], site["high"], **options)
+    if channels:
+        rounder.activation_post_process.min_val.resize_(channels).fill_(torch.inf)
+        rounder.activation_post_process.max_val.resize_(channels).fill_(-torch.inf)
+        rounder.register_buffer("scale", torch.ones(channels))
+        rounder.register_buffer("zero_point", torch.zeros(channels, dtype=torch.int))
+    return rounder
+
+
+def _torchao() -> tuple[Any, tuple[Any, Any]]:
+    with quiet_import():
+        from torchao.quantization.pt2e import (
+            FusedMovingAvgObsFakeQuantize,
+            MovingAverageMinMaxObserver,
+            MovingAveragePerChannelMinMaxObserver,
+        )
+    return FusedMovingAvgObsFakeQuantize, (MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver)
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """Import what complains of GPU extensions that are not there, and draws random numbers, without a trace of it."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with fork_rng(None), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
