@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from lit_xai.callbacks import AttributionMonitor as AttributionMonitor
     from lit_xai.callbacks import ExplanationMatching as ExplanationMatching
     from lit_xai.callbacks import KnowledgeDistillation as KnowledgeDistillation
+    from lit_xai.callbacks import QuantizationAwareTraining as QuantizationAwareTraining
     from lit_xai.callbacks import StructuredPruning as StructuredPruning
     from lit_xai.recipe import load_from_checkpoint as load_from_checkpoint
 
@@ -18,6 +19,7 @@ _WHERE = {
     "AttributionMonitor": "lit_xai.callbacks.attribution_monitor",
     "ExplanationMatching": "lit_xai.callbacks.explanation_matching",
     "KnowledgeDistillation": "lit_xai.callbacks.knowledge_distillation",
+    "QuantizationAwareTraining": "lit_xai.callbacks.quantization_aware_training",
     "StructuredPruning": "lit_xai.callbacks.structured_pruning",
     "load_from_checkpoint": "lit_xai.recipe",
 }
@@ -26,6 +28,7 @@ __all__ = [
     "AttributionMonitor",
     "ExplanationMatching",
     "KnowledgeDistillation",
+    "QuantizationAwareTraining",
     "StructuredPruning",
     "__version__",
     "functional",

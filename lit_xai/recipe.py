@@ -1,10 +1,8 @@
 """The record of what was changed in a network's structure, and its replay.
 
-A recipe is an ordered list of steps, plain Python values only. A step names, for each parameter and buffer, which
-indices were kept of which dimension, and which attributes of which modules were set: enough to go forwards (index and
-set) and backwards (room for what is missing, and set), so a network can be brought from any recorded structure to any
-other without tracing it and without an input. Values that a step removed are gone; going back leaves zeros, which a
-checkpoint's weights then fill.
+A recipe is an ordered list of steps (:mod:`lit_xai.steps`), plain Python values only: enough to go forwards and
+backwards, so a network can be brought from any recorded structure to any other without tracing it and without an input.
+Values that a step removed are gone; going back leaves zeros, which a checkpoint's weights then fill.
 
 Lightning's checkpoints carry it under one top-level key, and :func:`attach` makes a LightningModule replay it before
 its weights are loaded.
@@ -21,13 +19,12 @@ from torch import nn
 
 from lit_xai.attaching import unwrap, wrap
 from lit_xai.functional.calling import copy_network
-from lit_xai.steps import Step, apply_step_, undo_step_
+from lit_xai.steps import KINDS, Step, apply_step_, undo_step_
 
 M = TypeVar("M", bound=nn.Module)
 
 KEY = "lit_xai_recipe"
 VERSION = 1
-KINDS = ("prune",)
 
 
 class Recipe:
@@ -135,9 +132,12 @@ def take_step_(
             are those that :func:`attach` was told of.
 
     Raises:
-        ValueError: see :func:`~lit_xai.steps.apply_step_`; the step is then not remembered.
+        ValueError: see :func:`~lit_xai.steps.apply_step_`, or the step comes too late; it is then not remembered.
     """
     before, attachment = recipe_of(module), _attached.get(module)
+    later = next((s["kind"] for s in before.steps if KINDS.index(s["kind"]) > KINDS.index(step["kind"])), None)
+    if later is not None:
+        raise ValueError(f"A {step['kind']!r} step has to come before {later!r}, which was taken already.")
     if attachment is not None:
         for holder in list(attachment.holders.values()):
             holder.before_step(module)

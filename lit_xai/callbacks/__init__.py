@@ -3,6 +3,13 @@
 from lit_xai.callbacks.attribution_monitor import AttributionMonitor
 from lit_xai.callbacks.explanation_matching import ExplanationMatching
 from lit_xai.callbacks.knowledge_distillation import KnowledgeDistillation
+from lit_xai.callbacks.quantization_aware_training import QuantizationAwareTraining
 from lit_xai.callbacks.structured_pruning import StructuredPruning
 
-__all__ = ["AttributionMonitor", "ExplanationMatching", "KnowledgeDistillation", "StructuredPruning"]
+__all__ = [
+    "AttributionMonitor",
+    "ExplanationMatching",
+    "KnowledgeDistillation",
+    "QuantizationAwareTraining",
+    "StructuredPruning",
+]

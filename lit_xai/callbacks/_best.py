@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_xai.callbacks._trainer import is_a
 from lit_xai.functional.saving import unused
+from lit_xai.recipe import recipe_of
+
+
+def structure_label(pl_module: LightningModule) -> str:
+    """Return what checkpoints of a module's present structure are called."""
+    kinds = [step["kind"] for step in recipe_of(pl_module).steps]
+    if "quantize" in kinds:
+        return "quantized"
+    return f"pruned{kinds.count('prune')}" if kinds else "dense"
 
 
 def start_over(trainer: Trainer, label: str) -> None:

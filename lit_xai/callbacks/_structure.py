@@ -107,6 +107,31 @@ def change_structure(trainer: Trainer, pl_module: LightningModule, step: dict[st
         torch.compiler.reset()  # what was compiled is of no use, and would count towards the limit of recompilations
 
 
+def parameter_names(trainer: Trainer, pl_module: LightningModule) -> list[list[list[str]]]:
+    """Return the names of each optimizer's parameters, group by group."""
+    names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
+    optimizers = [one.param_groups for one in _optimizers(trainer)]
+    return [[[names.get(id(p), "") for p in group["params"]] for group in groups] for groups in optimizers]
+
+
+def arrange_parameters_(trainer: Trainer, pl_module: LightningModule, names: list[list[list[str]]]) -> None:
+    """Put fresh optimizers' parameters into the groups and the order of a run that is resumed.
+
+    A checkpoint holds an optimizer's state by position, and a step that folds a layer moves parameters.
+
+    Args:
+        trainer: between the making of its optimizers and the loading of their states: in ``on_fit_start``.
+        pl_module: in the structure of the checkpoint.
+        names: from :func:`parameter_names`; optimizers of another make are left to Lightning's own complaint.
+    """
+    named = dict(pl_module.named_parameters())
+    for optimizer, groups in zip(_optimizers(trainer), names, strict=False):
+        fits = len(groups) == len(optimizer.param_groups) and all(n in named for group in groups for n in group)
+        if fits:
+            for group, wanted in zip(optimizer.param_groups, groups, strict=True):
+                group["params"][:] = [named[name] for name in wanted]
+
+
 def _optimizers(trainer: Trainer) -> list[Optimizer]:
     return [getattr(one, "optimizer", one) if is_a(one, "LightningOptimizer") else one for one in trainer.optimizers]
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lit_xai.callbacks._base import AnyCallback
-from lit_xai.callbacks._best import find_best_again, start_over
+from lit_xai.callbacks._best import find_best_again, start_over, structure_label
 from lit_xai.callbacks._pruning import Decider, Decision, Goal, Network, dense_facts
 from lit_xai.callbacks._pruning_report import PruningReport
 from lit_xai.callbacks._random import gathered_states, renew_batches_, restore_random_states_
@@ -170,6 +170,10 @@ class StructuredPruning(AnyCallback):
         self._regularizer: Regularizer | None = None
         self._peaks: dict[int, float] = {}
 
+    def last_epoch(self, max_epochs: int | None) -> int:
+        """Return the epoch of the last cut in a run of so many epochs."""
+        return max(plan_steps(*self._when, max_epochs, self.schedule))
+
     # --- what Lightning calls -----------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -223,7 +227,7 @@ class StructuredPruning(AnyCallback):
         )
         self._report.start(trainer, pl_module)
         if self._resumed is not None:
-            find_best_again(trainer, _label(pl_module))
+            find_best_again(trainer, structure_label(pl_module))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Cut, if it is due."""
@@ -242,7 +246,7 @@ class StructuredPruning(AnyCallback):
             if decision.step["kept"]:
                 assert self._report is not None  # made in on_train_start
                 self._report.before(trainer)
-                label = _label(pl_module)
+                label = structure_label(pl_module)
                 change_structure(trainer, pl_module, {**decision.step, "note": f"epoch {epoch}"})
                 start_over(trainer, label)
                 self._report.cut(trainer, pl_module, self._said(decision))
@@ -382,9 +386,3 @@ class StructuredPruning(AnyCallback):
 
 def _is_near(decision: Decision) -> bool:
     return abs(decision.found - decision.wanted) <= TOLERANCE * decision.wanted
-
-
-def _label(pl_module: LightningModule) -> str:
-    """Return what checkpoints of the present structure are called."""
-    cuts = sum(step["kind"] == "prune" for step in recipe_of(pl_module).steps)
-    return f"pruned{cuts}" if cuts else "dense"

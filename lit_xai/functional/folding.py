@@ -249,7 +249,7 @@ def fold_batch_norms_(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> N
     with torch.inference_mode(False), torch.no_grad():
         for layer, norm in modules:
             _fold_(layer, norm)
-            _replace_(network, norm, nn.Identity().train(norm.training))
+            replace_(network, norm, nn.Identity().train(norm.training))
 
 
 def _checked_pairs(named: Mapping[str, nn.Module], pairs: list[tuple[str, str]]) -> list[tuple[Any, Any]]:
@@ -296,7 +296,8 @@ def _per_weight(layer: Any, scale: Tensor) -> Tensor:
     return scale.reshape(*scale.shape, *(1,) * (layer.weight.dim() - scale.dim()))
 
 
-def _replace_(network: nn.Module, module: nn.Module, replacement: nn.Module) -> None:
+def replace_(network: nn.Module, module: nn.Module, replacement: nn.Module) -> None:
+    """Put a module into another one's place, wherever in the network that is."""
     parents = list(find_network(network).modules())
     slots = [
         (p, key) for p in parents for key, child in p._modules.items() if getattr(child, "_orig_mod", child) is module

@@ -1,10 +1,5 @@
-"""One step of a recipe on a network and its optimizers, forwards and backwards.
+"""A cut: which indices were kept of which dimension of each parameter and buffer, and which attributes were set."""
 
-A step names, for each parameter and buffer, which indices were kept of which dimension, and which attributes of which
-modules were set: enough to go forwards (index and set) and backwards (room for what is missing, and set).
-"""
-
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from lit_xai.spelling import nearest
+from lit_xai.steps.following import follow_, successor
 
 Step = dict[str, Any]
-"""``{"kind", "kept": [[name, dim, size, indices], ...], "attributes": [[module, name, old, new], ...], "note"}``."""
 
 
-def apply_step_(network: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
-    """Take a step: keep the named indices, set the named attributes.
+def apply_cut_(network: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
+    """Keep the named indices, set the named attributes.
 
     Parameters become new objects, as their shapes do, with the old ones' flags, hooks and attributes; optimizers are
     given them in the old ones' places, with their state (momentum, moments, row and column factors) cut the same way.
@@ -39,8 +34,8 @@ def apply_step_(network: nn.Module, step: Step, optimizers: Iterable[torch.optim
         setattr(modules[_uncompiled(name)], attribute, _plain(new))
 
 
-def undo_step_(network: nn.Module, step: Step) -> None:
-    """Go back behind a step: the shapes and attributes of before, zeros where values were removed.
+def undo_cut_(network: nn.Module, step: Step) -> None:
+    """Go back behind a cut: the shapes and attributes of before, zeros where values were removed.
 
     Raises:
         ValueError: the network is not what the step led to.
@@ -123,13 +118,13 @@ def _rebuild(
                 continue
             if id(tensor) not in new:
                 value = _changed(tensor.detach(), cuts[id(tensor)], change)
-                new[id(tensor)] = _successor(tensor, value) if isinstance(tensor, nn.Parameter) else value
+                new[id(tensor)] = successor(tensor, value) if isinstance(tensor, nn.Parameter) else value
             owner, _, attribute = name.rpartition(".")
             module = modules[owner]
             held: dict[str, Any] = module._parameters if attribute in module._parameters else module._buffers
             held[attribute] = new[id(tensor)]
         for optimizer in optimizers:
-            _follow(optimizer, new, lambda value, old: _changed(value, cuts[id(old)], change))
+            follow_(optimizer, new, lambda value, old: _changed(value, cuts[id(old)], change))
 
 
 def _changed(value: Tensor, cuts: Cuts, change: Change) -> Tensor:
@@ -138,84 +133,3 @@ def _changed(value: Tensor, cuts: Cuts, change: Change) -> Tensor:
     for dim, (size, kept) in cuts.items():
         value = change(value, dim, size, kept.to(value.device))
     return value.contiguous(memory_format=layout) if is_last else value
-
-
-def _successor(old: nn.Parameter, value: Tensor) -> nn.Parameter:
-    """Return a parameter that is what the old one was to everybody: its flag, its hooks, what was written on it."""
-    parameter = nn.Parameter(value, old.requires_grad)
-    vars(parameter).update(vars(old))
-    if old.requires_grad:
-        for hook in (old._backward_hooks or {}).values():
-            parameter.register_hook(hook)
-        for hook in (old._post_accumulate_grad_hooks or {}).values():
-            parameter.register_post_accumulate_grad_hook(hook)
-    return parameter
-
-
-def _follow(
-    optimizer: torch.optim.Optimizer, new: dict[int, Tensor], changed: Callable[[Tensor, Tensor], Tensor]
-) -> None:
-    """Put the new parameters into the old ones' places, in place: schedulers and scalers refer to these groups."""
-    if isinstance(optimizer, torch.optim.LBFGS):
-        return _start_lbfgs_over(optimizer, new)
-    reset = 0
-    for group in optimizer.param_groups:
-        for place, old in enumerate(group["params"]):
-            if id(old) not in new:
-                continue
-            group["params"][place] = new[id(old)]
-            if old in optimizer.state:
-                try:
-                    state = {k: _cut_state(k, v, old, changed) for k, v in optimizer.state.pop(old).items()}
-                except _UncuttableError:
-                    reset += 1
-                else:
-                    optimizer.state[new[id(old)]] = state
-    if reset:
-        warnings.warn(
-            f"{type(optimizer).__name__} keeps state that does not follow its parameters' shapes: it starts anew for"
-            f" {reset} of those that were cut.",
-            stacklevel=2,
-        )
-    return None
-
-
-class _UncuttableError(Exception):
-    """An optimizer's state whose shape says nothing of which part belongs to which channel."""
-
-
-def _cut_state(key: str, value: Any, old: Tensor, changed: Callable[[Tensor, Tensor], Tensor]) -> Any:
-    """Cut one entry of a parameter's state as the parameter was cut."""
-    if isinstance(value, (bool, int, float, str, type(None))):
-        return value
-    if not isinstance(value, Tensor):
-        raise _UncuttableError
-    shape, full = tuple(value.shape), tuple(old.shape)
-    if shape == full:
-        return changed(value, old)
-    if value.numel() == 1:  # the count of steps
-        return value
-    # Second moments in factors, of rows and columns: what torch's Adafactor keeps as size 1, others leave away.
-    dropped = {"row": -1, "col": -2}.get(key.rpartition("_")[2])
-    if dropped is not None and len(full) > 1 and shape == full[:dropped] + full[len(full) + dropped + 1 :]:
-        value, squeezed = value.unsqueeze(dropped), True
-    else:
-        squeezed = False
-    if value.dim() != len(full) or any(size not in (1, whole) for size, whole in zip(value.shape, full, strict=True)):
-        raise _UncuttableError
-    cut = changed(value.expand(full), old)
-    for dim, size in enumerate(value.shape):
-        cut = cut.narrow(dim, 0, 1) if size == 1 else cut
-    return (cut.squeeze(dropped) if squeezed and dropped is not None else cut).contiguous()
-
-
-def _start_lbfgs_over(optimizer: torch.optim.LBFGS, new: dict[int, Tensor]) -> None:
-    """Forget L-BFGS' history, which is one vector over all parameters; private names: ``_params``, ``_numel_cache``."""
-    parameters = optimizer.param_groups[0]["params"]
-    if not any(id(parameter) in new for parameter in parameters):
-        return
-    parameters[:] = [new.get(id(parameter), parameter) for parameter in parameters]
-    optimizer._params, optimizer._numel_cache = parameters, None
-    if optimizer.state:
-        optimizer.state.clear()
-        warnings.warn("LBFGS keeps its history as one vector over all parameters: it starts anew.", stacklevel=2)

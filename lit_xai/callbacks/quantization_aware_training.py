@@ -1,0 +1,283 @@
+"""Train a network for the integers that it will be run in."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import distributed
+
+from lit_xai.callbacks._base import AnyCallback
+from lit_xai.callbacks._best import find_best_again, start_over, structure_label
+from lit_xai.callbacks._logging import log_text
+from lit_xai.callbacks._pruning import Network
+from lit_xai.callbacks._quantizing import Called, Rehearsal, refuse_averages, refuse_compiled, rehearse
+from lit_xai.callbacks._random import gathered_states, renew_batches_, restore_random_states_
+from lit_xai.callbacks._structure import (
+    arrange_parameters_,
+    averaged_copies,
+    change_structure,
+    parameter_names,
+    refuse_optimizers,
+)
+from lit_xai.callbacks._trainer import refuse_strategies
+from lit_xai.callbacks.structured_pruning import StructuredPruning
+from lit_xai.functional.calling import BatchToInputs, Inputs, OutputSpec
+from lit_xai.functional.fake_quantizers import AVERAGING, FakeQuantizers, find_fake_quantizers
+from lit_xai.functional.quantization import check_scheme, describe_quantization
+from lit_xai.functional.scheduling import resolve_epochs
+from lit_xai.recipe import KEY, attach, detach, recipe_of
+from lit_xai.steps import fold_step, quantize_step
+
+
+class QuantizationAwareTraining(AnyCallback):
+    """Round weights and activations to integers for the last epochs of a run, in any LightningModule.
+
+    At the start of ``start_epoch`` BatchNorms are folded into the layers before them, and what runtimes compute in
+    integers is rounded from then on in every forward, with gradients as if it were not (`Jacob et al. 2018
+    <https://arxiv.org/abs/1712.05877>`_). Modules, names, parameters and hooks stay; the network gets one child more,
+    ``fake_quantizers``, with buffers alone. Every checkpoint holds a recipe of it, so that
+    ``trainer.test(ckpt_path="best")``, a resumed ``fit`` and :func:`lit_xai.load_from_checkpoint` find the structure
+    that was saved; ModelCheckpoint's "best" and EarlyStopping's patience start over. ``ModelExport`` writes the result
+    as a file that ONNX Runtime runs in integers.
+
+    Args:
+        start_epoch: the epoch that begins with it, counted from 0: an integer, or a fraction of ``max_epochs``.
+        bits: of weights, 2 to 8: of all, or by layers' names and patterns with ``*``. Runtimes compute in 8 bits all
+            the same: fewer show what a network bears, they do not make it faster.
+        cpu: ``"any"``: 8 bits in weights become 7, and results are right on every x86; ``"vnni"`` or ``"arm64"``: all
+            8, for CPUs with AVX-512 VNNI, AVX-VNNI or AMX, and for ARM.
+        activations: ``"unsigned"``, or ``"symmetric"``: -128..127 around 0, as GPU runtimes want it.
+        ignored_layers: what stays in float: names, patterns (``"network.head*"``) or classes.
+        warm_up_batches: how many training batches are looked at before anything is rounded; half an epoch at most.
+        freeze_epoch: the epoch from which on the ranges of activations stay as they are; a fraction counts from 0.
+        module: the network inside the LightningModule, a dotted name; default the LightningModule itself.
+        batch_to_inputs: the model's inputs in a batch: a key, an index, several, a function or its import path.
+        output: the logits in its output: a key, an attribute, an index, a function or its import path.
+
+    Raises:
+        ValueError: in the constructor or before the first step, one sentence on the argument that is wrong.
+
+    Example:
+        >>> trainer = Trainer(callbacks=[QuantizationAwareTraining(start_epoch=0.7)], logger=False)
+        >>> QuantizationAwareTraining(bits=1)
+        Traceback (most recent call last):
+        ...
+        ValueError: bits expected an integer from 2 to 8, but got 1.
+    """
+
+    def __init__(
+        self,
+        start_epoch: int | float = 0.7,
+        *,
+        bits: int | dict[str, int] = 8,
+        cpu: str = "any",
+        activations: str = "unsigned",
+        ignored_layers: list[Any] | None = None,
+        warm_up_batches: int = 16,
+        freeze_epoch: int | float = 0.9,
+        module: str | None = None,
+        batch_to_inputs: BatchToInputs = None,
+        output: OutputSpec = None,
+    ) -> None:
+        super().__init__()
+        check_scheme(bits, cpu, activations)
+        if isinstance(warm_up_batches, bool) or not isinstance(warm_up_batches, int) or warm_up_batches < 1:
+            raise ValueError(f"warm_up_batches expected a positive integer, but got {warm_up_batches!r}.")
+        for name, value in (("start_epoch", start_epoch), ("freeze_epoch", freeze_epoch)):
+            resolve_epochs(value, 1, name)  # what is no epoch at all is said now
+        self._start, self._freeze, self._warm_up = start_epoch, freeze_epoch, warm_up_batches
+        self._network = Network(module, batch_to_inputs, output)
+        self._scheme: dict[str, Any] = {
+            "bits": dict(bits) if isinstance(bits, Mapping) else bits,
+            "cpu": cpu,
+            "activations": activations,
+            "ignored_layers": ignored_layers or [],
+        }
+        self._forget()
+
+    def _forget(self) -> None:
+        self.start_epoch = self.freeze_epoch = 0
+        self._seen = 0
+        self._resumed: dict[str, Any] | None = None
+        self._inputs: Inputs | None = None
+        self._called: Called | None = None
+
+    # --- what Lightning calls -----------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what is wrong whatever the network, and see that checkpoints carry the recipe."""
+        if stage == "fit":
+            self._forget()
+            refuse_strategies(trainer, "QuantizationAwareTraining")
+            refuse_averages(trainer)
+            self._plan(trainer)
+        attach(pl_module, self, lambda: averaged_copies(trainer))
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put in what a resumed run has to know.
+
+        With ``state_dict`` instead, Lightning would refuse two of these before we can say what to do.
+        """
+        state = {"seen": self._seen, "random": gathered_states(), "names": parameter_names(trainer, pl_module)}
+        checkpoint.setdefault("callbacks", {})[self.state_key] = state
+        if recipe_of(pl_module).steps:  # after fit the module no longer says so itself, and may still be saved
+            checkpoint[KEY] = recipe_of(pl_module).to_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what a checkpoint holds."""
+        self._resumed = state_dict
+        self._seen = state_dict["seen"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what cannot be seen into, and arrange optimizers before their states are loaded."""
+        refuse_compiled(pl_module, self._network.of(pl_module))
+        refuse_optimizers(trainer, "QuantizationAwareTraining")
+        if self._resumed is not None:
+            arrange_parameters_(trainer, pl_module, self._resumed["names"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fold, prepare and run a copy forwards and backwards, so that nothing foreseeable fails later."""
+        self._inputs = self._network.example(trainer, pl_module)
+        if self._rounds(pl_module) is None:
+            found = self._rehearsed(pl_module)
+            rank_zero_info(
+                f"QuantizationAwareTraining begins with epoch {self.start_epoch}: {found.said()} Ranges of activations"
+                f" stay as they are from epoch {self.freeze_epoch} on."
+            )
+        if self._resumed is not None:
+            find_best_again(trainer, structure_label(pl_module))
+        self._called = Called(self._network.of(pl_module))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to round, or let ranges be, if it is due."""
+        resumed = self._resumed
+        if resumed is not None:
+            states = resumed["random"]
+            restore_random_states_(states[trainer.global_rank % len(states)])
+            self._resumed = None
+        rounds = self._rounds(pl_module)
+        if rounds is None and trainer.current_epoch >= self.start_epoch:
+            rounds = self._begin(trainer, pl_module)
+        if rounds is not None:
+            rounds.observe_(trainer.current_epoch < self.freeze_epoch)
+        if resumed is not None:
+            renew_batches_(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Count the batches that ranges are first seen on, and begin to round after them."""
+        self._resumed = None
+        rounds = self._rounds(pl_module)
+        if rounds is None:
+            return
+        warm_up = min(self._warm_up, max(1, int(min(trainer.num_training_batches, 2**31)) // 2))
+        if self._seen < warm_up:
+            rounds.averaging_(1 / (self._seen + 1))
+        elif self._seen == warm_up:
+            rounds.averaging_(AVERAGING)
+            rounds.round_(True)
+        self._seen += 1
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Refuse, after the first batch, a step that does not call the network: nothing of it would be rounded."""
+        called, self._called = self._called, None
+        if called is not None and not called.stop():
+            name = self._network.module or type(pl_module).__name__
+            parts = [name for name, part in pl_module.named_children() if any(True for _ in part.parameters())]
+            raise MisconfigurationException(
+                f"QuantizationAwareTraining rounds inside a call of {name!r}, but {type(pl_module).__name__}."
+                f"training_step does not call it: name the network that it calls with module=, one of {parts}; where"
+                " that is the module itself, have the step call self(x)."
+            )
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Have all processes use the same ranges."""
+        self._agree(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Have all processes use, and save, the same ranges."""
+        self._agree(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the module with nothing of ours but its structure."""
+        if self._called is not None:
+            self._called.stop()
+        detach(pl_module, self)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the module so also where Lightning does not tear down."""
+        self.teardown(trainer, pl_module, "exception")
+
+    # --- how --------------------------------------------------------------------------------------------------------
+
+    def _plan(self, trainer: Trainer) -> None:
+        if sum(isinstance(other, QuantizationAwareTraining) for other in trainer.callbacks) > 1:  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+            raise MisconfigurationException("Two QuantizationAwareTraining callbacks cannot share a model: keep one.")
+        last = trainer.max_epochs
+        self.start_epoch = resolve_epochs(self._start, last, "start_epoch")
+        self.freeze_epoch = max(resolve_epochs(self._freeze, last, "freeze_epoch"), self.start_epoch + 1)
+        if last is not None and 0 <= last <= self.start_epoch:
+            raise MisconfigurationException(
+                f"QuantizationAwareTraining: start_epoch expected an epoch of the run, which are 0 to {last - 1}, but"
+                f" got {self.start_epoch}: nothing would ever be rounded."
+            )
+        for other in trainer.callbacks:  # type: ignore[attr-defined]  # as above
+            if isinstance(other, StructuredPruning) and other.last_epoch(last) >= self.start_epoch:
+                raise MisconfigurationException(
+                    "QuantizationAwareTraining: start_epoch expected an epoch after the last cut of StructuredPruning,"
+                    f" which is at epoch {other.last_epoch(last)}, but got {self.start_epoch}: what is rounded cannot"
+                    " be cut any more."
+                )
+
+    def _rounds(self, pl_module: LightningModule) -> FakeQuantizers | None:
+        return find_fake_quantizers(self._network.of(pl_module))
+
+    def _rehearsed(self, pl_module: LightningModule) -> Rehearsal:
+        assert self._inputs is not None  # read in on_train_start
+        try:
+            return rehearse(self._network.of(pl_module), self._inputs, self._scheme, self._network.output)
+        except ValueError as error:
+            raise MisconfigurationException(f"QuantizationAwareTraining: {error}") from None
+
+    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> FakeQuantizers:
+        found = self._rehearsed(pl_module)
+        network, prefix, label = (
+            self._network.of(pl_module),
+            self._network.prefix(pl_module),
+            structure_label(pl_module),
+        )
+        if found.pairs:
+            change_structure(trainer, pl_module, fold_step(network, found.pairs, prefix))
+        change_structure(trainer, pl_module, quantize_step(found.plan, prefix.removesuffix(".")))
+        start_over(trainer, label)
+        self._seen = 0
+        rank_zero_info(f"QuantizationAwareTraining, epoch {trainer.current_epoch}: {found.said()}")
+        log_text(trainer, "compression/quantization", _described(describe_quantization(network)), trainer.global_step)
+        rounds = self._rounds(pl_module)
+        assert rounds is not None  # put in just now
+        return rounds
+
+    @torch.no_grad()
+    def _agree(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        rounds = self._rounds(pl_module) if trainer.training or trainer.validating else None
+        if rounds is None or not (distributed.is_available() and distributed.is_initialized()) or not self._seen:
+            return
+        ranges = rounds.ranges()
+        mean = trainer.strategy.reduce(torch.stack(ranges), reduce_op="mean")
+        for value, agreed in zip(ranges, mean, strict=True):
+            value.copy_(agreed)
+        rounds.renew_scales_()
+
+
+def _described(facts: Mapping[str, Any]) -> str:
+    from lit_xai.render.summary import markdown_table
+
+    rows = [[name, "integer", ""] for name in facts["integer"]]
+    rows += [[name, "float", why] for name, why in facts["float"].items()]
+    return f"Weights: {facts['weights']}. Activations: {facts['activations']}.\n\n" + markdown_table(
+        ["layer", "computes in", "why"], rows
+    )
