@@ -450,12 +450,15 @@ class KnowledgeDistillation(AnyCallback):
             return Teacher(root, **self._how)  # type: ignore[arg-type]  # one dict of arguments of different types
 
     def _require_cuts(self, trainer: Trainer) -> None:
+        from lit_xai.callbacks.quantization_aware_training import QuantizationAwareTraining
         from lit_xai.callbacks.structured_pruning import StructuredPruning
 
-        if not any(isinstance(one, StructuredPruning) for one in trainer.callbacks):  # type: ignore[attr-defined]  # as above
+        changing = (StructuredPruning, QuantizationAwareTraining)
+        if not any(isinstance(one, changing) for one in trainer.callbacks):  # type: ignore[attr-defined]  # as above
             raise MisconfigurationException(
                 "KnowledgeDistillation: teacher='dense' expected a callback that changes the structure, such as"
-                " StructuredPruning, but the Trainer has none: give a checkpoint, or 'ema'."
+                " StructuredPruning or QuantizationAwareTraining, but the Trainer has none: give a checkpoint, or"
+                " 'ema'."
             )
 
     def _copies(self) -> list[nn.Module]:

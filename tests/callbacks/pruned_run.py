@@ -3,7 +3,8 @@
     python pruned_run.py FOLDER POINT
 
 POINT: ``whole``; ``train:EPOCH:BATCH``; ``prune:EPOCH`` (right after the cut); ``save:EPOCH`` (a checkpoint is half
-written); ``random:SEED`` (any batch or any moment of a hook). Resumes from the newest checkpoint, if there is one.
+written); ``random:SEED`` (any batch or any moment of a hook). Resumes from the newest checkpoint, if there is one. With
+``THEN_QUANTIZE=1`` in the environment the last two epochs train for integers.
 """
 
 import os
@@ -20,7 +21,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lit_xai import StructuredPruning
+from lit_xai import QuantizationAwareTraining, StructuredPruning
 
 warnings.simplefilter("ignore")
 EPOCHS, BATCHES = 5, 6
@@ -56,7 +57,7 @@ class Module(LightningModule):
     def __init__(self):
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Dropout(0.3))
-        self.more = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
+        self.more = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
         self.head = nn.Linear(16, 4)
 
     def forward(self, x):
@@ -119,10 +120,13 @@ def main():
     newest = max(whole, key=lambda path: path.stat().st_mtime, default=None)
     at_end = os.environ.get("SAVE_AT", "train") == "train"
     saving = ModelCheckpoint(folder, "{epoch}", save_top_k=-1, every_n_epochs=1, save_on_train_epoch_end=at_end)
+    quantizes = os.environ.get("THEN_QUANTIZE") == "1"
+    cuts = {"start_epoch": 1, "end_epoch": 2 if quantizes else 3, "every_n_epochs": 1}
     trainer = Trainer(
         max_epochs=EPOCHS,
         callbacks=[
-            StructuredPruning(0.5, start_epoch=1, end_epoch=3, every_n_epochs=1, round_to=1, report_latency=False),
+            StructuredPruning(0.5, **cuts, round_to=1, report_latency=False),
+            *([QuantizationAwareTraining(3, freeze_epoch=4, warm_up_batches=2)] if quantizes else []),
             Killer(point),
             saving,
         ],

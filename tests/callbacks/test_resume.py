@@ -1,4 +1,4 @@
-"""A pruned run that is killed with SIGKILL and resumed ends in the very weights of one that was not."""
+"""A pruned, or quantised, run that is killed with SIGKILL and resumed ends in the very weights of one that was not."""
 
 import os
 import subprocess
@@ -11,13 +11,18 @@ import torch
 SCRIPT = Path(__file__).with_name("pruned_run.py")
 
 
-def run(folder, point, save_at):
-    environment = os.environ | {"SAVE_AT": save_at, "OMP_NUM_THREADS": "1"}
+def run(folder, point, how):
+    save_at, quantizes = how
+    environment = os.environ | {"SAVE_AT": save_at, "THEN_QUANTIZE": str(int(quantizes)), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(SCRIPT), str(folder), point]
     return subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
 
 
-@pytest.fixture(scope="module", params=["train", "validation"])
+@pytest.fixture(
+    scope="module",
+    params=[("train", False), ("validation", False), ("train", True)],
+    ids=["train", "validation", "quantized"],
+)
 def uninterrupted(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     done = run(folder, "whole", request.param)
@@ -26,11 +31,11 @@ def uninterrupted(request, tmp_path_factory):
 
 
 def check(uninterrupted, point, folder):
-    save_at, expected = uninterrupted
-    killed = run(folder, point, save_at)
+    how, expected = uninterrupted
+    killed = run(folder, point, how)
     assert killed.returncode == -9, killed.stderr[-3000:]
     assert not (folder / "end.pt").exists()
-    resumed = run(folder, "whole", save_at)
+    resumed = run(folder, "whole", how)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     found = torch.load(folder / "end.pt")
     assert found["weights"].keys() == expected["weights"].keys()
@@ -41,6 +46,13 @@ def check(uninterrupted, point, folder):
 
 @pytest.mark.parametrize("point", ["train:3:2", "prune:2", "save:2"])
 def test_killed_at_a_forced_point(uninterrupted, point, tmp_path):
+    check(uninterrupted, point, tmp_path)
+
+
+@pytest.mark.parametrize("point", ["prune:3", "save:3"])
+def test_killed_where_quantisation_begins(uninterrupted, point, tmp_path):
+    if not uninterrupted[0][1]:
+        pytest.skip("nothing is quantised in this run")
     check(uninterrupted, point, tmp_path)
 
 
