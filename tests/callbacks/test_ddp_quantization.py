@@ -1,0 +1,37 @@
+"""Two processes round alike, whatever each of them has seen."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = str(Path(__file__).with_name("ddp_quantization.py"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    found = tmp_path_factory.mktemp("ddp")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", SCRIPT, str(found)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return found
+
+
+@pytest.mark.parametrize("broadcast", [True, False], ids=["buffers broadcast", "buffers left alone"])
+def test_both_processes_hold_the_same_scales(folder, broadcast):
+    first, second = (torch.load(folder / f"{broadcast}-{rank}.pt") for rank in (0, 1))
+    assert len(first) == 4
+    for one, other in zip(first[1:], second[1:], strict=True):
+        assert one.keys() == other.keys()
+        scales = [name for name in one if name.endswith(("scale", "zero_point", "min_val", "max_val"))]
+        assert len(scales) == 6 * 4 - 4
+        for name, value in one.items():
+            assert torch.equal(value, other[name]), name
+    moved = [name for name in first[1] if not torch.equal(first[1][name], first[2][name])]
+    assert any(name.endswith("input.scale") for name in moved)
+    frozen = [name for name in first[2] if "input" in name and name.endswith(("val", "scale"))]
+    assert all(torch.equal(first[2][name], first[3][name]) for name in frozen)
