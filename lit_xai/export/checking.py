@@ -1,0 +1,67 @@
+"""Whether a file is a whole ONNX network."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lit_xai.export.metadata import CHECKSUM, weights_checksum
+
+
+def check_onnx(path: str | os.PathLike[str]) -> None:
+    """Refuse a file that is no ONNX network, or no longer the one that was written.
+
+    It is read, compared with the checksum of the weights in its metadata where there is one, checked against ONNX's
+    rules, and loaded in ONNX Runtime.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ValueError: one of these failed; says which.
+
+    Example:
+        >>> check_onnx("nothing.onnx")
+        Traceback (most recent call last):
+        ...
+        ValueError: path expected an ONNX file, but there is no file nothing.onnx.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"path expected an ONNX file, but there is no file {path}.")
+    model = _read(path)
+    said = next((entry.value for entry in model.metadata_props if entry.key == CHECKSUM), None)
+    if said is not None and said != weights_checksum(model):
+        raise ValueError(
+            f"path expected the ONNX file that was written, but the weights in {path} do not agree with the checksum in"
+            " its metadata: export it again."
+        )
+    _check_rules(path, model)
+
+
+def _read(path: Path) -> Any:
+    import onnx
+
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # protobuf's own, or the system's
+        raise ValueError(f"path expected an ONNX file, but {path} cannot be read: {_first_line(error)}.") from None
+    if not model.graph.node:
+        raise ValueError(f"path expected an ONNX file, but {path} ({path.stat().st_size} bytes) holds no operator.")
+    return model
+
+
+def _check_rules(path: Path, model: Any) -> None:
+    import onnx
+
+    from lit_xai.functional.latency import _session
+
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ValueError(f"path expected an ONNX file, but {path} breaks ONNX's rules: {_first_line(error)}.") from None
+    _session(path, 1)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200].rstrip(".:") if lines else type(error).__name__

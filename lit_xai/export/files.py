@@ -1,0 +1,85 @@
+"""The ONNX files of an export: written, or taken over, and refused where they are not what was asked for."""
+
+import os
+import shutil
+from pathlib import Path
+
+from torch import nn
+
+from lit_xai.export.checking import check_onnx
+from lit_xai.export.lines import user_line
+from lit_xai.export.versions import opset_of
+from lit_xai.functional.calling import Inputs, OutputSpec
+from lit_xai.functional.exporting import OLDEST_OPSET, _is_batched, export_onnx, named_tensors
+from lit_xai.functional.latency import _session
+
+
+def write_onnx(
+    network: nn.Module, inputs: Inputs, path: Path, output: OutputSpec = None, opset: int | None = None
+) -> None:
+    """Write a network that takes any number of samples as an ONNX file, and check the file.
+
+    Args:
+        network: the module, quantised or not.
+        inputs: what it is called with.
+        path: of the file.
+        output: where the logits are in its output.
+        opset: version of ONNX's operators; default torch's.
+
+    Raises:
+        ValueError: the network cannot be exported (names the line of its code), or only for one number of samples, or
+            not in that version.
+
+    Example:
+        >>> import tempfile, torch
+        >>> write_onnx(nn.Linear(4, 2), torch.zeros(1, 4), Path(tempfile.mkdtemp()) / "model.onnx", opset=17)
+        Traceback (most recent call last):
+        ...
+        ValueError: opset expected an integer of 18 or more, but got 17.
+    """
+    try:
+        export_onnx(network, inputs, path, output=output, opset=opset)
+    except ValueError as error:
+        line = user_line(error) if error.__cause__ is not None else ""
+        if not line:
+            raise
+        raise ValueError(f"{error} It stopped at {line.rstrip('.')}.") from error
+    check_onnx(path)
+    _check_opset(path, opset)
+    _check_samples(path, inputs, type(network).__name__)
+
+
+def check_opset(opset: int | None) -> None:
+    """Refuse a version of ONNX's operators that is too old, or none.
+
+    Raises:
+        ValueError: it is.
+    """
+    if opset is not None and (isinstance(opset, bool) or not isinstance(opset, int) or opset < OLDEST_OPSET):
+        raise ValueError(f"opset expected an integer of {OLDEST_OPSET} or more, but got {opset!r}.")
+
+
+def take_onnx(source: str | os.PathLike[str], path: Path) -> None:
+    """Check an ONNX file and copy it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    check_onnx(source)
+    shutil.copyfile(source, path)
+
+
+def _check_opset(path: Path, opset: int | None) -> None:
+    written = opset_of(path)
+    if opset is not None and written != opset:  # where nothing converts up or down, torch keeps its own without a word
+        raise ValueError(f"opset expected a version that torch can write, but got {opset}: it wrote {written}.")
+
+
+def _check_samples(path: Path, inputs: Inputs, name: str) -> None:
+    batched = [tensor_name for tensor_name, tensor in named_tensors(inputs).items() if _is_batched(tensor, inputs)]
+    fixed = [one for one in _session(path, 1).get_inputs() if one.name in batched and isinstance(one.shape[0], int)]
+    if fixed:
+        raise ValueError(
+            f"{name} expected to take any number of samples, but torch.export found that it takes {fixed[0].shape[0]}"
+            f" alone in {fixed[0].name!r}: take sizes from the inputs, as in x.view(len(x), -1)."
+        )

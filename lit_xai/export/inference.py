@@ -1,0 +1,124 @@
+"""The script that predicts without this library: a template, and what it has to know of one network."""
+
+import base64
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lit_xai.functional.calling import Inputs
+from lit_xai.functional.exporting import named_tensors
+from lit_xai.functional.profiling import with_batch_size
+
+LARGEST_INSIDE = 64_000
+"""Bytes of a sample from which on it lies in a file of its own."""
+
+_TEMPLATE = Path(__file__).with_name("infer_template.py")
+
+
+def write_inference(
+    folder: Path,
+    model: str,
+    inputs: Inputs,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    classes: Sequence[str] | None = None,
+    classification: bool = True,
+    tolerance: float = 1e-3,
+) -> None:
+    """Write ``infer.py`` beside an ONNX file, with one sample and what the file gives for it.
+
+    The sample is kept as it is before it is normalised, so that a check runs all that a prediction does.
+
+    Args:
+        folder: where the file lies.
+        model: the file's name.
+        inputs: what the network is called with, normalised; the first sample is taken.
+        mean: of each channel of the first input in float, for values from 0 to 1; ``None`` where it is not normalised.
+        std: likewise.
+        classes: what the outputs are scores of.
+        classification: whether they are scores of classes.
+        tolerance: how far a check may be off, in parts of the largest output.
+
+    Raises:
+        ValueError: see :func:`check_normalization`.
+    """
+    from lit_xai.export import infer_template
+
+    tensors = named_tensors(with_batch_size(inputs, 1))
+    settings = {
+        "model": model,
+        "inputs": {name: {"shape": [*t.shape[1:]], "dtype": str(t.numpy().dtype)} for name, t in tensors.items()},
+        "normalized": check_normalization(inputs, mean, std),
+        "mean": None if mean is None else [float(value) for value in mean],
+        "std": None if std is None else [float(value) for value in std],
+        "classes": None if classes is None else [str(name) for name in classes],
+        "classification": classification,
+        "tolerance": float(f"{tolerance:.2g}"),
+    }
+    raw = {name: _raw(tensor, name, settings) for name, tensor in tensors.items()}
+    session = infer_template.load(folder / model)
+    arrays = {name: infer_template.preprocess(array, name, settings) for name, array in raw.items()}
+    sample = _compressed({**raw, "expected": session.run(None, arrays)[0]})
+    inside = len(sample) <= LARGEST_INSIDE
+    if not inside:
+        (folder / "sample.npz").write_bytes(sample)
+    (folder / "infer.py").write_text(_filled(settings, sample if inside else b""), encoding="utf-8")
+
+
+def check_normalization(inputs: Inputs, mean: Sequence[float] | None, std: Sequence[float] | None) -> str | None:
+    """Return the name of the input that is normalised, or ``None`` where none is.
+
+    Raises:
+        ValueError: only one of mean and std is given, their numbers do not fit each other or the input, or a standard
+            deviation is not above 0.
+
+    Example:
+        >>> check_normalization(torch.zeros(2, 3, 8, 8), [0.5, 0.5, 0.5], [0.2, 0.2, 0.2])
+        'input'
+    """
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None or len(mean) != len(std):
+        raise ValueError(f"mean and std expected as many numbers each, but got mean={mean!r} and std={std!r}.")
+    if not all(np.isfinite([*mean, *std])) or min(std) <= 0:
+        raise ValueError(f"mean and std expected finite numbers, std above 0, but got mean={mean!r} and std={std!r}.")
+    found = next(((name, t) for name, t in named_tensors(inputs).items() if t.is_floating_point()), None)
+    if found is None or found[1].dim() < 2 or len(mean) not in (1, found[1].size(1)):
+        shape = "none in float" if found is None else f"one of shape {[*found[1].shape]}"
+        raise ValueError(f"mean and std expected one number per channel of the input, but got {len(mean)} for {shape}.")
+    return found[0]
+
+
+def _raw(tensor: Tensor, name: str, settings: Mapping[str, Any]) -> Any:
+    """Take the normalisation back."""
+    if name != settings["normalized"]:
+        return tensor.numpy()
+    shape = (1, -1) + (1,) * (tensor.dim() - 2)
+    mean, std = (torch.tensor(settings[key]).view(shape) for key in ("mean", "std"))
+    return (tensor * std + mean).numpy()
+
+
+def _compressed(arrays: Mapping[str, Any]) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+def _filled(settings: Mapping[str, Any], sample: bytes) -> str:
+    text = _TEMPLATE.read_text(encoding="utf-8")
+    entries = "".join(f"    {name!r}: {value!r},\n" for name, value in settings.items())
+    encoded = "\n".join(textwrap.wrap(base64.b64encode(sample).decode(), 116))
+    for line, value in (
+        ("SETTINGS: dict[str, Any] = {}", f"SETTINGS: dict[str, Any] = {{\n{entries}}}"),
+        ('SAMPLE = ""', f'SAMPLE = """\n{encoded}\n"""' if sample else 'SAMPLE = ""'),
+    ):
+        assert text.count(f"\n{line}") == 1
+        text = text.replace(line, value, 1)
+    return text

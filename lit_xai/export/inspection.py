@@ -1,0 +1,172 @@
+"""What really runs in integers: the operators that ONNX Runtime executes, not those that the file holds."""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# By kind: operators that compute in float, and those that do in integers.
+KINDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+    "convolution": (
+        frozenset({"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "ConvTransposeWithDynamicPads"}),
+        frozenset({"QLinearConv", "QLinearConvTranspose", "ConvInteger"}),
+    ),
+    "matrix product": (
+        frozenset({"MatMul", "FusedMatMul", "FusedMatMulActivation", "Gemm", "FusedGemm", "GemmFloat8", "Einsum"}),
+        frozenset({"QLinearMatMul", "QGemm", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}),
+    ),
+    "attention": (frozenset({"Attention", "MultiHeadAttention"}), frozenset({"QAttention"})),
+    "recurrent layer": (frozenset({"LSTM", "GRU", "RNN"}), frozenset({"DynamicQuantizeLSTM"})),
+    "sum": (frozenset({"Add", "Sum", "SkipLayerNormalization"}), frozenset({"QLinearAdd"})),
+    "average": (
+        frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"}),
+        frozenset({"QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearReduceMean"}),
+    ),
+}
+
+_INTEGER = frozenset().union(*(integer for _, integer in KINDS.values()))
+
+# What lies between a weight in the file and the operator that takes it.
+_WRAPPERS = {"DequantizeLinear", "QuantizeLinear", "Transpose", "Reshape", "Cast", "Identity", "Unsqueeze", "Squeeze"}
+
+_PARAMETER = re.compile(r"^network\.(?:(.+)\.)?[^.]+$")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator that ONNX Runtime executes.
+
+    Args:
+        kind: what it computes: ``"convolution"``, ``"matrix product"``, ``"sum"`` ...
+        type: its name in the graph that is executed, such as ``"QLinearConv"``.
+        layer: the module whose weights it takes (of a sum, what it adds), or, where that cannot be told, the name that
+            it has in the file.
+        integer: whether it computes in integers.
+    """
+
+    kind: str
+    type: str
+    layer: str
+    integer: bool
+
+    def __str__(self) -> str:
+        return f"{self.layer} ({self.type})"
+
+
+def inspect_onnx(path: str | os.PathLike[str]) -> tuple[Operator, ...]:
+    """Return what of a file ONNX Runtime executes on this CPU: products, sums of activations, averages.
+
+    The file is loaded, with what the runtime fuses and exchanges, and the resulting graph is read. Biases are no sums,
+    and a product of two activations, as in attention, is of a kind of its own.
+
+    Args:
+        path: of the ONNX file.
+
+    Raises:
+        ValueError: it is none.
+
+    Example:
+        >>> import torch
+        >>> from lit_xai.functional.exporting import export_onnx
+        >>> path = Path(tempfile.mkdtemp()) / "network.onnx"
+        >>> export_onnx(torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.ReLU()), torch.zeros(1, 4), path)
+        >>> [str(operator) for operator in inspect_onnx(path)]
+        ['0 (FusedGemm)']
+    """
+    import onnx
+
+    names = _Names(onnx.load(path).graph)
+    graph = onnx.load_from_string(_optimized(Path(path))).graph
+    constant = {tensor.name for tensor in graph.initializer}
+    found = []
+    for node in graph.node:
+        if node.input and all(name in constant for name in node.input if name):
+            constant.update(node.output)
+        kind = _kind(node, constant)
+        if kind is not None:
+            integer = node.op_type in _INTEGER
+            found.append(Operator(kind, node.op_type, names.of(node, kind), integer))
+    return tuple(found)
+
+
+def _kind(node: Any, constant: set[str]) -> str | None:
+    kind = next((kind for kind, types in KINDS.items() if any(node.op_type in known for known in types)), None)
+    if node.op_type == "Add" and any(name in constant for name in node.input):
+        return None  # a bias, or positions
+    if kind == "matrix product" and not any(name in constant for name in node.input):
+        return "activation product"
+    return kind
+
+
+def _optimized(path: Path) -> bytes:
+    """Return the graph that ONNX Runtime makes of a file."""
+    import onnxruntime
+
+    from lit_xai.functional.latency import _one_line
+
+    with tempfile.TemporaryDirectory(prefix="lit_xai-") as folder:
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        options.log_severity_level = 4  # it warns that such a file is made for this CPU alone
+        try:
+            onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ValueError(f"path expected an ONNX file, but got {path}: {_one_line(error)}.") from None
+        return (Path(folder) / "optimized.onnx").read_bytes()
+
+
+class _Names:
+    """The layers of a file's operators: what the runtime makes of these keeps a trace of their names.
+
+    It appends ``_token_7`` to what it exchanges, ``_nchwc`` to the output of what it fused, and puts ``fused`` before.
+    """
+
+    def __init__(self, graph: Any) -> None:
+        self._producers = {name: node for node in graph.node for name in node.output}
+        self._nodes = {node.name: node for node in graph.node}
+        self._weights = {tensor.name for tensor in graph.initializer}
+
+    def of(self, node: Any, kind: str) -> str:
+        """Return the layer of an executed operator."""
+        original = self._original(node)
+        if original is None:
+            return str(node.name)
+        if kind == "sum" and original.op_type == "Add":
+            return " + ".join(self._source(name) for name in original.input)
+        return self._layer(original) or (self._source(original.output[0]) if kind == "convolution" else original.name)
+
+    def _original(self, node: Any) -> Any:
+        cleaned = re.sub(r"_(nchwc|token_\d+)$", "", node.name.removeprefix("fused ").split("/")[0])
+        if cleaned in self._nodes:
+            return self._nodes[cleaned]
+        return next((self._producers[name] for name in (cleaned, *node.output) if name in self._producers), None)
+
+    def _layer(self, node: Any) -> str | None:
+        """Return the module that an operator's weights belong to."""
+        for name in self._constants(node):
+            parameter = _PARAMETER.match(name)
+            if parameter:
+                return parameter[1] or "network"
+        return None
+
+    def _constants(self, node: Any) -> Iterator[str]:
+        for name in node.input:
+            while name in self._producers and self._producers[name].op_type in _WRAPPERS:
+                name = self._producers[name].input[0]
+            if name in self._weights:
+                yield name
+
+    def _source(self, name: str) -> str:
+        """Return the layer, or the sum, that a value comes from."""
+        seen = 0
+        while name in self._producers and seen < len(self._nodes):
+            node = self._producers[name]
+            if node.op_type == "Add" and not any(True for _ in self._constants(node)):
+                return "sum"
+            if node.op_type not in _WRAPPERS and self._layer(node):
+                return str(self._layer(node))
+            name, seen = node.input[0], seen + 1
+        return name

@@ -1,0 +1,87 @@
+"""What an ONNX file says about itself: classes, normalisation, recipe, versions, and a checksum of its weights."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+CHECKSUM = "weights_sha256"
+"""The entry that holds :func:`weights_checksum`."""
+
+
+def write_metadata(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
+    """Add entries to an ONNX file's metadata, and a checksum of its weights; whole or not at all.
+
+    Text is written as it is, whatever else as JSON; ``None`` is left out. Entries of other names stay.
+
+    Args:
+        path: of the file.
+        values: by name.
+
+    Raises:
+        ValueError: a value cannot be written as JSON.
+
+    Example:
+        >>> import torch
+        >>> from lit_xai.functional.exporting import export_onnx
+        >>> path = Path(tempfile.mkdtemp()) / "network.onnx"
+        >>> export_onnx(torch.nn.Linear(4, 2), torch.zeros(1, 4), path)
+        >>> write_metadata(path, {"classes": ["cat", "dog"]})
+        >>> read_metadata(path)["classes"]
+        ['cat', 'dog']
+    """
+    import onnx
+
+    model = onnx.load(path)
+    known = {entry.key: entry.value for entry in model.metadata_props}
+    known |= {name: _written(name, value) for name, value in values.items() if value is not None}
+    onnx.helper.set_model_props(model, {**known, CHECKSUM: weights_checksum(model)})
+    path = Path(path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".onnx-") as folder:
+        onnx.save(model, Path(folder) / path.name)
+        os.replace(Path(folder) / path.name, path)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return an ONNX file's metadata, what is JSON in it as plain values."""
+    import onnx
+
+    return {entry.key: _read(entry.value) for entry in onnx.load(path).metadata_props}
+
+
+def weights_checksum(model: Any) -> str:
+    """Return the SHA-256 of the names and values of an ``onnx.ModelProto``'s weights."""
+    digest = hashlib.sha256()
+    for tensor in sorted(model.graph.initializer, key=lambda tensor: str(tensor.name)):
+        digest.update(tensor.name.encode() + tensor.SerializeToString(deterministic=True))
+    return digest.hexdigest()
+
+
+def check_plain(name: str, value: Any) -> None:
+    """Refuse what JSON cannot hold.
+
+    Raises:
+        ValueError: it cannot hold this.
+
+    Example:
+        >>> check_plain("recipe", {"steps": [1, 2]})
+    """
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} expected plain values, which JSON can hold, but got others: {error}.") from None
+
+
+def _written(name: str, value: Any) -> str:
+    check_plain(name, value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,217 @@
+"""A trained network -> a folder that others can run: ONNX in float and int8, a program, a script, and a report."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lit_xai.export.files import check_opset, take_onnx, write_onnx
+from lit_xai.export.folder import FILES, check_folder, staged
+from lit_xai.export.inference import check_normalization, write_inference
+from lit_xai.export.inspection import inspect_onnx
+from lit_xai.export.metadata import check_plain, read_metadata, write_metadata
+from lit_xai.export.parity import Evaluation, evaluate
+from lit_xai.export.program import export_program
+from lit_xai.export.report import ExportReport, Row, slower_warnings, write_report
+from lit_xai.export.variants import FLOAT, FLOAT_ROW, INT8, INT8_ROW, Variants, check_parities, int8_parity, make_rows
+from lit_xai.export.versions import find_versions, fingerprints
+from lit_xai.functional.calling import BatchToInputs, Inputs, OutputSpec, find_inputs
+from lit_xai.functional.exporting import named_tensors
+from lit_xai.functional.latency import _check_positive
+from lit_xai.functional.probing import to_device
+from lit_xai.functional.sensitivity import _same_order
+from lit_xai.functional.untouched import fork_rng
+
+INT8_TOLERANCE = 0.05
+"""How far an int8 file's own check may be off on another machine, where nothing larger was seen here."""
+
+
+def export_model(
+    network: nn.Module,
+    loader: Iterable[Any],
+    folder: str | os.PathLike[str],
+    *,
+    quantized: nn.Module | None = None,
+    ptq: nn.Module | None = None,
+    float_file: str | os.PathLike[str] | None = None,
+    metric: Any = None,
+    classes: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    source: str = "",
+    batch_to_inputs: BatchToInputs = None,
+    output: OutputSpec = None,
+    overwrite: bool = False,
+    threads: int = 1,
+    latency_batches: Sequence[int] = (1, 64),
+    tolerance: float = 1e-3,
+    opset: int | None = None,
+    program: bool = True,
+    progress: bool = True,
+) -> ExportReport:
+    """Write a network for others to run, and measure on data whether what was written is what was trained.
+
+    The folder then holds ``model.onnx``; ``model.int8.onnx`` where a quantised network is given; ``model.pt2``, a
+    program of ``torch.export``; ``infer.py``, which needs only onnxruntime and numpy; ``report.md`` and
+    ``report.json``. All appear at the end or none does. Networks, loader and metric are left as they were.
+
+    Every output over the whole loader is compared with torch's, on the CPU and in float32. The float file may differ
+    by ``tolerance`` of the largest output. The int8 file has to share 99% of the predictions of the quantised network
+    (from 100 on; with fewer, or none, outputs may differ by 2% of the largest one on average): single outputs differ by
+    a step where an activation lies between two integers.
+
+    Args:
+        network: the module in float.
+        loader: yields batches, and can be read twice.
+        folder: where the files are to lie.
+        quantized: what :func:`~lit_xai.functional.quantization.quantize` returned, or was trained as it prepares one.
+        ptq: likewise, but without training: for its row of the table alone.
+        float_file: an ONNX file that is to be ``model.onnx``, such as one of the weights before they were trained
+            quantised; it may differ from ``network``, which is then the program alone.
+        metric: a ``torchmetrics.Metric`` that is updated with logits and labels, or a function of all logits and labels
+            that returns a number; default the accuracy where labels are integers, else none.
+        classes: names of the classes.
+        mean: what was subtracted from each channel of the inputs, for values from 0 to 1.
+        std: what they were divided by then.
+        recipe: how the network came about, plain values; goes into the files' metadata.
+        source: where the weights are from, in words.
+        batch_to_inputs: what of a batch the network is called with.
+        output: where the logits are in what it returns.
+        overwrite: whether an earlier export in the folder may be replaced.
+        threads: how many ONNX Runtime may use.
+        latency_batches: batch sizes at which to measure how long a call takes.
+        tolerance: see above.
+        opset: version of ONNX's operators, 18 or newer; default torch's.
+        program: whether to write ``model.pt2``; a network that cannot be is a warning.
+        progress: whether to show a progress bar.
+
+    Raises:
+        ValueError: an argument is wrong, files would be overwritten or cannot be written, the network cannot be
+            exported, ``quantized`` was never calibrated, or a file does not compute what the network does.
+
+    Example:
+        >>> import tempfile
+        >>> loader = [(torch.rand(16, 4), torch.randint(3, (16,))) for _ in range(2)]
+        >>> report = export_model(nn.Linear(4, 3), loader, tempfile.mkdtemp(), program=False, progress=False)
+        >>> [file.name for file in report.files]
+        ['model.onnx', 'infer.py', 'report.md', 'report.json']
+    """
+    path = check_folder(folder, overwrite)
+    _check_numbers(opset, threads, latency_batches, tolerance)
+    check_plain("recipe", recipe)
+    variants = Variants.of(network, quantized, ptq)
+    inputs = _first_inputs(loader, variants.network, batch_to_inputs)
+    check_normalization(inputs, mean, std)
+    facts = {"classes": classes and [*map(str, classes)], "mean": _plain(mean), "std": _plain(std)}
+    with staged(path) as temporary, variants.untouched():
+        _write_files(temporary, variants, inputs, output, float_file, opset)
+        _describe(temporary / FLOAT, inputs, facts if float_file else {**facts, "recipe": recipe, "source": source})
+        if quantized is not None:
+            more = {"recipe": recipe, "source": source, "quantization": variants.quantization}
+            _describe(temporary / INT8, inputs, {**facts, **more})
+        predictors = variants.predictors(temporary, output, threads)
+        found = evaluate(predictors, variants.pairs(), loader, variants.network, metric, batch_to_inputs, progress)
+        _check_classes(classes, found)
+        warnings = check_parities(found, tolerance, float_file is not None)
+        rows = make_rows(found, temporary, inputs, latency_batches, threads)
+        warnings += slower_warnings(rows, FLOAT_ROW, INT8_ROW)
+        warnings += _write_program(temporary, variants.network, inputs, output) if program else []
+        _write_script(temporary, inputs, facts, found, tolerance)
+        report = _report(path, temporary, variants, found, rows, warnings, source)
+        extra = {"files": fingerprints(temporary), "metadata": read_metadata(temporary / FLOAT)}
+        write_report(report, temporary, extra)
+    return report
+
+
+def _check_numbers(opset: Any, threads: Any, batch_sizes: Sequence[int], tolerance: Any) -> None:
+    check_opset(opset)
+    _check_positive(threads=threads, **{f"latency_batches[{i}]": size for i, size in enumerate(batch_sizes)})
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not tolerance > 0:
+        raise ValueError(f"tolerance expected a number above 0, but got {tolerance!r}.")
+
+
+def _first_inputs(loader: Iterable[Any], network: nn.Module, batch_to_inputs: BatchToInputs) -> Inputs:
+    if hasattr(loader, "__next__"):
+        raise ValueError("loader expected batches that can be read twice, but got an iterator: give a DataLoader.")
+    with fork_rng(0), _same_order(loader):
+        batch = next(iter(loader), None)
+    if batch is None:
+        raise ValueError("loader expected one or more batches, but got none.")
+    return find_inputs(to_device(batch, torch.device("cpu")), network, batch_to_inputs)
+
+
+def _plain(values: Sequence[float] | None) -> list[float] | None:
+    return None if values is None else [float(value) for value in values]
+
+
+def _write_files(
+    folder: Path,
+    variants: Variants,
+    inputs: Inputs,
+    output: OutputSpec,
+    float_file: str | os.PathLike[str] | None,
+    opset: int | None,
+) -> None:
+    if float_file is None:
+        write_onnx(variants.network, inputs, folder / FLOAT, output, opset)
+    else:
+        take_onnx(float_file, folder / FLOAT)
+    if variants.quantized is not None:
+        write_onnx(variants.quantized, inputs, folder / INT8, output, opset)
+
+
+def _describe(path: Path, inputs: Inputs, facts: Mapping[str, Any]) -> None:
+    """Write a file's metadata."""
+    given = {name: value for name, value in facts.items() if value is not None and value != ""}
+    write_metadata(path, {**given, "inputs": list(named_tensors(inputs)), "versions": find_versions(path)})
+
+
+def _check_classes(classes: Sequence[str] | None, found: Evaluation) -> None:
+    if classes is not None and len(classes) != found.outputs and not (found.outputs == 1 and len(classes) == 2):
+        raise ValueError(f"classes expected {found.outputs} names, one per output, but got {len(classes)}.")
+
+
+def _write_program(folder: Path, network: nn.Module, inputs: Inputs, output: OutputSpec) -> list[str]:
+    try:
+        export_program(network, inputs, folder / "model.pt2", output)
+    except ValueError as error:
+        (folder / "model.pt2").unlink(missing_ok=True)
+        return [f"There is no model.pt2: {error}"]
+    return []
+
+
+def _write_script(folder: Path, inputs: Inputs, facts: Mapping[str, Any], found: Evaluation, tolerance: float) -> None:
+    parity = int8_parity(found)
+    model = FLOAT if parity is None else INT8
+    allowed = tolerance if parity is None else max(INT8_TOLERANCE, 2 * parity.largest)
+    write_inference(folder, model, inputs, **facts, classification=found.classification, tolerance=allowed)
+
+
+def _report(
+    path: Path,
+    temporary: Path,
+    variants: Variants,
+    found: Evaluation,
+    rows: tuple[Row, ...],
+    warnings: list[str],
+    source: str,
+) -> ExportReport:
+    operators = inspect_onnx(temporary / INT8) if variants.quantized is not None else ()
+    names = [name for name in FILES if (temporary / name).exists() or name.startswith("report")]
+    return ExportReport(
+        folder=path,
+        files=tuple(path / name for name in names),
+        rows=rows,
+        warnings=(*warnings, *variants.unexpected_floats(operators)),
+        integer_operators=tuple(one for one in operators if one.integer),
+        float_operators=tuple(one for one in operators if not one.integer),
+        metric=found.metric,
+        samples=next(iter(found.parities.values())).samples,
+        source=source,
+        quantization=variants.quantization,
+        versions=find_versions(temporary / FLOAT),
+    )

@@ -1,0 +1,311 @@
+"""Whether a file computes what the network does, and how good its predictions are: one pass over a loader for all."""
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from lit_xai.functional.calling import (
+    BatchToInputs,
+    Inputs,
+    OutputSpec,
+    call_network,
+    describe,
+    find_inputs,
+    find_labels,
+)
+from lit_xai.functional.latency import _feed, _session
+from lit_xai.functional.probing import to_device
+from lit_xai.functional.sensitivity import _same_order
+
+Predictor: TypeAlias = Callable[[Inputs], Tensor]
+"""From inputs to logits."""
+
+LEAST_AGREEMENT = 0.99
+"""How many of 100 or more predictions an int8 file has to share with the network that was trained for it."""
+
+ENOUGH_SAMPLES = 100
+"""From how many predictions on their share is a verdict."""
+
+LARGEST_MEAN = 0.02
+"""How far an int8 file's outputs may differ on average from the network's, in parts of the largest one."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far two predictors are apart.
+
+    Args:
+        samples: how many were compared.
+        predictions: how many predictions were: those of samples, or of pixels; 0 where nothing is predicted.
+        equal: how many of these were the same.
+        largest: the largest difference of two outputs, in parts of the largest output.
+        mean: the mean difference, likewise.
+    """
+
+    samples: int
+    predictions: int
+    equal: int
+    largest: float
+    mean: float
+
+    @property
+    def agreement(self) -> float | None:
+        """The share of equal predictions."""
+        return self.equal / self.predictions if self.predictions else None
+
+    def __str__(self) -> str:
+        agreed = "" if self.agreement is None else f", {self.agreement:.2%} of {self.predictions} predictions equal"
+        return f"outputs differ by at most {self.largest:.2g} of the largest one, by {self.mean:.2g} on average{agreed}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a pass over a loader found.
+
+    Args:
+        metrics: of each predictor; none where there are no labels to compute it with.
+        parities: of each pair that was compared.
+        metric: what the metric is called.
+        classification: whether outputs are scores of classes.
+        outputs: how many numbers the network gives for a sample (or a pixel).
+    """
+
+    metrics: dict[str, float]
+    parities: dict[tuple[str, str], Parity]
+    metric: str
+    classification: bool
+    outputs: int
+
+
+class OnnxPredictor:
+    """Runs an ONNX file in ONNX Runtime on the CPU.
+
+    Args:
+        path: of the file.
+        threads: how many the runtime may use.
+
+    Raises:
+        ValueError: it is no ONNX file; or, when called, does not take the inputs.
+    """
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        self._path, self._runtime = path, _session(path, threads)
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """Return the logits."""
+        try:
+            (logits,) = self._runtime.run(None, _feed(self._runtime, inputs))
+        except ValueError:
+            raise
+        except Exception as error:  # ONNX Runtime's own, which derive from nothing else
+            said = " ".join(str(error).split())[:200].rstrip(".")
+            raise ValueError(f"{self._path.name} does not run on inputs of {describe(inputs)}: {said}.") from None
+        return torch.from_numpy(logits)
+
+
+def network_predictor(network: nn.Module, output: OutputSpec = None) -> Predictor:
+    """Return the predictor that a network in eval mode is."""
+    return lambda inputs: call_network(network, inputs, output=output)
+
+
+def evaluate(
+    predictors: Mapping[str, Predictor],
+    pairs: Iterable[tuple[str, str]],
+    loader: Iterable[Any],
+    network: nn.Module,
+    metric: Any = None,
+    batch_to_inputs: BatchToInputs = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Run every predictor on every batch, compute a metric of each, and compare pairs of them.
+
+    Integer labels with one score per class make it a classification: predictions are the largest scores, and the
+    default metric is accuracy. Labels of the outputs' own shape, if integers, are predicted by the outputs' signs.
+    Without labels predictions are the largest scores and there is no metric; with labels in float there are none.
+
+    Args:
+        predictors: by name.
+        pairs: names of those to compare, the reference second.
+        loader: yields batches; read once.
+        network: finds inputs and labels in a batch.
+        metric: a ``torchmetrics.Metric`` that is updated with logits and labels, or a function of all logits and labels
+            that returns a number.
+        batch_to_inputs: see :func:`~lit_xai.functional.calling.find_inputs`.
+        progress: whether to show a progress bar.
+
+    Raises:
+        ValueError: the loader is empty, an output is not finite, or the metric is no number.
+    """
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]  # ships no types
+
+    tallies = {pair: _Tally() for pair in pairs}
+    meters = {name: _Meter(metric) for name in predictors}
+    seen: _Seen | None = None
+    shown = tqdm(
+        loader,
+        total=len(loader) if isinstance(loader, Sized) else None,
+        desc="comparing the exported files",
+        disable=not progress,
+        leave=False,
+    )
+    with _same_order(loader), torch.no_grad():
+        for batch in shown:
+            batch = to_device(batch, torch.device("cpu"))
+            inputs, labels = find_inputs(batch, network, batch_to_inputs), find_labels(batch, network)
+            logits = {name: _finite(predict(inputs), name) for name, predict in predictors.items()}
+            seen = seen or _Seen(next(iter(logits.values())), labels)
+            for name, meter in meters.items():
+                meter.update(logits[name], labels, seen)
+            for (left, right), tally in tallies.items():
+                tally.update(logits[left], logits[right], seen)
+    if seen is None:
+        raise ValueError("loader expected one or more batches, but got none.")
+    metrics = {name: value for name, meter in meters.items() if (value := meter.compute()) is not None}
+    parities = {pair: tally.compute() for pair, tally in tallies.items()}
+    return Evaluation(metrics, parities, _metric_name(metric), seen.classification, seen.outputs)
+
+
+class _Seen:
+    """What the first batch tells about the task."""
+
+    def __init__(self, logits: Tensor, labels: Tensor | None) -> None:
+        whole = labels is not None and not labels.is_floating_point()
+        self.outputs = logits.size(1) if logits.dim() > 1 else 1
+        self.by_sign = whole and labels is not None and (labels.shape == logits.shape or self.outputs == 1)
+        self.classification = not self.by_sign and self.outputs > 1 and (labels is None or whole)
+
+    def predictions(self, logits: Tensor) -> Tensor | None:
+        if self.by_sign:
+            return (logits > 0).flatten(1) if logits.dim() > 1 else logits > 0
+        return logits.argmax(1) if self.classification else None
+
+
+class _Meter:
+    """The metric of one predictor."""
+
+    def __init__(self, metric: Any) -> None:
+        self._metric = copy.deepcopy(metric).cpu() if hasattr(metric, "update") else metric
+        if hasattr(metric, "update"):
+            self._metric.reset()
+        self._right = self._all = 0
+        self._collected: list[tuple[Tensor, Tensor]] = []
+
+    def update(self, logits: Tensor, labels: Tensor | None, seen: _Seen) -> None:
+        if labels is None:
+            return
+        if hasattr(self._metric, "update"):
+            self._metric.update(logits, labels)
+        elif self._metric is not None:
+            self._collected.append((logits, labels))
+        elif (predictions := seen.predictions(logits)) is not None and predictions.numel() == labels.numel():
+            self._right += int((predictions.flatten() == labels.flatten()).sum())
+            self._all += labels.numel()
+
+    def compute(self) -> float | None:
+        if self._metric is None:
+            return self._right / self._all if self._all else None
+        if hasattr(self._metric, "update"):
+            return _number(self._metric.compute()) if self._metric.update_called else None
+        if not self._collected:
+            return None
+        logits, labels = zip(*self._collected, strict=True)
+        return _number(self._metric(torch.cat(logits), torch.cat(labels)))
+
+
+class _Tally:
+    """Counts how far two predictors are apart."""
+
+    def __init__(self) -> None:
+        self.samples = self.predictions = self.equal = self.numbers = 0
+        self.largest = self.total = self.scale = 0.0
+
+    def update(self, logits: Tensor, reference: Tensor, seen: _Seen) -> None:
+        if logits.shape != reference.shape:
+            raise ValueError(f"The files' outputs differ in shape: {[*logits.shape]} and {[*reference.shape]}.")
+        apart = (logits.double() - reference.double()).abs()
+        self.largest = max(self.largest, float(apart.max()))
+        self.scale = max(self.scale, float(reference.abs().max()))
+        self.total += float(apart.sum())
+        self.numbers += apart.numel()
+        self.samples += len(logits)
+        predictions, expected = seen.predictions(logits), seen.predictions(reference)
+        if predictions is not None and expected is not None:
+            self.equal += int((predictions == expected).sum())
+            self.predictions += predictions.numel()
+
+    def compute(self) -> Parity:
+        scale = self.scale or 1.0
+        mean = self.total / self.numbers / scale
+        return Parity(self.samples, self.predictions, self.equal, self.largest / scale, mean)
+
+
+def _finite(logits: Tensor, name: str) -> Tensor:
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError(f"Outputs expected finite numbers, but got NaN or infinity from {name}.")
+    return logits.detach()
+
+
+def _number(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"metric expected one number, but got {describe(value)}.") from None
+    if not math.isfinite(number):
+        raise ValueError(f"metric expected a finite number, but got {number}.")
+    return number
+
+
+def _metric_name(metric: Any) -> str:
+    if metric is None:
+        return "accuracy"
+    name = str(getattr(metric, "__name__", type(metric).__name__))
+    return "metric" if name in ("<lambda>", "partial", "function", "method") else name
+
+
+def check_float(parity: Parity, tolerance: float) -> None:
+    """Refuse a float file whose outputs differ from the network's by more than ``tolerance`` of the largest one.
+
+    Raises:
+        ValueError: they do.
+
+    Example:
+        >>> check_float(Parity(100, 100, 100, 2e-7, 1e-8), 1e-3)
+    """
+    if not parity.largest <= tolerance:
+        raise ValueError(f"model.onnx expected what the network computes, within {tolerance:g}, but {parity}.")
+
+
+def check_int8(parity: Parity) -> str | None:
+    """Refuse an int8 file that does not predict what the fake-quantised network does; say what is no verdict yet.
+
+    Single outputs may well differ by a step of some rounding on the way, as an activation that lies between two
+    integers falls to either side. So the limit is 99% equal predictions, from 100 of them on; below that, and where
+    nothing is predicted, a mean difference of 2% of the largest output.
+
+    Args:
+        parity: of the file and the network.
+
+    Returns:
+        A sentence that warns, where fewer than 100 predictions agree in less than 99%.
+
+    Raises:
+        ValueError: it is beyond the limit.
+
+    Example:
+        >>> check_int8(Parity(1000, 1000, 996, 0.011, 0.001))
+    """
+    agreed, enough = parity.agreement, parity.predictions >= ENOUGH_SAMPLES
+    wrong = agreed is not None and agreed < LEAST_AGREEMENT
+    if (wrong and enough) or (not enough and not parity.mean <= LARGEST_MEAN):
+        limit = f"{LEAST_AGREEMENT:.0%} equal predictions" if enough else f"a mean difference of {LARGEST_MEAN:g}"
+        raise ValueError(
+            f"model.int8.onnx expected what the quantised network computes, within {limit}, but {parity}: leave layers"
+            " in float with ignored_layers= to find the one that differs."
+        )
+    return f"model.int8.onnx and the quantised network: {parity}." if wrong else None

@@ -1,0 +1,49 @@
+"""A network as a program of ``torch.export``."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lit_xai.functional.calling import Inputs, OutputSpec, copy_network
+from lit_xai.functional.exporting import _is_batched, _Logits, _quiet, _reason, named_tensors
+from lit_xai.functional.profiling import batch_size, with_batch_size
+from lit_xai.functional.untouched import untouched
+
+
+def export_program(network: nn.Module, inputs: Inputs, path: Path, output: OutputSpec = None) -> None:
+    """Write a network in eval mode and float32 as ``torch.export.load`` reads it; the network is left as it is.
+
+    The program takes the tensors of the inputs one by one, in their order and in any number of samples, and returns
+    the logits: ``torch.export.load(path).module()(images)``. Its parameters' names begin with ``network.``.
+
+    Args:
+        network: the module.
+        inputs: what it is called with; what is no tensor becomes part of the program.
+        path: of the file.
+        output: where the logits are in its output.
+
+    Raises:
+        ValueError: the network cannot be exported, or the program does not compute what it does.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "model.pt2"
+        >>> export_program(nn.Linear(4, 2), torch.zeros(1, 4), path)
+        >>> torch.export.load(path).module()(torch.zeros(5, 4)).shape
+        torch.Size([5, 2])
+    """
+    copied = copy_network(network).cpu().float()
+    inputs = with_batch_size(inputs, max(batch_size(inputs), 2))  # torch takes sizes 0 and 1 for constants
+    tensors = named_tensors(inputs)
+    dynamic = tuple({0: torch.export.Dim.AUTO} if _is_batched(t, inputs) else None for t in tensors.values())
+    with untouched(copied), torch.no_grad(), _quiet():
+        wrapped = _Logits(copied, inputs, "forward", output)
+        try:
+            program = torch.export.export(wrapped.eval(), tuple(tensors.values()), dynamic_shapes=(dynamic,))
+            torch.export.save(program, path)
+            found, expected = torch.export.load(path).module()(*tensors.values()), wrapped(*tensors.values())
+        except Exception as error:
+            raise ValueError(f"{type(network).__name__} cannot be exported as a program ({_reason(error)}).") from error
+    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+        raise ValueError(f"The program of {type(network).__name__} does not compute what the network does.")

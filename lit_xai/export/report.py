@@ -1,0 +1,192 @@
+"""What an export found: a table of variants, and what runs in integers."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lit_xai.export.inspection import Operator
+from lit_xai.functional.latency import Latency
+from lit_xai.render.summary import markdown_table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant of the network.
+
+    Args:
+        name: such as ``"int8 (ONNX Runtime)"``.
+        metric: its value over the loader.
+        agreement: the share of predictions that are those of the fp32 file.
+        difference: the largest difference from what torch computes, in parts of the largest output.
+        bytes: of its file.
+        latency: by batch size.
+    """
+
+    name: str
+    metric: float | None = None
+    agreement: float | None = None
+    difference: float | None = None
+    bytes: int | None = None
+    latency: dict[int, Latency] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What :func:`~lit_xai.export.export_model` wrote and found; as text, the table and what to know beside it.
+
+    Args:
+        folder: that holds the files.
+        files: their paths.
+        rows: one per variant.
+        warnings: sentences.
+        integer_operators: what of the int8 file ONNX Runtime executes in integers.
+        float_operators: what of it stays in float.
+        metric: what the metric is called.
+        samples: how many it is of.
+        source: where the weights are from.
+        quantization: from :func:`~lit_xai.functional.quantization.describe_quantization`.
+        versions: of what wrote and ran the files.
+    """
+
+    folder: Path
+    files: tuple[Path, ...]
+    rows: tuple[Row, ...]
+    warnings: tuple[str, ...] = ()
+    integer_operators: tuple[Operator, ...] = ()
+    float_operators: tuple[Operator, ...] = ()
+    metric: str = "accuracy"
+    samples: int = 0
+    source: str = ""
+    quantization: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [f"Warning: {warning}" for warning in self.warnings]
+        parts += [report_table(self.rows, self.metric), *self._sentences()]
+        return "\n\n".join(parts)
+
+    def _sentences(self) -> list[str]:
+        said = [f"Weights: {self.source}."] if self.source else []
+        said += [f"Measured on {self.samples} samples{self._machine()}."]
+        if self.quantization:
+            said += [
+                f"Quantised: weights {self.quantization['weights']}; activations {self.quantization['activations']}."
+            ]
+            said += [
+                "In integers in ONNX Runtime: " + count_integers(self.integer_operators, self.float_operators) + "."
+            ]
+        floats = [str(one) for one in self.float_operators]
+        return said + ([f"In float: {', '.join(floats)}."] if floats else [])
+
+    def _machine(self) -> str:
+        latency = next((one for row in self.rows for one in row.latency.values()), None)
+        if latency is None:
+            return ""
+        threads = f"{latency.threads} thread{'s' if latency.threads > 1 else ''}"
+        return f"; latency in {latency.runtime}, {threads}, {latency.cpu}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, which JSON can hold."""
+        operators = {"integer": self.integer_operators, "float": self.float_operators}
+        return {
+            "source": self.source,
+            "metric": self.metric,
+            "samples": self.samples,
+            "rows": [_row_to_dict(row) for row in self.rows],
+            "warnings": [*self.warnings],
+            "operators": {name: [vars(one) for one in found] for name, found in operators.items()},
+            "quantization": self.quantization,
+            "versions": self.versions,
+        }
+
+
+def report_table(rows: Sequence[Row], metric: str) -> str:
+    """Return one line per variant, as a markdown table that is aligned as plain text too.
+
+    Example:
+        >>> rows = [Row("fp32", 0.91, 1.0, 2e-7, 375000), Row("int8", 0.908, 0.9972, 0.012, 106000)]
+        >>> print(report_table(rows, "accuracy"))
+        |      | accuracy | agrees with fp32 | differs from torch |   size |
+        |:-----|---------:|-----------------:|-------------------:|-------:|
+        | fp32 |   0.9100 |          100.00% |              2e-07 | 375 kB |
+        | int8 |   0.9080 |           99.72% |              0.012 | 106 kB |
+    """
+    sizes = sorted({size for row in rows for size in row.latency})
+    header = ["", metric, "agrees with fp32", "differs from torch", "size", *(f"ms, batch {size}" for size in sizes)]
+    return markdown_table(header, [_cells(row, sizes) for row in rows])
+
+
+def _cells(row: Row, sizes: Sequence[int]) -> list[str]:
+    return [
+        row.name,
+        "-" if row.metric is None else f"{row.metric:.4f}",
+        "-" if row.agreement is None else f"{row.agreement:.2%}",
+        "-" if row.difference is None else f"{row.difference:.2g}",
+        "-" if row.bytes is None else f"{max(1, round(row.bytes / 1000))} kB",
+        *(f"{row.latency[size].milliseconds:.3g}" if size in row.latency else "-" for size in sizes),
+    ]
+
+
+def count_integers(integer: Sequence[Operator], floating: Sequence[Operator]) -> str:
+    """Say how many operators of each kind run in integers.
+
+    Example:
+        >>> conv = Operator("convolution", "QLinearConv", "conv1", True)
+        >>> count_integers([conv], [Operator("sum", "Add", "conv1 + input", False)])
+        '1 of 1 convolutions, 0 of 1 sums'
+    """
+    found, every = Counter(one.kind for one in integer), Counter(one.kind for one in (*integer, *floating))
+    return ", ".join(f"{found[kind]} of {n} {kind}s" for kind, n in every.items()) or "nothing"
+
+
+def write_report(report: ExportReport, folder: Path, extra: dict[str, Any]) -> None:
+    """Write ``report.md`` and ``report.json``.
+
+    Args:
+        report: what was found.
+        folder: where to.
+        extra: what the JSON file holds besides.
+    """
+    (folder / "report.md").write_text(f"# Export\n\n{report}\n", encoding="utf-8")
+    text = json.dumps({**report.to_dict(), **extra}, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _row_to_dict(row: Row) -> dict[str, Any]:
+    latency = {
+        size: {"ms": _plain(one.milliseconds), "spread": _plain(one.spread)} for size, one in row.latency.items()
+    }
+    return {**vars(row), "latency": latency}
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def slower_warnings(rows: Sequence[Row], reference: str, name: str) -> list[str]:
+    """Return a sentence for each batch size at which a variant is slower than another.
+
+    Args:
+        rows: with latencies.
+        reference: name of the row that ought to be slower.
+        name: name of the row that ought to be faster.
+
+    Example:
+        >>> slow, fast = (Latency(ms, 0.0, "ONNX Runtime", "CPU", 1, 64) for ms in (2.0, 1.0))
+        >>> slower_warnings([Row("fp32", latency={64: fast}), Row("int8", latency={64: slow})], "fp32", "int8")
+        ['int8 is SLOWER than fp32 at batch 64: 2 ms against 1 ms, 2.00 times as long.']
+    """
+    by_name = {row.name: row.latency for row in rows}
+    found = []
+    for size, left in by_name.get(name, {}).items():
+        right = by_name[reference][size]
+        if left.milliseconds - right.milliseconds > max(left.spread, right.spread):
+            found.append(
+                f"{name} is SLOWER than {reference} at batch {size}: {left.milliseconds:.3g} ms against"
+                f" {right.milliseconds:.3g} ms, {left.milliseconds / right.milliseconds:.2f} times as long."
+            )
+    return found

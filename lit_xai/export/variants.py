@@ -1,0 +1,165 @@
+"""The variants of a network that an export compares: in float and quantised, in torch and in ONNX Runtime."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lit_xai.export.inspection import Operator
+from lit_xai.export.parity import Evaluation, OnnxPredictor, Parity, Predictor, check_float, check_int8
+from lit_xai.export.parity import network_predictor as torch_predictor
+from lit_xai.export.report import Row
+from lit_xai.export.timing import alternate_latencies
+from lit_xai.functional.calling import Inputs, OutputSpec, copy_network, find_network
+from lit_xai.functional.fake_quantizers import find_fake_quantizers
+from lit_xai.functional.quantization import describe_quantization
+from lit_xai.functional.untouched import untouched
+
+FLOAT, INT8 = "model.onnx", "model.int8.onnx"
+
+FLOAT_ROW, PTQ_ROW = "fp32 (ONNX Runtime)", "post-training quantised (torch)"
+QUANTIZED_ROW, INT8_ROW = "fake-quantised (torch)", "int8 (ONNX Runtime)"
+_NETWORK = "fp32 (torch)"  # what the float file is compared with; no row of its own
+
+_TORCH_OF = {FLOAT_ROW: _NETWORK, INT8_ROW: QUANTIZED_ROW}
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Copies of the networks, on the CPU and in float32.
+
+    Args:
+        network: in float.
+        quantized: prepared and calibrated, if there is one.
+        ptq: likewise.
+        quantization: what :func:`~lit_xai.functional.quantization.describe_quantization` says of ``quantized``.
+    """
+
+    network: nn.Module
+    quantized: nn.Module | None
+    ptq: nn.Module | None
+    quantization: dict[str, Any]
+
+    @classmethod
+    def of(cls, network: nn.Module, quantized: nn.Module | None = None, ptq: nn.Module | None = None) -> "Variants":
+        """Copy networks.
+
+        Raises:
+            ValueError: one is quantised that should not be, or not that should, or was never calibrated.
+        """
+        if find_fake_quantizers(network) is not None:
+            raise ValueError(
+                f"network expected one in float, but {type(network).__name__} is quantised: give it as quantized=."
+            )
+        for name, given in (("quantized", quantized), ("ptq", ptq)):
+            _check_quantized(name, given)
+        described = {} if quantized is None else describe_quantization(find_network(quantized))
+        copies = [None if given is None else _copied(given) for given in (quantized, ptq)]
+        return cls(_copied(network), copies[0], copies[1], described)
+
+    def untouched(self) -> contextlib.ExitStack:
+        """Guard them all: nothing of them moves, nor do the generators of random numbers."""
+        stack = contextlib.ExitStack()
+        for network in (self.network, self.quantized, self.ptq):
+            if network is not None:
+                stack.enter_context(untouched(network))
+        return stack
+
+    def predictors(self, folder: Path, output: OutputSpec, threads: int) -> dict[str, Predictor]:
+        """Return what computes each row's outputs, the files in ``folder`` among them."""
+        found: dict[str, Predictor] = {FLOAT_ROW: OnnxPredictor(folder / FLOAT, threads)}
+        found[_NETWORK] = torch_predictor(self.network, output)
+        if self.ptq is not None:
+            found[PTQ_ROW] = torch_predictor(self.ptq, output)
+        if self.quantized is not None:
+            found[QUANTIZED_ROW] = torch_predictor(self.quantized, output)
+            found[INT8_ROW] = OnnxPredictor(folder / INT8, threads)
+        return found
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return which rows to compare: each with the float file, and the files with torch."""
+        names = [FLOAT_ROW, *([PTQ_ROW] if self.ptq is not None else [])]
+        names += [QUANTIZED_ROW, INT8_ROW] if self.quantized is not None else []
+        return [(name, FLOAT_ROW) for name in names] + [(n, _TORCH_OF[n]) for n in names if n in _TORCH_OF]
+
+    def unexpected_floats(self, operators: Sequence[Operator]) -> list[str]:
+        """Return a sentence on layers that are quantised, but do not run in integers."""
+        meant = self.quantization.get("integer", ())
+        left = [one.layer for one in operators if not one.integer and one.layer in meant]
+        if not left:
+            return []
+        return [f"ONNX Runtime leaves {len(left)} of {len(meant)} quantised layers in float: {', '.join(left)}."]
+
+
+def check_parities(found: Evaluation, tolerance: float, float_is_given: bool) -> list[str]:
+    """Refuse files that do not compute what the networks do; return what to warn of.
+
+    Args:
+        found: from :func:`~lit_xai.export.parity.evaluate`.
+        tolerance: of the float file.
+        float_is_given: whether that is a file of other weights, of which nothing is expected.
+
+    Raises:
+        ValueError: a file is beyond the limits of :func:`~lit_xai.export.parity.check_float` and ``check_int8``.
+    """
+    if not float_is_given:
+        check_float(found.parities[FLOAT_ROW, _NETWORK], tolerance)
+    parity = int8_parity(found)
+    said = None if parity is None else check_int8(parity)
+    return [] if said is None else [said]
+
+
+def int8_parity(found: Evaluation) -> Parity | None:
+    """Return how far the int8 file is from the quantised network, if there are both."""
+    return found.parities.get((INT8_ROW, QUANTIZED_ROW))
+
+
+def make_rows(
+    found: Evaluation, folder: Path, inputs: Inputs, batch_sizes: Sequence[int], threads: int
+) -> tuple[Row, ...]:
+    """Return the table's rows; measures latencies.
+
+    Args:
+        found: what the pass over the loader found.
+        folder: that holds the files.
+        inputs: what they are called with.
+        batch_sizes: of the latencies.
+        threads: likewise.
+    """
+    paths = {name: folder / file for name, file in ((FLOAT_ROW, FLOAT), (INT8_ROW, INT8)) if (folder / file).exists()}
+    latency = alternate_latencies(paths, inputs, batch_sizes, threads)
+    names = [name for name in (FLOAT_ROW, PTQ_ROW, QUANTIZED_ROW, INT8_ROW) if (name, FLOAT_ROW) in found.parities]
+    return tuple(
+        Row(
+            name,
+            found.metrics.get(name),
+            found.parities[name, FLOAT_ROW].agreement,
+            found.parities[name, _TORCH_OF[name]].largest if name in _TORCH_OF else None,
+            paths[name].stat().st_size if name in paths else None,
+            latency.get(name, {}),
+        )
+        for name in names
+    )
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    return copy_network(find_network(network)).cpu().float()
+
+
+def _check_quantized(name: str, network: nn.Module | None) -> None:
+    if network is None:
+        return
+    rounds = find_fake_quantizers(network)
+    if rounds is None:
+        raise ValueError(
+            f"{name} expected a network that quantize() returned, or that was trained quantised, but got a"
+            f" {type(network).__name__} in float."
+        )
+    if not rounds.is_calibrated():
+        raise ValueError(
+            f"{name} expected ranges that were observed on data, but got none yet: train it, or take quantize() with a"
+            " loader."
+        )
