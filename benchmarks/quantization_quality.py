@@ -91,8 +91,9 @@ def ladder(cell: Cell, args: argparse.Namespace) -> Cell:
         batches = training_samples(args.data_dir, 16 * 64, seed)
         rounded: nn.Module = quantize(network, batches, bits=cell["bits"], progress=False)
     else:
-        qat = QuantizationAwareTraining(0, bits=cell["bits"], freeze_epoch=1)
-        fit(network, args, seed, 1, TUNING_LR, callbacks=[qat] if cell["method"] == "qat" else [])
+        trained = cell["method"] == "qat"
+        callbacks = [QuantizationAwareTraining(0, bits=cell["bits"], freeze_epoch=1)] if trained else []
+        fit(network, args, seed, 1, TUNING_LR, callbacks=callbacks)
         rounded = network
     found["accuracy"] = accuracy(rounded, test_set(args.data_dir))
     if cell["bits"] == 8:
