@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from lit_xai.callbacks import AttributionMonitor as AttributionMonitor
     from lit_xai.callbacks import ExplanationMatching as ExplanationMatching
     from lit_xai.callbacks import KnowledgeDistillation as KnowledgeDistillation
+    from lit_xai.callbacks import ModelExport as ModelExport
     from lit_xai.callbacks import QuantizationAwareTraining as QuantizationAwareTraining
     from lit_xai.callbacks import StructuredPruning as StructuredPruning
     from lit_xai.recipe import load_from_checkpoint as load_from_checkpoint
@@ -19,6 +20,7 @@ _WHERE = {
     "AttributionMonitor": "lit_xai.callbacks.attribution_monitor",
     "ExplanationMatching": "lit_xai.callbacks.explanation_matching",
     "KnowledgeDistillation": "lit_xai.callbacks.knowledge_distillation",
+    "ModelExport": "lit_xai.callbacks.model_export",
     "QuantizationAwareTraining": "lit_xai.callbacks.quantization_aware_training",
     "StructuredPruning": "lit_xai.callbacks.structured_pruning",
     "load_from_checkpoint": "lit_xai.recipe",
@@ -28,6 +30,7 @@ __all__ = [
     "AttributionMonitor",
     "ExplanationMatching",
     "KnowledgeDistillation",
+    "ModelExport",
     "QuantizationAwareTraining",
     "StructuredPruning",
     "__version__",

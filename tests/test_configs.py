@@ -20,9 +20,11 @@ CONFIGS = [
     "cifar10",
     "digits",
     "distillation",
+    "export",
     "fashion_mnist",
     "mnist",
     "pruning",
+    "quantization",
     "transformers",
 ]
 QUICK = [

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 from lit_xai import __version__
 from lit_xai.cli.configs import known_configs
+from lit_xai.cli.export import HELP, export, spelled_out
 from lit_xai.cli.files import check_files
 from lit_xai.spelling import nearest
 
 __all__ = ["main"]
 
 _TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-_COMMANDS = (*_TRAINER_COMMANDS, "demo")
+_COMMANDS = (*_TRAINER_COMMANDS, "export", "demo")
 
 _HELP = """\
 lit-xai: shrink a Lightning model and see, in the same run, whether its reasons survived.
@@ -25,6 +26,7 @@ lit-xai: shrink a Lightning model and see, in the same run, whether its reasons 
   lit-xai fit --config base --model my_module.MyModel --data my_module.MyData     classes of this folder
   lit-xai fit ... --ckpt_path FILE             resume    (--init_from FILE: only its weights, epoch 0)
   lit-xai validate|test|predict --config logs/version_0/config.yaml --ckpt_path FILE
+  lit-xai export --config logs/version_0/config.yaml --ckpt FILE [--int8]     as ONNX files
   lit-xai fit ... --print_config > mine.yaml   the whole configuration, to edit and pass as --config
   lit-xai fit --help                           every option
 
@@ -47,7 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in _COMMANDS and not command.startswith("-"):
         hint = nearest(command, _COMMANDS) or f" Expected one of {', '.join(_COMMANDS)}."
         return _refuse(f"there is no command '{command}'.{hint}")
+    if command == "export" and {"-h", "--help"} & set(arguments):
+        return _say(HELP)
     try:
+        arguments = spelled_out(arguments) if command == "export" else arguments
         check_files(arguments)
     except (OSError, ValueError) as error:
         return _refuse(str(error))
@@ -55,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lit_xai.cli.demo import demo
 
         return demo(arguments[1:])
+    if command == "export":
+        return export(arguments)
     from lit_xai.cli.run import run
 
     return run(arguments)

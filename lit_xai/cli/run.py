@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -61,18 +61,19 @@ class LitXaiCLI(LightningCLI):
 
     Args:
         arguments: the command and its options, as typed.
+        options: of LightningCLI, over those set here.
     """
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        super().__init__(
-            args=list(arguments),
-            parser_class=Parser,
-            parser_kwargs={"prog": "lit-xai"},
-            save_config_callback=SaveConfig,
-            seed_everything_default=0,
+    def __init__(self, arguments: Sequence[str], **options: Any) -> None:
+        own: dict[str, Any] = {
+            "parser_class": Parser,
+            "parser_kwargs": {"prog": "lit-xai"},
+            "save_config_callback": SaveConfig,
+            "seed_everything_default": 0,
             # Lightning's own way binds the optimizer to the parameters before `setup` and `configure_model` have run.
-            auto_configure_optimizers=False,
-        )
+            "auto_configure_optimizers": False,
+        }
+        super().__init__(args=list(arguments), **{**own, **options})
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser whose ``--config`` takes names."""
@@ -162,8 +163,13 @@ def run(arguments: Sequence[str]) -> int:
     return 0 if start(arguments) else 1
 
 
-def start(arguments: Sequence[str]) -> LitXaiCLI | None:
-    """Run a command and return what it ran with, ``None`` where it could not be set up."""
+def start(arguments: Sequence[str], cli: Callable[[Sequence[str]], Any] = LitXaiCLI) -> Any:
+    """Run a command and return the command line it ran with, ``None`` where it could not be set up.
+
+    Args:
+        arguments: the command and its options, as typed.
+        cli: runs it.
+    """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     if not sys.stdout.isatty():
@@ -171,7 +177,7 @@ def start(arguments: Sequence[str]) -> LitXaiCLI | None:
         os.environ.setdefault("TQDM_MINITERS", "1000")
     try:
         with without_nags(arguments[0]):
-            return LitXaiCLI(arguments)
+            return cli(arguments)
     except Exception as error:
         sentence = setup_sentence(error)
         if sentence is None or os.environ.get("JSONARGPARSE_DEBUG") == "true":

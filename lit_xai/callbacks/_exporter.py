@@ -1,0 +1,135 @@
+"""From weights to files: what :class:`~lit_xai.callbacks.ModelExport` and ``lit-xai export`` have in common."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Trainer
+from torch import nn
+
+from lit_xai.callbacks._evaluation import About
+from lit_xai.callbacks._exporting import Weights, calibration_batches, evaluation_batches
+from lit_xai.callbacks._pruning import Network
+from lit_xai.callbacks._trainer import without_log
+from lit_xai.functional.quantization import is_quantized, quantize
+from lit_xai.functional.untouched import fork_rng
+
+if TYPE_CHECKING:
+    from lit_xai.export import ExportReport
+
+BATCH = 64
+"""How many samples ranges are observed on at a time."""
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """How weights become files.
+
+    Args:
+        network: what is exported, and how it is called.
+        about: what the files say of the data: class names, normalisation.
+        metric: see :func:`lit_xai.export.export_model`.
+        int8: whether to quantise what was not trained for it.
+        calibrate: on how many training samples.
+        cpu: that the integers are for.
+        threads: of ONNX Runtime.
+        program: whether to write a ``torch.export`` program too.
+    """
+
+    network: Network = field(default_factory=Network)
+    about: About = field(default_factory=About)
+    metric: Any = None
+    int8: bool = False
+    calibrate: int = 512
+    cpu: str = "any"
+    threads: int = 1
+    program: bool = True
+
+    def export(
+        self, trainer: Trainer, weights: Weights, before: Weights | None, folder: Path, overwrite: bool
+    ) -> "ExportReport":
+        """Write the files, and return what came of it; nothing else is changed, random generators included.
+
+        Args:
+            trainer: whose data they are compared on.
+            weights: the final ones.
+            before: those just before they were trained in integers, if they were.
+            folder: where the files are to lie.
+            overwrite: whether some may lie there.
+
+        Raises:
+            ValueError: the network cannot be exported, or there are no data; says why.
+        """
+        from lit_xai.export import export_model
+
+        with fork_rng(0, {trainer.strategy.root_device}), without_log(weights.pl_module):
+            variants, source = self._variants(trainer, weights, before)
+            batches = evaluation_batches(trainer)
+            on = {"val": "validation", "test": "test", "train": "training"}[batches.name]
+            about = self._about(trainer)
+            return export_model(
+                variants.pop("network"),
+                batches,
+                folder.absolute(),
+                **variants,
+                metric=self.metric,
+                classes=about.class_names,
+                mean=about.mean,
+                std=about.std,
+                recipe=weights.recipe.to_dict(),
+                source=f"{source}; compared on the {on} data",
+                batch_to_inputs=self.network.batch_to_inputs,
+                output=self.network.output,
+                overwrite=overwrite,
+                threads=self.threads,
+                program=self.program,
+                progress=trainer.progress_bar_callback is not None,
+            )
+
+    def _variants(self, trainer: Trainer, weights: Weights, before: Weights | None) -> tuple[dict[str, Any], str]:
+        """Return the networks of an export by their arguments' names, and where their weights come from."""
+        network = self.network.of(weights.pl_module)
+        if is_quantized(network):
+            kept = before is not None
+            before = before or weights.without("quantize")
+            said = before.source if kept else "the same weights, not rounded"
+            variants = {"network": self.network.of(before.pl_module), "quantized": network}
+            if kept:  # only then it says what training was good for
+                variants["ptq"] = self._quantized(trainer, before, weights.recipe.steps[-1])
+            return variants, f"{weights.source}; in float: {said}"
+        if not self.int8:
+            return {"network": network}, weights.source
+        return {"network": network, "quantized": self._quantized(trainer, weights)}, weights.source
+
+    def _quantized(self, trainer: Trainer, weights: Weights, step: dict[str, Any] | None = None) -> nn.Module:
+        """Quantise after training, by the scheme that a step was taken with."""
+        network = self.network.of(weights.pl_module)
+        scheme = {"cpu": self.cpu} if step is None else _scheme(step, self.network.prefix(weights.pl_module))
+        batches = calibration_batches(trainer, network, self.network, self.calibrate)
+        return quantize(
+            network,
+            batches,
+            batches=len(batches),
+            batch_to_inputs=self.network.batch_to_inputs,
+            output=self.network.output,
+            progress=False,
+            **scheme,
+        )
+
+    def _about(self, trainer: Trainer) -> About:
+        about = self.about.completed_by(getattr(trainer, "datamodule", None))
+        names = getattr(trainer.lightning_module, "class_names", None)
+        # Not its mean and std: a module that has them normalises by itself.
+        if about.class_names is None and isinstance(names, (list, tuple)):
+            return replace(about, class_names=list(names))
+        return about
+
+
+def _scheme(step: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the arguments of :func:`quantize` that a step was planned with, for a network of another name."""
+    plan = step["plan"]
+    inside = f"{step['module']}.".removeprefix(prefix) if step["module"] else ""
+    scheme = dict(plan["scheme"])
+    if isinstance(scheme["bits"], dict):
+        scheme["bits"] = {inside + pattern: bits for pattern, bits in scheme["bits"].items()}
+    return scheme | {"ignored_layers": [inside + name for name in plan["float_layers"]]}

@@ -1,0 +1,69 @@
+"""``lit-xai export``: a checkpoint as files that run without torch."""
+
+import sys
+from collections.abc import Sequence
+
+HELP = """\
+lit-xai export: write a checkpoint as ONNX files and compare them with the model, without training.
+
+  lit-xai export --config logs/version_0/config.yaml --ckpt FILE [options]
+
+  --config FILE         what the run was configured with; stacks as for the other commands
+  --ckpt FILE           the checkpoint; one of a pruned or quantisation-aware run is exported as what it is
+  --dirpath FOLDER      where the files go (export)
+  --int8                quantise to 8 bits without training, to see what training for it would be good for
+  --calibrate N         on N training samples (512)
+  --cpu any|vnni|arm64  what the integers are for; any: right on every x86 (any)
+  --overwrite           replace the files of an earlier export
+
+Written are model.onnx, model.int8.onnx, infer.py (which needs onnxruntime and numpy alone), a torch.export
+program, and a table of metric, agreement, size and latency. How the network is called, and by which metric it is
+compared, is read from the ModelExport in the config, if there is one. What `lit-xai validate` takes goes here too:
+--data.batch_size 256, --model ..., --weights_only false, --print_config."""
+
+_FLAGS = ("--int8", "--overwrite")
+
+
+def spelled_out(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments in the words of the other commands: ``--ckpt_path``, and flags with a value.
+
+    Args:
+        arguments: the command and its options, as typed.
+
+    Raises:
+        ValueError: no checkpoint is named.
+
+    Example:
+        >>> spelled_out(["export", "--ckpt", "last.ckpt", "--int8", "--overwrite=false"])
+        ['export', '--ckpt_path', 'last.ckpt', '--int8=true', '--overwrite=false']
+    """
+    found = []
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        following = arguments[place + 1] if place + 1 < len(arguments) else ""
+        if name == "--ckpt":
+            found.append(f"--ckpt_path{equals}{value}")
+        elif argument in _FLAGS and following.lower() not in ("true", "false"):
+            found.append(f"{argument}=true")
+        else:
+            found.append(argument)
+    named = any(argument.partition("=")[0] in ("--ckpt_path", "--print_config") for argument in found)
+    if not named:
+        raise ValueError("export needs --ckpt FILE, the checkpoint whose weights are written.")
+    return found
+
+
+def export(arguments: Sequence[str]) -> int:
+    """Export a checkpoint, and say what came of it; return 0, or 1 for a reason told in one sentence.
+
+    Args:
+        arguments: the command and its options, spelled out.
+    """
+    from lit_xai.cli.exporting import ExportCLI
+    from lit_xai.cli.run import start
+
+    cli = start(arguments, ExportCLI)
+    if cli is None:
+        return 1
+    sys.stdout.write(f"{cli.trainer.report}\n")
+    return 0

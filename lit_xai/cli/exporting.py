@@ -1,0 +1,175 @@
+"""The Trainer and the command line behind ``lit-xai export``."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from lit_xai.callbacks._exporter import Exporter
+from lit_xai.callbacks._exporting import Weights, live_weights, saved_weights
+from lit_xai.callbacks.model_export import ModelExport
+from lit_xai.cli.checkpoints import read_checkpoint
+from lit_xai.cli.run import LitXaiCLI
+from lit_xai.functional.calling import load_object
+
+if TYPE_CHECKING:
+    from lit_xai.export import ExportReport
+
+# What trained may have been a GPU, or several of them; files are written and compared on one CPU, and leave no run.
+_SETTINGS: dict[str, Any] = {
+    "accelerator": "cpu",
+    "strategy": "auto",
+    "devices": 1,
+    "num_nodes": 1,
+    "precision": "32-true",
+    "logger": False,
+    "fast_dev_run": False,
+    "overfit_batches": 0.0,
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+    "inference_mode": False,
+    "profiler": None,
+    "plugins": None,
+    "sync_batchnorm": False,
+    "barebones": False,
+}
+
+
+class ExportTrainer(Trainer):
+    """A Trainer that loads a checkpoint, exports it, and does nothing else.
+
+    Attributes:
+        report: what came of it.
+    """
+
+    report: "ExportReport"
+
+    def export(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+        dirpath: str = "export",
+        int8: bool = False,
+        calibrate: int = 512,
+        cpu: str | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write a checkpoint as ONNX files, and compare them with the model.
+
+        Args:
+            model: whose weights the checkpoint holds.
+            datamodule: where it has the data that files are compared on.
+            ckpt_path: the checkpoint.
+            weights_only: False to unpickle what is in it beside tensors and plain values.
+            dirpath: the folder for the files.
+            int8: quantise to 8 bits without training.
+            calibrate: on how many training samples.
+            cpu: that the integers are for: any, vnni or arm64.
+            overwrite: replace the files of an earlier export.
+        """
+        callbacks: list[Callback] = self.callbacks  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+        given = [one for one in callbacks if isinstance(one, ModelExport)]
+        known = given[0].exporter if given else Exporter()
+        exporter = replace(known, int8=int8 or known.int8, calibrate=calibrate, cpu=cpu or known.cpu)
+        exporting = _Exporting(exporter, str(ckpt_path), weights_only, Path(dirpath), overwrite)
+        callbacks[:] = [*(one for one in callbacks if not isinstance(one, ModelExport)), exporting]
+        run = self.validate if _has(model, datamodule, "validation_step", "val_dataloader") else self.test
+        with warnings.catch_warnings():
+            # The callbacks that trained the model are not needed.
+            warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks")
+            run(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=weights_only)
+
+
+def _has(model: LightningModule, datamodule: LightningDataModule | None, step: str, loader: str) -> bool:
+    has_loader = any(is_overridden(loader, owner) for owner in (model, datamodule) if owner is not None)
+    return has_loader and is_overridden(step, model)
+
+
+class _Exporting(Callback):
+    """Exports what was loaded, after one batch has gone through it: the files are compared on all of them."""
+
+    def __init__(
+        self, exporter: Exporter, ckpt_path: str, weights_only: bool | None, folder: Path, overwrite: bool
+    ) -> None:
+        self._exporter, self._folder, self._overwrite = exporter, folder, overwrite
+        self._path, self._weights_only = ckpt_path, weights_only
+        self._limits: tuple[Any, Any] = (1.0, 1.0)
+
+    def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
+        self._limits = trainer.limit_val_batches, trainer.limit_test_batches
+        trainer.limit_val_batches = trainer.limit_test_batches = 1
+
+    def on_validation_end(self, trainer: Any, pl_module: LightningModule) -> None:
+        checkpoint = read_checkpoint(self._path, self._weights_only)
+        weights = live_weights(pl_module, _described(checkpoint, self._path))
+        trainer.limit_val_batches, trainer.limit_test_batches = self._limits
+        before = _before(pl_module, checkpoint)
+        trainer.report = self._exporter.export(trainer, weights, before, self._folder, self._overwrite)
+
+    on_test_end = on_validation_end
+
+
+def _described(checkpoint: dict[str, Any], path: str) -> str:
+    """Say which weights these are, with the metric that they were ranked by if they were the best."""
+    said = [f"epoch {checkpoint['epoch']}"] if "epoch" in checkpoint else []
+    for state in checkpoint.get("callbacks", {}).values():
+        best = isinstance(state, dict) and Path(state.get("best_model_path") or ".").name == Path(path).name
+        if best and state.get("monitor") and state.get("best_model_score") is not None:
+            said.append(f"{state['monitor']} {float(state['best_model_score']):.4g}")
+            break
+    return ", ".join([*said, path])
+
+
+def _before(pl_module: LightningModule, checkpoint: dict[str, Any]) -> Weights | None:
+    """Return the weights of before quantisation-aware training, where a ModelExport kept them."""
+    for key, state in checkpoint.get("callbacks", {}).items():
+        if str(key).startswith("ModelExport[") and "before" in state:
+            return saved_weights(pl_module, state["before"], state["source"], is_whole=False)
+    return None
+
+
+class ExportCLI(LitXaiCLI):
+    """The command line of ``lit-xai export``.
+
+    Args:
+        arguments: the command and its options, spelled out.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        super().__init__(arguments, trainer_class=ExportTrainer, save_config_callback=None)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Name the one command, and what of its method is no option."""
+        return {"export": {"model", "datamodule"}}
+
+    def _check(self, config: Any) -> None:
+        from lit_xai.export.folder import check_folder
+
+        super()._check(config)
+        # What the constructor refuses is no number, no CPU ...
+        ModelExport(config.dirpath, calibrate=config.calibrate, cpu=config.cpu or "any")
+        try:
+            check_folder(config.dirpath, config.overwrite)
+        except ValueError as error:
+            said = str(error).replace("folder expected", "--dirpath expected", 1)
+            raise ValueError(said.replace("overwrite=True", "--overwrite")) from None
+
+    def before_instantiate_classes(self) -> None:
+        """Set what the files are made with, and leave out the callbacks that have nothing to do with them."""
+        config = self.config["export"].trainer
+        for name, value in _SETTINGS.items():
+            config[name] = value
+        given: list[Any] = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
+        config.callbacks = [one for one in given if one is not None and _is_export(one.class_path)]
+
+
+def _is_export(class_path: str) -> bool:
+    found = load_object(class_path, "callbacks")
+    return isinstance(found, type) and issubclass(found, ModelExport)
