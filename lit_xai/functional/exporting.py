@@ -69,7 +69,7 @@ def export_onnx(
     tensors = named_tensors(inputs)
     dynamic = tuple({0: torch.export.Dim.AUTO} if _is_batched(t, inputs) else None for t in tensors.values())
     with untouched(copied), torch.no_grad(), _quiet():
-        _write_integers_(copied, inputs, call, output)
+        _write_integers_(copied, _filled(inputs, iter(tensors.values())), call, output)
         try:
             program = torch.onnx.export(
                 _Logits(copied, inputs, call, output),

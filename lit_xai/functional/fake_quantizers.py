@@ -7,6 +7,9 @@ What is observed and rounded are torchao's modules; which tensors they stand for
 import contextlib
 import io
 import logging
+import sys
+import threading
+import types
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -15,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from lit_xai.functional.rounding import Placement, is_known_weight
+from lit_xai.functional.rounding import Placement, owners_of_weights
 from lit_xai.functional.untouched import fork_rng
 
 NAME = "fake_quantizers"
@@ -52,7 +55,7 @@ class FakeQuantizers(nn.Module):
         self.register_buffer("off", torch.zeros(1, dtype=torch.long), persistent=False)
         self._integers: dict[str, tuple[Any, ...]] | None = None
         self._look: Callable[[str, Tensor], object] | None = None
-        self._running: list[Running] = []
+        self._running: dict[int, list[Running]] = {}
 
     def forward(self, inputs: Any) -> Any:
         """Return what is given."""
@@ -93,6 +96,9 @@ class FakeQuantizers(nn.Module):
     def renew_scales_(self) -> None:
         """Compute the scales that belong to the ranges, after these were set."""
         for rounder in self._of_activations():
+            if rounder.is_symmetric_quant:
+                _renew_symmetric_scale_(rounder)
+                continue
             scale, zero_point = rounder.calculate_qparams()
             rounder.scale.copy_(scale.view_as(rounder.scale))
             rounder.zero_point.copy_(zero_point.view_as(rounder.zero_point))
@@ -108,9 +114,16 @@ class FakeQuantizers(nn.Module):
         if self._integers is not None:
             return self._exported(name, tensor)
         rounder: Any = self.rounders[name]
+        values = tensor.float()  # ranges and scales are float32
+        out = (self._around_0 if rounder.is_symmetric_quant else self._from_0)(rounder, values)
+        if not torch.is_autocast_enabled(tensor.device.type):  # which makes of operands what it needs
+            out = out.to(tensor.dtype)
+        return out.view_as(out) if out is tensor else out
+
+    def _from_0(self, rounder: Any, values: Tensor) -> Tensor:
         observer = rounder.activation_post_process
-        out = torch.fused_moving_avg_obs_fake_quant(
-            tensor.float(),  # of autocast: ranges and scales are float32
+        out: Tensor = torch.fused_moving_avg_obs_fake_quant(
+            values,
             rounder.observer_enabled if self.training else self.off,
             rounder.fake_quant_enabled,
             observer.min_val,
@@ -121,13 +134,29 @@ class FakeQuantizers(nn.Module):
             rounder.quant_min,
             rounder.quant_max,
             0,
-            rounder.is_per_channel,
-            rounder.is_symmetric_quant,
         )
-        return out.view_as(out) if out is tensor else out
+        return out
+
+    def _around_0(self, rounder: Any, values: Tensor) -> Tensor:
+        """Round to integers on both sides of 0.
+
+        The fused operator does not keep 0 at 0 where all values are of one sign, as of a channel of few weights, and
+        has no scale below 6e-5, as of weights that a BatchNorm over large activations was folded into.
+        """
+        if self.training:
+            _observe_symmetric_(rounder, values.detach())
+        limits = rounder.quant_min, rounder.quant_max
+        if rounder.is_per_channel:
+            out = torch.fake_quantize_per_channel_affine(values, rounder.scale, rounder.zero_point, 0, *limits)
+        else:
+            out = torch.fake_quantize_per_tensor_affine(values, rounder.scale, rounder.zero_point, *limits)
+        return torch.where(rounder.fake_quant_enabled.bool(), out, values)
 
     def _rounded_bias(self, bias: Tensor, inputs: str, weight: str) -> Tensor:
         """Write a bias down as integers of 32 bits, which a product of integers is added up in."""
+        if self._look is not None and inputs in self.sites:
+            rounder: Any = self.rounders[inputs]
+            self._look(f"{weight}/bias", bias.detach().float() / rounder.scale)
         if self._integers is None or inputs not in self._integers:
             return bias  # rounded to steps this small, nothing of it changes
         _, per_channel, zero_point = self._integers[weight]
@@ -140,7 +169,10 @@ class FakeQuantizers(nn.Module):
 
     @contextlib.contextmanager
     def looked_at(self, look: Callable[[str, Tensor], object]) -> Iterator[None]:
-        """Have a function called with each site's name and the tensor before it is rounded."""
+        """Have a function called with each site's name and the tensor before it is rounded.
+
+        Likewise with ``"<site of a weight>/bias"`` and how many steps of the input the bias is.
+        """
         self._look = look
         try:
             yield
@@ -162,7 +194,7 @@ class FakeQuantizers(nn.Module):
         """Keep every weight as integers, and have the forward written down as an exporter needs it.
 
         Args:
-            weights: by the names of their sites.
+            weights: what :meth:`looked_at` showed.
         """
         import torch.ao.quantization.fx._decomposed  # registers the operators
 
@@ -170,6 +202,8 @@ class FakeQuantizers(nn.Module):
         for name, rounder in self._named():
             scale, zero_point = rounder.scale.detach(), rounder.zero_point.detach()
             if self.sites[name]["channels"]:
+                if f"{name}/bias" in weights:  # of a channel that is all but 0, it has to fit into 32 bits
+                    scale = torch.maximum(scale, weights[f"{name}/bias"].abs() / 2**30)
                 shape = (-1, *(1,) * (weights[name].dim() - 1))
                 integers = torch.round(weights[name].detach().float() / scale.view(shape))
                 integers = integers.clamp(rounder.quant_min, rounder.quant_max).to(torch.int8)
@@ -181,24 +215,41 @@ class FakeQuantizers(nn.Module):
 
     def enter(self, network: nn.Module, args: tuple[Any, ...]) -> None:
         """Begin to round: before the network's forward."""
-        if not self._running:
-            is_weight = is_known_weight(network)
-            placement = Placement(self.rounded, is_weight, self.float_layers, self._rounded_bias)
-            self._running.append(Running(network, placement))
-            self._running[0].start()
+        runs = self._running.setdefault(threading.get_ident(), [])
+        if runs and runs[0].is_over():
+            runs[0].stop()
+            runs.clear()
+        if not runs:
+            placement = Placement(self.rounded, owners_of_weights(network), self.float_layers, self._rounded_bias)
+            runs.append(Running(network, placement, sys._getframe(1)))
+            runs[0].start()
         else:
-            self._running.append(self._running[0])
+            runs.append(runs[0])
 
     def leave(self, network: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
         """Stop rounding: after the network's forward, whatever came of it."""
-        running = self._running.pop()
-        if self._running:
+        runs = self._running.get(threading.get_ident())
+        if not runs:  # a hook of the user's raised before it began
             return None
+        running = runs.pop()
+        if runs:
+            return None
+        del self._running[threading.get_ident()]
         running.stop()
         return running.placement.finish(result)
 
+    def _apply(self, function: Any, recurse: bool = True) -> "FakeQuantizers":
+        """Go where the network goes; ranges and scales stay in float32, as the operators need them."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            found: Tensor = function(tensor)
+            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+
+        super()._apply(moved, recurse)
+        return self
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_running": []}
+        return {**self.__dict__, "_running": {}}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FakeQuantizers":
         # By its state: what is running now does not run in the copy.
@@ -216,15 +267,27 @@ class Running:
     Args:
         network: whose modules are known by name.
         placement: what looks at the functions.
+        frame: where the forward runs. A Ctrl-C leaves it without a hook being called: it is over then.
     """
 
-    def __init__(self, network: nn.Module, placement: Placement) -> None:
+    def __init__(self, network: nn.Module, placement: Placement, frame: types.FrameType | None = None) -> None:
         self.placement = placement
+        self._frame, self._thread = frame, threading.get_ident()
         self._names = {id(m): name for name, m in network.named_modules()}
         self._stack = contextlib.ExitStack()
 
+    def is_over(self) -> bool:
+        """Return whether the forward is not under way any more."""
+        if self._frame is None:
+            return False
+        frame: types.FrameType | None = sys._getframe(1)
+        while frame is not None and frame is not self._frame:
+            frame = frame.f_back
+        return frame is None
+
     def start(self) -> None:
         """Begin to look."""
+        self.placement.is_over = self.is_over
         before = register_module_forward_pre_hook(self._before)
         self._stack.callback(before.remove)
         after = register_module_forward_hook(self._after, always_call=True)
@@ -236,11 +299,11 @@ class Running:
         self._stack.close()
 
     def _before(self, module: nn.Module, args: Any) -> None:
-        if id(module) in self._names:
+        if id(module) in self._names and threading.get_ident() == self._thread:
             self.placement.path.append(self._names[id(module)])
 
     def _after(self, module: nn.Module, args: Any, result: Any) -> None:
-        if id(module) in self._names and self.placement.path:
+        if id(module) in self._names and self.placement.path and threading.get_ident() == self._thread:
             self.placement.path.pop()
 
 
@@ -270,14 +333,14 @@ def insert_fake_quantizers_(
 
 
 def remove_fake_quantizers_(network: nn.Module) -> None:
-    """Take a network's fake-quantisers away, if it has any; weights stay as they are, in float."""
-    found = find_fake_quantizers(network)
-    if found is None:
+    """Take the fake-quantisers of a network, or of a part of it, away, if there are; weights stay, in float."""
+    owner = next((m for m in network.modules() if isinstance(m._modules.get(NAME), FakeQuantizers)), None)
+    if owner is None:
         return
-    del network._modules[NAME]
+    found = owner._modules.pop(NAME)
     for hooks, extra in (
-        (network._forward_pre_hooks, network._forward_pre_hooks_with_kwargs),
-        (network._forward_hooks, network._forward_hooks_always_called),
+        (owner._forward_pre_hooks, owner._forward_pre_hooks_with_kwargs),
+        (owner._forward_hooks, owner._forward_hooks_always_called),
     ):
         for key in [key for key, hook in hooks.items() if getattr(hook, "__self__", None) is found]:
             del hooks[key]
@@ -310,6 +373,22 @@ def _rounder(site: Site) -> nn.Module:
         rounder.register_buffer("scale", torch.ones(channels))
         rounder.register_buffer("zero_point", torch.zeros(channels, dtype=torch.int))
     return rounder
+
+
+def _observe_symmetric_(rounder: Any, values: Tensor) -> None:
+    observer, enabled = rounder.activation_post_process, rounder.observer_enabled.bool()
+    seen = torch.aminmax(values.flatten(1), dim=1) if rounder.is_per_channel else torch.aminmax(values)
+    for known, now in zip((observer.min_val, observer.max_val), seen, strict=True):
+        moved = torch.where(known.isinf(), now, known.lerp(now, observer.averaging_constant))
+        known.copy_(torch.where(enabled, moved, known))
+    _renew_symmetric_scale_(rounder)
+
+
+def _renew_symmetric_scale_(rounder: Any) -> None:
+    observer = rounder.activation_post_process
+    scale = torch.maximum(observer.min_val / rounder.quant_min, observer.max_val / rounder.quant_max)
+    rounder.scale.copy_(scale.clamp(min=observer.eps).view_as(rounder.scale))
+    rounder.zero_point.zero_()
 
 
 def _torchao() -> tuple[Any, tuple[Any, Any]]:

@@ -3,11 +3,11 @@
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from lit_xai.functional.calling import (
     BatchToInputs,
@@ -31,7 +31,7 @@ from lit_xai.functional.fake_quantizers import (
 from lit_xai.functional.folding import find_foldable, fold_batch_norms_
 from lit_xai.functional.layers import match_layers
 from lit_xai.functional.probing import to_device
-from lit_xai.functional.rounding import Placement, is_known_weight
+from lit_xai.functional.rounding import Placement, owners_of_weights
 from lit_xai.functional.untouched import untouched
 from lit_xai.spelling import nearest
 
@@ -83,7 +83,12 @@ def plan_quantization(
     """
     network = find_network(network)
     check_scheme(bits, cpu, activations)
-    _check_patterns(network, bits)
+    if call != "forward":
+        raise ValueError(
+            f"call expected 'forward', as a network rounds while that runs, but got {call!r}: give module= the part"
+            " whose forward it calls."
+        )
+    by_layer = _bits_by_layer(network, bits)
     if find_fake_quantizers(network) is not None:
         raise ValueError(
             f"network expected one without fake-quantisers, but {type(network).__name__} has some already."
@@ -95,7 +100,7 @@ def plan_quantization(
 
     def note(name: str, tensor: Tensor, layer: str) -> Tensor:
         is_weight = name.endswith("/weight")
-        used = _bits_of(layer, bits, cpu)
+        used = min(by_layer.get(layer, by_layer.get("*", 8)), 7 if cpu == "any" else 8)
         sites[name] = {
             "name": name,
             "layer": layer,
@@ -105,7 +110,7 @@ def plan_quantization(
         }
         return tensor.view_as(tensor)
 
-    running = Running(network, Placement(note, is_known_weight(network), float_layers))
+    running = Running(network, Placement(note, owners_of_weights(network), float_layers))
     with untouched(network), torch.no_grad():
         running.start()
         try:
@@ -117,7 +122,8 @@ def plan_quantization(
             f"{type(network).__name__} calls no convolution or linear layer that can be quantised: give ignored_layers="
             " less, or another module=."
         )
-    scheme = {"bits": dict(bits) if isinstance(bits, Mapping) else bits, "cpu": cpu, "activations": activations}
+    plain = {_plain(entry): n for entry, n in bits.items()} if isinstance(bits, Mapping) else bits
+    scheme = {"bits": plain, "cpu": cpu, "activations": activations}
     return {"sites": list(sites.values()), "float_layers": float_layers, "scheme": scheme}
 
 
@@ -130,7 +136,7 @@ def check_scheme(bits: Any, cpu: Any, activations: Any) -> None:
     """Refuse a scheme that is none; raises ``ValueError`` on the argument that is wrong."""
     for name, value in bits.items() if isinstance(bits, Mapping) else [("", bits)]:
         if isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= 8:
-            shown = f"bits[{name!r}]" if name else "bits"
+            shown = f"bits[{_plain(name)!r}]" if name else "bits"
             raise ValueError(f"{shown} expected an integer from 2 to 8, but got {value!r}.")
     for argument, value, known in (("cpu", cpu, CPUS), ("activations", activations, ACTIVATIONS)):
         if value not in known:
@@ -138,22 +144,20 @@ def check_scheme(bits: Any, cpu: Any, activations: Any) -> None:
             raise ValueError(f"{argument} expected one of {', '.join(known)}, but got {value!r}.{hint}")
 
 
-def _check_patterns(network: nn.Module, bits: int | Mapping[str, int]) -> None:
-    if isinstance(bits, Mapping):
-        for pattern in bits:
-            match_layers(network, [pattern], "bits")
+def _bits_by_layer(network: nn.Module, bits: int | Mapping[str, int]) -> dict[str, int]:
+    """Return the bits of each layer that is meant by name, pattern or class; of all others those of ``"*"``."""
+    if not isinstance(bits, Mapping):
+        return {"*": bits}
+    names = {id(module): name for name, module in module_names(network).items()}
+    found: dict[str, int] = {"*": bits.get("*", 8)}
+    for entry, n in bits.items():
+        for module in _with_parts(match_layers(network, [entry], "bits")):
+            found.setdefault(names[id(module)], n)
+    return found
 
 
-def _bits_of(layer: str, bits: int | Mapping[str, int], cpu: str) -> int:
-    by_pattern = bits if isinstance(bits, Mapping) else {"*": bits}
-    found = next((n for pattern, n in by_pattern.items() if _fits(layer, pattern)), 8)
-    return min(found, 7) if cpu == "any" else found
-
-
-def _fits(layer: str, pattern: str) -> bool:
-    """Whether a name, or the name of something that it is a part of, is the pattern's."""
-    parts = layer.split(".")
-    return any(fnmatchcase(".".join(parts[:n]), pattern) for n in range(1, len(parts) + 1))
+def _plain(entry: str | type) -> str:
+    return entry if isinstance(entry, str) else f"{entry.__module__}.{entry.__qualname__}"
 
 
 def _with_parts(modules: Iterable[nn.Module]) -> list[nn.Module]:
@@ -230,16 +234,31 @@ def quantize(
     if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
         raise ValueError(f"batches expected a positive integer, but got {batches!r}.")
     check_scheme(bits, cpu, activations)
-    copied = copy_network(find_network(network))
+    with torch.inference_mode(False):
+        return _quantized(
+            copy_network(find_network(network)),
+            _first(loader, batches, progress),
+            {"bits": bits, "cpu": cpu, "activations": activations, "ignored_layers": ignored_layers},
+            batch_to_inputs,
+            call,
+            output,
+        )
+
+
+def _quantized(
+    copied: nn.Module,
+    loader: Iterable[Any],
+    scheme: dict[str, Any],
+    batch_to_inputs: BatchToInputs,
+    call: str,
+    output: OutputSpec,
+) -> nn.Module:
     device = next((t.device for t in (*copied.parameters(), *copied.buffers())), torch.device("cpu"))
-    inputs = (
-        find_inputs(to_device(b, device), copied, batch_to_inputs, call) for b in _first(loader, batches, progress)
-    )
+    inputs = (find_inputs(to_device(batch, device), copied, batch_to_inputs, call) for batch in loader)
     example = next(inputs, None)
     if example is None:
         raise ValueError("loader expected one or more batches, but got none.")
     fold_batch_norms_(copied, find_foldable(copied, example, call, output))
-    scheme: dict[str, Any] = {"bits": bits, "cpu": cpu, "activations": activations, "ignored_layers": ignored_layers}
     rounds = prepare_(copied, plan_quantization(copied, example, **scheme, call=call, output=output))
     calibrate_(copied, rounds, itertools.chain([example], inputs), call, output)
     for module in copied.modules():
@@ -348,8 +367,8 @@ def _reasons(network: nn.Module, integer: set[str], ignored: set[str]) -> dict[s
     """Say of every layer with parameters that is not among the integers why."""
     found = {}
     for name, module in module_names(network).items():
-        own = any(True for _ in module.parameters(recurse=False))
-        if own and name not in integer and not isinstance(module, FakeQuantizers):
+        own = any(True for _ in module.parameters(recurse=False)) or is_parametrized(module)
+        if own and name not in integer and not isinstance(module, ParametrizationList):
             found[name] = "ignored" if name in ignored else _reason(module)
     return found
 
