@@ -8,10 +8,11 @@ from torch import nn
 
 from lit_xai.export.checking import check_onnx
 from lit_xai.export.lines import user_line
+from lit_xai.export.parity import OnnxPredictor
 from lit_xai.export.versions import opset_of
 from lit_xai.functional.calling import Inputs, OutputSpec
-from lit_xai.functional.exporting import OLDEST_OPSET, _is_batched, export_onnx, named_tensors
-from lit_xai.functional.latency import _session
+from lit_xai.functional.exporting import OLDEST_OPSET, export_onnx
+from lit_xai.functional.profiling import batch_size, with_batch_size
 
 
 def write_onnx(
@@ -76,10 +77,11 @@ def _check_opset(path: Path, opset: int | None) -> None:
 
 
 def _check_samples(path: Path, inputs: Inputs, name: str) -> None:
-    batched = [tensor_name for tensor_name, tensor in named_tensors(inputs).items() if _is_batched(tensor, inputs)]
-    fixed = [one for one in _session(path, 1).get_inputs() if one.name in batched and isinstance(one.shape[0], int)]
-    if fixed:
+    written = max(batch_size(inputs), 2)
+    try:
+        OnnxPredictor(path)(with_batch_size(inputs, written + 1))
+    except ValueError:
         raise ValueError(
-            f"{name} expected to take any number of samples, but torch.export found that it takes {fixed[0].shape[0]}"
-            f" alone in {fixed[0].name!r}: take sizes from the inputs, as in x.view(len(x), -1)."
-        )
+            f"{name} expected to take any number of samples, but its file runs with {written} alone, those it was"
+            " exported with: take sizes from the inputs, as in x.view(len(x), -1)."
+        ) from None

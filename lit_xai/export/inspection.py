@@ -78,8 +78,8 @@ def inspect_onnx(path: str | os.PathLike[str]) -> tuple[Operator, ...]:
     """
     import onnx
 
-    names = _Names(onnx.load(path).graph)
     graph = onnx.load_from_string(_optimized(Path(path))).graph
+    names = _Names(onnx.load(path).graph)
     constant = {tensor.name for tensor in graph.initializer}
     found = []
     for node in graph.node:

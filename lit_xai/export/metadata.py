@@ -54,10 +54,8 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def weights_checksum(model: Any) -> str:
     """Return the SHA-256 of the names and values of an ``onnx.ModelProto``'s weights."""
-    digest = hashlib.sha256()
-    for tensor in sorted(model.graph.initializer, key=lambda tensor: str(tensor.name)):
-        digest.update(tensor.name.encode() + tensor.SerializeToString(deterministic=True))
-    return digest.hexdigest()
+    tensors = sorted(tensor.SerializeToString(deterministic=True) for tensor in model.graph.initializer)
+    return hashlib.sha256(b"".join(tensors)).hexdigest()
 
 
 def check_plain(name: str, value: Any) -> None:

@@ -13,7 +13,7 @@ from lit_xai.export.folder import FILES, check_folder, staged
 from lit_xai.export.inference import check_normalization, write_inference
 from lit_xai.export.inspection import inspect_onnx
 from lit_xai.export.metadata import check_plain, read_metadata, write_metadata
-from lit_xai.export.parity import Evaluation, evaluate
+from lit_xai.export.parity import Evaluation, evaluate, in_float
 from lit_xai.export.program import export_program
 from lit_xai.export.report import ExportReport, Row, slower_warnings, write_report
 from lit_xai.export.variants import FLOAT, FLOAT_ROW, INT8, INT8_ROW, Variants, check_parities, int8_parity, make_rows
@@ -141,7 +141,7 @@ def _first_inputs(loader: Iterable[Any], network: nn.Module, batch_to_inputs: Ba
         batch = next(iter(loader), None)
     if batch is None:
         raise ValueError("loader expected one or more batches, but got none.")
-    return find_inputs(to_device(batch, torch.device("cpu")), network, batch_to_inputs)
+    return in_float(find_inputs(to_device(batch, torch.device("cpu")), network, batch_to_inputs))
 
 
 def _plain(values: Sequence[float] | None) -> list[float] | None:
@@ -206,7 +206,7 @@ def _report(
         folder=path,
         files=tuple(path / name for name in names),
         rows=rows,
-        warnings=(*warnings, *variants.unexpected_floats(operators)),
+        warnings=(*warnings, *variants.surprises(operators)),
         integer_operators=tuple(one for one in operators if one.integer),
         float_operators=tuple(one for one in operators if not one.integer),
         metric=found.metric,

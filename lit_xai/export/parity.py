@@ -19,6 +19,7 @@ from lit_xai.functional.calling import (
     find_inputs,
     find_labels,
 )
+from lit_xai.functional.exporting import _filled, named_tensors
 from lit_xai.functional.latency import _feed, _session
 from lit_xai.functional.probing import to_device
 from lit_xai.functional.sensitivity import _same_order
@@ -109,6 +110,17 @@ class OnnxPredictor:
         return torch.from_numpy(logits)
 
 
+def in_float(inputs: Inputs) -> Inputs:
+    """Return inputs on the CPU, and in float32 what is in float: as the files take them.
+
+    Example:
+        >>> in_float({"image": torch.zeros(1, dtype=torch.bfloat16), "flip": True})
+        {'image': tensor([0.]), 'flip': True}
+    """
+    filled: Inputs = _filled(inputs, iter(named_tensors(inputs).values()))
+    return filled
+
+
 def network_predictor(network: nn.Module, output: OutputSpec = None) -> Predictor:
     """Return the predictor that a network in eval mode is."""
     return lambda inputs: call_network(network, inputs, output=output)
@@ -147,23 +159,20 @@ def evaluate(
     tallies = {pair: _Tally() for pair in pairs}
     meters = {name: _Meter(metric) for name in predictors}
     seen: _Seen | None = None
-    shown = tqdm(
-        loader,
-        total=len(loader) if isinstance(loader, Sized) else None,
-        desc="comparing the exported files",
-        disable=not progress,
-        leave=False,
-    )
-    with _same_order(loader), torch.no_grad():
-        for batch in shown:
+    total = len(loader) if isinstance(loader, Sized) else None
+    # Not around the loader: it would begin to read it once more, at once.
+    bar = tqdm(total=total, desc="comparing the exported files", disable=not progress, leave=False)
+    with bar, _same_order(loader), torch.no_grad():
+        for batch in loader:
             batch = to_device(batch, torch.device("cpu"))
-            inputs, labels = find_inputs(batch, network, batch_to_inputs), find_labels(batch, network)
+            inputs, labels = in_float(find_inputs(batch, network, batch_to_inputs)), find_labels(batch, network)
             logits = {name: _finite(predict(inputs), name) for name, predict in predictors.items()}
             seen = seen or _Seen(next(iter(logits.values())), labels)
             for name, meter in meters.items():
                 meter.update(logits[name], labels, seen)
             for (left, right), tally in tallies.items():
                 tally.update(logits[left], logits[right], seen)
+            bar.update()
     if seen is None:
         raise ValueError("loader expected one or more batches, but got none.")
     metrics = {name: value for name, meter in meters.items() if (value := meter.compute()) is not None}

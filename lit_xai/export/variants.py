@@ -85,13 +85,19 @@ class Variants:
         names += [QUANTIZED_ROW, INT8_ROW] if self.quantized is not None else []
         return [(name, FLOAT_ROW) for name in names] + [(n, _TORCH_OF[n]) for n in names if n in _TORCH_OF]
 
-    def unexpected_floats(self, operators: Sequence[Operator]) -> list[str]:
-        """Return a sentence on layers that are quantised, but do not run in integers."""
-        meant = self.quantization.get("integer", ())
+    def surprises(self, operators: Sequence[Operator]) -> list[str]:
+        """Return sentences on layers that ONNX Runtime executes otherwise than they were trained."""
+        meant, floats = self.quantization.get("integer", ()), self.quantization.get("float", {})
         left = [one.layer for one in operators if not one.integer and one.layer in meant]
-        if not left:
-            return []
-        return [f"ONNX Runtime leaves {len(left)} of {len(meant)} quantised layers in float: {', '.join(left)}."]
+        taken = [one.layer for one in operators if one.integer and one.layer in floats]
+        found = []
+        if left:
+            found.append(
+                f"ONNX Runtime leaves {len(left)} of {len(meant)} quantised layers in float: {', '.join(left)}."
+            )
+        if taken:  # a layer in float between two in integers: it rounds such weights by itself, to 8 bits
+            found.append(f"ONNX Runtime rounds by itself what was to stay in float: {', '.join(taken)}.")
+        return found
 
 
 def check_parities(found: Evaluation, tolerance: float, float_is_given: bool) -> list[str]:

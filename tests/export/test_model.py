@@ -1,0 +1,260 @@
+"""An export as a whole: what it leaves, what it says, and that nothing else is changed."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from networks import Tokens, TwoInputs, cnn
+from refusals import refused
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from witness import digest, module_state, rng_state
+
+from lit_xai.export import check_onnx, export_model, read_metadata
+from lit_xai.functional.exporting import export_onnx
+from lit_xai.functional.quantization import quantize
+
+from .conftest import CLASSES, MEAN, STD
+
+OPTIONS = {"progress": False, "program": False, "latency_batches": (1,)}
+LOADER = [(torch.randn(40, 2, 6, 6), torch.randint(3, (40,))) for _ in range(3)]
+
+
+def accuracy(logits, labels):
+    return float(np.mean(np.argmax(logits, 1) == labels.numpy()))
+
+
+def run(path, images):
+    return onnxruntime.InferenceSession(path).run(None, {"input": images.numpy()})[0]
+
+
+def test_the_files(exported):
+    names = ["model.onnx", "model.int8.onnx", "model.pt2", "infer.py", "report.md", "report.json"]
+    assert [file.name for file in exported.report.files] == names
+    assert sorted(file.name for file in exported.folder.iterdir()) == sorted(names)
+    for name in names[:2]:
+        check_onnx(exported.folder / name)
+        onnx.checker.check_model(onnx.load(exported.folder / name), full_check=True)
+
+
+def test_the_rows_against_onnxruntime_and_torch(exported, trained):
+    fp32, ptq, fake, int8 = exported.report.rows
+    outputs = {name: run(exported.folder / name, trained.images) for name in ("model.onnx", "model.int8.onnx")}
+    quantized = trained.quantized(trained.images).detach().numpy()
+    assert fp32.metric == pytest.approx(accuracy(outputs["model.onnx"], trained.labels))
+    assert int8.metric == pytest.approx(accuracy(outputs["model.int8.onnx"], trained.labels))
+    assert fake.metric == ptq.metric == pytest.approx(accuracy(quantized, trained.labels))
+    same = np.argmax(outputs["model.onnx"], 1) == np.argmax(outputs["model.int8.onnx"], 1)
+    assert int8.agreement == pytest.approx(same.mean())
+    assert fp32.agreement == 1.0
+    apart = np.abs(outputs["model.int8.onnx"] - quantized).max() / np.abs(quantized).max()
+    assert int8.difference == pytest.approx(apart, rel=1e-3)
+    assert fp32.difference < 1e-5
+    assert fp32.metric > 0.7
+    assert int8.bytes == (exported.folder / "model.int8.onnx").stat().st_size < fp32.bytes
+    assert [*fp32.latency] == [*int8.latency] == [1, 64]
+    assert fake.latency == {}
+
+
+def test_it_says_what_runs_in_integers(exported, trained):
+    layers = {name for name, m in trained.network.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+    assert layers <= {one.layer for one in exported.report.integer_operators}
+    said = str(exported.report)
+    assert "9 of 9 convolutions" in said
+    assert "3 of 3 sums" in said
+    assert said in (exported.folder / "report.md").read_text()
+
+
+def test_the_metadata(exported):
+    for name in ("model.onnx", "model.int8.onnx"):
+        found = read_metadata(exported.folder / name)
+        assert (found["classes"], found["mean"], found["std"]) == (CLASSES, MEAN, STD)
+        assert found["recipe"] == {"steps": [{"kind": "quantize"}]}
+        assert found["source"] == "epoch 2, in a test"
+        assert found["inputs"] == ["input"]
+        assert found["versions"]["torch"] == torch.__version__
+    assert "7 bits" in found["quantization"]["weights"]
+    read = json.loads((exported.folder / "report.json").read_text())
+    assert set(read["files"]) == {"model.onnx", "model.int8.onnx", "model.pt2", "infer.py"}
+    assert read["source"] == "epoch 2, in a test"
+
+
+def test_the_program(exported, trained):
+    program = torch.export.load(exported.folder / "model.pt2").module()
+    torch.testing.assert_close(program(trained.images[:5]), trained.network(trained.images[:5]), atol=1e-4, rtol=1e-4)
+
+
+def test_nothing_is_changed(tmp_path, capfd, recwarn):
+    network, x = cnn().train(), LOADER[0][0]
+    quantized = quantize(network, [x], progress=False)
+    dataset = TensorDataset(torch.cat([x for x, _ in LOADER]), torch.cat([y for _, y in LOADER]))
+    loader = DataLoader(dataset, 16, shuffle=True, generator=torch.Generator().manual_seed(0))
+    before = digest([module_state(network), module_state(quantized), rng_state(), loader.generator.get_state()])
+    export_model(network, loader, tmp_path, quantized=quantized, **{**OPTIONS, "program": True})
+    assert before == digest([module_state(network), module_state(quantized), rng_state(), loader.generator.get_state()])
+    assert not recwarn.list
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("context", [torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_in_other_modes(context, tmp_path):
+    with context():
+        report = export_model(cnn(), LOADER, tmp_path, **OPTIONS)
+    assert report.rows[0].difference < 1e-5
+
+
+def test_other_precisions_and_inputs(tmp_path):
+    cases = {
+        "half": (cnn().to(torch.bfloat16), [(LOADER[0][0].bfloat16(), LOADER[0][1])], {}),
+        "tokens": (Tokens(), [(torch.randint(11, (40, 4)), torch.randint(3, (40,)))], {}),
+        "two": (TwoInputs(), [{"left": torch.randn(9, 5), "right": torch.randn(9, 4)}], {}),
+        "named": (cnn(), [{"picture": LOADER[0][0], "y": LOADER[0][1]}], {"batch_to_inputs": "picture"}),
+    }
+    for name, (network, loader, options) in cases.items():
+        report = export_model(network, loader, tmp_path / name, **OPTIONS, **options)
+        assert report.rows[0].difference < 1e-5, name
+
+
+def test_a_given_file_is_kept(tmp_path):
+    torch.manual_seed(7)
+    earlier, network = nn.Linear(6, 3), nn.Linear(6, 3)
+    loader = [(torch.randn(120, 6), torch.randint(3, (120,)))]
+    export_onnx(earlier, loader[0][0], tmp_path / "earlier.onnx")
+    report = export_model(
+        *(network, loader, tmp_path / "export"),
+        float_file=tmp_path / "earlier.onnx",
+        source="the last epoch",
+        **OPTIONS,
+    )
+    got = run(tmp_path / "export" / "model.onnx", loader[0][0])
+    np.testing.assert_allclose(got, earlier(loader[0][0]).detach().numpy(), atol=1e-5)
+    assert report.rows[0].metric == pytest.approx(accuracy(got, loader[0][1]))
+    assert "source" not in read_metadata(tmp_path / "export" / "model.onnx")
+
+
+def test_overwriting(tmp_path):
+    network, x = cnn(), LOADER[0][0]
+    export_model(network, LOADER, tmp_path, quantized=quantize(network, [x], progress=False), **OPTIONS)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def unread():
+        raise AssertionError("nothing is to be computed")
+
+    class Unread:
+        def __iter__(self):
+            return unread()
+
+    with refused("holds model.onnx, model.int8.onnx", "overwrite=True"):
+        export_model(network, Unread(), tmp_path, **OPTIONS)
+    assert before == {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    report = export_model(network, LOADER, tmp_path, overwrite=True, **OPTIONS)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in report.files)
+    assert "model.int8.onnx" not in {file.name for file in report.files}
+
+
+class Interrupting:
+    """A loader that is stopped by Ctrl-C on its second pass."""
+
+    def __init__(self):
+        self.passes = 0
+
+    def __iter__(self):
+        self.passes += 1
+        yield LOADER[0]
+        if self.passes > 1:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_export_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        export_model(cnn(), Interrupting(), tmp_path / "export", **OPTIONS)
+    assert not any(tmp_path.iterdir())
+
+
+class Counting(nn.Module):
+    """Computes something else once it was exported: what a wrong file would look like."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.layer, self.error = nn.Linear(6, 3), error
+
+    def forward(self, x):
+        return self.layer(x) if torch.compiler.is_compiling() else self.layer(x) + self.error
+
+
+def test_a_file_that_computes_something_else_is_refused(tmp_path):
+    loader = [(torch.randn(120, 6), torch.randint(3, (120,)))]
+    with refused("model.onnx expected what the network computes, within 0.001", "differ by at most"):
+        export_model(Counting(0.1), loader, tmp_path / "export", **OPTIONS)
+    assert not any(tmp_path.iterdir())
+    export_model(Counting(0.1), loader, tmp_path / "export", tolerance=0.5, **OPTIONS)
+
+
+def test_an_int8_file_that_computes_something_else_is_refused(tmp_path, trained, monkeypatch):
+    from lit_xai.export import files
+
+    export = files.export_onnx
+    noisy = quantize(trained.network, [trained.images[:64]], progress=False)
+    with torch.no_grad():
+        noisy.fc.weight.add_(torch.randn_like(noisy.fc.weight))
+
+    def exchanged(network, *args, **kwargs):
+        export(network if not hasattr(network, "fake_quantizers") else noisy, *args, **kwargs)
+
+    monkeypatch.setattr(files, "export_onnx", exchanged)  # an exporter with an error in it
+    with refused("model.int8.onnx expected what the quantised network computes", "99% equal predictions"):
+        export_model(trained.network, trained.loader, tmp_path / "a", quantized=trained.quantized, **OPTIONS)
+    assert not any(tmp_path.iterdir())
+
+
+class NoProgram(nn.Module):
+    """Can be written as ONNX, but not kept as a program."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+def test_without_a_program_there_is_a_warning(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(torch.export, "save", refuse)  # no network is known that only this refuses
+    loader = [(torch.randn(20, 6), torch.randint(3, (20,)))]
+    report = export_model(NoProgram(), loader, tmp_path, **{**OPTIONS, "program": True})
+    assert any("There is no model.pt2" in warning and "no such thing" in warning for warning in report.warnings)
+    assert not (tmp_path / "model.pt2").exists()
+
+
+def test_refusals(tmp_path):
+    network, folder = cnn(), tmp_path / "export"
+    for arguments, said in (
+        ({"opset": 11}, "opset expected an integer of 18 or more, but got 11"),
+        ({"threads": 0}, "threads expected"),
+        ({"latency_batches": (1, 0)}, "latency_batches[1] expected"),
+        ({"tolerance": -1}, "tolerance expected"),
+        ({"mean": [0.5]}, "mean and std"),
+        ({"classes": ["a", "b"]}, "classes expected 3 names"),
+        ({"recipe": {"a": torch.zeros(1)}}, "recipe expected plain values"),
+        ({"float_file": tmp_path / "missing.onnx"}, "there is no file"),
+        ({"quantized": network}, "quantized expected a network that quantize() returned"),
+        ({"metric": lambda logits, labels: None}, "metric expected one number"),
+    ):
+        with refused(said):
+            export_model(network, LOADER, folder, **{**OPTIONS, **arguments})
+    with refused("loader expected one or more batches"):
+        export_model(network, [], folder, **OPTIONS)
+    with refused("loader expected batches that can be read twice"):
+        export_model(network, iter(LOADER), folder, **OPTIONS)
+    assert not any(tmp_path.iterdir())
+
+
+def test_progress_is_shown(tmp_path, capfd):
+    export_model(cnn(), LOADER, tmp_path, **{**OPTIONS, "progress": True})
+    assert "comparing the exported files:" in capfd.readouterr().err
