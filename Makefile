@@ -1,14 +1,18 @@
 # make demo   train on real digits and look at the model's reasons      make test   the tests
+# make demo-full   prune, teach, quantise and export it as well, in a few minutes
 # make lint   ruff, mypy, import directions                             make bench  the figures the README quotes
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_ARGS ?=
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo demo-full test test-slow lint bench clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/lit-xai demo
+
+demo-full: $(VENV)/.demo
+	@$(BIN)/lit-xai demo --full
 
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest

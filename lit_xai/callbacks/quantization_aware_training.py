@@ -1,6 +1,7 @@
 """Train a network for the integers that it will be run in."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,8 +14,18 @@ from lit_xai.callbacks._base import AnyCallback
 from lit_xai.callbacks._best import find_best_again, start_over, structure_label
 from lit_xai.callbacks._logging import log_text
 from lit_xai.callbacks._pruning import Network
-from lit_xai.callbacks._quantizing import Called, Rehearsal, refuse_averages, refuse_compiled, rehearse
+from lit_xai.callbacks._quantizing import (
+    Called,
+    Rehearsal,
+    called_by_step,
+    candidates,
+    chosen,
+    refuse_averages,
+    refuse_compiled,
+    rehearse,
+)
 from lit_xai.callbacks._random import gathered_states, renew_batches_, restore_random_states_
+from lit_xai.callbacks._samples import read_batch
 from lit_xai.callbacks._structure import (
     arrange_parameters_,
     averaged_copies,
@@ -24,8 +35,9 @@ from lit_xai.callbacks._structure import (
 )
 from lit_xai.callbacks._trainer import refuse_strategies
 from lit_xai.callbacks.structured_pruning import StructuredPruning
-from lit_xai.functional.calling import BatchToInputs, Inputs, OutputSpec
+from lit_xai.functional.calling import BatchToInputs, Inputs, OutputSpec, find_network
 from lit_xai.functional.fake_quantizers import AVERAGING, FakeQuantizers, find_fake_quantizers
+from lit_xai.functional.probing import Probe
 from lit_xai.functional.quantization import check_scheme, describe_quantization
 from lit_xai.functional.scheduling import resolve_epochs
 from lit_xai.recipe import KEY, attach, detach, recipe_of
@@ -53,7 +65,8 @@ class QuantizationAwareTraining(AnyCallback):
         ignored_layers: what stays in float: names, patterns (``"network.head*"``) or classes.
         warm_up_batches: how many training batches are looked at before anything is rounded; half an epoch at most.
         freeze_epoch: the epoch from which on the ranges of activations stay as they are; a fraction counts from 0.
-        module: the network inside the LightningModule, a dotted name; default the LightningModule itself.
+        module: the network inside the LightningModule, a dotted name; default what its training step calls: itself, or
+            the one direct part with weights.
         batch_to_inputs: the model's inputs in a batch: a key, an index, several, a function or its import path.
         output: the logits in its output: a key, an attribute, an index, a function or its import path.
 
@@ -89,7 +102,7 @@ class QuantizationAwareTraining(AnyCallback):
         for name, value in (("start_epoch", start_epoch), ("freeze_epoch", freeze_epoch)):
             resolve_epochs(value, 1, name)  # what is no epoch at all is said now
         self._start, self._freeze, self._warm_up = start_epoch, freeze_epoch, warm_up_batches
-        self._network = Network(module, batch_to_inputs, output)
+        self._given = Network(module, batch_to_inputs, output)
         self._scheme: dict[str, Any] = {
             "bits": dict(bits) if isinstance(bits, Mapping) else bits,
             "cpu": cpu,
@@ -102,6 +115,7 @@ class QuantizationAwareTraining(AnyCallback):
         self.start_epoch = self.freeze_epoch = 0
         self._seen = 0
         self._resumed: dict[str, Any] | None = None
+        self._network = self._given
         self._inputs: Inputs | None = None
         self._called: Called | None = None
 
@@ -133,23 +147,24 @@ class QuantizationAwareTraining(AnyCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what cannot be seen into, and arrange optimizers before their states are loaded."""
-        refuse_compiled(pl_module, self._network.of(pl_module))
+        refuse_compiled(pl_module, self._given.of(pl_module))
         refuse_optimizers(trainer, "QuantizationAwareTraining")
         if self._resumed is not None:
             arrange_parameters_(trainer, pl_module, self._resumed["names"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fold, prepare and run a copy forwards and backwards, so that nothing foreseeable fails later."""
-        self._inputs = self._network.example(trainer, pl_module)
         if self._rounds(pl_module) is None:
+            self._network = self._found(trainer, pl_module)
+            self._inputs = self._network.example(trainer, pl_module)
             found = self._rehearsed(pl_module)
             rank_zero_info(
                 f"QuantizationAwareTraining begins with epoch {self.start_epoch}: {found.said()} Ranges of activations"
                 f" stay as they are from epoch {self.freeze_epoch} on."
             )
+            self._called = Called(candidates(pl_module, self._given.module))
         if self._resumed is not None:
             find_best_again(trainer, structure_label(pl_module))
-        self._called = Called(self._network.of(pl_module))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to round, or let ranges be, if it is due."""
@@ -169,6 +184,8 @@ class QuantizationAwareTraining(AnyCallback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Count the batches that ranges are first seen on, and begin to round after them."""
         self._resumed = None
+        if self._called is not None:
+            self._called.start()
         rounds = self._rounds(pl_module)
         if rounds is None:
             return
@@ -185,13 +202,15 @@ class QuantizationAwareTraining(AnyCallback):
     ) -> None:
         """Refuse, after the first batch, a step that does not call the network: nothing of it would be rounded."""
         called, self._called = self._called, None
-        if called is not None and not called.stop():
-            name = self._network.module or type(pl_module).__name__
-            parts = [name for name, part in pl_module.named_children() if any(True for _ in part.parameters())]
+        names = [self._network.module or ""] if called is None else called.stop()
+        if (self._network.module or "") not in names:
+            what = f"calls {' and '.join(map(repr, names))}" if names else "calls no such network"
+            parts = [name for name in candidates(pl_module, None) if name]
+            whole = self._network.module or type(pl_module).__name__
             raise MisconfigurationException(
-                f"QuantizationAwareTraining rounds inside a call of {name!r}, but {type(pl_module).__name__}."
-                f"training_step does not call it: name the network that it calls with module=, one of {parts}; where"
-                " that is the module itself, have the step call self(x)."
+                f"QuantizationAwareTraining rounds inside a call of {whole!r}, but {type(pl_module).__name__}."
+                f"training_step {what}: name the network that takes the inputs and gives the logits with module=, one"
+                f" of {parts}; where that is the module itself, have the step call self(x)."
             )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -234,7 +253,16 @@ class QuantizationAwareTraining(AnyCallback):
                 )
 
     def _rounds(self, pl_module: LightningModule) -> FakeQuantizers | None:
-        return find_fake_quantizers(self._network.of(pl_module))
+        steps = [step for step in recipe_of(pl_module).steps if step["kind"] == "quantize"]
+        return find_fake_quantizers(find_network(pl_module, steps[0]["module"])) if steps else None
+
+    def _found(self, trainer: Trainer, pl_module: LightningModule) -> Network:
+        """Return the network that the training step calls, as far as that can be known before it runs."""
+        if self._given.module is not None:
+            return self._given
+        batch, _ = read_batch(trainer, "train", Probe(n=1), seed=0)
+        name = chosen(called_by_step(pl_module, batch))
+        return replace(self._given, module=name or None)
 
     def _rehearsed(self, pl_module: LightningModule) -> Rehearsal:
         assert self._inputs is not None  # read in on_train_start

@@ -1,4 +1,4 @@
-"""``lit-xai demo``: real digits, a small network, and a picture of its reasons after every epoch."""
+"""``lit-xai demo``: real digits, a small network, and a picture of its reasons; ``--full``: compressed on the way."""
 
 import os
 import sys
@@ -9,6 +9,12 @@ from lit_xai.callbacks._trainer import run_folder
 from lit_xai.cli.run import start
 
 _CONFIGS = ("base", "digits", "attributions")
+_FULL = ("base", "digits", "compress")
+
+_EXPORTED = """
+The compressed network, which runs without torch; `python {infer}` checks it:
+  {folder}
+"""
 
 _END = """
 What the network looks at after its last epoch (red speaks for the class, blue against):
@@ -22,10 +28,13 @@ def demo(options: Sequence[str]) -> int:
     """Train as ``lit-xai fit --config base --config digits --config attributions`` would, and say where to look.
 
     Args:
-        options: further options of ``fit``, such as ``--trainer.max_epochs 3``.
+        options: ``--full`` for ``--config compress`` in place of ``attributions``; further options of ``fit``, such as
+            ``--trainer.max_epochs 3``.
     """
-    configs = [part for name in _CONFIGS for part in ("--config", name)]
-    cli = start(["fit", *configs, "--trainer.devices", "1", *options])
+    full = "--full" in options
+    configs = [part for name in (_FULL if full else _CONFIGS) for part in ("--config", name)]
+    others = [option for option in options if option != "--full"]
+    cli = start(["fit", *configs, "--trainer.devices", "1", *others])
     if cli is None:
         return 1
     folder = run_folder(cli.trainer)
@@ -33,6 +42,12 @@ def demo(options: Sequence[str]) -> int:
     if not pictures:
         sys.stderr.write(f"lit-xai: error: the run in '{folder}' left no picture; the warnings above say why.\n")
         return 1
+    exported = folder / "export"
+    if full and not (exported / "infer.py").exists():
+        sys.stderr.write(f"lit-xai: error: the run in '{folder}' left no export; the warnings above say why.\n")
+        return 1
+    if full:
+        sys.stdout.write(_EXPORTED.format(folder=_relative(exported), infer=_relative(exported / "infer.py")))
     sys.stdout.write(_END.format(picture=_relative(pictures[-1]), logs=_relative(folder.parent)))
     return 0
 

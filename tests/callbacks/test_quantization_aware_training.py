@@ -255,6 +255,37 @@ def test_any_module_that_is_its_own_network(tmp_path):
     assert is_quantized(lit_xai.load_from_checkpoint(Direct, tmp_path / "epoch=1.ckpt"))
 
 
+class OnlyANetwork(Module):
+    """No forward of its own, and another callback that calls its network before anything is trained."""
+
+    forward = LightningModule.forward
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self.network(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", F.cross_entropy(self.network(batch[0]), batch[1]))
+
+
+@pytest.mark.parametrize("manual", [False, True])
+def test_the_network_is_found_by_its_call(manual, tmp_path):
+    class Manual(OnlyANetwork):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            self.optimizers().zero_grad()
+            self.manual_backward(super().training_step(batch, batch_idx))
+            self.optimizers().step()
+
+    callback = QuantizationAwareTraining(1, warm_up_batches=1, module="network" if manual else None)
+    monitor = lit_xai.AttributionMonitor(module="network", probe=2)
+    _, module = fit(tmp_path, callback, monitor, epochs=2, module=Manual() if manual else OnlyANetwork())
+    assert find_fake_quantizers(module.network).is_calibrated()
+    assert recipe_of(module).steps[-1]["module"] == "network"
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_precisions(precision, tmp_path):
     _, module = fit(tmp_path, QuantizationAwareTraining(1, warm_up_batches=1), epochs=2, precision=precision)
@@ -296,9 +327,17 @@ def test_arguments_are_refused(arguments, parts):
         QuantizationAwareTraining(**arguments)
 
 
-class NotCalled(Module):
+class InParts(Module):
     def training_step(self, batch, batch_idx):
-        return F.cross_entropy(self.network(batch[0]), batch[1])
+        return F.cross_entropy(self.head(self.body(batch[0])), batch[1])
+
+    def __init__(self):
+        super().__init__()
+        del self.network
+        self.body, self.head = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()), nn.Linear(144, 4)
+
+    def forward(self, x):
+        return self.head(self.body(x))
 
 
 class NoLayers(Module):
@@ -325,7 +364,8 @@ class Compiled(Module):
         (Module, [QuantizationAwareTraining(1), StructuredPruning(0.5, start_epoch=1)], "after the last cut"),
         (Module, [QuantizationAwareTraining(1, ignored_layers=["network.conv9"])], "Did you mean 'network.conv"),
         (Module, [QuantizationAwareTraining(1, bits={"network.cnv*": 4})], "bits: 'network.cnv\\*' matches no layer"),
-        (NotCalled, [QuantizationAwareTraining(1)], "one of \\['network'\\]"),
+        (InParts, [QuantizationAwareTraining(1)], r"calls 'body' and 'head': .* one of \['body', 'head'\]"),
+        (InParts, [QuantizationAwareTraining(1, module="bdy")], "Did you mean 'body'"),
         (NoLayers, [QuantizationAwareTraining(1)], "no convolution or linear layer"),
         (Compiled, [QuantizationAwareTraining(1)], "cannot see into the compiled 'network'"),
     ],
@@ -334,7 +374,8 @@ def test_runs_are_refused_before_they_cost_anything(make, callbacks, message, tm
     module = make()
     with pytest.raises(Exception, match=message) as caught:
         fit(tmp_path, *callbacks, module=module)
-    assert type(caught.value).__name__ == "MisconfigurationException"
+    assert type(caught.value).__name__ in ("MisconfigurationException", "ValueError")
+    assert "/lit_xai/" in str(caught.traceback[-1].path)
     assert "\n" not in str(caught.value)
     assert len(module.losses) <= 1
     assert not {"on_save_checkpoint", "on_load_checkpoint"} & set(vars(module))
