@@ -21,7 +21,8 @@ class Row:
         name: such as ``"int8 (ONNX Runtime)"``.
         metric: its value over the loader.
         agreement: the share of predictions that are those of the fp32 file.
-        difference: the largest difference from what torch computes, in parts of the largest output.
+        difference: the largest difference from what torch computes, in parts of the largest output; of a file.
+        torch_agreement: the share of predictions that are torch's; of a file.
         bytes: of its file.
         latency: by batch size.
     """
@@ -30,6 +31,7 @@ class Row:
     metric: float | None = None
     agreement: float | None = None
     difference: float | None = None
+    torch_agreement: float | None = None
     bytes: int | None = None
     latency: dict[int, Latency] = field(default_factory=dict)
 
@@ -107,16 +109,26 @@ class ExportReport:
 def report_table(rows: Sequence[Row], metric: str) -> str:
     """Return one line per variant, as a markdown table that is aligned as plain text too.
 
+    A file's outputs differ from torch's by so much, in parts of the largest output.
+
     Example:
-        >>> rows = [Row("fp32", 0.91, 1.0, 2e-7, 375000), Row("int8", 0.908, 0.9972, 0.012, 106000)]
+        >>> rows = [Row("fp32", 0.91, 1.0, 2e-7, 1.0, 375000), Row("int8", 0.908, 0.9972, 0.012, 0.9998, 106000)]
         >>> print(report_table(rows, "accuracy"))
-        |      | accuracy | agrees with fp32 | differs from torch |   size |
-        |:-----|---------:|-----------------:|-------------------:|-------:|
-        | fp32 |   0.9100 |          100.00% |              2e-07 | 375 kB |
-        | int8 |   0.9080 |           99.72% |              0.012 | 106 kB |
+        |      | accuracy | agrees with fp32 | with torch | differs by |   size |
+        |:-----|---------:|-----------------:|-----------:|-----------:|-------:|
+        | fp32 |   0.9100 |          100.00% |    100.00% |      2e-07 | 375 kB |
+        | int8 |   0.9080 |           99.72% |     99.98% |      0.012 | 106 kB |
     """
     sizes = sorted({size for row in rows for size in row.latency})
-    header = ["", metric, "agrees with fp32", "differs from torch", "size", *(f"ms, batch {size}" for size in sizes)]
+    header = [
+        "",
+        metric,
+        "agrees with fp32",
+        "with torch",
+        "differs by",
+        "size",
+        *(f"ms, batch {size}" for size in sizes),
+    ]
     return markdown_table(header, [_cells(row, sizes) for row in rows])
 
 
@@ -125,6 +137,7 @@ def _cells(row: Row, sizes: Sequence[int]) -> list[str]:
         row.name,
         "-" if row.metric is None else f"{row.metric:.4f}",
         "-" if row.agreement is None else f"{row.agreement:.2%}",
+        "-" if row.torch_agreement is None else f"{row.torch_agreement:.2%}",
         "-" if row.difference is None else f"{row.difference:.2g}",
         "-" if row.bytes is None else f"{max(1, round(row.bytes / 1000))} kB",
         *(f"{row.latency[size].milliseconds:.3g}" if size in row.latency else "-" for size in sizes),

@@ -15,6 +15,7 @@ from lit_xai.export.report import Row
 from lit_xai.export.timing import alternate_latencies
 from lit_xai.functional.calling import Inputs, OutputSpec, copy_network, find_network
 from lit_xai.functional.fake_quantizers import find_fake_quantizers
+from lit_xai.functional.latency import Latency
 from lit_xai.functional.quantization import describe_quantization
 from lit_xai.functional.untouched import untouched
 
@@ -138,16 +139,19 @@ def make_rows(
     paths = {name: folder / file for name, file in ((FLOAT_ROW, FLOAT), (INT8_ROW, INT8)) if (folder / file).exists()}
     latency = alternate_latencies(paths, inputs, batch_sizes, threads)
     names = [name for name in (FLOAT_ROW, PTQ_ROW, QUANTIZED_ROW, INT8_ROW) if (name, FLOAT_ROW) in found.parities]
-    return tuple(
-        Row(
-            name,
-            found.metrics.get(name),
-            found.parities[name, FLOAT_ROW].agreement,
-            found.parities[name, _TORCH_OF[name]].largest if name in _TORCH_OF else None,
-            paths[name].stat().st_size if name in paths else None,
-            latency.get(name, {}),
-        )
-        for name in names
+    return tuple(_row(name, found, paths.get(name), latency.get(name, {})) for name in names)
+
+
+def _row(name: str, found: Evaluation, path: Path | None, latency: dict[int, Latency]) -> Row:
+    with_torch = found.parities[name, _TORCH_OF[name]] if name in _TORCH_OF else None
+    return Row(
+        name,
+        metric=found.metrics.get(name),
+        agreement=found.parities[name, FLOAT_ROW].agreement,
+        difference=None if with_torch is None else with_torch.largest,
+        torch_agreement=None if with_torch is None else with_torch.agreement,
+        bytes=None if path is None else path.stat().st_size,
+        latency=latency,
     )
 
 

@@ -52,6 +52,9 @@ def test_the_rows_against_onnxruntime_and_torch(exported, trained):
     assert fp32.agreement == 1.0
     apart = np.abs(outputs["model.int8.onnx"] - quantized).max() / np.abs(quantized).max()
     assert int8.difference == pytest.approx(apart, rel=1e-3)
+    assert int8.torch_agreement == pytest.approx(
+        (np.argmax(outputs["model.int8.onnx"], 1) == np.argmax(quantized, 1)).mean()
+    )
     assert fp32.difference < 1e-5
     assert fp32.metric > 0.7
     assert int8.bytes == (exported.folder / "model.int8.onnx").stat().st_size < fp32.bytes

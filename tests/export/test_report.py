@@ -38,8 +38,8 @@ def test_without_int8_nothing_is_slower():
 
 
 def test_missing_values_are_dashes():
-    table = report_table([Row("fp32", 0.5, 1.0, 1e-7, 300, {1: latency(0.1)}), Row("torch")], "MulticlassF1Score")
-    assert table.splitlines()[-1].replace(" ", "") == "|torch|-|-|-|-|-|"
+    table = report_table([Row("fp32", 0.5, 1.0, 1e-7, 1.0, 300, {1: latency(0.1)}), Row("torch")], "MulticlassF1Score")
+    assert table.splitlines()[-1].replace(" ", "") == "|torch|-|-|-|-|-|-|"
     assert "| 1 kB |" in table
     assert len({len(line) for line in table.splitlines()}) == 1
 
