@@ -6,6 +6,7 @@ from lit_xai.functional.latency import measure_latency
 from lit_xai.functional.profiling import count_macs, count_parameters
 from lit_xai.functional.pruning import prune_step
 from lit_xai.functional.quantization import quantize
+from lit_xai.functional.quantization_sensitivity import quantization_sensitivity
 from lit_xai.functional.sensitivity import layer_sensitivity
 from lit_xai.functional.untouched import fork_rng, untouched
 
@@ -22,6 +23,7 @@ __all__ = [
     "layer_sensitivity",
     "measure_latency",
     "prune_step",
+    "quantization_sensitivity",
     "quantize",
     "untouched",
 ]

@@ -11,7 +11,7 @@ import sys
 import threading
 import types
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ Site = dict[str, Any]
 """One tensor that is rounded: ``{"name", "layer", "low", "high", "channels"}``, plain values.
 
 ``channels`` is the number of a weight's output channels, 0 for an activation; ``low`` and ``high`` are the limits of
-the integers.
+the integers. A weight has ``"inputs"`` as well, the site of what it is multiplied with.
 """
 
 AVERAGING = 0.01
@@ -73,6 +73,19 @@ class FakeQuantizers(nn.Module):
         """Have tensors rounded, or only looked at."""
         for _, rounder in self._named():
             rounder.fake_quant_enabled.fill_(int(enabled))
+
+    def round_alone_(self, names: Collection[str], bits: int) -> None:
+        """Have only these sites rounded, in eval mode, and their weights to so many bits.
+
+        Args:
+            names: of the sites.
+            bits: of weights, from 2 on.
+        """
+        for name, rounder in self._named():
+            rounder.fake_quant_enabled.fill_(int(name in names))
+            if name in names and self.sites[name]["channels"]:
+                rounder.quant_min, rounder.quant_max = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+                _renew_symmetric_scale_(rounder)
 
     def observe_(self, enabled: bool) -> None:
         """Have activations' ranges follow what is seen in training mode, or stay; weights' are those of the moment."""

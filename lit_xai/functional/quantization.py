@@ -117,6 +117,8 @@ def plan_quantization(
             call_network(network, example_inputs, call, lambda result: _finished(running, result, output))
         finally:
             running.stop()
+    for name, inputs in running.placement.inputs_of.items():
+        sites[name]["inputs"] = inputs
     if not any(site["channels"] for site in sites.values()):
         raise ValueError(
             f"{type(network).__name__} calls no convolution or linear layer that can be quantised: give ignored_layers="

@@ -82,7 +82,8 @@ class _State:
 class Placement(TorchFunctionMode):
     """Rounds tensors inside one forward; :attr:`path` holds the names of the modules that run.
 
-    Once :attr:`is_over` says so it rounds nothing any more.
+    Once :attr:`is_over` says so it rounds nothing any more. :attr:`inputs_of` holds for each weight's site that of what
+    it is multiplied with.
 
     Args:
         round: called for each tensor that is to be rounded.
@@ -102,6 +103,7 @@ class Placement(TorchFunctionMode):
         super().__init__()
         self.path: list[str] = []
         self.is_over: Callable[[], bool] = lambda: False
+        self.inputs_of: dict[str, str] = {}
         self._round_bias = round_bias
         self._round, self._owner_of, self._float_layers = round, owner_of, frozenset(float_layers)
         self._calls: Counter[str] = Counter()
@@ -156,11 +158,12 @@ class Placement(TorchFunctionMode):
 
     def _operands(self, name: str, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Any, Any, Any]:
         site = self._site(name)
-        inputs = self._rounded(inputs, "input", site)
+        inputs, place = self._rounded(inputs, "input", site), f"{site}/weight"
         state = self._state(inputs)
+        self.inputs_of[place] = state.site if state is not None else ""
         if bias is not None and self._round_bias is not None and (name in CONVOLUTIONS or inputs.dim() == 2):
-            bias = self._round_bias(bias, state.site if state is not None else "", f"{site}/weight")
-        return inputs, self._round(f"{site}/weight", weight, self._layer), bias
+            bias = self._round_bias(bias, self.inputs_of[place], place)
+        return inputs, self._round(place, weight, self._layer), bias
 
     def _sum(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         (left, right), args, kwargs = _taken(args, kwargs, ("input", "other"))

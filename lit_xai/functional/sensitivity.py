@@ -5,7 +5,7 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +30,35 @@ from lit_xai.spelling import nearest
 Metric: TypeAlias = Any
 """A ``torchmetrics.Metric`` that takes logits and labels, or a function of the network that returns a number."""
 
+_Row = TypeVar("_Row")
+
+
+class Measured:
+    """What a metric was with one layer at a time changed."""
+
+    values: Tensor
+    dense: float
+    higher_is_better: bool
+
+    @property
+    def drop(self) -> Tensor:
+        """How much worse than dense each value is, like ``values``; negative where it is better."""
+        return self.dense - self.values if self.higher_is_better else self.values - self.dense
+
+    def affordable(self, max_drop: float) -> Tensor:
+        """Return which cells cost at most ``max_drop``, in the metric's own unit.
+
+        Raises:
+            ValueError: it is negative or no number.
+        """
+        if not max_drop >= 0:
+            raise ValueError(f"max_drop expected a number of at least 0, but got {max_drop}.")
+        # 0.90 - 0.88 is a little more than 0.02 in floating point.
+        return self.drop <= max_drop + 1e-9 * max(1.0, abs(self.dense))
+
 
 @dataclass(frozen=True, eq=False)
-class Sensitivity:
+class Sensitivity(Measured):
     """What :func:`layer_sensitivity` measured.
 
     Args:
@@ -51,11 +77,6 @@ class Sensitivity:
     higher_is_better: bool = True
     metric: str = "metric"
 
-    @property
-    def drop(self) -> Tensor:
-        """How much worse than dense each value is, ``(layers, ratios)``; negative where it is better."""
-        return self.dense - self.values if self.higher_is_better else self.values - self.dense
-
     def to_ratios(self, max_drop: float) -> dict[str, float]:
         """Return for each layer the largest ratio that costs at most ``max_drop``, 0 if there is none.
 
@@ -73,13 +94,9 @@ class Sensitivity:
             >>> Sensitivity((("a",), ("b", "c"), ("d",)), (0.3, 0.5), values, 0.9).to_ratios(0.02)
             {'a': 0.3, 'b': 0.5, 'c': 0.5, 'd': 0.0}
         """
-        if not max_drop >= 0:
-            raise ValueError(f"max_drop expected a number of at least 0, but got {max_drop}.")
-        # 0.90 - 0.88 is a little more than 0.02 in floating point.
-        affordable = self.drop <= max_drop + 1e-9 * max(1.0, abs(self.dense))
         best = [
             max((ratio for ratio, ok in zip(self.ratios, row, strict=True) if ok), default=0.0)
-            for row in affordable.tolist()
+            for row in self.affordable(max_drop).tolist()
         ]
         return {name: ratio for names, ratio in zip(self.layers, best, strict=True) for name in names}
 
@@ -146,7 +163,7 @@ def layer_sensitivity(
     example = find_inputs(run.first_batch(network), network, batch_to_inputs, call)
     options = {"importance": importance, "round_to": round_to, "ignored_layers": ignored_layers}
     prunable = Prunable(copy_network(network), example, **options, call=call, output=output)
-    rows = _rows(prunable, layers)
+    rows = _chosen(_all_rows(prunable), layers, type(prunable.network).__name__, "pruned")
     places = set().union(*rows.values())
     prunable.step([move for move in prunable.due(max(ratios)) if move.group in places])  # refuses what would not run
     values = torch.empty(len(rows), len(ratios), dtype=torch.float64)
@@ -184,11 +201,12 @@ def _name(metric: Metric) -> str:
     return "metric" if name in ("<lambda>", "partial", "function", "method") else name
 
 
-def _rows(prunable: Prunable, layers: Iterable[str] | None) -> dict[tuple[str, ...], set[int]]:
-    """Return the rows' layers, in the order of the network, and the places of their groups."""
-    rows = _all_rows(prunable)
+def _chosen(
+    rows: dict[tuple[str, ...], _Row], layers: Iterable[str] | None, network: str, changed: str
+) -> dict[tuple[str, ...], _Row]:
+    """Return the rows of the layers that were asked for, all by default, in the order of the network."""
     if not rows:
-        raise ValueError(f"{type(prunable.network).__name__} has no layer that can be pruned.")
+        raise ValueError(f"{network} has no layer that can be {changed}.")
     if layers is None:
         return rows
     wanted, known = list(layers), [name for names in rows for name in names]
@@ -196,11 +214,12 @@ def _rows(prunable: Prunable, layers: Iterable[str] | None) -> dict[tuple[str, .
         raise ValueError("layers expected one or more names of layers, but got none.")
     unknown = next((name for name in wanted if name not in known), None)
     if unknown is not None:
-        raise ValueError(f"layers: {unknown!r} is no layer that can be pruned.{nearest(unknown, known)}")
-    return {names: places for names, places in rows.items() if set(names) & set(wanted)}
+        raise ValueError(f"layers: {unknown!r} is no layer that can be {changed}.{nearest(unknown, known)}")
+    return {names: row for names, row in rows.items() if set(names) & set(wanted)}
 
 
 def _all_rows(prunable: Prunable) -> dict[tuple[str, ...], set[int]]:
+    """Return the rows' layers, in the order of the network, and the places of their groups."""
     order = {name: i for i, name in enumerate(module_names(prunable.network))}
     wide = channels(prunable.network)
     found: dict[tuple[str, ...], set[int]] = {}

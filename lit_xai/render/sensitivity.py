@@ -1,4 +1,4 @@
-"""Layer sensitivity as a heat map: one row per layer, one column per ratio, what the metric loses in each cell."""
+"""Layer sensitivity as a heat map: one row per layer, one column per ratio or bits, what the metric loses in each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from lit_xai.render.text import text_width, wrap
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from lit_xai.functional.quantization_sensitivity import QuantizationSensitivity
     from lit_xai.functional.sensitivity import Sensitivity
+
+    Measurement = Sensitivity | QuantizationSensitivity
 
 ROW, COLUMN, HEAD, BAR = 30, 64, 58, 100
 """Height of a row, least width of a column, height of the columns' names, and of the colour bar with its words."""
@@ -23,11 +26,12 @@ MAP = "cividis_r"
 """Light is no loss, dark is much: uniform to the eye, the same with any colour blindness, and in grey."""
 
 
-def sensitivity_figure(sensitivity: Sensitivity, title: str = "") -> Figure:
-    """Draw what each layer, pruned alone, costs of the metric: dark cells cannot give channels.
+def sensitivity_figure(sensitivity: Measurement, title: str = "") -> Figure:
+    """Draw what each layer, pruned or quantised alone, costs of the metric: dark cells cannot give channels, or bits.
 
     Args:
-        sensitivity: what :func:`~lit_xai.functional.sensitivity.layer_sensitivity` measured.
+        sensitivity: what :func:`~lit_xai.functional.sensitivity.layer_sensitivity` or
+            :func:`~lit_xai.functional.quantization_sensitivity.quantization_sensitivity` measured.
         title: what the reader has to know: network, data, importance.
 
     Example:
@@ -50,7 +54,7 @@ def sensitivity_figure(sensitivity: Sensitivity, title: str = "") -> Figure:
             canvas.text(MARGIN, canvas.top + LINE * i, line, size=SMALL, color=GREY)
         top = canvas.top + LINE * len(lines) + HEAD
         cell = (width - MARGIN - left) / columns
-        _write_ratios(canvas, sensitivity.ratios, left, top, cell)
+        _write_columns(canvas, sensitivity, left, top, cell)
         scale = _scale(drop)
         _draw_cells(canvas, drop, scale, left, top, cell)
         for i, name in enumerate(names):
@@ -59,19 +63,31 @@ def sensitivity_figure(sensitivity: Sensitivity, title: str = "") -> Figure:
         return canvas.finish()
 
 
-def _title(sensitivity: Sensitivity, title: str) -> str:
-    return f"{title or 'Layer sensitivity'}\ndense {sensitivity.metric} {sensitivity.dense:.4g}"
+def _title(sensitivity: Measurement, title: str) -> str:
+    return f"{title or 'Layer sensitivity'}\n{_whole(sensitivity)} {sensitivity.metric} {sensitivity.dense:.4g}"
 
 
-def _unit(sensitivity: Sensitivity) -> str:
-    return f"{'drop' if sensitivity.higher_is_better else 'rise'} of {sensitivity.metric} from dense"
+def _unit(sensitivity: Measurement) -> str:
+    change = "drop" if sensitivity.higher_is_better else "rise"
+    return f"{change} of {sensitivity.metric} from {_whole(sensitivity)}"
 
 
-def _names(sensitivity: Sensitivity) -> tuple[float, list[str], list[str]]:
+def _whole(sensitivity: Measurement) -> str:
+    return "float" if hasattr(sensitivity, "bits") else "dense"
+
+
+def _columns(sensitivity: Measurement) -> tuple[str, list[str]]:
+    """Return what stands over all columns, and over each."""
+    if hasattr(sensitivity, "bits"):
+        return "bits of the layer's weights", [str(n) for n in sensitivity.bits]
+    return "channels removed from the layer", [f"{100 * ratio:.3g}%" for ratio in sensitivity.ratios]
+
+
+def _names(sensitivity: Measurement) -> tuple[float, list[str], list[str]]:
     """Return where the cells begin, what stands before each row, and what has to be said about these names."""
     more = [f" +{len(names) - 1}" if len(names) > 1 else "" for names in sensitivity.layers]
     extra = max(text_width(words, SMALL) for words in more)
-    most = max(WIDTH - 2 * MARGIN - COLUMN * len(sensitivity.ratios) - 10, 0.3 * WIDTH) - extra
+    most = max(WIDTH - 2 * MARGIN - COLUMN * sensitivity.values.shape[1] - 10, 0.3 * WIDTH) - extra
     short, shared = shorten_names([names[0] for names in sensitivity.layers], most, SMALL)
     names = [name + words for name, words in zip(short, more, strict=True)]
     notes = ["+n: with the n layers whose channels can only go together with it"] if any(more) else []
@@ -79,14 +95,13 @@ def _names(sensitivity: Sensitivity) -> tuple[float, list[str], list[str]]:
     return MARGIN + 10 + max(text_width(name, SMALL) for name in names), names, notes
 
 
-def _write_ratios(canvas: Canvas, ratios: tuple[float, ...], left: float, top: float, cell: float) -> None:
-    middle = left + cell * len(ratios) / 2
+def _write_columns(canvas: Canvas, sensitivity: Measurement, left: float, top: float, cell: float) -> None:
+    words, labels = _columns(sensitivity)
     # Centred over the columns, unless that would stick out of the page.
-    words = "channels removed from the layer"
-    middle = min(middle, canvas.width - MARGIN - text_width(words, SMALL) / 2)
+    middle = min(left + cell * len(labels) / 2, canvas.width - MARGIN - text_width(words, SMALL) / 2)
     canvas.text(middle, top - HEAD + 2, words, size=SMALL, color=GREY, ha="center")
-    for j, ratio in enumerate(ratios):
-        canvas.text(left + cell * (j + 0.5), top - LINE - 1, f"{100 * ratio:.3g}%", size=SMALL, ha="center")
+    for j, label in enumerate(labels):
+        canvas.text(left + cell * (j + 0.5), top - LINE - 1, label, size=SMALL, ha="center")
 
 
 def _scale(drop: Array) -> Any:
