@@ -120,11 +120,6 @@ class ModelExport(AnyCallback):
         self._before: Weights | None = None
         self._is_written = False
 
-    @property
-    def state_key(self) -> str:
-        """The name under which checkpoints hold the weights of before quantisation."""
-        return f"ModelExport[{self.dirpath or 'export'}]"
-
     # --- what Lightning calls -----------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -135,7 +130,7 @@ class ModelExport(AnyCallback):
         self.report, self._resumed = None, {}
         refuse_strategies(trainer, "ModelExport", "export a checkpoint afterwards, with `lit-xai export`")
         twins = [one for one in trainer.callbacks if isinstance(one, ModelExport)]  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
-        if sum(one.state_key == self.state_key for one in twins) > 1:
+        if sum(one.dirpath == self.dirpath for one in twins) > 1:
             raise MisconfigurationException(
                 "Two ModelExport callbacks would write into one folder: give each its own dirpath, or keep one."
             )
@@ -143,15 +138,18 @@ class ModelExport(AnyCallback):
         attach(pl_module, self, before_step=lambda module: self._keep(trainer, module))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put in the float weights, once the module has gone on without them, and whose the folder is.
+        """Put in the float weights, once the module has gone on without them, and which folders are the run's.
 
-        With ``state_dict`` instead, Lightning would refuse two of these before we can say what to do.
+        All exports of a run share one entry: it is found by one that goes on with another ``dirpath``.
         """
-        state: dict[str, Any] = {"folder": str(self._folder.absolute())}
+        state = checkpoint.setdefault("callbacks", {}).setdefault(self.state_key, {"folders": []})
+        state["folders"].append(str(self._folder.absolute()))
         if self._before is not None and _is_past(pl_module):
-            before = {"state_dict": self._before.pl_module.state_dict(), KEY: self._before.recipe.to_dict()}
-            state |= {"before": before, "source": self._before.source}
-        checkpoint.setdefault("callbacks", {})[self.state_key] = state
+            state["before"] = {
+                "state_dict": self._before.pl_module.state_dict(),
+                KEY: self._before.recipe.to_dict(),
+            }
+            state["source"] = self._before.source
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what a checkpoint holds."""
@@ -161,15 +159,16 @@ class ModelExport(AnyCallback):
         """Refuse a folder that cannot be written to, or that holds another run's files."""
         from lit_xai.export.folder import check_folder
 
-        is_ours = self._resumed.get("folder") == str(self._folder.absolute())
+        is_ours = str(self._folder.absolute()) in self._resumed.get("folders", ())
         _in_first_process(
             trainer,
             lambda: _require_writable(check_folder(self._folder, self.overwrite or is_ours or _tries_out(trainer))),
         )
-        saved = self._resumed.pop("before", None)
+        saved = self._resumed.get("before")
         if saved is not None and trainer.is_global_zero:
             self._before = saved_weights(pl_module, saved, self._resumed["source"], is_whole=False)
             self._is_written = is_ours and (self._folder / "model.onnx").exists()
+        self._resumed = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export a copy and throw it away, so that nothing foreseeable fails in the end."""

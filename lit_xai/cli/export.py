@@ -9,7 +9,7 @@ lit-xai export: write a checkpoint as ONNX files and compare them with the model
   lit-xai export --config logs/version_0/config.yaml --ckpt FILE [options]
 
   --config FILE         what the run was configured with; stacks as for the other commands
-  --ckpt FILE           the checkpoint; one of a pruned or quantisation-aware run is exported as what it is
+  --ckpt FILE           the checkpoint; of a pruned or quantisation-aware run it gives what it holds
   --dirpath FOLDER      where the files go (export)
   --int8                quantise to 8 bits without training, to see what training for it would be good for
   --calibrate N         on N training samples (512)
@@ -17,8 +17,8 @@ lit-xai export: write a checkpoint as ONNX files and compare them with the model
   --overwrite           replace the files of an earlier export
 
 Written are model.onnx, model.int8.onnx, infer.py (which needs onnxruntime and numpy alone), a torch.export
-program, and a table of metric, agreement, size and latency. How the network is called, and by which metric it is
-compared, is read from the ModelExport in the config, if there is one. What `lit-xai validate` takes goes here too:
+program, and a table of metric, agreement, size and latency. How the network is called, and its metric, are
+read from the ModelExport in the config, if there is one. What `lit-xai validate` takes goes here too:
 --data.batch_size 256, --model ..., --weights_only false, --print_config."""
 
 _FLAGS = ("--int8", "--overwrite")

@@ -128,10 +128,10 @@ def _described(checkpoint: dict[str, Any], path: str) -> str:
 
 def _before(pl_module: LightningModule, checkpoint: dict[str, Any]) -> Weights | None:
     """Return the weights of before quantisation-aware training, where a ModelExport kept them."""
-    for key, state in checkpoint.get("callbacks", {}).items():
-        if str(key).startswith("ModelExport[") and "before" in state:
-            return saved_weights(pl_module, state["before"], state["source"], is_whole=False)
-    return None
+    state = checkpoint.get("callbacks", {}).get(ModelExport.__qualname__, {})
+    if "before" not in state:
+        return None
+    return saved_weights(pl_module, state["before"], state["source"], is_whole=False)
 
 
 class ExportCLI(LitXaiCLI):
