@@ -73,6 +73,8 @@ class FakeQuantizers(nn.Module):
         """Have tensors rounded, or only looked at."""
         for _, rounder in self._named():
             rounder.fake_quant_enabled.fill_(int(enabled))
+        if enabled and self.is_calibrated():
+            self.renew_scales_()
 
     def round_alone_(self, names: Collection[str], bits: int) -> None:
         """Have only these sites rounded, in eval mode, and their weights to so many bits.
@@ -107,14 +109,16 @@ class FakeQuantizers(nn.Module):
         return [value for observer in observers for value in (observer.min_val, observer.max_val)]
 
     def renew_scales_(self) -> None:
-        """Compute the scales that belong to the ranges, after these were set."""
-        for rounder in self._of_activations():
-            if rounder.is_symmetric_quant:
-                _renew_symmetric_scale_(rounder)
-                continue
-            scale, zero_point = rounder.calculate_qparams()
-            rounder.scale.copy_(scale.view_as(rounder.scale))
-            rounder.zero_point.copy_(zero_point.view_as(rounder.zero_point))
+        """Compute the scales that belong to the ranges, after these were set, where tensors are rounded."""
+        training, self.training = self.training, False
+        try:
+            for rounder in self._of_activations():
+                if rounder.is_symmetric_quant:
+                    _renew_symmetric_scale_(rounder)
+                else:  # by the operator's own arithmetic: they do not move then when it runs next
+                    self._from_0(rounder, torch.zeros(1, device=rounder.scale.device))
+        finally:
+            self.training = training
 
     # --- what runs inside the network's forward -----------------------------------------------------------------------
 
@@ -393,7 +397,7 @@ def _observe_symmetric_(rounder: Any, values: Tensor) -> None:
     seen = torch.aminmax(values.flatten(1), dim=1) if rounder.is_per_channel else torch.aminmax(values)
     for known, now in zip((observer.min_val, observer.max_val), seen, strict=True):
         moved = torch.where(known.isinf(), now, known.lerp(now, observer.averaging_constant))
-        known.copy_(torch.where(enabled, moved, known))
+        known.copy_(torch.where(enabled, moved, known).view_as(known))
     _renew_symmetric_scale_(rounder)
 
 
