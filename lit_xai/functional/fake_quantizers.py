@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from lit_xai.functional.fake_quantize import fake_quantize, find_ends
 from lit_xai.functional.rounding import Placement, owners_of_weights
 from lit_xai.functional.untouched import fork_rng
 
@@ -138,6 +139,15 @@ class FakeQuantizers(nn.Module):
         return out.view_as(out) if out is tensor else out
 
     def _from_0(self, rounder: Any, values: Tensor) -> Tensor:
+        """Round to integers from 0 on."""
+        if values.device.type != "cpu" or not values.numel():
+            return self._fused(rounder, values)
+        ends = find_ends(values) if self.training and rounder.observer_enabled else None
+        # By torch's own arithmetic the range follows, and the scale with it: of the ends, which are all it depends on.
+        self._fused(rounder, values.detach().flatten()[:1] if ends is None else ends)
+        return _rounded_quickly(rounder, values, ends)
+
+    def _fused(self, rounder: Any, values: Tensor) -> Tensor:
         observer = rounder.activation_post_process
         out: Tensor = torch.fused_moving_avg_obs_fake_quant(
             values,
@@ -160,8 +170,9 @@ class FakeQuantizers(nn.Module):
         The fused operator does not keep 0 at 0 where all values are of one sign, as of a channel of few weights, and
         has no scale below 6e-5, as of weights that a BatchNorm over large activations was folded into.
         """
-        if self.training:
-            _observe_symmetric_(rounder, values.detach())
+        ends = _observe_symmetric_(rounder, values) if self.training else None
+        if values.device.type == "cpu":
+            return _rounded_quickly(rounder, values, ends)
         limits = rounder.quant_min, rounder.quant_max
         if rounder.is_per_channel:
             out = torch.fake_quantize_per_channel_affine(values, rounder.scale, rounder.zero_point, 0, *limits)
@@ -392,13 +403,22 @@ def _rounder(site: Site) -> nn.Module:
     return rounder
 
 
-def _observe_symmetric_(rounder: Any, values: Tensor) -> None:
+def _rounded_quickly(rounder: Any, values: Tensor, ends: Tensor | None) -> Tensor:
+    if not rounder.fake_quant_enabled:
+        return values
+    zero_point = 0 if rounder.is_per_channel else int(rounder.zero_point)
+    return fake_quantize(values, rounder.scale, zero_point, rounder.quant_min, rounder.quant_max, ends)
+
+
+def _observe_symmetric_(rounder: Any, values: Tensor) -> Tensor:
+    """Have a range follow what is seen, and return the ends of that."""
     observer, enabled = rounder.activation_post_process, rounder.observer_enabled.bool()
-    seen = torch.aminmax(values.flatten(1), dim=1) if rounder.is_per_channel else torch.aminmax(values)
-    for known, now in zip((observer.min_val, observer.max_val), seen, strict=True):
+    ends = find_ends(values, rounder.is_per_channel)
+    for known, now in zip((observer.min_val, observer.max_val), ends.unbind(-1), strict=True):
         moved = torch.where(known.isinf(), now, known.lerp(now, observer.averaging_constant))
         known.copy_(torch.where(enabled, moved, known).view_as(known))
     _renew_symmetric_scale_(rounder)
+    return ends
 
 
 def _renew_symmetric_scale_(rounder: Any) -> None:

@@ -1,11 +1,11 @@
 """Rounding in passes against torch's own operators, which go number by number."""
 
-
 import pytest
 import torch
 from torch import Tensor
 
-from lit_xai.functional.fake_quantize import fake_quantize
+from lit_xai.functional.fake_quantize import fake_quantize, find_ends
+from lit_xai.functional.fake_quantizers import FakeQuantizers
 
 RANGES = ((0, 255, 0), (0, 255, 37), (-128, 127, 0), (-64, 63, 0), (-2, 1, 0))
 
@@ -20,12 +20,15 @@ def reference(tensor: Tensor, scale: Tensor, zero_point: int, low: int, high: in
 @pytest.mark.parametrize(("low", "high", "zero_point"), RANGES)
 @pytest.mark.parametrize("shape", [(), (1,), (5,), (3, 4), (2, 3, 4, 5), (7, 3, 33), (0, 4)], ids=str)
 @pytest.mark.parametrize("per_channel", [False, True])
-def test_numbers_and_gradients_are_those_of_torch(shape, low, high, zero_point, per_channel):
+@pytest.mark.parametrize("spread", [0.4, 2.0], ids=["within", "beyond"])
+def test_numbers_and_gradients_are_those_of_torch(shape, low, high, zero_point, per_channel, spread):
     generator = torch.Generator().manual_seed(0)
     channels = shape[0] if per_channel and shape and shape[0] else 1
     scale = torch.rand(channels, generator=generator) * 0.1 + 1e-3
-    spread = (high - low) / 2 * float(scale.mean())
-    ours = (torch.randn(shape, generator=generator) * spread).requires_grad_()
+    unit = torch.rand(shape, generator=generator) * 2 - 1
+    middle = (low + high) / 2 - zero_point
+    by_channel = scale.view(-1, *(1,) * (len(shape) - 1)) if channels > 1 else scale.item()
+    ours = ((unit * spread * (high - low) / 2 + middle) * by_channel).requires_grad_()
     theirs = ours.detach().clone().requires_grad_()
     weights = torch.randn(shape, generator=generator)
 
@@ -35,6 +38,63 @@ def test_numbers_and_gradients_are_those_of_torch(shape, low, high, zero_point, 
 
     assert torch.equal(out, wanted)
     assert torch.equal(ours.grad, theirs.grad)
+    if ours.numel():
+        ends = find_ends(ours, per_channel=channels > 1)
+        again, ours.grad = fake_quantize(ours, scale, zero_point, low, high, ends), None
+        (again * weights).sum().backward()
+        assert torch.equal(again, wanted)
+        assert torch.equal(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("shape", [(1,), (5,), (3, 4), (2, 3, 4, 5), (4, 1, 1, 1)], ids=str)
+def test_ends_are_those_that_sorting_finds(shape):
+    tensor = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+    assert find_ends(tensor).tolist() == [float(tensor.flatten().sort()[0][i]) for i in (0, -1)]
+    if tensor.dim() > 1:
+        rows = [row.flatten().sort()[0] for row in tensor]
+        assert find_ends(tensor, per_channel=True).tolist() == [[float(row[0]), float(row[-1])] for row in rows]
+    assert not find_ends(tensor.requires_grad_()).requires_grad
+
+
+@pytest.mark.parametrize("observing", [True, False])
+def test_training_moves_ranges_and_scales_as_torchao_does(observing):
+    from torchao.quantization.pt2e import FusedMovingAvgObsFakeQuantize, MovingAverageMinMaxObserver
+
+    ours = FakeQuantizers([{"name": "x", "layer": "", "low": 0, "high": 255, "channels": 0}]).train()
+    theirs = FusedMovingAvgObsFakeQuantize(MovingAverageMinMaxObserver, 0, 255, dtype=torch.quint8)
+    generator = torch.Generator().manual_seed(0)
+    for batch in range(20):
+        tensor = torch.randn(64, 7, generator=generator) * (1 + batch % 3) + (batch > 10)
+        inputs, others = tensor.clone().requires_grad_(), tensor.clone().requires_grad_()
+        if batch == 5:
+            ours.observe_(observing)
+            theirs.enable_observer(observing)
+        if batch == 15:
+            ours.eval()
+            theirs.disable_observer()
+        out, wanted = ours.rounded("x", inputs, ""), theirs(others)
+        out.square().sum().backward()
+        wanted.square().sum().backward()
+
+        assert torch.equal(out, wanted)
+        assert torch.equal(inputs.grad, others.grad)
+        rounder, observer = ours.rounders["x"], theirs.activation_post_process
+        assert torch.equal(rounder.scale, theirs.scale)
+        assert torch.equal(rounder.zero_point, theirs.zero_point)
+        assert torch.equal(rounder.activation_post_process.min_val, observer.min_val)
+        assert torch.equal(rounder.activation_post_process.max_val, observer.max_val)
+
+
+def test_observing_alone_leaves_numbers_as_they_are():
+    ours = FakeQuantizers([{"name": "x", "layer": "", "low": 0, "high": 255, "channels": 0}]).train()
+    ours.round_(False)
+    tensor = torch.randn(4, 3)
+
+    assert torch.equal(ours.rounded("x", tensor, ""), tensor)
+    assert ours.rounders["x"].activation_post_process.max_val == tensor.max()
+    ours.round_(True)
+    assert len(ours.eval().rounded("x", torch.linspace(-9, 9, 10000), "").unique()) == 256
 
 
 def test_halves_and_ends_are_those_of_torch():
@@ -81,7 +141,7 @@ def test_transforms_of_torch_func():
     assert found.tolist() == [[0.5, 0], [1.0, 0]]
 
 
-def test_costs_no_graph_without_gradients():
+def test_makes_no_graph_without_gradients():
     with torch.inference_mode():
         out = fake_quantize(torch.rand(4), torch.tensor([0.1]), 0, 0, 255)
     assert not out.requires_grad
