@@ -68,14 +68,15 @@ def step(network: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Ten
     return time.process_time() - start
 
 
-def candidates(name: str, batch: int) -> tuple[dict[str, nn.Module], Tensor]:
-    """Return the networks to compare, and images."""
+def candidates(name: str, batch: int) -> tuple[dict[str, nn.Module], list[Tensor]]:
+    """Return the networks to compare, and batches, some of which reach beyond the ranges of those before."""
     torch.manual_seed(0)
     make, (channels, size) = NETWORKS[name]
-    network, x = make(), torch.randn(batch, channels, size, size)
-    for _ in range(3):  # statistics of BatchNorms
+    network, batches = make(), [torch.randn(batch, channels, size, size) for _ in range(5)]
+    for x in batches:  # statistics of BatchNorms
         network(x)
     network.eval()
+    x = batches[0]
     found = {"float": copy_network(network).train(), "folded": folded(network, x).train(), "ours": ours(network, x)}
     for peer in (nncf, pt2e):
         try:
@@ -83,7 +84,7 @@ def candidates(name: str, batch: int) -> tuple[dict[str, nn.Module], Tensor]:
                 found[peer.__name__] = peer(network, x)
         except Exception as error:
             print(f"{name:13}{peer.__name__:8} left out: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
-    return found, x
+    return found, batches
 
 
 def main() -> None:
@@ -98,13 +99,13 @@ def main() -> None:
     torch.set_num_threads(1)
     print(f"{cpu()}; torch {torch.__version__}, 1 thread, batch {arguments.batch}; a step over the float step")
     for name in arguments.network or NETWORKS:
-        networks, x = candidates(name, arguments.batch)
-        y = torch.randint(10, (len(x),))
+        networks, batches = candidates(name, arguments.batch)
+        y = torch.randint(10, (arguments.batch,))
         optimizers = {key: torch.optim.SGD(one.parameters(), 1e-3, 0.9) for key, one in networks.items()}
         seconds: dict[str, list[float]] = {key: [] for key in networks}
         for turn in range(arguments.rounds + 2):
             for key, one in networks.items():
-                found = step(one, optimizers[key], x, y)
+                found = step(one, optimizers[key], batches[turn % len(batches)], y)
                 if turn > 1:  # the first rounds warm up
                     seconds[key].append(found)
         for key, found_ in seconds.items():
