@@ -194,6 +194,9 @@ def main() -> None:
         if any(cell["part"] == "ladder" for cell in missing):
             list(pool.map(partial(train_dense, args=args), args.seeds))
         for future in as_completed([pool.submit(measure, cell, args) for cell in missing]):
+            if future.exception() is not None:  # the others go on
+                print(f"a cell failed: {future.exception()!r}", flush=True)
+                continue
             done.append(future.result())
             print(json.dumps(done[-1]), file=file, flush=True)
             print(f"{len(done)} of {len(wanted)} cells", json.dumps(done[-1]), flush=True)
