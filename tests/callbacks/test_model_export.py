@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lit_xai
 from lit_xai import QuantizationAwareTraining, StructuredPruning, load_from_checkpoint
+from lit_xai.callbacks._exporting import final_weights
 
 # A torch.export program takes seconds; one test looks at it.
 ModelExport = partial(lit_xai.ModelExport, program=False)
@@ -176,6 +177,18 @@ def test_of_a_pruned_run_the_best_of_the_final_structure_is_exported(tmp_path):
     assert rows(export) == [FLOAT]
 
 
+def test_a_best_checkpoint_of_another_structure_is_not_taken(tmp_path):
+    pruning = StructuredPruning(0.5, start_epoch=1, end_epoch=1, round_to=1, report_latency=False)
+    saving = best(tmp_path)
+    module, trainer = fit(tmp_path, pruning, saving, max_epochs=2)
+    # As after a resume from another folder, where Lightning reloads the path alone.
+    saving.best_model_path = str(tmp_path / "ckpt" / "epoch=0-dense.ckpt")
+    assert Path(saving.best_model_path).is_file()
+    found = final_weights(trainer, module)
+    assert found.source == "epoch 1, the last weights"
+    assert torch.equal(found.pl_module.head.weight, module.head.weight)
+
+
 def test_pruning_and_quantisation_in_one_run(tmp_path):
     export, before = ModelExport(), Before(2)
     pruning = StructuredPruning(0.5, start_epoch=1, end_epoch=1, round_to=1, report_latency=False)
@@ -278,6 +291,14 @@ def test_a_resumed_run_exports_what_the_whole_one_does(epoch, elsewhere, whole, 
 def test_a_fresh_run_does_not_take_the_folder_of_another_for_its_own(whole, tmp_path):
     with pytest.raises(MisconfigurationException, match=r"holds model\.onnx"):
         fit(tmp_path, ModelExport(whole[0] / "export"))
+
+
+def test_a_checkpoint_holds_the_float_weights_once_the_module_has_gone_on_with_their_batch_norm(whole):
+    first, second = (torch.load(whole[0] / "ckpt" / f"epoch={epoch}.ckpt")["callbacks"] for epoch in (0, 1))
+    assert "before" not in first["ModelExport"]
+    before = second["ModelExport"]["before"]
+    assert before["lit_xai_recipe"]["steps"] == []
+    assert before["state_dict"].keys() == Module().state_dict().keys()
 
 
 # --- data ---------------------------------------------------------------------------------------------------------
