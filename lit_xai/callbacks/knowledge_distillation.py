@@ -356,6 +356,8 @@ class KnowledgeDistillation(AnyCallback):
 
     def _training_step(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         assert self._trainer is not None  # wrapped in setup
+        if not self._trainer.training:  # called by a validation_step
+            return method(*args, **kwargs)
         # Asked once: optimizers that the step itself steps count on.
         explained = self._is_explaining = self._terms.is_explained_at(self._trainer.global_step)
         if self._teacher is None or not (self._alpha or self._terms.is_feature or explained):
