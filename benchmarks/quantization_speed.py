@@ -79,8 +79,8 @@ def mobile(width: int = 64) -> nn.Module:
 
 def bert(hidden: int) -> nn.Module:
     """Return a BERT of two layers."""
-    from transformers import BertConfig, BertForSequenceClassification
-
+    with quiet_import():
+        from transformers import BertConfig, BertForSequenceClassification
     sizes = {"hidden_size": hidden, "num_hidden_layers": 2, "num_attention_heads": hidden // 32}
     return BertForSequenceClassification(BertConfig(vocab_size=1000, intermediate_size=4 * hidden, **sizes))
 
