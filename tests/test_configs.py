@@ -18,6 +18,7 @@ CONFIGS = [
     "attributions",
     "base",
     "cifar10",
+    "compress",
     "digits",
     "distillation",
     "export",
