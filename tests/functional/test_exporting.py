@@ -15,6 +15,7 @@ from witness import digest, module_state, rng_state
 from lit_xai.functional.calling import call_network
 from lit_xai.functional.exporting import export_onnx, named_tensors
 from lit_xai.functional.profiling import with_batch_size
+from lit_xai.functional.quantization import quantize
 from lit_xai.models import MLP, ResNet, VisionTransformer
 
 
@@ -117,6 +118,20 @@ def test_compiled_networks(tmp_path):
     export_onnx(torch.compile(network, backend="aot_eager"), torch.zeros(1, 2, 6, 6), tmp_path / "network.onnx")
     same(tmp_path / "network.onnx", network, torch.randn(3, 2, 6, 6), {})
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_quantised_networks_of_other_precisions_and_in_other_modes(dtype, tmp_path):
+    network = quantize(cnn().to(dtype), [torch.randn(8, 2, 6, 6, dtype=dtype)], progress=False).train()
+    x = torch.randn(3, 2, 6, 6)
+    before = digest([module_state(network), rng_state()])
+    with torch.inference_mode(), torch.autocast("cpu"):
+        export_onnx(network, x.to(dtype), tmp_path / "network.onnx")
+    assert digest([module_state(network), rng_state()]) == before
+    network.float().eval()
+    with torch.no_grad():
+        expected = network(x).numpy()
+    assert np.abs(run(tmp_path / "network.onnx", x) - expected).max() < 0.02 * np.abs(expected).max()
 
 
 class Undecided(nn.Module):

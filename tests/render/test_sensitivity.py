@@ -3,6 +3,7 @@ import pytest
 import torch
 from blindness import BLINDNESS
 
+from lit_xai.functional.quantization_sensitivity import QuantizationSensitivity
 from lit_xai.functional.sensitivity import Sensitivity
 from lit_xai.render import save_png, sensitivity_figure
 from lit_xai.render.sensitivity import _ink_on, _scale, luminance
@@ -29,6 +30,10 @@ CASES = {
     "tiny": made([[1e-7, 3e-9]], dense=2e-7),
     "no loss at all": made([[0.9, 0.9]]),
     "better": made([[0.95, 0.91]]),
+    "bits": QuantizationSensitivity((("conv1",), ("fc",)), (8, 4, 2), torch.rand(2, 3), 0.9),
+    "many bits": QuantizationSensitivity(
+        tuple(names[:1] for names in BERT), (8, 7, 6, 5, 4, 3, 2), torch.linspace(0.1, 0.9, 84).reshape(12, 7), 0.9
+    ),
     "a long metric": made([[0.5]], metric="MulticlassAveragePrecisionOfAllClasses"),
 }
 
@@ -47,6 +52,14 @@ def test_cells_hold_the_drop_and_the_words_what_it_is(words_of):
     words = words_of(figure)
     assert {"0.000", "0.020", "\N{MINUS SIGN}0.030", "0.500", "10%", "12.5%", "a", "b +1"} <= set(words)
     assert {"dense acc 0.9", "drop of acc from dense", "channels removed from the layer"} <= set(words)
+
+
+def test_of_quantisation_columns_are_bits(words_of):
+    values = torch.tensor([[0.90, 0.40]], dtype=torch.float64)
+    words = words_of(sensitivity_figure(QuantizationSensitivity((("a",),), (8, 4), values, 0.9, metric="acc")))
+    assert {"8", "4", "a", "0.000", "0.500", "bits of the layer's weights"} <= set(words)
+    assert {"float acc 0.9", "drop of acc from float"} <= set(words)
+    assert not any("%" in word or "dense" in word for word in words)
 
 
 def test_where_lower_is_better_a_rise_is_what_is_drawn(words_of):
