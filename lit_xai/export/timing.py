@@ -8,6 +8,9 @@ from pathlib import Path
 from lit_xai.functional.calling import Inputs
 from lit_xai.functional.latency import Latency, measure_latency
 
+SECONDS = 0.5
+"""How long a file is measured at a batch size, in all."""
+
 
 def alternate_latencies(
     paths: Mapping[str, Path],
@@ -15,7 +18,7 @@ def alternate_latencies(
     batch_sizes: Sequence[int] = (1, 64),
     threads: int = 1,
     rounds: int = 5,
-    seconds: float = 0.1,
+    seconds: float | None = None,
 ) -> dict[str, dict[int, Latency]]:
     """Measure each file at each batch size, one file after the other and again, so that a drift hits all alike.
 
@@ -25,7 +28,7 @@ def alternate_latencies(
         batch_sizes: how many samples a call has.
         threads: how many ONNX Runtime may use.
         rounds: how often each is measured; the median counts, and the spread is half of the range.
-        seconds: how long each measurement takes.
+        seconds: how long that takes in all, for one file and batch size; default half a second.
 
     Raises:
         ValueError: a file does not take the inputs.
@@ -36,10 +39,11 @@ def alternate_latencies(
         {}
     """
     found: dict[str, dict[int, list[Latency]]] = {name: {size: [] for size in batch_sizes} for name in paths}
+    each = (SECONDS if seconds is None else seconds) / rounds
     for size in batch_sizes:
         for _ in range(rounds):
             for name, path in paths.items():
-                found[name][size].append(measure_latency(path, inputs, threads, size, seconds=seconds))
+                found[name][size].append(measure_latency(path, inputs, threads, size, seconds=each))
     return {name: {size: _middle(all_) for size, all_ in by_size.items()} for name, by_size in found.items()}
 
 
