@@ -59,7 +59,7 @@ def refuse_optimizers(trainer: Trainer, name: str) -> None:
     Raises:
         MisconfigurationException: each process holds a share of the optimizer's state.
     """
-    for optimizer in _optimizers(trainer):
+    for optimizer in bare_optimizers(trainer):
         if any(base.__name__ == "ZeroRedundancyOptimizer" for base in type(optimizer).__mro__):
             raise MisconfigurationException(
                 f"{name} cannot work with {type(optimizer).__name__}, which spreads an optimizer's state over"
@@ -98,7 +98,7 @@ def change_structure(trainer: Trainer, pl_module: LightningModule, step: dict[st
     Raises:
         ValueError: the step does not fit the module; nothing is changed then.
     """
-    take_step_(pl_module, step, _optimizers(trainer), averaged_copies(trainer))
+    take_step_(pl_module, step, bare_optimizers(trainer), averaged_copies(trainer))
     for parameter in pl_module.parameters():
         parameter.grad = None  # half of an accumulated gradient is of no use: that of new parameters is gone
     if isinstance(trainer.strategy.model, DistributedDataParallel):
@@ -110,7 +110,7 @@ def change_structure(trainer: Trainer, pl_module: LightningModule, step: dict[st
 def parameter_names(trainer: Trainer, pl_module: LightningModule) -> list[list[list[str]]]:
     """Return the names of each optimizer's parameters, group by group."""
     names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
-    optimizers = [one.param_groups for one in _optimizers(trainer)]
+    optimizers = [one.param_groups for one in bare_optimizers(trainer)]
     return [[[names.get(id(p), "") for p in group["params"]] for group in groups] for groups in optimizers]
 
 
@@ -125,14 +125,15 @@ def arrange_parameters_(trainer: Trainer, pl_module: LightningModule, names: lis
         names: from :func:`parameter_names`; optimizers of another make are left to Lightning's own complaint.
     """
     named = dict(pl_module.named_parameters())
-    for optimizer, groups in zip(_optimizers(trainer), names, strict=False):
+    for optimizer, groups in zip(bare_optimizers(trainer), names, strict=False):
         fits = len(groups) == len(optimizer.param_groups) and all(n in named for group in groups for n in group)
         if fits:
             for group, wanted in zip(optimizer.param_groups, groups, strict=True):
                 group["params"][:] = [named[name] for name in wanted]
 
 
-def _optimizers(trainer: Trainer) -> list[Optimizer]:
+def bare_optimizers(trainer: Trainer) -> list[Optimizer]:
+    """Return a Trainer's optimizers without Lightning's wrappers."""
     return [getattr(one, "optimizer", one) if is_a(one, "LightningOptimizer") else one for one in trainer.optimizers]
 
 

@@ -29,6 +29,7 @@ from lit_xai.callbacks._samples import read_batch
 from lit_xai.callbacks._structure import (
     arrange_parameters_,
     averaged_copies,
+    bare_optimizers,
     change_structure,
     parameter_names,
     refuse_optimizers,
@@ -40,6 +41,7 @@ from lit_xai.functional.fake_quantizers import AVERAGING, FakeQuantizers, find_f
 from lit_xai.functional.probing import Probe
 from lit_xai.functional.quantization import check_scheme, describe_quantization
 from lit_xai.functional.scheduling import resolve_epochs
+from lit_xai.functional.unfolded import UnfoldedUpdates, fold_scales
 from lit_xai.recipe import KEY, attach, detach, recipe_of
 from lit_xai.steps import fold_step, quantize_step
 
@@ -47,8 +49,9 @@ from lit_xai.steps import fold_step, quantize_step
 class QuantizationAwareTraining(AnyCallback):
     """Round weights and activations to integers for the last epochs of a run, in any LightningModule.
 
-    At the start of ``start_epoch`` BatchNorms are folded into the layers before them, and what runtimes compute in
-    integers is rounded from then on in every forward, with gradients as if it were not (`Jacob et al. 2018
+    At the start of ``start_epoch`` BatchNorms are folded into the layers before them (optimizers go on as if these were
+    frozen, :mod:`lit_xai.functional.unfolded`), and what runtimes compute in integers is rounded from then on in every
+    forward, with gradients as if it were not (`Jacob et al. 2018
     <https://arxiv.org/abs/1712.05877>`_). Modules, names, parameters and hooks stay; the network gets one child more,
     ``fake_quantizers``, with buffers alone. Every checkpoint holds a recipe of it, so that
     ``trainer.test(ckpt_path="best")``, a resumed ``fit`` and :func:`lit_xai.load_from_checkpoint` find the structure
@@ -118,6 +121,8 @@ class QuantizationAwareTraining(AnyCallback):
         self._network = self._given
         self._inputs: Inputs | None = None
         self._called: Called | None = None
+        self._scales: dict[str, torch.Tensor] = {}
+        self._updates: UnfoldedUpdates | None = None
 
     # --- what Lightning calls -----------------------------------------------------------------------------------------
 
@@ -136,6 +141,7 @@ class QuantizationAwareTraining(AnyCallback):
         With ``state_dict`` instead, Lightning would refuse two of these before we can say what to do.
         """
         state = {"seen": self._seen, "random": gathered_states(), "names": parameter_names(trainer, pl_module)}
+        state["scales"] = dict(self._scales)
         checkpoint.setdefault("callbacks", {})[self.state_key] = state
         if recipe_of(pl_module).steps:  # after fit the module no longer says so itself, and may still be saved
             checkpoint[KEY] = recipe_of(pl_module).to_dict()
@@ -144,6 +150,7 @@ class QuantizationAwareTraining(AnyCallback):
         """Take over what a checkpoint holds."""
         self._resumed = state_dict
         self._seen = state_dict["seen"]
+        self._scales = dict(state_dict["scales"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what cannot be seen into, and arrange optimizers before their states are loaded."""
@@ -163,6 +170,8 @@ class QuantizationAwareTraining(AnyCallback):
                 f" stay as they are from epoch {self.freeze_epoch} on."
             )
             self._called = Called(candidates(pl_module, self._given.module))
+        else:
+            self._update_unfolded(trainer, pl_module)
         if self._resumed is not None:
             find_best_again(trainer, structure_label(pl_module))
 
@@ -225,6 +234,8 @@ class QuantizationAwareTraining(AnyCallback):
         """Leave the module with nothing of ours but its structure."""
         if self._called is not None:
             self._called.stop()
+        if self._updates is not None:
+            self._updates.stop()
         detach(pl_module, self)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -278,16 +289,24 @@ class QuantizationAwareTraining(AnyCallback):
             self._network.prefix(pl_module),
             structure_label(pl_module),
         )
+        scales = fold_scales(network, found.pairs)
+        self._scales = {f"{prefix}{layer}.weight": scale for layer, scale in scales.items()}
         if found.pairs:
             change_structure(trainer, pl_module, fold_step(network, found.pairs, prefix))
         change_structure(trainer, pl_module, quantize_step(found.plan, prefix.removesuffix(".")))
         start_over(trainer, label)
+        self._update_unfolded(trainer, pl_module)
         self._seen = 0
         rank_zero_info(f"QuantizationAwareTraining, epoch {trainer.current_epoch}: {found.said()}")
         log_text(trainer, "compression/quantization", _described(describe_quantization(network)), trainer.global_step)
         rounds = self._rounds(pl_module)
         assert rounds is not None  # put in just now
         return rounds
+
+    def _update_unfolded(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        named = dict(pl_module.named_parameters())
+        weights = [(named[name], scale) for name, scale in self._scales.items() if name in named]
+        self._updates = UnfoldedUpdates(weights, bare_optimizers(trainer))
 
     @torch.no_grad()
     def _agree(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -280,7 +280,7 @@ def _fold_(layer: Any, norm: Any) -> None:
     bias = -mean if layer.bias is None else _double(layer.bias) - mean
     bias = bias * scale if norm.bias is None else bias * scale + _double(norm.bias)
     learnt = next((p for p in (layer.bias, norm.bias) if p is not None), layer.weight).requires_grad
-    weight = _double(layer.weight) * _per_weight(layer, scale)
+    weight = _double(layer.weight) * per_weight(layer, scale)
     layer.weight = nn.Parameter(torch.empty_like(layer.weight).copy_(weight), layer.weight.requires_grad)
     layer.bias = nn.Parameter(layer.weight.new_empty(bias.shape).copy_(bias), learnt)
 
@@ -289,7 +289,7 @@ def _double(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float64)  # MPS has no float64
 
 
-def _per_weight(layer: Any, scale: Tensor) -> Tensor:
+def per_weight(layer: Any, scale: Tensor) -> Tensor:
     """Shape ``(C,)`` such that it multiplies the weight: ``(in, out / groups, ...)`` of a transposed convolution."""
     if isinstance(layer, _TRANSPOSED):
         scale = scale.view(layer.groups, -1).repeat_interleave(layer.in_channels // layer.groups, 0)
