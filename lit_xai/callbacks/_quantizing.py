@@ -114,7 +114,7 @@ def refuse_averages(trainer: Trainer) -> None:
 
 
 class Called:
-    """Which networks were called from outside since; knows of nothing else, as copies of a network copy it.
+    """Which networks were called from outside since; what copies and pickles of them have of it sees nothing.
 
     Args:
         networks: by name.
@@ -137,6 +137,12 @@ class Called:
         for handle in self._handles:
             handle.remove()
         return list(dict.fromkeys(self.names))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Called":
+        return Called({})
+
+    def __reduce__(self) -> tuple[type["Called"], tuple[dict[str, nn.Module]]]:
+        return Called, ({},)
 
     def _before(self, name: str, network: nn.Module, args: Any) -> None:
         if not self._running:

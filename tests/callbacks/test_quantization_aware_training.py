@@ -235,6 +235,15 @@ def test_after_pruning_and_with_a_dense_teacher(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*the student is ahead of its teacher")
+def test_what_is_copied_before_the_first_batch(tmp_path):
+    cuts = StructuredPruning(0.5, start_epoch=0, end_epoch=0, round_to=1, report_latency=False)
+    callbacks = [cuts, lit_xai.KnowledgeDistillation("dense"), QuantizationAwareTraining(1, warm_up_batches=1)]
+    _, module = fit(tmp_path, *callbacks, epochs=2)
+    assert find_fake_quantizers(module).is_calibrated()
+    assert not list(module.network._forward_pre_hooks)
+
+
+@pytest.mark.filterwarnings("ignore:.*the student is ahead of its teacher")
 def test_a_dense_teacher_without_pruning(tmp_path):
     _, module = fit(tmp_path, lit_xai.KnowledgeDistillation("dense"), QuantizationAwareTraining(1), epochs=3)
     assert is_quantized(module)
