@@ -289,7 +289,8 @@ class QuantizationAwareTraining(AnyCallback):
             self._network.prefix(pl_module),
             structure_label(pl_module),
         )
-        scales = fold_scales(network, found.pairs)
+        # Of the first process, whose statistics are folded everywhere: others may have seen other batches.
+        scales = trainer.strategy.broadcast(fold_scales(network, found.pairs))
         self._scales = {f"{prefix}{layer}.weight": scale for layer, scale in scales.items()}
         if found.pairs:
             change_structure(trainer, pl_module, fold_step(network, found.pairs, prefix))
