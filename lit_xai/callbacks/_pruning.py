@@ -9,7 +9,14 @@ from torch import nn
 
 from lit_xai.callbacks._samples import read_samples
 from lit_xai.callbacks._trainer import without_log
-from lit_xai.functional.calling import BatchToInputs, Inputs, OutputSpec, copy_network, find_network
+from lit_xai.functional.calling import (
+    BatchToInputs,
+    Inputs,
+    OutputSpec,
+    copy_network,
+    defines_call,
+    find_network,
+)
 from lit_xai.functional.layers import channels
 from lit_xai.functional.probing import Probe
 from lit_xai.functional.profiling import count_macs, count_parameters
@@ -24,7 +31,8 @@ class Network:
     """The network inside a LightningModule, and how it is called.
 
     Args:
-        module: its dotted name, ``None`` for the LightningModule itself.
+        module: its dotted name, ``None`` for the LightningModule itself, or for its one part with weights where it
+            defines no forward.
         batch_to_inputs: the model's inputs in a batch.
         output: the logits in its output.
     """
@@ -35,7 +43,7 @@ class Network:
 
     def of(self, pl_module: nn.Module) -> nn.Module:
         """Return the network itself."""
-        return find_network(pl_module, self.module)
+        return find_network(pl_module, self.module or _only_part(pl_module))
 
     def prefix(self, pl_module: nn.Module) -> str:
         """Return what names inside the network begin with, seen from the LightningModule."""
@@ -164,6 +172,12 @@ def dense_facts(network: Network, goal: Goal, pl_module: LightningModule, inputs
     by_ratio = goal.target.name == "pruning_ratio"
     measured = None if by_ratio else goal.measure(dense, inputs, network.output)
     return {"channels": channels(dense), "measured": measured}
+
+
+def _only_part(pl_module: nn.Module) -> str | None:
+    """Return the name of the one part that can be called, of a module that cannot."""
+    parts = [name for name, part in pl_module.named_children() if any(True for _ in part.parameters())]
+    return parts[0] if len(parts) == 1 and not defines_call(pl_module) else None
 
 
 def _prefixed(step: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import distributed
 
@@ -58,6 +58,9 @@ class QuantizationAwareTraining(AnyCallback):
     that was saved; ModelCheckpoint's "best" and EarlyStopping's patience start over. ``ModelExport`` writes the result
     as a file that ONNX Runtime runs in integers.
 
+    A network whose BatchNorms are folded bears less than one with them: at a learning rate that is still high, clip
+    gradients (``Trainer(gradient_clip_val=1.0)``), or they may grow beyond all bounds.
+
     Args:
         start_epoch: the epoch that begins with it, counted from 0: an integer, or a fraction of ``max_epochs``.
         bits: of weights, 2 to 8: of all, or by layers' names and patterns with ``*``. Runtimes compute in 8 bits all
@@ -65,7 +68,8 @@ class QuantizationAwareTraining(AnyCallback):
         cpu: ``"any"``: 8 bits in weights become 7, and results are right on every x86; ``"vnni"`` or ``"arm64"``: all
             8, for CPUs with AVX-512 VNNI, AVX-VNNI or AMX, and for ARM.
         activations: ``"unsigned"``, or ``"symmetric"``: -128..127 around 0, as GPU runtimes want it.
-        ignored_layers: what stays in float: names, patterns (``"network.head*"``) or classes.
+        ignored_layers: what stays in float: names, patterns (``"network.head*"``) or classes. Names may begin at the
+            LightningModule or inside its network.
         warm_up_batches: how many training batches are looked at before anything is rounded; half an epoch at most.
         freeze_epoch: the epoch from which on the ranges of activations stay as they are; a fraction counts from 0.
         module: the network inside the LightningModule, a dotted name; default what its training step calls: itself, or
@@ -122,6 +126,7 @@ class QuantizationAwareTraining(AnyCallback):
         self._inputs: Inputs | None = None
         self._called: Called | None = None
         self._scales: dict[str, torch.Tensor] = {}
+        self._is_lost = False
         self._updates: UnfoldedUpdates | None = None
 
     # --- what Lightning calls -----------------------------------------------------------------------------------------
@@ -165,12 +170,12 @@ class QuantizationAwareTraining(AnyCallback):
             self._network = self._found(trainer, pl_module)
             self._inputs = self._network.example(trainer, pl_module)
             found = self._rehearsed(pl_module)
-            rank_zero_info(
-                f"QuantizationAwareTraining begins with epoch {self.start_epoch}: {found.said()} Ranges of activations"
-                f" stay as they are from epoch {self.freeze_epoch} on."
-            )
+            rank_zero_info(f"QuantizationAwareTraining begins with epoch {self.start_epoch}: {found.said()}")
+            if self.freeze_epoch < (trainer.max_epochs or 0):
+                rank_zero_info(f"Ranges of activations stay as they are from epoch {self.freeze_epoch} on.")
             self._called = Called(candidates(pl_module, self._given.module))
         else:
+            self._go_on(pl_module)
             self._update_unfolded(trainer, pl_module)
         if self._resumed is not None:
             find_best_again(trainer, structure_label(pl_module))
@@ -227,8 +232,16 @@ class QuantizationAwareTraining(AnyCallback):
         self._agree(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have all processes use, and save, the same ranges."""
+        """Have all processes use, and save, the same ranges, and say if there are none to use."""
         self._agree(trainer, pl_module)
+        rounds = self._rounds(pl_module)
+        if rounds is not None and not self._is_lost and not rounds.is_calibrated():
+            self._is_lost = True
+            rank_zero_warn(
+                "QuantizationAwareTraining saw NaN or infinity in the network: without the statistics of its batches it"
+                " does not bear every learning rate that it was trained with. Take a lower one from start_epoch on, or"
+                " Trainer(gradient_clip_val=1.0)."
+            )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module with nothing of ours but its structure."""
@@ -278,7 +291,8 @@ class QuantizationAwareTraining(AnyCallback):
     def _rehearsed(self, pl_module: LightningModule) -> Rehearsal:
         assert self._inputs is not None  # read in on_train_start
         try:
-            return rehearse(self._network.of(pl_module), self._inputs, self._scheme, self._network.output)
+            scheme = self._scheme_inside(self._network.prefix(pl_module))
+            return rehearse(self._network.of(pl_module), self._inputs, scheme, self._network.output)
         except ValueError as error:
             raise MisconfigurationException(f"QuantizationAwareTraining: {error}") from None
 
@@ -298,11 +312,31 @@ class QuantizationAwareTraining(AnyCallback):
         start_over(trainer, label)
         self._update_unfolded(trainer, pl_module)
         self._seen = 0
-        rank_zero_info(f"QuantizationAwareTraining, epoch {trainer.current_epoch}: {found.said()}")
+        rank_zero_info(f"QuantizationAwareTraining, epoch {trainer.current_epoch}: it begins.")
         log_text(trainer, "compression/quantization", _described(describe_quantization(network)), trainer.global_step)
         rounds = self._rounds(pl_module)
         assert rounds is not None  # put in just now
         return rounds
+
+    def _scheme_inside(self, prefix: str) -> dict[str, Any]:
+        """Return the scheme with names as they are inside the network, wherever they began."""
+        bits, ignored = self._scheme["bits"], self._scheme["ignored_layers"]
+        inside = [one.removeprefix(prefix) if isinstance(one, str) else one for one in ignored]
+        by_name = {name.removeprefix(prefix): n for name, n in bits.items()} if isinstance(bits, dict) else bits
+        return {**self._scheme, "bits": by_name, "ignored_layers": inside}
+
+    def _go_on(self, pl_module: LightningModule) -> None:
+        """Say how a resumed run rounds, and that this is not what was asked for, if it is not."""
+        facts = describe_quantization(pl_module)
+        rank_zero_info(f"QuantizationAwareTraining goes on: {len(facts['integer'])} layers, {facts['weights']}.")
+        (step,) = [step for step in recipe_of(pl_module).steps if step["kind"] == "quantize"]
+        wanted = self._scheme_inside(f"{step['module']}." if step["module"] else "")
+        other = [name for name, value in step["plan"]["scheme"].items() if wanted[name] != value]
+        for name in other:
+            rank_zero_warn(
+                f"QuantizationAwareTraining goes on with {name}={step['plan']['scheme'][name]!r}, as the run began,"
+                f" rather than {wanted[name]!r}: start anew with --init_from or without ckpt_path to change it."
+            )
 
     def _update_unfolded(self, trainer: Trainer, pl_module: LightningModule) -> None:
         named = dict(pl_module.named_parameters())

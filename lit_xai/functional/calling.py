@@ -129,12 +129,22 @@ def find_call(network: nn.Module, call: str = "forward") -> Callable[..., Any]:
     if not callable(function):
         public = [name for name in dir(network) if not name.startswith("_")]
         raise ValueError(f"call={call!r} is no method of {type(network).__name__}.{nearest(call, public)}")
-    if (getattr(function, "__module__", None) or "").startswith(_UNDEFINED):
+    if not defines_call(network, call):
         raise ValueError(
             f"{type(network).__name__} defines no {call}(): name the network inside it with module=, one of"
             f" {[name for name, _ in network.named_children()]}."
         )
     return function
+
+
+def defines_call(network: nn.Module, call: str = "forward") -> bool:
+    """Return whether a network has a method of its own to be called by: LightningModules may leave out ``forward``.
+
+    Example:
+        >>> defines_call(nn.Linear(2, 2)), defines_call(nn.ModuleList())
+        (True, False)
+    """
+    return not (getattr(getattr(network, call, None), "__module__", None) or "").startswith(_UNDEFINED)
 
 
 def find_inputs(

@@ -390,6 +390,34 @@ def test_runs_are_refused_before_they_cost_anything(make, callbacks, message, tm
     assert not {"on_save_checkpoint", "on_load_checkpoint"} & set(vars(module))
 
 
+def test_a_module_without_forward_is_exported_too(tmp_path):
+    export = lit_xai.ModelExport(tmp_path / "export", program=False)
+    fit(tmp_path, QuantizationAwareTraining(1), export, epochs=2, module=OnlyANetwork())
+    assert (tmp_path / "export" / "model.int8.onnx").exists()
+
+
+def test_names_may_begin_at_the_module_or_inside(tmp_path):
+    for layer, name in (("fc", "one"), ("network.fc", "two")):
+        callback = QuantizationAwareTraining(1, ignored_layers=[layer], bits={"network.conv1": 4, "conv2": 3})
+        _, module = fit(tmp_path / name, callback, epochs=2, module=OnlyANetwork())
+        assert describe_quantization(module)["integer"] == ["network.conv1", "network.conv2"]
+        sites = find_fake_quantizers(module).sites
+        assert {s["layer"]: s["high"] for s in sites.values() if s["channels"]} == {"conv1": 7, "conv2": 3}
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create")
+def test_another_scheme_on_resume_is_said(tmp_path):
+    fit(tmp_path, QuantizationAwareTraining(0), every_epoch(tmp_path), epochs=1)
+    callbacks = [QuantizationAwareTraining(0, bits=4)]
+    with pytest.warns(UserWarning, match="goes on with bits=8, as the run began, rather than 4"):
+        fit(tmp_path, *callbacks, epochs=2, ckpt_path=tmp_path / "epoch=0.ckpt", enable_checkpointing=False)
+
+
+def test_a_run_that_diverges_is_told_why(tmp_path):
+    with pytest.warns(UserWarning, match="gradient_clip_val"):
+        fit(tmp_path, QuantizationAwareTraining(1), epochs=3, module=Module(lr=1e6))
+
+
 def test_averages_are_refused(tmp_path):
     from lightning.pytorch.callbacks import EMAWeightAveraging
 

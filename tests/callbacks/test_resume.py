@@ -18,16 +18,21 @@ def run(folder, point, how):
     return subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[("train", False), ("validation", False), ("train", True)],
-    ids=["train", "validation", "quantized"],
-)
+RUNS = {"train": ("train", False), "validation": ("validation", False), "quantized": ("train", True)}
+POINTS = {
+    "train": ["train:3:2", "prune:2", "save:2"],
+    "validation": ["train:3:2", "prune:2", "save:2"],
+    "quantized": ["prune:3", "save:3"],  # where quantisation begins
+}
+CELLS = [(run, point) for run, points in POINTS.items() for point in points]
+
+
+@pytest.fixture(scope="module")
 def uninterrupted(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    done = run(folder, "whole", request.param)
+    folder, how = tmp_path_factory.mktemp("whole"), RUNS[request.param]
+    done = run(folder, "whole", how)
     assert done.returncode == 0, done.stderr[-3000:]
-    return request.param, torch.load(folder / "end.pt")
+    return how, torch.load(folder / "end.pt")
 
 
 def check(uninterrupted, point, folder):
@@ -44,21 +49,13 @@ def check(uninterrupted, point, folder):
     assert torch.equal(found["rng"], expected["rng"])
 
 
-@pytest.mark.parametrize("point", ["train:3:2", "prune:2", "save:2"])
+@pytest.mark.parametrize(("uninterrupted", "point"), CELLS, indirect=["uninterrupted"])
 def test_killed_at_a_forced_point(uninterrupted, point, tmp_path):
-    if uninterrupted[0][1]:
-        pytest.skip("the points below are this run's")
-    check(uninterrupted, point, tmp_path)
-
-
-@pytest.mark.parametrize("point", ["prune:3", "save:3"])
-def test_killed_where_quantisation_begins(uninterrupted, point, tmp_path):
-    if not uninterrupted[0][1]:
-        pytest.skip("nothing is quantised in this run")
     check(uninterrupted, point, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("uninterrupted", RUNS, indirect=True)
 @pytest.mark.parametrize("seed", range(20))
 def test_killed_at_a_random_point(uninterrupted, seed, tmp_path):
     check(uninterrupted, f"random:{seed}", tmp_path)
