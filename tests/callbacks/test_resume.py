@@ -24,7 +24,8 @@ POINTS = {
     "validation": ["train:3:2", "prune:2", "save:2"],
     "quantized": ["prune:3", "save:3"],  # where quantisation begins
 }
-CELLS = [(run, point) for run, points in POINTS.items() for point in points]
+SLOW = {"validation": [pytest.mark.slow]}
+CELLS = [pytest.param(run, point, marks=SLOW.get(run, [])) for run, points in POINTS.items() for point in points]
 
 
 @pytest.fixture(scope="module")
