@@ -4,9 +4,9 @@
 
 A step is the forward, the backward and SGD with momentum, on random images, one thread; medians over rounds in which
 the networks alternate, in time of the processor. "float" keeps its BatchNorms; "folded" is without them and without
-rounding, which is what a prepared network would cost if rounding were free. Beside ours NNCF, on the folded network,
-and torchao's PT2E with its X86InductorQuantizer, which trains with BatchNorms; where one is not installed or fails, it
-says so.
+rounding, which is what a prepared network would cost if rounding were free; "ours" rounds, observes, and scales the
+optimizer's updates of folded weights, as the callback does. Beside it NNCF, on the folded network, and torchao's PT2E
+with its X86InductorQuantizer, which trains with BatchNorms; where one is not installed or fails, it says so.
 """
 
 import argparse
@@ -23,7 +23,9 @@ from torch import Tensor, nn
 
 from lit_xai.functional.calling import copy_network
 from lit_xai.functional.fake_quantizers import quiet_import
+from lit_xai.functional.folding import find_foldable
 from lit_xai.functional.quantization import plan_quantization, prepare_
+from lit_xai.functional.unfolded import UnfoldedUpdates, fold_scales
 from lit_xai.models import ResNet
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]] = {
@@ -102,6 +104,9 @@ def main() -> None:
         networks, batches = candidates(name, arguments.batch)
         y = torch.randint(10, (arguments.batch,))
         optimizers = {key: torch.optim.SGD(one.parameters(), 1e-3, 0.9) for key, one in networks.items()}
+        scales = fold_scales(networks["float"], find_foldable(networks["float"], batches[0]))
+        weights = [(networks["ours"].get_submodule(layer).weight, scale) for layer, scale in scales.items()]
+        UnfoldedUpdates(weights, [optimizers["ours"]])
         seconds: dict[str, list[float]] = {key: [] for key in networks}
         for turn in range(arguments.rounds + 2):
             for key, one in networks.items():
