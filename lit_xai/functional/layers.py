@@ -156,6 +156,10 @@ def traceable() -> Iterator[None]:
         yield
 
 
+def _width(module: nn.Module) -> int | None:
+    return next((getattr(module, key) for key in ("out_channels", "out_features") if hasattr(module, key)), None)
+
+
 def channels(network: nn.Module) -> dict[str, int]:
     """Return how many output channels each layer has.
 
@@ -163,9 +167,5 @@ def channels(network: nn.Module) -> dict[str, int]:
         >>> channels(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
         {'0': 8, '2': 3}
     """
-    names = ("out_channels", "out_features")
-    return {
-        name: next(getattr(module, key) for key in names if hasattr(module, key))
-        for name, module in module_names(network).items()
-        if any(hasattr(module, key) for key in names)
-    }
+    sizes = {name: _width(module) for name, module in module_names(network).items()}
+    return {name: size for name, size in sizes.items() if size is not None}

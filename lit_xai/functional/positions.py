@@ -1,7 +1,7 @@
 """What became of a network's values and attributes: positions in place of values say which ones are left."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,9 +14,13 @@ def named_tensors(network: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in found if value.is_floating_point()}
 
 
-def positions_like(value: Tensor) -> Tensor:
-    """Return each value's place, exact in float64, shaped like the value."""
-    return torch.arange(value.numel(), dtype=torch.float64, device=value.device).reshape(value.shape)
+def positions_like(values: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield tensors shaped like the values, with each one's place in them, exact in float64; not to be written to."""
+    places: dict[torch.device, Tensor] = {}
+    for value in values:
+        if value.device not in places or len(places[value.device]) < value.numel():
+            places[value.device] = torch.arange(value.numel(), dtype=torch.float64, device=value.device)
+        yield places[value.device][: value.numel()].view(value.shape)
 
 
 def kept_indices(positions: Tensor, shape: torch.Size) -> Iterator[tuple[int, tuple[int, list[int]]]]:
@@ -25,7 +29,7 @@ def kept_indices(positions: Tensor, shape: torch.Size) -> Iterator[tuple[int, tu
         if positions.shape[dim] != size:
             along = positions[tuple(slice(None) if d == dim else 0 for d in range(positions.dim()))]
             stride = math.prod(shape[dim + 1 :])
-            yield dim, (size, [place // stride % size for place in along.tolist()])
+            yield dim, (size, [int(place) // stride % size for place in along.tolist()])
 
 
 def changed_attributes(before: Mapping[str, dict[str, Any]], after: Mapping[str, dict[str, Any]]) -> list[list[Any]]:

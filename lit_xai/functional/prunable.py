@@ -78,7 +78,8 @@ class Prunable:
             self._ignored = [part for layer in whole for part in layer.modules()]
             self._ignored += layers_behind(network, outputs)
             ratios = (pruning_ratio, pruning_ratio_dict or {})
-            self.groups = list(self._groups(importance, dense_channels, ratios))
+            with _mapped_once(self._graph):
+                self.groups = list(self._groups(importance, dense_channels, ratios))
         self.moves = order_moves(
             self.groups,
             round_to=round_to,
@@ -263,9 +264,9 @@ class Prunable:
         values = {name: value.data for name, value in dense.items()}
         try:
             with _quiet(), torch.no_grad():
-                for value in dense.values():
+                for value, positions in zip(dense.values(), positions_like(values.values()), strict=True):
                     value.grad = None
-                    value.data = positions_like(value)
+                    value.data = positions
                 self._remove(moves, {id(value): name for name, value in dense.items()})
                 set_head_attributes_(self.network, self._heads)
                 kept = []
@@ -273,9 +274,11 @@ class Prunable:
                     if value.shape == values[name].shape:
                         value.data = values[name]
                         continue
-                    positions = value.data.long()
-                    kept += [[name, dim, *cut] for dim, cut in kept_indices(positions, values[name].shape)]
-                    value.data = values[name].reshape(-1)[positions]
+                    left = values[name]
+                    for dim, (size, indices) in kept_indices(value.data, left.shape):
+                        kept.append([name, dim, size, indices])
+                        left = left.index_select(dim, torch.tensor(indices, device=left.device))
+                    value.data = left
             yield kept, before
         finally:
             for module, parameters, buffers, attributes in held:
@@ -289,11 +292,12 @@ class Prunable:
         # All groups are asked for in the coordinates of the whole network, then each layer is cut once.
         gone: dict[tuple[Any, Any], tuple[Any, set[int]]] = {}
         left = {move.group: move.left for move in moves}
-        for group, n in ((self.groups[place], n) for place, n in left.items()):
-            for dep, indices in self._graph.get_pruning_group(group.root, group.pruning_fn, group.without(n)):
-                if self._graph.is_out_channel_pruning_fn(dep.handler):
-                    indices = every_part(dep.target.module, indices, self._fused)
-                gone.setdefault((dep.target, dep.handler), (dep, set()))[1].update(indices)
+        with _mapped_once(self._graph):
+            for group, n in ((self.groups[place], n) for place, n in left.items()):
+                for dep, indices in self._graph.get_pruning_group(group.root, group.pruning_fn, group.without(n)):
+                    if self._graph.is_out_channel_pruning_fn(dep.handler):
+                        indices = every_part(dep.target.module, indices, self._fused)
+                    gone.setdefault((dep.target, dep.handler), (dep, set()))[1].update(indices)
         for dep, indices in gone.values():
             found = dep(sorted(indices))
             if isinstance(dep.target.module, nn.Parameter):
@@ -314,6 +318,23 @@ def _any_matches(layers: Iterable[str], pattern: str) -> bool:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
+
+
+@contextlib.contextmanager
+def _mapped_once(graph: Any) -> Iterator[None]:
+    """Have Torch-Pruning map indices between layers once, not for every group: inside, no layer changes its size.
+
+    Private name in use: ``torch_pruning.dependency.index_mapping.update_index_mapping``.
+    """
+    from torch_pruning.dependency import index_mapping
+
+    update = index_mapping.update_index_mapping
+    update(graph)
+    index_mapping.update_index_mapping = lambda graph: None
+    try:
+        yield
+    finally:
+        index_mapping.update_index_mapping = update
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ def _plain(value: Any) -> Any:
 
 def _uncompiled(name: str) -> str:
     """Take ``torch.compile``'s wrappers out of a name: a recipe fits a network compiled or not."""
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+    return ".".join(part for part in name.split(".") if part != "_orig_mod") if "_orig_mod" in name else name
 
 
 def _modules(network: nn.Module) -> dict[str, nn.Module]:
