@@ -1,0 +1,104 @@
+"""The overlays stacked on one config, every pair in both orders and all of them: what runs does not depend on it."""
+
+import itertools
+import random
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lit_xai.cli.configs import find_config
+from lit_xai.recipe import KEY
+
+OVERLAYS = ("pruning", "distillation", "quantization", "export", "attributions")
+PAIRS = list(itertools.permutations(OVERLAYS, 2))
+QUICK = [("quantization", "pruning"), ("export", "distillation"), ("attributions", "quantization")]
+"""In the suite; the others are slow."""
+QUICKLY = (
+    "--trainer.max_epochs=4",
+    "--trainer.limit_train_batches=4",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.enable_progress_bar=false",
+    "--data.batch_size=32",
+    "--model.network.init_args.width=8",
+)
+ALL = [tuple(random.Random(seed).sample(OVERLAYS, len(OVERLAYS))) for seed in range(3)]
+QUICK += ALL[:1]
+
+
+def cells(orders):
+    return [
+        pytest.param(names, marks=[] if names in QUICK else pytest.mark.slow, id="-".join(names)) for names in orders
+    ]
+
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*the student is ahead of its teacher",
+    "ignore:.*slower than",  # networks this small do not gain
+    "ignore:.*ModelExport",
+)
+
+
+def overlay(name: str, folder: Path) -> str:
+    """Return a file with the overlay, changed as its comments say, and quick."""
+    config = yaml.safe_load(Path(find_config(name)).read_text())
+    (callback,) = config["trainer"]["callbacks+"]
+    if name == "distillation":
+        callback["init_args"]["teacher"] = "dense"
+    elif name == "pruning":
+        callback["init_args"]["report_latency"] = False
+    elif name == "export":
+        callback["init_args"].update(calibrate=32, program=False)
+    elif name == "attributions":
+        callback["init_args"].update(probe=2, attribute_args={"n_steps": 2})
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return str(file)
+
+
+def check(names: tuple[str, ...], said: str) -> None:
+    run = Path("logs/version_0")
+    recipe = torch.load(run / "checkpoints/last.ckpt", weights_only=True).get(KEY, {"steps": []})
+    kinds = {"prune"} if "pruning" in names else set()
+    kinds |= {"fold", "quantize"} if "quantization" in names else set()
+    assert {step["kind"] for step in recipe["steps"]} == kinds
+    assert (run / "export/model.onnx").exists() is ("export" in names)
+    assert (run / "export/model.int8.onnx").exists() is ({"export", "quantization"} <= set(names))
+    assert len(list(run.glob("attribution/**/figure.png"))) == (4 if "attributions" in names else 0)
+    # A log says what ran at which epoch.
+    assert bool(re.search(r"StructuredPruning cuts at the start of epoch \d", said)) is ("pruning" in names)
+    assert bool(re.search(r"epoch 3", said)) is ("quantization" in names or "export" in names)
+    saved = (run / "config.yaml").read_text()
+    assert saved.count("class_path: lit_xai.callbacks.") == len(names)
+
+
+def fit(configs: list[str], lit_xai, capsys) -> str:
+    """Return what was said."""
+    given = [f"--config={config}" for config in ("base", "digits", *configs)]
+    assert lit_xai("fit", *given, *QUICKLY) == 0, capsys.readouterr().err
+    said = capsys.readouterr()
+    return said.out + said.err
+
+
+def stacked(names: tuple[str, ...], lit_xai, capsys) -> str:
+    # Without pruning or quantization there is no dense self.
+    alone = not {"pruning", "quantization"} & set(names)
+    configs = [name if alone and name == "distillation" else overlay(name, Path.cwd()) for name in names]
+    return fit(configs, lit_xai, capsys)
+
+
+@pytest.mark.parametrize("names", cells(PAIRS))
+def test_a_pair(names, lit_xai, capsys):
+    check(names, stacked(names, lit_xai, capsys))
+
+
+@pytest.mark.parametrize("names", cells(ALL))
+def test_all_of_them(names, lit_xai, capsys):
+    check(names, stacked(names, lit_xai, capsys))
+
+
+@pytest.mark.slow  # measures latencies
+def test_compress_is_all_of_them(lit_xai, capsys):
+    check(OVERLAYS, fit(["compress"], lit_xai, capsys))
