@@ -195,6 +195,19 @@ class Twice(nn.Module):
         return self.head(self.shared(self.shared(x).relu()).relu())
 
 
+class Aliased(nn.Module):
+    """One layer and one normalisation, under two names each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.first, self.bn1 = nn.Linear(64, 12), nn.Linear(12, 12), nn.BatchNorm1d(12)
+        self.second, self.bn2, self.head = self.first, self.bn1, nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn1(self.first(self.stem(x.flatten(1)).relu())).relu()
+        return self.head(self.bn2(self.second(x)).relu())
+
+
 class Recurrent(nn.Module):
     """A convolution along time, a recurrent layer, a head on its last state."""
 
@@ -288,6 +301,7 @@ NETWORKS: Mapping[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
     "group norm": (lambda: ImageNet(8, nn.GroupNorm(4, 8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.GroupNorm(2, 8)), images),
     "bare parameters": (lambda: ImageNet(8, Affine(8), nn.Conv2d(8, 8, 3), Affine(8)), images),
     "shared": (Twice, images),
+    "aliased": (Aliased, images),
     "gru": (lambda: Recurrent(nn.GRU), images),
     "lstm": (lambda: Recurrent(nn.LSTM), images),
     "autoencoder": (Autoencoder, images),

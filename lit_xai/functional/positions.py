@@ -8,10 +8,15 @@ import torch
 from torch import Tensor, nn
 
 
-def named_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Return floating parameters and buffers by name, a shared one under each of its names."""
-    found = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
-    return {name: value for name, value in found if value.is_floating_point()}
+def named_tensors(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Return the floating parameters and buffers of modules by name, a shared one under each of its names."""
+    return {
+        f"{prefix}.{name}" if prefix else name: value
+        for prefix, module in modules.items()
+        for held in (module._parameters, module._buffers)
+        for name, value in held.items()
+        if value is not None and value.is_floating_point()
+    }
 
 
 def positions_like(values: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -203,7 +203,8 @@ class Prunable:
 
     def coupled(self) -> Iterator[list[tuple[str, int, Tensor]]]:
         """Yield for each group its parameters: name, dimension, and the channel that each index of it belongs to."""
-        names = {id(value): name for name, value in named_tensors(self.network).items()}
+        modules = dict(self.network.named_modules(remove_duplicate=False))
+        names = {id(value): name for name, value in named_tensors(modules).items()}
         for group in self.groups:
             found = self._graph.get_pruning_group(group.root, group.pruning_fn, list(range(group.size * group.parts)))
             members = []
@@ -237,9 +238,12 @@ class Prunable:
             moves: those of a group from its first on.
 
         Raises:
-            ValueError: the network does not run without these channels.
+            ValueError: the network does not run without these channels, or layers share a parameter of which each would
+                lose others.
         """
+        shared = self._shared()
         with self._cut(moves) as (kept, before), traceable(), torch.no_grad():
+            _refuse_split(shared, kept)
             try:
                 self._run()
             except Exception as error:
@@ -248,8 +252,15 @@ class Prunable:
                     f" ({type(error).__name__}: {_one_line(error)}): keep the layers that need them whole with"
                     " ignored_layers=."
                 ) from error
-            after = {name: vars(module) for name, module in self.network.named_modules()}
+            after = {name: vars(m) for name, m in self.network.named_modules(remove_duplicate=False)}
             return {"kind": "prune", "kept": kept, "attributes": changed_attributes(before, after)}
+
+    def _shared(self) -> list[list[str]]:
+        """Return the names of each parameter or buffer that has several."""
+        names: dict[int, list[str]] = {}
+        for name, value in named_tensors(dict(self.network.named_modules(remove_duplicate=False))).items():
+            names.setdefault(id(value), []).append(name)
+        return [several for several in names.values() if len(several) > 1]
 
     @contextlib.contextmanager
     def _cut(self, moves: Sequence[Move]) -> Iterator[tuple[list[list[Any]], dict[str, dict[str, Any]]]]:
@@ -257,25 +268,23 @@ class Prunable:
 
         Yields that, and each module's attributes of before.
         """
-        named: dict[str, nn.Module] = dict(self.network.named_modules())
-        before = {name: dict(vars(module)) for name, module in named.items()}
-        held = [(m, dict(m._parameters), dict(m._buffers), before[name]) for name, m in named.items()]
-        dense = named_tensors(self.network)
+        modules: dict[str, nn.Module] = dict(self.network.named_modules(remove_duplicate=False))
+        before = {name: dict(vars(module)) for name, module in modules.items()}
+        held = [(m, dict(m._parameters), dict(m._buffers), before[name]) for name, m in modules.items()]
+        dense = named_tensors(modules)
         values = {name: value.data for name, value in dense.items()}
         try:
             with _quiet(), torch.no_grad():
-                for value, positions in zip(dense.values(), positions_like(values.values()), strict=True):
+                for value, places in zip(dense.values(), positions_like(values.values()), strict=True):
                     value.grad = None
-                    value.data = positions
+                    value.data = places
                 self._remove(moves, {id(value): name for name, value in dense.items()})
                 set_head_attributes_(self.network, self._heads)
-                kept = []
-                for name, value in named_tensors(self.network).items():
-                    if value.shape == values[name].shape:
-                        value.data = values[name]
-                        continue
+                cut, kept = named_tensors(modules), []
+                positions = {id(value): value.data for value in cut.values()}  # one may go by several names
+                for name, value in cut.items():
                     left = values[name]
-                    for dim, (size, indices) in kept_indices(value.data, left.shape):
+                    for dim, (size, indices) in kept_indices(positions[id(value)], left.shape):
                         kept.append([name, dim, size, indices])
                         left = left.index_select(dim, torch.tensor(indices, device=left.device))
                     value.data = left
@@ -303,6 +312,21 @@ class Prunable:
             if isinstance(dep.target.module, nn.Parameter):
                 owner, _, name = names[id(dep.target.module)].rpartition(".")
                 setattr(self.network.get_submodule(owner), name, found)
+
+
+def _refuse_split(shared: Iterable[list[str]], kept: Iterable[list[Any]]) -> None:
+    """Refuse to cut one parameter in several ways."""
+    cuts: dict[str, list[Any]] = {}
+    for name, *cut in kept:
+        cuts.setdefault(name, []).append(cut)
+    for first, *others in shared:
+        other = next((name for name in others if cuts.get(name) != cuts.get(first)), None)
+        if other is not None:
+            layers = [name.rpartition(".")[0] for name in (first, other)]
+            raise ValueError(
+                f"{first!r} and {other!r} are one parameter, of which each would lose other channels: keep these layers"
+                f" whole with ignored_layers={layers}."
+            )
 
 
 def _dim_of(module: Any, parameter: nn.Parameter, out: bool) -> int:

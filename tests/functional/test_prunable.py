@@ -171,9 +171,22 @@ class Raising(MLP):
         return raises(x)
 
 
+class Tied(nn.Module):
+    """A weight that one layer would lose rows of, and another columns too."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.head(self.b(self.a(x).relu()).relu())
+
+
 @pytest.mark.parametrize(
     ("network", "parts"),
     [
+        (Tied(), ("'a.weight' and 'b.weight' are one parameter", "ignored_layers=['a', 'b']")),
         (FixedView(), ("FixedView does not run without the channels that would go", "ignored_layers=")),
         (Raising(4, (3,), 2), ("Raising cannot be traced for pruning", "KeyError", "module=")),
     ],
@@ -181,6 +194,25 @@ class Raising(MLP):
 def test_networks_that_cannot_be_pruned(network, parts):
     with refused(*parts):
         prune_step(network, torch.zeros(1, 4))
+
+
+class TiedEmbedding(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.middle, self.out = nn.Embedding(20, 8), nn.Linear(8, 8), nn.Linear(8, 20, bias=False)
+        self.out.weight = self.embedding.weight
+
+    def forward(self, x):
+        x = self.embedding(x)
+        return self.out(self.middle(x).relu() + x)
+
+
+def test_a_tied_weight_that_both_layers_lose_alike_is_cut_once():
+    network, tokens = TiedEmbedding(), torch.zeros(2, 3, dtype=torch.int64)
+    apply_step_(network, prune_step(network, tokens))
+    assert network.out.weight is network.embedding.weight
+    assert network.out.weight.shape == (20, 4)
+    network(tokens)
 
 
 def test_a_layer_cut_off_from_the_output_is_left_alone():
