@@ -1,5 +1,6 @@
 """From weights to files: what :class:`~lit_xai.callbacks.ModelExport` and ``lit-xai export`` have in common."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from torch import nn
 from lit_xai.callbacks._evaluation import About
 from lit_xai.callbacks._exporting import Weights, calibration_batches, evaluation_batches
 from lit_xai.callbacks._pruning import Network
-from lit_xai.callbacks._trainer import without_log
+from lit_xai.callbacks._trainer import is_a, without_log
 from lit_xai.functional.quantization import is_quantized, quantize
 from lit_xai.functional.untouched import fork_rng
 
@@ -83,27 +84,35 @@ class Exporter:
                 overwrite=overwrite,
                 threads=self.threads,
                 program=self.program,
-                progress=trainer.progress_bar_callback is not None,
+                progress=end_progress(trainer),
             )
 
     def _variants(self, trainer: Trainer, weights: Weights, before: Weights | None) -> tuple[dict[str, Any], str]:
         """Return the networks of an export by their arguments' names, and where their weights come from."""
+        network = self._network(weights)
+        if not is_quantized(network):
+            ptq = {"ptq": self._quantized(trainer, weights)} if self.int8 else {}
+            return {"network": network, **ptq}, weights.source
+        variants: dict[str, Any] = {"quantized": network}
+        if before is None:
+            before, said = weights.without("quantize"), "the same weights, not rounded"
+        else:  # only then it says what training was good for
+            said = variants["float_source"] = before.source
+            variants["ptq"] = self._quantized(trainer, before, weights.recipe.steps[-1])
+        return {"network": self._network(before), **variants}, f"{weights.source}; in float: {said}"
+
+    def _network(self, weights: Weights) -> nn.Module:
+        """Return the network in a copy of the module, and the parts of it that were compiled as they are without."""
         network = self.network.of(weights.pl_module)
-        if is_quantized(network):
-            kept = before is not None
-            before = before or weights.without("quantize")
-            said = before.source if kept else "the same weights, not rounded"
-            variants = {"network": self.network.of(before.pl_module), "quantized": network}
-            if kept:  # only then it says what training was good for
-                variants["ptq"] = self._quantized(trainer, before, weights.recipe.steps[-1])
-            return variants, f"{weights.source}; in float: {said}"
-        if not self.int8:
-            return {"network": network}, weights.source
-        return {"network": network, "quantized": self._quantized(trainer, weights)}, weights.source
+        for parent in [*network.modules()]:
+            for name, part in [*parent.named_children()]:
+                if hasattr(part, "_orig_mod"):
+                    setattr(parent, name, part._orig_mod)
+        return network
 
     def _quantized(self, trainer: Trainer, weights: Weights, step: dict[str, Any] | None = None) -> nn.Module:
         """Quantise after training, by the scheme that a step was taken with."""
-        network = self.network.of(weights.pl_module)
+        network = self._network(weights)
         scheme = {"cpu": self.cpu} if step is None else _scheme(step, self.network.prefix(weights.pl_module))
         batches = calibration_batches(trainer, network, self.network, self.calibrate)
         return quantize(
@@ -133,3 +142,55 @@ def _scheme(step: dict[str, Any], prefix: str) -> dict[str, Any]:
     if isinstance(scheme["bits"], dict):
         scheme["bits"] = {inside + pattern: bits for pattern, bits in scheme["bits"].items()}
     return scheme | {"ignored_layers": [inside + name for name in plan["float_layers"]]}
+
+
+def end_progress(trainer: Trainer) -> bool:
+    """Whether an export may draw a bar of its own; ends Lightning's first, where that holds on to the terminal.
+
+    That of rich puts every line that others write above its own, where none can be drawn over.
+    """
+    bar: Any = trainer.progress_bar_callback
+    if is_a(bar, "RichProgressBar"):
+        bar.teardown(trainer, trainer.lightning_module, "fit")  # as Lightning is about to; once more does no harm
+    return bar is not None
+
+
+def check_asked(
+    asked: Mapping[str, Any], scheme: Mapping[str, Any] | None, is_kept: bool, spelled: Callable[[str], str] = str
+) -> list[str]:
+    """Refuse what was asked of integers where others are written, or none; return sentences on what changes nothing.
+
+    Args:
+        asked: ``int8``, ``cpu`` and ``calibrate``, those that were asked for.
+        scheme: that the network was trained for, ``None`` where it was not.
+        is_kept: whether the weights of before that training are there, and are quantised for comparison.
+        spelled: how an argument is written.
+
+    Raises:
+        ValueError: ``cpu`` is another than the network was trained for, or nothing is quantised for it.
+
+    Example:
+        >>> check_asked({"calibrate": 64}, None, False)
+        ['calibrate changes nothing without int8: nothing is quantised.']
+        >>> check_asked({"int8": True, "cpu": "vnni"}, {"cpu": "any"}, False)
+        Traceback (most recent call last):
+        ...
+        ValueError: cpu expected 'any', which the network was trained for, but got 'vnni': leave it out, or ...
+    """
+    cpu, int8 = spelled("cpu"), spelled("int8")
+    if scheme is None and asked.get("int8"):
+        return []
+    if scheme is None:
+        if asked.get("cpu", "any") != "any":
+            raise ValueError(
+                f"{cpu} expected {int8} beside it, as nothing is quantised without, but got {asked['cpu']!r} alone."
+            )
+        idle = [spelled(name) for name in ("cpu", "calibrate") if name in asked]
+        return [f"{name} changes nothing without {int8}: nothing is quantised." for name in idle]
+    if asked.get("cpu", scheme["cpu"]) != scheme["cpu"]:
+        raise ValueError(
+            f"{cpu} expected {scheme['cpu']!r}, which the network was trained for, but got {asked['cpu']!r}: leave it"
+            f" out, or train with QuantizationAwareTraining(cpu={asked['cpu']!r})."
+        )
+    idle = [name for name in ("int8", "cpu", "calibrate") if name in asked and not (name == "calibrate" and is_kept)]
+    return [f"{spelled(name)} changes nothing: the network was trained for its integers." for name in idle]

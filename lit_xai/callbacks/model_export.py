@@ -13,11 +13,12 @@ from torchmetrics import Metric
 
 from lit_xai.callbacks._base import AnyCallback
 from lit_xai.callbacks._evaluation import About
-from lit_xai.callbacks._exporter import Exporter
+from lit_xai.callbacks._exporter import Exporter, check_asked
 from lit_xai.callbacks._exporting import Weights, final_weights, live_weights, saved_weights
 from lit_xai.callbacks._logging import log_text
 from lit_xai.callbacks._pruning import Network
-from lit_xai.callbacks._trainer import refuse_strategies, run_folder, without_log
+from lit_xai.callbacks._trainer import refuse_strategies, require_writable, run_folder, without_log
+from lit_xai.callbacks.quantization_aware_training import QuantizationAwareTraining
 from lit_xai.functional.calling import BatchToInputs, Inputs, OutputSpec
 from lit_xai.functional.exporting import export_onnx
 from lit_xai.functional.quantization import check_scheme
@@ -118,7 +119,6 @@ class ModelExport(AnyCallback):
         self._folder = Path()
         self._inputs: Inputs | None = None
         self._before: Weights | None = None
-        self._is_written = False
 
     # --- what Lightning calls -----------------------------------------------------------------------------------------
 
@@ -157,35 +157,20 @@ class ModelExport(AnyCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a folder that cannot be written to, or that holds another run's files."""
-        from lit_xai.export.folder import check_folder
-
         is_ours = str(self._folder.absolute()) in self._resumed.get("folders", ())
-        _in_first_process(
-            trainer,
-            lambda: _require_writable(check_folder(self._folder, self.overwrite or is_ours or _tries_out(trainer))),
-        )
+        may_replace = self.overwrite or is_ours or _tries_out(trainer)
+        _in_first_process(trainer, lambda: self._check_folder(may_replace))
         saved = self._resumed.get("before")
         if saved is not None and trainer.is_global_zero:
             self._before = saved_weights(pl_module, saved, self._resumed["source"], is_whole=False)
-            self._is_written = is_ours and (self._folder / "model.onnx").exists()
         self._resumed = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Export a copy and throw it away, so that nothing foreseeable fails in the end."""
+        """Refuse what contradicts the training; export a copy and throw it away, so that nothing fails in the end."""
+        _in_first_process(trainer, lambda: self._check_asked(trainer, pl_module))
         self._inputs = self.exporter.network.example(trainer, pl_module)
         if not _is_past(pl_module):
             _in_first_process(trainer, lambda: self._rehearse(live_weights(pl_module)))
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Write the float weights as soon as the module has gone on without them."""
-        is_due = self._before is not None and not self._is_written and _is_past(pl_module)
-        if is_due and not _tries_out(trainer):
-            assert self._before is not None  # as asked
-            self._is_written = True
-            try:
-                self._write(self._before, self._folder / "model.onnx")
-            except (ValueError, OSError) as error:
-                rank_zero_warn(f"ModelExport could not write the float weights, and on it goes. {_line(error)}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the files in the first process, after the last checkpoint; the others wait."""
@@ -213,6 +198,28 @@ class ModelExport(AnyCallback):
 
     # --- how ------------------------------------------------------------------------------------------------------
 
+    def _check_folder(self, may_replace: bool) -> None:
+        from lit_xai.export.folder import check_folder
+
+        try:
+            require_writable(check_folder(self._folder, may_replace))
+        except OSError as error:
+            reason = error.strerror or getattr(error.__cause__, "strerror", None) or error
+            raise ValueError(
+                f"dirpath expected a folder that can be written to, but got {self._folder}: {reason}."
+            ) from None
+
+    def _check_asked(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A config spells out the defaults too: nobody asked for these.
+        given, default = vars(self.exporter), vars(Exporter())
+        asked = {name: given[name] for name in ("int8", "cpu", "calibrate") if given[name] != default[name]}
+        taken = [step["plan"]["scheme"] for step in recipe_of(pl_module).steps if step["kind"] == "quantize"]
+        training = [one._scheme for one in trainer.callbacks if isinstance(one, QuantizationAwareTraining)]  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+        scheme = next(iter([*taken, *training]), None)
+        is_kept = self._before is not None or not _is_past(pl_module)
+        for sentence in check_asked(asked, scheme, is_kept):
+            rank_zero_info(f"ModelExport: {sentence}")
+
     def _keep(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep a copy of what may be the last weights in float: which step comes is not said."""
         if trainer.is_global_zero and not _is_past(pl_module):
@@ -220,14 +227,10 @@ class ModelExport(AnyCallback):
             self._before = live_weights(pl_module, source)
 
     def _rehearse(self, weights: Weights) -> None:
-        with tempfile.TemporaryDirectory(prefix="lit_xai-") as folder:
-            self._write(weights, Path(folder) / "model.onnx")
-
-    def _write(self, weights: Weights, path: Path) -> None:
         assert self._inputs is not None  # read in on_train_start
-        network = self.exporter.network.of(weights.pl_module)
-        with without_log(weights.pl_module):
-            export_onnx(network, self._inputs, path, output=self.exporter.network.output)
+        network, output = self.exporter.network.of(weights.pl_module), self.exporter.network.output
+        with tempfile.TemporaryDirectory(prefix="lit_xai-") as folder, without_log(weights.pl_module):
+            export_onnx(network, self._inputs, Path(folder) / "model.onnx", output=output)
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         before = self._before if _is_past(pl_module) else None
@@ -257,17 +260,6 @@ def _in_first_process(trainer: Trainer, work: Callable[[], Any]) -> None:
     refused = trainer.strategy.broadcast(refused)
     if refused:
         raise MisconfigurationException(refused)
-
-
-def _require_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"dirpath expected a folder that can be written to, but got {folder}: {error.strerror}."
-        ) from None
 
 
 def _check_about(classes: Any, mean: Any, std: Any) -> None:

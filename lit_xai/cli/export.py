@@ -12,14 +12,20 @@ lit-xai export: write a checkpoint as ONNX files and compare them with the model
   --ckpt FILE           the checkpoint; of a pruned or quantisation-aware run it gives what it holds
   --dirpath FOLDER      where the files go (export)
   --int8                quantise to 8 bits without training, to see what training for it would be good for
-  --calibrate N         on N training samples (512)
-  --cpu any|vnni|arm64  what the integers are for; any: right on every x86 (any)
+  --calibrate N         with --int8: on N training samples (512)
+  --cpu any|vnni|arm64  with --int8: what the integers are for; any: right on every x86 (any)
+  --module NAME         the part that is exported: a dotted name inside the LightningModule (all of it)
+  --batch_to_inputs ..  what of a batch it is called with: a key, an index, several, a function's import path
+  --output ..           where the logits are in its output: likewise
+  --metric CLASS        a torchmetrics class by import path, its arguments as --metric.NAME (accuracy)
+  --threads N           of ONNX Runtime, for the latency (1)
+  --program false       without the torch.export program
   --overwrite           replace the files of an earlier export
 
-Written are model.onnx, model.int8.onnx, infer.py (which needs onnxruntime and numpy alone), a torch.export
-program, and a table of metric, agreement, size and latency. How the network is called, and its metric, are
-read from the ModelExport in the config, if there is one. What `lit-xai validate` takes goes here too:
---data.batch_size 256, --model ..., --weights_only false, --print_config."""
+Written are model.onnx, model.int8.onnx (with --int8, or after quantisation-aware training), infer.py (which needs
+onnxruntime and numpy alone), a torch.export program, and a table of metric, agreement, size and latency. What is
+not given is taken from the ModelExport in the config, if there is one. What `lit-xai validate` takes goes here
+too: --data.batch_size 256, --model ..., --weights_only false, --print_config."""
 
 _FLAGS = ("--int8", "--overwrite")
 

@@ -1,20 +1,25 @@
 """The Trainer and the command line behind ``lit-xai export``."""
 
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torchmetrics import Metric
 
-from lit_xai.callbacks._exporter import Exporter
+from lit_xai.callbacks._exporter import Exporter, check_asked
 from lit_xai.callbacks._exporting import Weights, live_weights, saved_weights
 from lit_xai.callbacks.model_export import ModelExport
 from lit_xai.cli.checkpoints import read_checkpoint
+from lit_xai.cli.files import is_file_name
 from lit_xai.cli.run import LitXaiCLI
-from lit_xai.functional.calling import load_object
+from lit_xai.functional.calling import BatchToInputs, OutputSpec, load_object
+from lit_xai.recipe import KEY, Recipe
 
 if TYPE_CHECKING:
     from lit_xai.export import ExportReport
@@ -56,8 +61,14 @@ class ExportTrainer(Trainer):
         weights_only: bool | None = None,
         dirpath: str = "export",
         int8: bool = False,
-        calibrate: int = 512,
+        calibrate: int | None = None,
         cpu: str | None = None,
+        module: str | None = None,
+        batch_to_inputs: BatchToInputs = None,
+        output: OutputSpec = None,
+        metric: Metric | Callable[..., Any] | None = None,
+        threads: int | None = None,
+        program: bool | None = None,
         overwrite: bool = False,
     ) -> None:
         """Write a checkpoint as ONNX files, and compare them with the model.
@@ -69,14 +80,25 @@ class ExportTrainer(Trainer):
             weights_only: False to unpickle what is in it beside tensors and plain values.
             dirpath: the folder for the files.
             int8: quantise to 8 bits without training.
-            calibrate: on how many training samples.
-            cpu: that the integers are for: any, vnni or arm64.
+            calibrate: on how many training samples; default 512.
+            cpu: that the integers are for: any, vnni or arm64; default any.
+            module: the network inside the module, a dotted name; default the module itself.
+            batch_to_inputs: its inputs in a batch: a key, an index, several, or a function's import path.
+            output: the logits in its output: a key, an attribute, an index, or a function's import path.
+            metric: of (logits, labels): a torchmetrics.Metric or a function; default accuracy.
+            threads: of ONNX Runtime, for the latency; default 1.
+            program: false to leave out the torch.export program.
             overwrite: replace the files of an earlier export.
+
+        What is not given here is as in the ModelExport among the callbacks, if there is one.
         """
         callbacks: list[Callback] = self.callbacks  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
         given = [one for one in callbacks if isinstance(one, ModelExport)]
         known = given[0].exporter if given else Exporter()
-        exporter = replace(known, int8=int8 or known.int8, calibrate=calibrate, cpu=cpu or known.cpu)
+        given_here = {"calibrate": calibrate, "cpu": cpu, "metric": metric, "threads": threads, "program": program}
+        how = {"module": module, "batch_to_inputs": batch_to_inputs, "output": output}
+        network = replace(known.network, **_given(how))
+        exporter = replace(known, network=network, int8=int8 or known.int8, **_given(given_here))
         exporting = _Exporting(exporter, str(ckpt_path), weights_only, Path(dirpath), overwrite)
         callbacks[:] = [*(one for one in callbacks if not isinstance(one, ModelExport)), exporting]
         run = self.validate if _has(model, datamodule, "validation_step", "val_dataloader") else self.test
@@ -84,6 +106,10 @@ class ExportTrainer(Trainer):
             # The callbacks that trained the model are not needed.
             warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks")
             run(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=weights_only)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _has(model: LightningModule, datamodule: LightningDataModule | None, step: str, loader: str) -> bool:
@@ -110,7 +136,10 @@ class _Exporting(Callback):
         weights = live_weights(pl_module, _described(checkpoint, self._path))
         trainer.limit_val_batches, trainer.limit_test_batches = self._limits
         before = _before(pl_module, checkpoint)
-        trainer.report = self._exporter.export(trainer, weights, before, self._folder, self._overwrite)
+        try:
+            trainer.report = self._exporter.export(trainer, weights, before, self._folder, self._overwrite)
+        except ValueError as error:
+            raise ValueError(_as_options(str(error))) from error
 
     on_test_end = on_validation_end
 
@@ -128,10 +157,15 @@ def _described(checkpoint: dict[str, Any], path: str) -> str:
 
 def _before(pl_module: LightningModule, checkpoint: dict[str, Any]) -> Weights | None:
     """Return the weights of before quantisation-aware training, where a ModelExport kept them."""
-    state = checkpoint.get("callbacks", {}).get(ModelExport.__qualname__, {})
+    state = _export_state(checkpoint)
     if "before" not in state:
         return None
     return saved_weights(pl_module, state["before"], state["source"], is_whole=False)
+
+
+def _export_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    state: dict[str, Any] = checkpoint.get("callbacks", {}).get(ModelExport.__qualname__, {})
+    return state
 
 
 class ExportCLI(LitXaiCLI):
@@ -153,23 +187,49 @@ class ExportCLI(LitXaiCLI):
         from lit_xai.export.folder import check_folder
 
         super()._check(config)
+        asked = _given({"int8": config.int8 or None, "cpu": config.cpu, "calibrate": config.calibrate})
         # What the constructor refuses is no number, no CPU ...
-        ModelExport(config.dirpath, calibrate=config.calibrate, cpu=config.cpu or "any")
+        ModelExport(config.dirpath, **_given({"threads": config.threads}), **asked)
         try:
             check_folder(config.dirpath, config.overwrite)
         except ValueError as error:
-            said = str(error).replace("folder expected", "--dirpath expected", 1)
-            raise ValueError(said.replace("overwrite=True", "--overwrite")) from None
+            raise ValueError(_as_options(str(error))) from None
+        if is_file_name(config.ckpt_path):
+            checkpoint = read_checkpoint(config.ckpt_path, config.weights_only)
+            configured = any(one.get("init_args", {}).get("int8") for one in _exports(config.trainer.callbacks))
+            for sentence in _check_asked(asked, configured, checkpoint):
+                rank_zero_info(sentence)
 
     def before_instantiate_classes(self) -> None:
         """Set what the files are made with, and leave out the callbacks that have nothing to do with them."""
         config = self.config["export"].trainer
         for name, value in _SETTINGS.items():
             config[name] = value
-        given: list[Any] = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
-        config.callbacks = [one for one in given if one is not None and _is_export(one.class_path)]
+        config.callbacks = _exports(config.callbacks)
+
+
+def _as_options(sentence: str) -> str:
+    """Return a sentence on arguments as one on options."""
+    for argument in ("module", "batch_to_inputs", "output"):
+        sentence = sentence.replace(f"with {argument}=", f"with --{argument}")
+    return re.sub(r"^dirpath", "--dirpath", sentence).replace("overwrite=True", "--overwrite")
+
+
+def _exports(callbacks: Any) -> list[Any]:
+    """Return what a config says of ModelExports."""
+    given = callbacks if isinstance(callbacks, list) else [callbacks]
+    return [one for one in given if one is not None and _is_export(one.class_path)]
 
 
 def _is_export(class_path: str) -> bool:
     found = load_object(class_path, "callbacks")
     return isinstance(found, type) and issubclass(found, ModelExport)
+
+
+def _check_asked(asked: dict[str, Any], int8: bool, checkpoint: dict[str, Any]) -> list[str]:
+    """Refuse, or return, what changes nothing of the options; ``int8`` may be the config's instead."""
+    steps = [step for step in Recipe.from_dict(checkpoint.get(KEY)).steps if step["kind"] == "quantize"]
+    scheme = steps[0]["plan"]["scheme"] if steps else None
+    if scheme is None and int8:
+        return []
+    return check_asked(asked, scheme, "before" in _export_state(checkpoint), lambda name: f"--{name}")

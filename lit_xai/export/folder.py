@@ -10,12 +10,14 @@ from pathlib import Path
 FILES = ("model.onnx", "model.int8.onnx", "model.pt2", "sample.npz", "infer.py", "report.md", "report.json")
 """What an export may consist of, in the order in which the files appear."""
 
+_TEMPORARY = ".export-"
 
-def check_folder(folder: str | os.PathLike[str], overwrite: bool = False) -> Path:
+
+def check_folder(dirpath: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """Return the folder as a path, if an export may be written into it.
 
     Args:
-        folder: need not be there yet.
+        dirpath: need not be there yet.
         overwrite: whether files of an earlier export may lie there.
 
     Raises:
@@ -25,16 +27,16 @@ def check_folder(folder: str | os.PathLike[str], overwrite: bool = False) -> Pat
         >>> check_folder("no such folder").name
         'no such folder'
     """
-    if not isinstance(folder, (str, os.PathLike)) or not str(folder):
-        raise ValueError(f"folder expected a path, but got {folder!r}.")
-    path = Path(folder)
+    if not isinstance(dirpath, (str, os.PathLike)) or not str(dirpath):
+        raise ValueError(f"dirpath expected a folder's path, but got {dirpath!r}.")
+    path = Path(dirpath)
     if path.exists() and not path.is_dir():
-        raise ValueError(f"folder expected a folder, but got the file {path}.")
+        raise ValueError(f"dirpath expected a folder, but got the file {path}.")
     found = [name for name in FILES if (path / name).exists()]
     if found and not overwrite:
         raise ValueError(
-            f"folder expected one without an earlier export, but {path} holds {', '.join(found)}: name another, or give"
-            " overwrite=True."
+            f"dirpath expected a folder without an earlier export, but {path} holds {', '.join(found)}: name another,"
+            " or give overwrite=True."
         )
     return path
 
@@ -44,7 +46,7 @@ def staged(folder: Path) -> Iterator[Path]:
     """Give a temporary folder whose files replace the folder's own after the body, but not after an exception.
 
     It lies inside the folder: a move from there is one step of the file system. Files of an earlier export that this
-    one does not have are deleted, as they would not belong to what lies beside them.
+    one does not have are deleted, as they would not belong to what lies beside them; so is what a killed process left.
 
     Args:
         folder: where the files are to lie; made if it is not there.
@@ -62,10 +64,12 @@ def staged(folder: Path) -> Iterator[Path]:
     made = _missing(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".export-"))
+        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=_TEMPORARY))
     except OSError as error:
         _remove_empty(made)
-        raise ValueError(f"folder expected one that can be written to, but got {folder}: {error.strerror}.") from None
+        raise ValueError(
+            f"dirpath expected a folder that can be written to, but got {folder}: {error.strerror}."
+        ) from None
     try:
         yield temporary
         _move(temporary, folder)
@@ -82,6 +86,8 @@ def _move(temporary: Path, folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
     for name in names:
         os.replace(temporary / name, folder / name)
+    for left in folder.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _missing(folder: Path) -> list[Path]:

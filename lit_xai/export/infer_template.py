@@ -2,6 +2,7 @@
 
     python infer.py                    checks that this machine computes what the one did that exported the network
     python infer.py image.npy ...      predicts, one array per file, of one sample or of several
+    python infer.py photo.png ...      likewise from pictures, where the network takes these and Pillow is installed
     python infer.py inputs.npz         likewise, where the network takes several inputs: arrays by their names
     python infer.py --model FILE ...   with another of the files
 
@@ -15,25 +16,32 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
+try:
+    import numpy as np
+    import onnxruntime
+except ImportError as error:
+    raise SystemExit(f"infer.py needs onnxruntime and numpy ({error}): pip install onnxruntime numpy") from None
 
 SETTINGS: dict[str, Any] = {}
 
-SAMPLE = ""  # what one sample looks like before preprocessing, and what the network gives for it; else in sample.npz
+SAMPLE = ""  # what one sample looks like before preprocessing, and what each file gives for it; else in sample.npz
 
 FOLDER = Path(__file__).resolve().parent
 
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of pictures, by the number of channels
+
 
 def load(model: str | Path | None = None) -> onnxruntime.InferenceSession:
-    """Open a network; by default the one that the sample's outputs are of."""
+    """Open a network; by default the one in integers, if there is one."""
     path = FOLDER / (model or SETTINGS["model"])
     if not path.is_file():
         raise SystemExit(f"There is no file {path}: keep infer.py beside the network.")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it refuses is said in one sentence
     try:
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise SystemExit(f"{path} is no ONNX file that can be read: {' '.join(str(error).split())[:200]}") from None
+        raise SystemExit(f"{path} is no ONNX file that can be read: {_line(error)}.") from None
 
 
 def preprocess(array: Any, name: str, settings: dict[str, Any] | None = None) -> Any:
@@ -41,9 +49,20 @@ def preprocess(array: Any, name: str, settings: dict[str, Any] | None = None) ->
     settings = settings or SETTINGS
     shape, dtype = settings["inputs"][name]["shape"], np.dtype(settings["inputs"][name]["dtype"])
     array = with_samples(np.asarray(array), shape, name)
+    if array.dtype.kind not in "biuf":
+        raise SystemExit(f"{name} expected numbers of {dtype}, but got an array of {array.dtype}.")
+    if not np.isfinite(array).all():
+        raise SystemExit(f"{name} expected finite numbers, but got NaN or infinity in {_count(~np.isfinite(array))}.")
     if not np.issubdtype(dtype, np.floating):
-        return np.ascontiguousarray(array, dtype)
-    array = array.astype(np.float32) / np.float32(255) if array.dtype == np.uint8 else array.astype(np.float32)
+        with np.errstate(invalid="ignore"):
+            whole = array.astype(dtype)
+        if not np.array_equal(whole, array):
+            raise SystemExit(f"{name} expected whole numbers that {dtype} can hold, but got others of {array.dtype}.")
+        return np.ascontiguousarray(whole)
+    with np.errstate(over="ignore"):  # refused below
+        array = array.astype(np.float32) / np.float32(255 if array.dtype == np.uint8 else 1)
+    if not np.isfinite(array).all():
+        raise SystemExit(f"{name} expected numbers that float32 can hold, but got larger ones.")
     if name == settings["normalized"]:
         per_channel = (1, -1) + (1,) * (array.ndim - 2)
         mean, std = (np.asarray(settings[key], np.float32).reshape(per_channel) for key in ("mean", "std"))
@@ -58,12 +77,12 @@ def with_samples(array: Any, shape: list[int], name: str) -> Any:
         if expected is None:
             continue
         rows = array[None] if array.shape == expected else array
-        if rows.shape[1:] != expected or rows.ndim != len(expected) + 1:
+        if rows.shape[1:] != expected or rows.ndim != len(expected) + 1 or not len(rows):
             continue
         if len(expected) < len(shape):
             return rows[:, None]
         return rows if expected == tuple(shape) else np.moveaxis(rows, -1, 1)
-    if array.ndim == len(shape) + 1:  # of another size: the network may take it
+    if array.ndim == len(shape) + 1 and array.size:  # of another size: the network may take it
         return array
     raise SystemExit(f"{name} expected one or more samples of shape {shape}, but got an array of {[*array.shape]}.")
 
@@ -72,8 +91,16 @@ def predict(session: Any, arrays: dict[str, Any]) -> Any:
     """Return the network's outputs for arrays by the names of the inputs."""
     missing = [name for name in SETTINGS["inputs"] if name not in arrays]
     if missing:
-        raise SystemExit(f"The network takes inputs {[*SETTINGS['inputs']]}, but {missing} were not given.")
-    return session.run(None, {name: preprocess(arrays[name], name) for name in SETTINGS["inputs"]})[0]
+        raise SystemExit(
+            f"The network takes inputs {[*SETTINGS['inputs']]}, but {missing} were not given, only {[*arrays]}."
+        )
+    ready = {name: preprocess(arrays[name], name) for name in SETTINGS["inputs"]}
+    try:
+        return session.run(None, ready)[0]
+    except Exception as error:  # ONNX Runtime's own, which derive from nothing else
+        given = ", ".join(f"{name} of {[*array.shape[1:]]}" for name, array in ready.items())
+        wanted = ", ".join(f"{name} of {SETTINGS['inputs'][name]['shape']}" for name in ready)
+        raise SystemExit(f"The network expected samples with {wanted}, but got {given}: {_line(error)}.") from None
 
 
 def describe(outputs: Any) -> str:
@@ -87,49 +114,98 @@ def describe(outputs: Any) -> str:
 
 
 def read(path: str) -> dict[str, Any]:
-    """Return arrays by the names of the inputs."""
+    """Return a file's arrays by the names of the inputs."""
+    if not Path(path).is_file():
+        raise SystemExit(f"There is no file {path}.")
     try:
+        begins = Path(path).read_bytes()[:6]
+        if begins != b"\x93NUMPY" and begins[:4] != b"PK\x03\x04":
+            return {next(iter(SETTINGS["inputs"])): picture(path)}
         found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise SystemExit(f"{path} expected a .npy or .npz file of numbers, but it cannot be read: {error}.") from None
-    if isinstance(found, np.ndarray):
-        return {next(iter(SETTINGS["inputs"])): found}
-    return {name: found[name] for name in found.files}
+        if isinstance(found, np.ndarray):
+            return {next(iter(SETTINGS["inputs"])): found}
+        return {name: found[name] for name in found.files}
+    except Exception as error:  # of a damaged archive, any
+        pickled = "allow_pickle" in str(error)
+        why = "it holds Python objects, not numbers" if pickled else f"it cannot be read: {_line(error)}"
+        raise SystemExit(f"{path} expected a .npy or .npz file of numbers, but {why}.") from None
+
+
+def picture(path: str) -> Any:
+    """Return a picture's bytes, ``(height, width, channels)`` of the size that the network was trained with."""
+    shapes = [entry["shape"] for entry in SETTINGS["inputs"].values()]
+    if len(shapes) > 1 or len(shapes[0]) != 3 or shapes[0][0] not in MODES:
+        raise SystemExit(f"{path} expected a .npy or .npz file of numbers, which it is not.")
+    channels, height, width = shapes[0]
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        raise SystemExit(
+            f"{path} expected a .npy or .npz file of numbers, which it is not: for pictures, pip install pillow."
+        ) from None
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened).convert(MODES[channels])
+    except OSError:  # of other kinds of files and of damaged pictures
+        raise SystemExit(f"{path} expected a .npy or .npz file, or a picture, but it cannot be read as one.") from None
+    if image.size != (width, height):
+        print(f"{path}: resized from {image.width}x{image.height} to {width}x{height}", file=sys.stderr)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(height, width, channels)
 
 
 def sample() -> dict[str, Any]:
-    """Return one sample's inputs by name, and under ``expected`` what the network gives for it."""
+    """Return one sample's inputs by name, and under ``expected/FILE`` what the network in a file gives for it."""
+    if not SAMPLE and not (FOLDER / "sample.npz").is_file():
+        raise SystemExit(f"There is no file {FOLDER / 'sample.npz'}: keep infer.py beside it.")
     source = io.BytesIO(base64.b64decode(SAMPLE)) if SAMPLE else FOLDER / "sample.npz"
     found = np.load(source, allow_pickle=False)
     return {name: found[name] for name in found.files}
 
 
-def check(session: Any) -> bool:
-    """Compare what the network gives for the sample with what it gave when it was exported."""
-    arrays = sample()
-    expected = arrays.pop("expected")
+def check(session: Any, model: str | Path | None = None) -> bool:
+    """Compare what a network gives for the sample with what its file gave when it was exported."""
+    name = Path(model or SETTINGS["model"]).name
+    if name not in SETTINGS["tolerances"]:
+        known = " and ".join(SETTINGS["tolerances"])
+        raise SystemExit(f"infer.py knows what {known} gave, and has nothing to compare {name} with.")
+    arrays, tolerance = sample(), SETTINGS["tolerances"][name]
+    expected = arrays[f"expected/{name}"]
     got = predict(session, arrays)
-    apart = float(np.abs(got - expected).max() / (np.abs(expected).max() or 1.0))
-    fine = got.shape == expected.shape and apart <= SETTINGS["tolerance"]
+    alike = got.shape == expected.shape
+    apart = float(np.abs(got - expected).max() / (np.abs(expected).max() or 1.0)) if alike else float("inf")
+    fine = apart <= tolerance
+    print(f"{name}, with one sample from when it was exported")
     print(f"expected  {describe(expected[0])}")
     print(f"got       {describe(got[0])}")
-    print(f"{'ok' if fine else 'WRONG'}: differs by {apart:.2g} of the largest output, up to {SETTINGS['tolerance']:g}")
+    print(f"{'ok' if fine else 'WRONG'}: differs by {apart:.2g} of the largest output, up to {tolerance:g}")
     return fine
+
+
+def _count(which: Any) -> str:
+    return f"{int(which.sum())} of {which.size}"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
 
 
 def main(arguments: list[str]) -> int:
     """Check, or predict for each file."""
+    if {"-h", "--help"} & {*arguments}:
+        print(__doc__)
+        return 0
     model = None
     if arguments[:1] == ["--model"]:
         if len(arguments) < 2:
             raise SystemExit("--model expected the name of a file.")
-        model, arguments = Path(arguments[1]).resolve(), arguments[2:]
-    if arguments[:1] in (["-h"], ["--help"]):
-        print(__doc__)
-        return 0
+        named, arguments = arguments[1], arguments[2:]
+        model = next((path for path in (Path(named).resolve(), FOLDER / named) if path.is_file()), None)
+        if model is None:
+            raise SystemExit(f"--model expected an ONNX file, but there is no file {named}.")
     session = load(model)
     if not arguments:
-        return 0 if check(session) else 1
+        return 0 if check(session, model) else 1
     for path in arguments:
         for outputs in predict(session, read(path)):
             print(f"{path}: {describe(outputs)}")

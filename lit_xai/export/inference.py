@@ -23,28 +23,27 @@ _TEMPLATE = Path(__file__).with_name("infer_template.py")
 
 def write_inference(
     folder: Path,
-    model: str,
+    tolerances: Mapping[str, float],
     inputs: Inputs,
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     classes: Sequence[str] | None = None,
     classification: bool = True,
-    tolerance: float = 1e-3,
 ) -> None:
-    """Write ``infer.py`` beside an ONNX file, with one sample and what the file gives for it.
+    """Write ``infer.py`` beside ONNX files, with one sample and what each file gives for it.
 
     The sample is kept as it is before it is normalised, so that a check runs all that a prediction does.
 
     Args:
-        folder: where the file lies.
-        model: the file's name.
+        folder: where the files lie.
+        tolerances: how far a check may be off, in parts of the largest output, by the files' names; the first of them
+            is what the script runs where none is named.
         inputs: what the network is called with, normalised; the first sample is taken.
         mean: of each channel of the first input in float, for values from 0 to 1; ``None`` where it is not normalised.
         std: likewise.
         classes: what the outputs are scores of.
         classification: whether they are scores of classes.
-        tolerance: how far a check may be off, in parts of the largest output.
 
     Raises:
         ValueError: see :func:`check_normalization`.
@@ -53,19 +52,19 @@ def write_inference(
 
     tensors = named_tensors(with_batch_size(inputs, 1))
     settings = {
-        "model": model,
+        "model": next(iter(tolerances)),
         "inputs": {name: {"shape": [*t.shape[1:]], "dtype": str(t.numpy().dtype)} for name, t in tensors.items()},
         "normalized": check_normalization(inputs, mean, std),
         "mean": None if mean is None else [float(value) for value in mean],
         "std": None if std is None else [float(value) for value in std],
         "classes": None if classes is None else [str(name) for name in classes],
         "classification": classification,
-        "tolerance": float(f"{tolerance:.2g}"),
+        "tolerances": {name: float(f"{tolerance:.2g}") for name, tolerance in tolerances.items()},
     }
     raw = {name: _raw(tensor, name, settings) for name, tensor in tensors.items()}
-    session = infer_template.load(folder / model)
     arrays = {name: infer_template.preprocess(array, name, settings) for name, array in raw.items()}
-    sample = _compressed({**raw, "expected": session.run(None, arrays)[0]})
+    expected = {f"expected/{name}": infer_template.load(folder / name).run(None, arrays)[0] for name in tolerances}
+    sample = _compressed({**raw, **expected})
     inside = len(sample) <= LARGEST_INSIDE
     if not inside:
         (folder / "sample.npz").write_bytes(sample)

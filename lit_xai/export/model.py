@@ -28,11 +28,14 @@ from lit_xai.functional.untouched import fork_rng
 INT8_TOLERANCE = 0.05
 """How far an int8 file's own check may be off on another machine, where nothing larger was seen here."""
 
+A_POINT = 0.01
+"""From how much less on, of a metric from 0 to 1, the float weights are said to have been trained less."""
+
 
 def export_model(
     network: nn.Module,
     loader: Iterable[Any],
-    folder: str | os.PathLike[str],
+    dirpath: str | os.PathLike[str],
     *,
     quantized: nn.Module | None = None,
     ptq: nn.Module | None = None,
@@ -43,6 +46,7 @@ def export_model(
     std: Sequence[float] | None = None,
     recipe: Mapping[str, Any] | None = None,
     source: str = "",
+    float_source: str = "",
     batch_to_inputs: BatchToInputs = None,
     output: OutputSpec = None,
     overwrite: bool = False,
@@ -67,9 +71,9 @@ def export_model(
     Args:
         network: the module in float.
         loader: yields batches, and can be read twice.
-        folder: where the files are to lie.
+        dirpath: the folder where the files are to lie.
         quantized: what :func:`~lit_xai.functional.quantization.quantize` returned, or was trained as it prepares one.
-        ptq: likewise, but without training: for its row of the table alone.
+        ptq: likewise, but without training: where ``quantized`` is given too, for its row of the table alone.
         float_file: an ONNX file that is to be ``model.onnx``, such as one of the weights before they were trained
             quantised; it may differ from ``network``, which is then the program alone.
         metric: a ``torchmetrics.Metric`` that is updated with logits and labels, or a function of all logits and labels
@@ -79,6 +83,7 @@ def export_model(
         std: what they were divided by then.
         recipe: how the network came about, plain values; goes into the files' metadata.
         source: where the weights are from, in words.
+        float_source: likewise of those of ``network``, where ``quantized`` was trained on from them.
         batch_to_inputs: what of a batch the network is called with.
         output: where the logits are in what it returns.
         overwrite: whether an earlier export in the folder may be replaced.
@@ -100,7 +105,7 @@ def export_model(
         >>> [file.name for file in report.files]
         ['model.onnx', 'infer.py', 'report.md', 'report.json']
     """
-    path = check_folder(folder, overwrite)
+    path = check_folder(dirpath, overwrite)
     _check_numbers(opset, threads, latency_batches, tolerance)
     check_plain("recipe", recipe)
     variants = Variants.of(network, quantized, ptq)
@@ -110,7 +115,7 @@ def export_model(
     with staged(path) as temporary, variants.untouched():
         _write_files(temporary, variants, inputs, output, float_file, opset)
         _describe(temporary / FLOAT, inputs, facts if float_file else {**facts, "recipe": recipe, "source": source})
-        if quantized is not None:
+        if variants.quantized is not None:
             more = {"recipe": recipe, "source": source, "quantization": variants.quantization}
             _describe(temporary / INT8, inputs, {**facts, **more})
         predictors = variants.predictors(temporary, output, threads)
@@ -119,6 +124,7 @@ def export_model(
         warnings = check_parities(found, tolerance, float_file is not None)
         rows = make_rows(found, temporary, inputs, latency_batches, threads)
         warnings += slower_warnings(rows, FLOAT_ROW, INT8_ROW)
+        warnings += _float_warnings(found, metric, float_source)
         warnings += _write_program(temporary, variants.network, inputs, output) if program else []
         _write_script(temporary, inputs, facts, found, tolerance)
         report = _report(path, temporary, variants, found, rows, warnings, source)
@@ -184,11 +190,31 @@ def _write_program(folder: Path, network: nn.Module, inputs: Inputs, output: Out
     return []
 
 
+def _float_warnings(found: Evaluation, metric: Any, float_source: str) -> list[str]:
+    """Return a sentence where the float weights had hardly been trained when those of the integers went on from them.
+
+    Only of a metric that counts from 0 to 1 and upwards is known how much a point is.
+    """
+    upwards = metric is None or getattr(metric, "higher_is_better", None) is True
+    known = [found.metrics.get(name) for name in (FLOAT_ROW, INT8_ROW)]
+    if not float_source or not upwards or any(value is None or not 0 <= value <= 1 for value in known):
+        return []
+    before, after = (float(value) for value in known if value is not None)
+    if after - before <= A_POINT:
+        return []
+    said, points = f"{found.metric} of {before:.4f}", 100 * (after - before)
+    return [
+        f"{FLOAT} holds {float_source}, whose {said} is {points:.1f} points below the {after:.4f} of {INT8}, which was"
+        " trained on from there: what agrees with fp32 here says little of what rounding costs."
+    ]
+
+
 def _write_script(folder: Path, inputs: Inputs, facts: Mapping[str, Any], found: Evaluation, tolerance: float) -> None:
     parity = int8_parity(found)
-    model = FLOAT if parity is None else INT8
-    allowed = tolerance if parity is None else max(INT8_TOLERANCE, 2 * parity.largest)
-    write_inference(folder, model, inputs, **facts, classification=found.classification, tolerance=allowed)
+    tolerances = {FLOAT: tolerance}
+    if parity is not None:  # the first is what the script takes by itself
+        tolerances = {INT8: max(INT8_TOLERANCE, 2 * parity.largest), **tolerances}
+    write_inference(folder, tolerances, inputs, **facts, classification=found.classification)
 
 
 def _report(

@@ -1,7 +1,6 @@
 """Whether a file computes what the network does, and how good its predictions are: one pass over a loader for all."""
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from lit_xai.functional.calling import (
 from lit_xai.functional.exporting import _filled, named_tensors
 from lit_xai.functional.latency import _feed, _session
 from lit_xai.functional.probing import to_device
-from lit_xai.functional.sensitivity import _same_order
+from lit_xai.functional.sensitivity import _number, _same_order
 
 Predictor: TypeAlias = Callable[[Inputs], Tensor]
 """From inputs to logits."""
@@ -149,7 +148,7 @@ def evaluate(
         metric: a ``torchmetrics.Metric`` that is updated with logits and labels, or a function of all logits and labels
             that returns a number.
         batch_to_inputs: see :func:`~lit_xai.functional.calling.find_inputs`.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar, on a terminal.
 
     Raises:
         ValueError: the loader is empty, an output is not finite, or the metric is no number.
@@ -161,7 +160,8 @@ def evaluate(
     seen: _Seen | None = None
     total = len(loader) if isinstance(loader, Sized) else None
     # Not around the loader: it would begin to read it once more, at once.
-    bar = tqdm(total=total, desc="comparing the exported files", disable=not progress, leave=False)
+    # None: where there is no terminal there is no bar, which would fill a log with lines.
+    bar = tqdm(total=total, desc="comparing the exported files", disable=None if progress else True, leave=False)
     with bar, _same_order(loader), torch.no_grad():
         for batch in loader:
             batch = to_device(batch, torch.device("cpu"))
@@ -258,16 +258,6 @@ def _finite(logits: Tensor, name: str) -> Tensor:
     if not bool(torch.isfinite(logits).all()):
         raise ValueError(f"Outputs expected finite numbers, but got NaN or infinity from {name}.")
     return logits.detach()
-
-
-def _number(value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"metric expected one number, but got {describe(value)}.") from None
-    if not math.isfinite(number):
-        raise ValueError(f"metric expected a finite number, but got {number}.")
-    return number
 
 
 def _metric_name(metric: Any) -> str:

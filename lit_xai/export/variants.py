@@ -25,8 +25,6 @@ FLOAT_ROW, PTQ_ROW = "fp32 (ONNX Runtime)", "post-training quantised (torch)"
 QUANTIZED_ROW, INT8_ROW = "fake-quantised (torch)", "int8 (ONNX Runtime)"
 _NETWORK = "fp32 (torch)"  # what the float file is compared with; no row of its own
 
-_TORCH_OF = {FLOAT_ROW: _NETWORK, INT8_ROW: QUANTIZED_ROW}
-
 
 @dataclass(frozen=True)
 class Variants:
@@ -34,19 +32,21 @@ class Variants:
 
     Args:
         network: in float.
-        quantized: prepared and calibrated, if there is one.
-        ptq: likewise.
+        quantized: prepared and calibrated, if there is one: what the int8 file is written from.
+        ptq: likewise, for its row alone.
         quantization: what :func:`~lit_xai.functional.quantization.describe_quantization` says of ``quantized``.
+        row: of ``quantized``: whether it was trained so.
     """
 
     network: nn.Module
     quantized: nn.Module | None
     ptq: nn.Module | None
     quantization: dict[str, Any]
+    row: str = QUANTIZED_ROW
 
     @classmethod
     def of(cls, network: nn.Module, quantized: nn.Module | None = None, ptq: nn.Module | None = None) -> "Variants":
-        """Copy networks.
+        """Copy networks; with ``ptq`` alone its integers are those that are written.
 
         Raises:
             ValueError: one is quantised that should not be, or not that should, or was never calibrated.
@@ -57,9 +57,12 @@ class Variants:
             )
         for name, given in (("quantized", quantized), ("ptq", ptq)):
             _check_quantized(name, given)
+        row = QUANTIZED_ROW
+        if quantized is None and ptq is not None:
+            quantized, ptq, row = ptq, None, PTQ_ROW
         described = {} if quantized is None else describe_quantization(find_network(quantized))
         copies = [None if given is None else _copied(given) for given in (quantized, ptq)]
-        return cls(_copied(network), copies[0], copies[1], described)
+        return cls(_copied(network), copies[0], copies[1], described, row)
 
     def untouched(self) -> contextlib.ExitStack:
         """Guard them all: nothing of them moves, nor do the generators of random numbers."""
@@ -76,15 +79,16 @@ class Variants:
         if self.ptq is not None:
             found[PTQ_ROW] = torch_predictor(self.ptq, output)
         if self.quantized is not None:
-            found[QUANTIZED_ROW] = torch_predictor(self.quantized, output)
+            found[self.row] = torch_predictor(self.quantized, output)
             found[INT8_ROW] = OnnxPredictor(folder / INT8, threads)
         return found
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return which rows to compare: each with the float file, and the files with torch."""
         names = [FLOAT_ROW, *([PTQ_ROW] if self.ptq is not None else [])]
-        names += [QUANTIZED_ROW, INT8_ROW] if self.quantized is not None else []
-        return [(name, FLOAT_ROW) for name in names] + [(n, _TORCH_OF[n]) for n in names if n in _TORCH_OF]
+        names += [self.row, INT8_ROW] if self.quantized is not None else []
+        with_torch = {FLOAT_ROW: _NETWORK, INT8_ROW: self.row}
+        return [(name, FLOAT_ROW) for name in names] + [(n, with_torch[n]) for n in names if n in with_torch]
 
     def surprises(self, operators: Sequence[Operator]) -> list[str]:
         """Return sentences on layers that ONNX Runtime executes otherwise than they were trained."""
@@ -121,7 +125,13 @@ def check_parities(found: Evaluation, tolerance: float, float_is_given: bool) ->
 
 def int8_parity(found: Evaluation) -> Parity | None:
     """Return how far the int8 file is from the quantised network, if there are both."""
-    return found.parities.get((INT8_ROW, QUANTIZED_ROW))
+    return _with_torch(found, INT8_ROW)
+
+
+def _with_torch(found: Evaluation, name: str) -> Parity | None:
+    """Return how far a file is from the network that it was written from."""
+    pairs = [(left, right) for left, right in found.parities if left == name and right != FLOAT_ROW]
+    return found.parities[pairs[0]] if pairs and name in (FLOAT_ROW, INT8_ROW) else None
 
 
 def make_rows(
@@ -143,7 +153,7 @@ def make_rows(
 
 
 def _row(name: str, found: Evaluation, path: Path | None, latency: dict[int, Latency]) -> Row:
-    with_torch = found.parities[name, _TORCH_OF[name]] if name in _TORCH_OF else None
+    with_torch = _with_torch(found, name)
     return Row(
         name,
         metric=found.metrics.get(name),

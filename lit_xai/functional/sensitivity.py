@@ -277,13 +277,7 @@ class _Evaluation:
         with untouched(network), _same_order(self.loader):
             # A function may write to what it is given, or keep it.
             value = self._of_batches(network) if hasattr(self.metric, "update") else self.metric(copy_network(network))
-        try:
-            number = float(value)
-        except (TypeError, ValueError, RuntimeError):
-            raise ValueError(f"metric expected one number for {what}, but got {describe(value)}.") from None
-        if not math.isfinite(number):
-            raise ValueError(f"metric expected a finite number for {what}, but got {number}.")
-        return number
+        return _number(value, f" for {what}")
 
     def _of_batches(self, network: nn.Module) -> Any:
         device = _device(network)
@@ -313,6 +307,17 @@ def _same_order(loader: Any) -> Iterator[None]:
     finally:
         if state is not None:
             generator.set_state(state)  # type: ignore[union-attr]  # a state comes from a generator
+
+
+def _number(value: Any, of_what: str = "") -> float:
+    """Return a metric's value, and refuse what is not one finite number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"metric expected one number{of_what}, but got {describe(value)}.") from None
+    if not math.isfinite(number):
+        raise ValueError(f"metric expected a finite number{of_what}, but got {number}.")
+    return number
 
 
 def _device(network: nn.Module) -> torch.device:

@@ -36,4 +36,4 @@ def test_both_hold_the_same_weights_in_the_end(found):
 
 def test_both_refuse_a_folder_that_is_taken(found):
     for one in found[1]:
-        assert one["refused"].startswith("ModelExport: folder expected one without an earlier export, but ")
+        assert one["refused"].startswith("ModelExport: dirpath expected a folder without an earlier export, but ")

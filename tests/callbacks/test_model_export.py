@@ -1,6 +1,8 @@
 """Exports of real runs: which weights are in the files, and that the run itself knows nothing of it."""
 
+import io
 import json
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +21,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lit_xai
 from lit_xai import QuantizationAwareTraining, StructuredPruning, load_from_checkpoint
-from lit_xai.callbacks._exporting import final_weights
+from lit_xai.callbacks._exporter import Exporter
+from lit_xai.callbacks._exporting import final_weights, live_weights
+from lit_xai.functional.quantization import quantize
 
 # A torch.export program takes seconds; one test looks at it.
 ModelExport = partial(lit_xai.ModelExport, program=False)
@@ -65,13 +69,12 @@ def best(folder):
 def fit(folder, *callbacks, module=None, ckpt_path=None, loaders=None, **options):
     seed_everything(1, verbose=False)
     module = Module() if module is None else module
-    options = {"max_epochs": 2, "logger": False, **options}
+    options = {"max_epochs": 2, "logger": False, "enable_progress_bar": False, **options}
     trainer = Trainer(
         callbacks=list(callbacks),
         default_root_dir=folder,
         accelerator="cpu",
         devices=1,
-        enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=any(isinstance(one, ModelCheckpoint) for one in callbacks),
         **options,
@@ -146,25 +149,6 @@ def test_after_quantisation_aware_training_the_float_file_holds_the_weights_of_j
     assert "in float: the weights just before epoch 1" in export.report.source
 
 
-class Looks(Callback):
-    """What lies in the folder after the first step of an epoch."""
-
-    def __init__(self, epoch):
-        self.epoch, self.seen = epoch, None
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if trainer.current_epoch == self.epoch and batch_idx == 0:
-            self.seen = sorted(file.name for file in (Path(trainer.default_root_dir) / "export").iterdir())
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_the_float_file_is_there_as_soon_as_the_module_goes_on_without_those_weights(order, tmp_path):
-    early, late = Looks(0), Looks(1)
-    fit(tmp_path, *[ModelExport(), QuantizationAwareTraining(1)][::order], early, late)
-    assert early.seen == []
-    assert late.seen == ["model.onnx"]
-
-
 def test_of_a_pruned_run_the_best_of_the_final_structure_is_exported(tmp_path):
     export = ModelExport()
     pruning = StructuredPruning(0.5, start_epoch=1, end_epoch=1, round_to=1, report_latency=False)
@@ -201,10 +185,36 @@ def test_pruning_and_quantisation_in_one_run(tmp_path):
 def test_without_training_for_it_int8_quantises_afterwards(tmp_path):
     export = ModelExport(int8=True, calibrate=20)
     module, _ = fit(tmp_path, export)
-    assert rows(export) == [FLOAT, FAKE, INT8]
+    assert rows(export) == [FLOAT, PTQ, INT8]
     assert lit_xai.functional.quantization.is_quantized(module) is False
     expected = outputs(module, X)
     assert (run(tmp_path / "export" / "model.int8.onnx", X) - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+class Compiled(Module):
+    def __init__(self):
+        super().__init__()
+        self.body = torch.compile(self.body, backend="eager")
+
+
+def test_a_compiled_part_is_exported_as_it_is_without():
+    module = Compiled()
+    network = Exporter()._network(live_weights(module))
+    assert not [name for name, _ in network.named_modules() if "_orig_mod" in name]
+    assert hasattr(module.body, "_orig_mod")
+    quantized = quantize(network, [X], progress=False)  # which cannot see into compiled parts
+    assert (quantized(X) - network(X)).abs().max() < 0.05 * network(X).abs().max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("build", [Compiled, lambda: torch.compile(Module(), backend="eager")])
+def test_a_run_of_a_compiled_network_is_exported(build, tmp_path):
+    export = ModelExport(int8=True, calibrate=20)
+    module, _ = fit(tmp_path, export, module=build(), max_epochs=1)
+    assert rows(export) == [FLOAT, PTQ, INT8]
+    found = run(tmp_path / "export" / "model.onnx", X)
+    torch.testing.assert_close(found, outputs(module, X), rtol=1e-4, atol=1e-5)
+    assert not [one for one in export.report.integer_operators if "_orig_mod" in one.layer]
 
 
 # --- the run is what it was ---------------------------------------------------------------------------------------
@@ -230,8 +240,29 @@ class Stop(Callback):
 def test_nothing_of_ours_is_left_after_an_exception(tmp_path):
     module = Module()
     with pytest.raises(RuntimeError, match="stop"):
-        fit(tmp_path, ModelExport(), Stop(), module=module)
+        fit(tmp_path, ModelExport(), QuantizationAwareTraining(0), Stop(), module=module)
     assert not {"on_load_checkpoint", "on_save_checkpoint", "__reduce_ex__"} & set(vars(module))
+    # The float weights alone would be half an export, which the next run would have to refuse.
+    assert list((tmp_path / "export").iterdir()) == []
+
+
+def test_the_bar_of_rich_is_off_the_terminal_while_files_are_compared(tmp_path):
+    rich = pytest.importorskip("lightning.pytorch.callbacks.progress.rich_progress")
+    pytest.importorskip("rich")
+    error, during, training = sys.stderr, [], []
+
+    def watched(logits, labels):
+        during.append(sys.stderr is error)
+        return 0.0
+
+    class Watches(Callback):
+        def on_train_batch_end(self, *args):
+            training.append(sys.stderr is error)
+
+    bar = rich.RichProgressBar(console_kwargs={"file": io.StringIO(), "force_terminal": True})
+    fit(tmp_path, ModelExport(metric=watched), Watches(), bar, max_epochs=1, enable_progress_bar=True)
+    assert set(training) == {False}  # it has taken over what others write
+    assert set(during) == {True}
 
 
 def fails(logits, labels):
@@ -466,6 +497,44 @@ def test_what_cannot_work_is_refused_before_the_first_step(prepare, module, sent
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
     assert counts.steps == 0
+
+
+QAT = QuantizationAwareTraining
+
+
+@pytest.mark.parametrize(
+    ("arguments", "others", "sentence"),
+    [
+        ({"cpu": "vnni"}, [], "cpu expected int8 beside it, as nothing is quantised without, but got 'vnni' alone."),
+        ({"cpu": "vnni"}, [QAT], "cpu expected 'any', which the network was trained for, but got 'vnni': leave it out"),
+        (
+            {"cpu": "arm64", "int8": True},
+            [partial(QAT, cpu="vnni")],
+            "cpu expected 'vnni', which the network was trained",
+        ),
+    ],
+)
+def test_integers_for_another_cpu_than_those_trained_for_are_refused(arguments, others, sentence, tmp_path):
+    counts = Counts()
+    with pytest.raises(MisconfigurationException) as caught:
+        fit(tmp_path, ModelExport(**arguments), counts, *(one(1) for one in others))
+    assert str(caught.value).startswith(f"ModelExport: {sentence}")
+    assert counts.steps == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "others", "said"),
+    [
+        ({"calibrate": 64}, [], "calibrate changes nothing without int8: nothing is quantised."),
+        ({"int8": True, "calibrate": 64}, [QAT], "int8 changes nothing: the network was trained for its integers."),
+        ({"cpu": "any", "calibrate": 512, "int8": False}, [QAT], None),
+    ],
+)
+def test_what_changes_nothing_is_said_if_it_was_asked_for(arguments, others, said, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        fit(tmp_path, ModelExport(**arguments), *(one(0) for one in others), fast_dev_run=1)
+    found = [text for text in caplog.messages if "changes nothing" in text]
+    assert found == ([f"ModelExport: {said}"] if said else [])
 
 
 def test_an_earlier_export_is_replaced_only_when_asked(tmp_path):

@@ -47,7 +47,7 @@ X = np.arange(48, dtype=np.float32).reshape(16, 3)
 X = np.sin(X)
 
 
-def test_a_checkpoint_is_exported_and_the_table_printed_and_no_run_is_left_behind(fit, capsys):
+def test_a_checkpoint_is_exported_and_the_table_printed_and_no_run_is_left_behind(fit, capsys, caplog):
     assert fit(*LOGS) == 0
     import own_module  # the fit made it known
 
@@ -56,6 +56,7 @@ def test_a_checkpoint_is_exported_and_the_table_printed_and_no_run_is_left_behin
     assert export("--ckpt", str(checkpoint())) == 0
     said = capsys.readouterr().out
     assert "fp32 (ONNX Runtime)" in said
+    assert not [text for text in caplog.messages if "changes nothing" in text]
     assert f"Weights: epoch 0, {checkpoint()}" in said
     assert {"model.onnx", "infer.py", "model.pt2"} <= set(names())
     assert "model.int8.onnx" not in names()
@@ -71,14 +72,23 @@ def test_int8_quantises_without_training_into_the_folder_named(fit):
     assert "model.int8.onnx" in names("files/here")
     assert not Path("export").exists()
     known = {row["name"] for row in json.loads(Path("files/here/report.json").read_text())["rows"]}
-    assert known == {"fp32 (ONNX Runtime)", "fake-quantised (torch)", "int8 (ONNX Runtime)"}
+    assert known == {"fp32 (ONNX Runtime)", "post-training quantised (torch)", "int8 (ONNX Runtime)"}
 
 
 @pytest.mark.parametrize("exports", [False, True])
-def test_a_checkpoint_of_training_for_integers_gives_them_by_itself(exports, fit):
+def test_a_checkpoint_of_training_for_integers_gives_them_by_itself(exports, fit, capsys, caplog):
     own = ["--trainer.callbacks+=lit_xai.callbacks.ModelExport", "--trainer.callbacks.program=false"] if exports else []
     assert fit(*LOGS, *QAT, *own) == 0
-    assert export("--ckpt", str(checkpoint())) == 0
+    capsys.readouterr()
+    assert export("--ckpt", str(checkpoint()), "--cpu=vnni") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lit-xai: error: --cpu expected 'any', which the network was trained for, but got 'vnni': ")
+    assert not Path("export").exists()
+    assert export("--ckpt", str(checkpoint()), "--int8", "--calibrate=8") == 0
+    said = [text for text in caplog.messages if "changes nothing" in text]
+    # The kept weights are quantised for comparison: on as many samples as asked for.
+    idle = ["--int8"] if exports else ["--int8", "--calibrate"]
+    assert said == [f"{one} changes nothing: the network was trained for its integers." for one in idle]
     report = json.loads(Path("export/report.json").read_text())
     known = [row["name"] for row in report["rows"]]
     # Only a ModelExport kept the weights of before.
@@ -97,7 +107,7 @@ def test_nothing_is_overwritten_unless_asked(fit, capsys):
     capsys.readouterr()
     assert export("--ckpt", str(checkpoint())) == 2
     error = capsys.readouterr().err
-    assert error.startswith("lit-xai: error: --dirpath expected one without an earlier export, but export holds ")
+    assert error.startswith("lit-xai: error: --dirpath expected a folder without an earlier export, but export holds ")
     assert error.endswith("or give --overwrite.\n")
     assert export("--ckpt", str(checkpoint()), "--overwrite") == 0
 
@@ -106,9 +116,14 @@ def test_nothing_is_overwritten_unless_asked(fit, capsys):
     ("options", "sentence"),
     [
         (["--ckpt=CKPT", "--calibrate=0"], "calibrate expected a positive integer, but got 0."),
-        (["--ckpt=CKPT", "--calibrate=few"], "calibrate: expected int, but got 'few'."),
+        (["--ckpt=CKPT", "--calibrate=few"], "calibrate: expected int or null, but got 'few'."),
+        (["--ckpt=CKPT", "--threads=0"], "threads expected a positive integer, but got 0."),
+        (
+            ["--ckpt=CKPT", "--cpu=vnni"],
+            "--cpu expected --int8 beside it, as nothing is quantised without, but got 'vnni'",
+        ),
         (["--ckpt=CKPT", "--cpu=arm"], "cpu expected one of any, vnni, arm64, but got 'arm'. Did you mean 'arm64'?"),
-        (["--ckpt=CKPT", "--overwrit"], "there is no option '--overwrit'. Did you mean '--overwrite'?"),
+        (["--ckpt=CKPT", "--overwrit"], "there is no option '--overwrit'. Did you mean '--overwrite'"),
         (["--ckpt=CKPT", "--dirpath=own_module.py"], "--dirpath expected a folder, but got the file own_module.py."),
         (["--ckpt=own_module.py"], "'own_module.py' is damaged, or no checkpoint of a Lightning Trainer."),
         (["--ckpt=no.ckpt"], "there is no file 'no.ckpt'."),
@@ -137,6 +152,48 @@ def test_a_network_that_cannot_be_exported_is_one_sentence_and_1(fit, folder, ca
     assert not Path("export").exists()
 
 
+NO_FORWARD = """
+
+class NoForward(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.network, self.other = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self.network(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+"""
+
+
+def test_the_part_its_metric_and_the_rest_are_options(fit, folder, capsys, caplog):
+    with (folder / "own_module.py").open("a") as file:
+        file.write(NO_FORWARD)
+    assert fit(*LOGS, "--model=own_module.NoForward") == 0
+    capsys.readouterr()
+    assert export("--ckpt", str(checkpoint())) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == (
+        "lit-xai: error: NoForward defines no forward(): name the network inside it with --module, one of ['network',"
+        " 'other']."
+    )
+    metric = ("--metric=torchmetrics.classification.MulticlassF1Score", "--metric.num_classes=2")
+    options = ("--module=network", "--batch_to_inputs=0", "--threads=2", "--program=false", "--calibrate=8")
+    assert export("--ckpt", str(checkpoint()), *metric, *options) == 0
+    said = capsys.readouterr().out
+    assert "--calibrate changes nothing without --int8: nothing is quantised." in caplog.messages
+    assert "MulticlassF1Score" in said
+    assert "2 threads" in said
+    assert "model.pt2" not in names()
+    weights = torch.load(checkpoint(), weights_only=False)["state_dict"]
+    expected = X @ weights["network.weight"].numpy().T + weights["network.bias"].numpy()
+    np.testing.assert_allclose(outputs("export/model.onnx", X), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_options_are_spelled_as_those_of_the_other_commands():
     assert spelled_out(["export", "--ckpt=a", "--int8", "--overwrite", "true"]) == [
         *("export", "--ckpt_path=a", "--int8=true", "--overwrite", "true")
@@ -146,9 +203,9 @@ def test_options_are_spelled_as_those_of_the_other_commands():
 def test_its_help_is_short(capsys):
     assert main(["export", "--help"]) == 0
     said = capsys.readouterr().out
-    assert len(said.splitlines()) <= 20
-    assert max(map(len, said.splitlines())) <= 110
-    for option in ("--ckpt", "--dirpath", "--int8", "--calibrate", "--cpu", "--overwrite"):
+    assert len(said.splitlines()) <= 24
+    assert max(map(len, said.splitlines())) <= 115
+    for option in ("--ckpt", "--dirpath", "--int8", "--calibrate", "--cpu", "--module", "--metric", "--overwrite"):
         assert option in said
     assert main(["--help"]) == 0
     assert "lit-xai export" in capsys.readouterr().out

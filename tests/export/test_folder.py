@@ -51,9 +51,12 @@ def test_a_killed_run_leaves_no_file_of_an_export(tmp_path):
     with subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout.readline() == "written\n"
         run.send_signal(signal.SIGKILL)
-    found = [name for name in os.listdir(tmp_path) if not name.startswith(".export-")]
-    assert found == ["model.onnx"]
-    assert (tmp_path / "model.onnx").read_text() == "old"
+    left, kept = sorted(os.listdir(tmp_path))
+    assert left.startswith(".export-")
+    assert (kept, (tmp_path / kept).read_text()) == ("model.onnx", "old")
+    with staged(check_folder(tmp_path, overwrite=True)) as temporary:  # the next one goes through, and clears up
+        (temporary / "model.onnx").write_text("new")
+    assert contents(tmp_path) == {"model.onnx": "new"}
 
 
 def test_files_of_an_earlier_export_go(tmp_path):
@@ -66,15 +69,15 @@ def test_files_of_an_earlier_export_go(tmp_path):
 
 def test_refusals(tmp_path):
     (tmp_path / "model.int8.onnx").write_text("old")
-    with refused("folder expected one without an earlier export", "model.int8.onnx", "overwrite=True"):
+    with refused("dirpath expected a folder without an earlier export", "model.int8.onnx", "overwrite=True"):
         check_folder(tmp_path)
     assert check_folder(tmp_path, overwrite=True) == tmp_path
-    with refused("folder expected a folder, but got the file"):
+    with refused("dirpath expected a folder, but got the file"):
         check_folder(tmp_path / "model.int8.onnx")
     for wrong in (None, "", 3):
-        with refused("folder expected a path", repr(wrong)):
+        with refused("dirpath expected a folder's path", repr(wrong)):
             check_folder(wrong)
-    with refused("folder expected one that can be written to", "Not a directory"):
+    with refused("dirpath expected a folder that can be written to", "Not a directory"):
         with staged(tmp_path / "model.int8.onnx" / "deeper"):
             pass
 
@@ -82,6 +85,6 @@ def test_refusals(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     tmp_path.chmod(0o500)
-    with refused("folder expected one that can be written to", "Permission denied"):
+    with refused("dirpath expected a folder that can be written to", "Permission denied"):
         with staged(tmp_path):
             pass

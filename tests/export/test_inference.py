@@ -1,5 +1,6 @@
 """The script runs where only numpy and onnxruntime are, checks itself, and predicts what torch does."""
 
+import ast
 import subprocess
 import sys
 
@@ -90,9 +91,19 @@ def test_arrays_of_every_form(form, rows, trained):
     np.testing.assert_allclose(found, trained.images[:rows].numpy(), atol=0.006)  # half of 1 / 255, normalised
 
 
-def test_the_other_file(exported):
+def test_the_other_files(exported, tmp_path):
     assert "ok" in run(exported.folder, "--model", exported.folder / "model.onnx")
-    assert "There is no file" in run(exported.folder, "--model", "nothing.onnx", code=1)
+    # Beside the script, and compared with what that file gave: it need not give what the one in integers does.
+    said = run(exported.folder, "--model", "model.onnx")
+    assert said.startswith("model.onnx, with one sample")
+    assert "up to 0.001" in said
+    assert "there is no file nothing.onnx" in run(exported.folder, "--model", "nothing.onnx", code=1)
+    other = tmp_path / "other.onnx"
+    other.write_bytes((exported.folder / "model.onnx").read_bytes())
+    said = run(exported.folder, "--model", other, code=1)
+    assert (
+        "infer.py knows what model.int8.onnx and model.onnx gave, and has nothing to compare other.onnx with." in said
+    )
 
 
 def test_a_machine_that_computes_otherwise_is_told(exported, trained, tmp_path):
@@ -103,21 +114,97 @@ def test_a_machine_that_computes_otherwise_is_told(exported, trained, tmp_path):
     assert "WRONG: differs by" in run(tmp_path, code=1)
 
 
+def said_by(folder, *calls):
+    """What the script says in one process, for each list of arguments: a sentence, or what it prints."""
+    code = (
+        "import contextlib, io\n"
+        f"for call in {[list(map(str, call)) for call in calls]!r}:\n"
+        "    out = io.StringIO()\n"
+        "    try:\n"
+        "        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out): infer.main(call)\n"
+        "        print(repr(out.getvalue()))\n"
+        "    except SystemExit as end: print(repr(str(end)))\n"
+    )
+    program = f"import sys; sys.path.insert(0, {str(folder)!r}); import infer\n{code}"
+    done = subprocess.run([sys.executable, "-I", "-B", "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return [ast.literal_eval(line) for line in done.stdout.splitlines()]
+
+
 def test_usage_errors_are_one_sentence(exported, tmp_path):
-    np.save(tmp_path / "wrong.npy", np.zeros((3, 5)))
-    (tmp_path / "text.npy").write_text("no array")
-    (tmp_path / "infer.py").write_text((exported.folder / "infer.py").read_text())
-    for arguments, said in (
-        ([tmp_path / "wrong.npy"], "expected one or more samples of shape [1, 8, 8]"),
-        ([tmp_path / "text.npy"], "cannot be read"),
-        ([tmp_path / "missing.npy"], "cannot be read"),
-        (["--model"], "--model expected"),
+    shape = (1, 1, 8, 8)
+    for name, array in (
+        ("wrong", np.zeros((3, 5))),
+        ("empty", np.zeros((0, 1, 8, 8))),
+        ("channels", np.zeros((1, 2, 8, 8))),
+        ("nan", np.where(np.arange(64) < 3, np.nan, 0).reshape(shape)),
+        ("large", np.full(shape, 1e300)),
+        ("names", np.full(shape, "a")),
+        ("complex", np.zeros(shape, complex)),
     ):
-        found = run(exported.folder, *arguments, code=1)
-        assert said in found
-        assert "Traceback" not in found
-    assert "keep infer.py beside the network" in run(tmp_path, code=1)
-    assert "image.npy" in run(exported.folder, "--help")
+        np.save(tmp_path / f"{name}.npy", array)
+    np.save(tmp_path / "objects.npy", np.full(shape, None))
+    np.savez(tmp_path / "unnamed.npz", np.zeros(shape))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "nan.npy").read_bytes()[:200])
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "unnamed.npz").read_bytes()[:200])
+    (tmp_path / "text.npy").write_text("no array")
+    (tmp_path / "broken.onnx").write_text("no network")
+    cases = {
+        "wrong.npy": "input expected one or more samples of shape [1, 8, 8], but got an array of [3, 5].",
+        "empty.npy": "input expected one or more samples of shape [1, 8, 8], but got an array of [0, 1, 8, 8].",
+        "channels.npy": "The network expected samples with input of [1, 8, 8], but got input of [2, 8, 8]: ",
+        "nan.npy": "input expected finite numbers, but got NaN or infinity in 3 of 64.",
+        "large.npy": "input expected numbers that float32 can hold, but got larger ones.",
+        "names.npy": "input expected numbers of float32, but got an array of <U1.",
+        "complex.npy": "input expected numbers of float32, but got an array of complex128.",
+        "objects.npy": "{} expected a .npy or .npz file of numbers, but it holds Python objects, not numbers.",
+        "unnamed.npz": "The network takes inputs ['input'], but ['input'] were not given, only ['arr_0'].",
+        "cut.npy": "{} expected a .npy or .npz file of numbers, but it cannot be read: ",
+        "cut.npz": "{} expected a .npy or .npz file of numbers, but it cannot be read: ",
+        "text.npy": "{} expected a .npy or .npz file, or a picture, but it cannot be read as one.",
+        "missing.npy": "There is no file {}.",
+    }
+    calls = [
+        *([tmp_path / name] for name in cases),
+        ["--model"],
+        ["--model", tmp_path / "broken.onnx"],
+        ["a", "--help"],
+    ]
+    *found, model, broken, help_ = said_by(exported.folder, *calls)
+    for said, (name, expected) in zip(found, cases.items(), strict=True):
+        assert said.startswith(expected.format(tmp_path / name)), said
+    for said in (*found, model, broken):
+        assert said.endswith(".")
+        assert not said.endswith("..")
+        assert "\n" not in said
+    assert model == "--model expected the name of a file."
+    assert broken.startswith(f"{tmp_path / 'broken.onnx'} is no ONNX file that can be read: ")
+    assert "image.npy" in help_
+    (tmp_path / "infer.py").write_text((exported.folder / "infer.py").read_text())
+    assert "keep infer.py beside the network" in said_by(tmp_path, [])[0]
+
+
+def test_pictures_are_read_where_pillow_is(exported, trained, tmp_path):
+    from PIL import Image
+
+    grey = Image.fromarray(np.round((trained.images[0, 0] * STD[0] + MEAN[0]).numpy() * 255).astype(np.uint8))
+    np.save(tmp_path / "bytes.npy", np.asarray(grey))
+    grey.save(tmp_path / "grey.png")
+    grey.convert("RGB").save(tmp_path / "colour.png")
+    grey.resize((64, 32), Image.Resampling.NEAREST).save(tmp_path / "large.jpg")
+    names = ("bytes.npy", "grey.png", "colour.png", "large.jpg")
+    array, same, colour, large = said_by(exported.folder, *([tmp_path / name] for name in names))
+    shares = array.split(": ")[1]
+    assert same == f"{tmp_path / 'grey.png'}: {shares}"
+    assert colour == f"{tmp_path / 'colour.png'}: {shares}"
+    assert large.startswith(f"{tmp_path / 'large.jpg'}: resized from 64x32 to 8x8\n")
+    assert large.count("the digit") == 3
+    code = (
+        f"sys.modules['PIL'] = None\ntry: infer.read({str(tmp_path / 'grey.png')!r})\nexcept SystemExit as e: print(e)"
+    )
+    said = " ".join(in_a_fresh_process(exported.folder, code))
+    assert said.endswith("file of numbers, which it is not: for pictures, pip install pillow.")
 
 
 class Several(nn.Module):
@@ -134,22 +221,31 @@ def test_several_inputs_and_no_classes(tmp_path):
     network, inputs = Several(), {"user": torch.tensor([1, 5]), "image": torch.randn(2, 2, 4, 4)}
     export_onnx(network, inputs, tmp_path / "model.onnx")
     mean, std = [0.1, 0.2], [2.0, 0.5]
-    write_inference(tmp_path, "model.onnx", inputs, mean=mean, std=std, classification=False)
+    write_inference(tmp_path, {"model.onnx": 1e-3}, inputs, mean=mean, std=std, classification=False)
     assert "ok" in run(tmp_path)
     scale, shift = torch.tensor(std).view(2, 1, 1), torch.tensor(mean).view(2, 1, 1)
     np.savez(tmp_path / "two.npz", user=inputs["user"].numpy(), image=(inputs["image"] * scale + shift).numpy())
     lines = run(tmp_path, tmp_path / "two.npz").splitlines()
     got = np.array([[float(value) for value in line.split(": ")[1].split()] for line in lines])
     np.testing.assert_allclose(got, network(**inputs).detach().numpy(), rtol=1e-4)
-    np.savez(tmp_path / "one.npz", user=inputs["user"].numpy())
-    assert "['image'] were not given" in run(tmp_path, tmp_path / "one.npz", code=1)
+    arrays = {"user": inputs["user"].numpy(), "image": inputs["image"].numpy()}
+    np.savez(tmp_path / "one.npz", user=arrays["user"])
+    np.savez(tmp_path / "whole.npz", **{**arrays, "user": arrays["user"].astype(float)})
+    np.savez(tmp_path / "parts.npz", **{**arrays, "user": arrays["user"] + 0.5})
+    (tmp_path / "text.txt").write_text("no array")
+    files = ("one.npz", "whole.npz", "parts.npz", "text.txt")
+    one, whole, parts, text = said_by(tmp_path, *([tmp_path / name] for name in files))
+    assert one == "The network takes inputs ['user', 'image'], but ['image'] were not given, only ['user']."
+    assert len(whole.splitlines()) == 2
+    assert parts == "user expected whole numbers that int64 can hold, but got others of float64."
+    assert text.endswith("text.txt expected a .npy or .npz file of numbers, which it is not.")
 
 
 def test_a_large_sample_lies_beside(tmp_path):
     torch.manual_seed(0)
     network, x = nn.Sequential(nn.Flatten(), nn.Linear(3 * 128 * 128, 2)), torch.randn(2, 3, 128, 128)
     export_onnx(network, x, tmp_path / "model.onnx")
-    write_inference(tmp_path, "model.onnx", x)
+    write_inference(tmp_path, {"model.onnx": 1e-3}, x)
     assert (tmp_path / "sample.npz").stat().st_size > LARGEST_INSIDE
     assert (tmp_path / "infer.py").stat().st_size < 20_000
     assert "ok" in run(tmp_path)
@@ -159,7 +255,7 @@ def test_class_names_of_any_letters(tmp_path):
     network, x = nn.Linear(4, 2), torch.zeros(2, 4)
     export_onnx(network, x, tmp_path / "model.onnx")
     classes = ["\"quoted\" '''and''' \\n", "größer\n"]
-    write_inference(tmp_path, "model.onnx", x, classes=classes)
+    write_inference(tmp_path, {"model.onnx": 1e-3}, x, classes=classes)
     code = f"assert infer.SETTINGS['classes'] == {classes!r}; print('fine')"
     assert in_a_fresh_process(tmp_path, code) == ["fine"]
 

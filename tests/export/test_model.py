@@ -1,6 +1,11 @@
 """An export as a whole: what it leaves, what it says, and that nothing else is changed."""
 
+import fcntl
 import json
+import os
+import struct
+import sys
+import termios
 
 import numpy as np
 import onnx
@@ -138,9 +143,30 @@ def test_a_given_file_is_kept(tmp_path):
     assert "source" not in read_metadata(tmp_path / "export" / "model.onnx")
 
 
+@pytest.mark.parametrize(
+    ("weak", "float_source", "warned"),
+    [(True, "the weights just before epoch 0", True), (True, "", False), (False, "w", False)],
+)
+def test_float_weights_that_were_hardly_trained_are_said_to_be(weak, float_source, warned, tmp_path):
+    torch.manual_seed(0)
+    network, x = nn.Linear(6, 3), torch.randn(120, 6)
+    earlier = nn.Linear(6, 3) if weak else network
+    loader = [(x, network(x).argmax(1))]
+    quantized = quantize(network, [x], progress=False)
+    report = export_model(earlier, loader, tmp_path, quantized=quantized, float_source=float_source, **OPTIONS)
+    said = [one for one in report.warnings if "which was trained on from there" in one]
+    assert len(said) == warned
+    if warned:
+        before, after = report.rows[0].metric, report.rows[-1].metric
+        apart = f"accuracy of {before:.4f} is {100 * (after - before):.1f} points below the {after:.4f} of"
+        assert said[0].startswith(f"model.onnx holds {float_source}, whose {apart} model.int8.onnx")
+
+
 def test_overwriting(tmp_path):
     network, x = cnn(), LOADER[0][0]
-    export_model(network, LOADER, tmp_path, quantized=quantize(network, [x], progress=False), **OPTIONS)
+    report = export_model(network, LOADER, tmp_path, ptq=quantize(network, [x], progress=False), **OPTIONS)
+    # Not trained so, it is called what it is, and written all the same.
+    assert [row.name for row in report.rows][1:] == ["post-training quantised (torch)", "int8 (ONNX Runtime)"]
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
 
     def unread():
@@ -258,6 +284,23 @@ def test_refusals(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_progress_is_shown(tmp_path, capfd):
+def screen(written):
+    """What a terminal shows of a line that was written over: the last line."""
+    shown = ""
+    for part in written.split("\r"):
+        shown = part + shown[len(part) :]
+    return shown
+
+
+def test_progress_is_shown_on_a_terminal_and_goes(tmp_path, monkeypatch, capfd):
     export_model(cnn(), LOADER, tmp_path, **{**OPTIONS, "progress": True})
-    assert "comparing the exported files:" in capfd.readouterr().err
+    assert capfd.readouterr().err == ""  # no terminal
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        export_model(cnn(), LOADER, tmp_path, **{**OPTIONS, "progress": True}, overwrite=True)
+        written = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "comparing the exported files:   0%" in written
+    assert screen(written).strip() == ""
