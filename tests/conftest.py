@@ -1,5 +1,11 @@
 """What holds for all tests."""
 
+import os
+
+# Before torch is imported, here and in the processes that tests start: their networks are so small that a second thread
+# costs more than it brings, all the more where tests run side by side.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 from lit_xai.export import timing

@@ -153,8 +153,9 @@ class TestFolds:
         expected = call_network(network.eval(), inputs)
         folded = folded_copy(network.train(), inputs)
         assert (call_network(folded, inputs) - expected).abs().max() <= 1e-5 * expected.abs().max()
-        # In a DenseNet BatchNorm comes before the convolution, and after a layer whose output others see.
-        assert norms(folded) == (norms(network) if name == "densenet" else [])
+        # In a DenseNet BatchNorm comes before the convolution, and after a layer whose output others see; one BatchNorm
+        # behind two layers, or behind one that runs twice, is no factor of either.
+        assert norms(folded) == (norms(network) if name in ("densenet", "aliased") else [])
 
     @pytest.mark.parametrize("name", [name for name in FOLDED if name not in WHOLE])
     def test_weights_are_those_of_torch(self, name):
