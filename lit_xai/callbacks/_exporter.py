@@ -157,8 +157,8 @@ def end_progress(trainer: Trainer) -> bool:
 
 def check_asked(
     asked: Mapping[str, Any], scheme: Mapping[str, Any] | None, is_kept: bool, spelled: Callable[[str], str] = str
-) -> list[str]:
-    """Refuse what was asked of integers where others are written, or none; return sentences on what changes nothing.
+) -> str:
+    """Refuse what was asked of integers where others are written, or none; return a sentence on what changes nothing.
 
     Args:
         asked: ``int8``, ``cpu`` and ``calibrate``, those that were asked for.
@@ -166,31 +166,32 @@ def check_asked(
         is_kept: whether the weights of before that training are there, and are quantised for comparison.
         spelled: how an argument is written.
 
+    Returns:
+        Empty where everything asked for is done.
+
     Raises:
         ValueError: ``cpu`` is another than the network was trained for, or nothing is quantised for it.
 
     Example:
         >>> check_asked({"calibrate": 64}, None, False)
-        ['calibrate changes nothing without int8: nothing is quantised.']
+        'calibrate changes nothing: without int8 nothing is quantised.'
         >>> check_asked({"int8": True, "cpu": "vnni"}, {"cpu": "any"}, False)
         Traceback (most recent call last):
         ...
         ValueError: cpu expected 'any', which the network was trained for, but got 'vnni': leave it out, or ...
     """
-    cpu, int8 = spelled("cpu"), spelled("int8")
+    cpu, int8, given = spelled("cpu"), spelled("int8"), asked.get("cpu")
     if scheme is None and asked.get("int8"):
-        return []
-    if scheme is None:
-        if asked.get("cpu", "any") != "any":
-            raise ValueError(
-                f"{cpu} expected {int8} beside it, as nothing is quantised without, but got {asked['cpu']!r} alone."
-            )
-        idle = [spelled(name) for name in ("cpu", "calibrate") if name in asked]
-        return [f"{name} changes nothing without {int8}: nothing is quantised." for name in idle]
-    if asked.get("cpu", scheme["cpu"]) != scheme["cpu"]:
+        return ""
+    if scheme is None and given not in (None, "any"):
+        raise ValueError(f"{cpu} expected {int8} beside it, as nothing is quantised without, but got {given!r} alone.")
+    if scheme is not None and given not in (None, scheme["cpu"]):
         raise ValueError(
-            f"{cpu} expected {scheme['cpu']!r}, which the network was trained for, but got {asked['cpu']!r}: leave it"
-            f" out, or train with QuantizationAwareTraining(cpu={asked['cpu']!r})."
+            f"{cpu} expected {scheme['cpu']!r}, which the network was trained for, but got {given!r}: leave it out, or"
+            f" train with QuantizationAwareTraining(cpu={given!r})."
         )
-    idle = [name for name in ("int8", "cpu", "calibrate") if name in asked and not (name == "calibrate" and is_kept)]
-    return [f"{spelled(name)} changes nothing: the network was trained for its integers." for name in idle]
+    why = f"without {int8} nothing is quantised"
+    if scheme is not None:
+        why = f"the integers, for cpu {scheme['cpu']!r}, are those that the network was trained in"
+    idle = [spelled(name) for name in asked if not (name == "calibrate" and is_kept and scheme is not None)]
+    return f"{' and '.join(idle)} change{'s' if len(idle) == 1 else ''} nothing: {why}." if idle else ""

@@ -47,7 +47,8 @@ class ModelExport(AnyCallback):
         int8: quantise a network that was not trained for it.
         calibrate: on how many training samples.
         cpu: that its integers are for: ``"any"``, ``"vnni"`` or ``"arm64"``, see
-            :func:`~lit_xai.functional.quantization.plan_quantization`; QuantizationAwareTraining has its own.
+            :func:`~lit_xai.functional.quantization.plan_quantization`; another than QuantizationAwareTraining's own is
+            refused.
         classes: names of the labels; default the data module's ``class_names``.
         mean: what normalisation subtracted, one number per channel; default the data module's ``mean``.
         std: what it divided by; default the data module's ``std``.
@@ -217,8 +218,8 @@ class ModelExport(AnyCallback):
         training = [one._scheme for one in trainer.callbacks if isinstance(one, QuantizationAwareTraining)]  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
         scheme = next(iter([*taken, *training]), None)
         is_kept = self._before is not None or not _is_past(pl_module)
-        for sentence in check_asked(asked, scheme, is_kept):
-            rank_zero_info(f"ModelExport: {sentence}")
+        if said := check_asked(asked, scheme, is_kept):
+            rank_zero_info(f"ModelExport: {said}")
 
     def _keep(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep a copy of what may be the last weights in float: which step comes is not said."""

@@ -197,8 +197,8 @@ class ExportCLI(LitXaiCLI):
         if is_file_name(config.ckpt_path):
             checkpoint = read_checkpoint(config.ckpt_path, config.weights_only)
             configured = any(one.get("init_args", {}).get("int8") for one in _exports(config.trainer.callbacks))
-            for sentence in _check_asked(asked, configured, checkpoint):
-                rank_zero_info(sentence)
+            if said := _check_asked(asked, configured, checkpoint):
+                rank_zero_info(said)
 
     def before_instantiate_classes(self) -> None:
         """Set what the files are made with, and leave out the callbacks that have nothing to do with them."""
@@ -226,10 +226,10 @@ def _is_export(class_path: str) -> bool:
     return isinstance(found, type) and issubclass(found, ModelExport)
 
 
-def _check_asked(asked: dict[str, Any], int8: bool, checkpoint: dict[str, Any]) -> list[str]:
+def _check_asked(asked: dict[str, Any], int8: bool, checkpoint: dict[str, Any]) -> str:
     """Refuse, or return, what changes nothing of the options; ``int8`` may be the config's instead."""
     steps = [step for step in Recipe.from_dict(checkpoint.get(KEY)).steps if step["kind"] == "quantize"]
     scheme = steps[0]["plan"]["scheme"] if steps else None
     if scheme is None and int8:
-        return []
+        return ""
     return check_asked(asked, scheme, "before" in _export_state(checkpoint), lambda name: f"--{name}")

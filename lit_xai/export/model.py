@@ -205,7 +205,7 @@ def _float_warnings(found: Evaluation, metric: Any, float_source: str) -> list[s
     said, points = f"{found.metric} of {before:.4f}", 100 * (after - before)
     return [
         f"{FLOAT} holds {float_source}, whose {said} is {points:.1f} points below the {after:.4f} of {INT8}, which was"
-        " trained on from there: what agrees with fp32 here says little of what rounding costs."
+        " trained on from there: for a float file of use, and to see what rounding costs, begin with integers later."
     ]
 
 
