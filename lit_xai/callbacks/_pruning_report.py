@@ -38,6 +38,7 @@ class PruningReport:
         self._network, self._inputs, self._latency, self._dense = network, inputs, latency, dense
         self._first: dict[str, float] = {}
         self._now: dict[str, float] = {}
+        self._left: dict[str, int] = {}
         self._metric: tuple[str, float] | None = None
         self._warned = False
 
@@ -57,8 +58,9 @@ class PruningReport:
         self._outlived(lambda: self._show(trainer, pl_module, said), trainer)
 
     def epoch(self, trainer: Trainer) -> None:
-        """Log the sizes."""
+        """Log the sizes, and the channels of every layer: curves of steps, from the first epoch on."""
         numbers = {f"compression/{TAGS[name]}": value for name, value in self._now.items()}
+        numbers |= {f"compression/channels/{name}": float(n) for name, n in self._left.items()}
         log_scalars(trainer, numbers, logged_step(trainer))
 
     def end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -66,9 +68,13 @@ class PruningReport:
         self._outlived(lambda: self._table(trainer, pl_module), trainer)
 
     def _measure_first(self, pl_module: LightningModule) -> None:
+        self._left = self._channels(pl_module)
         self._first = self._measured(self._network.dense_copy(pl_module))
-        is_dense = channels(self._network.of(pl_module)) == self._dense
+        is_dense = self._left == self._dense
         self._now = dict(self._first) if is_dense else self._measured(self._network.of(pl_module))
+
+    def _channels(self, pl_module: LightningModule) -> dict[str, int]:
+        return {name: n for name, n in channels(self._network.of(pl_module)).items() if name in self._dense}
 
     def _measured(self, network: nn.Module) -> dict[str, float]:
         copied, output = copy_network(network), self._network.output
@@ -83,25 +89,21 @@ class PruningReport:
         return found
 
     def _show(self, trainer: Trainer, pl_module: LightningModule, said: str) -> None:
-        network = self._network.of(pl_module)
-        self._now = self._measured(network)
-        left = {name: n for name, n in channels(network).items() if name in self._dense}
-        tags = {f"compression/channels/{name}": float(n) for name, n in left.items() if n != self._dense[name]}
-        step = trainer.global_step
-        log_scalars(trainer, tags, step)
+        self._left = self._channels(pl_module)
+        self._now = self._measured(self._network.of(pl_module))
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
-            self._draw(trainer, left, said, step)
+            self._draw(trainer, said, trainer.global_step)
 
-    def _draw(self, trainer: Trainer, left: Mapping[str, int], said: str, step: int) -> None:
+    def _draw(self, trainer: Trainer, said: str, step: int) -> None:
         from lit_xai.render import channels_figure, channels_table, figure_to_rgb, save_png
 
         require_writable(self._folder)
         title = f"Channels left after the cut at epoch {trainer.current_epoch}\n{said}"
-        pixels = figure_to_rgb(channels_figure(self._dense, left, title))
+        pixels = figure_to_rgb(channels_figure(self._dense, self._left, title))
         png = self._folder / f"channels-epoch={trainer.current_epoch}.png"
         save_png(pixels, png)
         log_image(trainer, "compression/channels", pixels, step, png)
-        log_text(trainer, "compression/channels", channels_table(self._dense, left), step)
+        log_text(trainer, "compression/channels", channels_table(self._dense, self._left), step)
 
     def _table(self, trainer: Trainer, pl_module: LightningModule) -> None:
         from lit_xai.render import before_after_table
