@@ -456,7 +456,7 @@ def test_report(tmp_path, capsys):
     assert [e.step for e in events.Scalars("compression/params")] == [e.step for e in events.Scalars("val/loss")]
     assert all(event.value > 0 for event in events.Scalars("compression/latency_ms"))
     assert events.Images("compression/channels")
-    widths = {name: len(layer.weight) for name, layer in model.network.named_modules() if hasattr(layer, "kernel_size")}
+    widths = {name: len(layer.weight) for name, layer in model.named_modules() if hasattr(layer, "kernel_size")}
     curves = {name: [e.value for e in events.Scalars(f"compression/channels/{name}")] for name in widths}
     assert {name: curve[-1] for name, curve in curves.items()} == widths
     assert all(len(curve) == 4 and curve == sorted(curve, reverse=True) for curve in curves.values())
