@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from lit_xai.attaching import unwrap, wrap
+from lit_xai.checkpoints import advise_arguments, first_mismatch, read_checkpoint
 from lit_xai.functional.calling import copy_network
 from lit_xai.steps import KINDS, Step, apply_step_, undo_step_
 
@@ -162,11 +163,14 @@ def restore_structure_(module: nn.Module, checkpoint: Mapping[str, Any], copies:
         copies: see :func:`take_step_`.
 
     Raises:
-        ValueError: the recipe is of another version, or does not fit the module.
+        ValueError: the recipe is of another version, or does not fit the module; says how to build one that it fits.
     """
     recipe = Recipe.from_dict(checkpoint.get(KEY))
     before = recipe_of(module)
-    recipe.replay_(module, since=before)
+    try:
+        recipe.replay_(module, since=before)
+    except ValueError as error:
+        raise ValueError(f"{error} {advise_arguments(module, checkpoint.get('hyper_parameters', {}))}") from None
     _recipes[module] = recipe
     _keep_in_step_(module, copies, before)
 
@@ -190,10 +194,11 @@ class _Holder(NamedTuple):
 
 
 class _Attachment:
-    """A LightningModule's two checkpoint hooks with the recipe in them, and who relies on that."""
+    """A LightningModule's two checkpoint hooks with the recipe in them, its loading, and who relies on that."""
 
     def __init__(self, pl_module: Any) -> None:
         self.holders: dict[Any, _Holder] = {}
+        self._arguments: Mapping[str, Any] = {}
 
         def save(method: Callable[[Any], None], checkpoint: dict[str, Any]) -> None:
             method(checkpoint)
@@ -202,9 +207,22 @@ class _Attachment:
 
         def load(method: Callable[[Any], None], checkpoint: dict[str, Any]) -> None:
             method(checkpoint)
+            self._arguments = checkpoint.get("hyper_parameters", {})
             restore_structure_(pl_module, checkpoint, self.copies())
 
-        self.around = {"on_save_checkpoint": save, "on_load_checkpoint": load}
+        def load_weights(method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+            try:
+                return method(*args, **options)
+            except RuntimeError as error:
+                given = {**dict(zip(("state_dict", "strict"), args, strict=False)), **options}
+                _refuse_misfit(error, pl_module, given["state_dict"], self._arguments, given.get("strict", True))
+                raise
+
+        self.around: dict[str, Callable[..., Any]] = {
+            "on_save_checkpoint": save,
+            "on_load_checkpoint": load,
+            "load_state_dict": load_weights,
+        }
         for name, around in self.around.items():
             wrap(pl_module, name, around)
 
@@ -248,6 +266,20 @@ def detach(pl_module: Any, holder: Any) -> None:
             unwrap(pl_module, name, around)
 
 
+def _refuse_misfit(
+    error: RuntimeError, module: nn.Module, weights: Any, arguments: Mapping[str, Any], strict: bool
+) -> None:
+    """Say in one sentence what torch says in one line for each weight, of a module whose structure was changed.
+
+    Raises:
+        ValueError: names the first weight that does not fit, and how to build a module that it does.
+    """
+    if recipe_of(module).steps and str(error).startswith("Error(s) in loading state_dict"):
+        mismatch = first_mismatch(weights, module.state_dict(), strict) or str(error)
+        advice = advise_arguments(module, arguments)
+        raise ValueError(f"The checkpoint does not fit {type(module).__name__}: {mismatch} {advice}") from None
+
+
 def load_from_checkpoint(
     cls: type[M],
     path: str | Path,
@@ -267,13 +299,19 @@ def load_from_checkpoint(
         init_kwargs: arguments of the class, over those that the checkpoint holds.
 
     Raises:
-        ValueError: the checkpoint's recipe does not fit the class; names the first part that differs.
+        FileNotFoundError: there is no such file.
+        IsADirectoryError: it is a folder.
+        ValueError: it is no checkpoint, is damaged, or holds objects that are not trusted; or what it holds does not
+            fit the class: names the first part that differs, and how the class has to be built.
+        RuntimeError: of torch, where the weights of a module that was never changed do not fit.
     """
     original = cls.on_load_checkpoint  # type: ignore[attr-defined]  # of a LightningModule of either package
+    loading: list[tuple[Any, dict[str, Any]]] = []
 
     def on_load_checkpoint(self: Any, checkpoint: dict[str, Any]) -> None:
         original(self, checkpoint)
         restore_structure_(self, checkpoint)
+        loading.append((self, checkpoint))
 
     # Lightning builds the instance and loads its weights in one go; this hook is the only place between.
     with _loading:
@@ -283,6 +321,14 @@ def load_from_checkpoint(
             return cls.load_from_checkpoint(  # type: ignore[attr-defined]  # as above
                 path, map_location=map_location, strict=strict, weights_only=weights_only, **init_kwargs
             )
+        except Exception as error:
+            if not loading:
+                _refuse_file(path, weights_only)
+            elif isinstance(error, RuntimeError):
+                module, checkpoint = loading[0]
+                arguments = checkpoint.get("hyper_parameters", {})
+                _refuse_misfit(error, module, checkpoint["state_dict"], arguments, strict is not False)
+            raise
         finally:
             if inherited:
                 del cls.on_load_checkpoint  # type: ignore[attr-defined]  # as above
@@ -291,3 +337,14 @@ def load_from_checkpoint(
 
 
 _loading = Lock()
+
+
+def _refuse_file(path: Any, weights_only: bool | None) -> None:
+    """Say what is wrong with a file that could not be loaded, if it is the file."""
+    if not isinstance(path, str | Path) or "://" in str(path):  # Lightning reads streams and addresses as well
+        return
+    if "pytorch-lightning_version" not in read_checkpoint(path, weights_only):
+        raise ValueError(
+            f"'{path}' is no checkpoint of a Lightning Trainer, but weights alone: build the module, and give"
+            " torch.load(...)['state_dict'] to its load_state_dict."
+        )

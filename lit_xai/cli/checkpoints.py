@@ -1,75 +1,17 @@
 """Checkpoint files at the command line: read with clear errors, resumed from, or started from."""
 
-import re
-from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile, is_zipfile
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
-from lit_xai.cli.files import require_file
+from lit_xai import checkpoints
+from lit_xai.checkpoints import first_mismatch
 from lit_xai.recipe import attach, detach
-from lit_xai.spelling import nearest
 
 
 def read_checkpoint(path: str, weights_only: bool | None = None) -> dict[str, Any]:
-    """Read a Lightning checkpoint; its tensors are mapped from the file rather than copied, where its format allows.
-
-    Args:
-        path: a file that a Trainer wrote.
-        weights_only: ``False`` to unpickle objects of any class, which runs code of the file's author; otherwise
-            tensors and plain values alone.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no Lightning checkpoint, is damaged, or holds other than tensors and plain values.
-    """
-    require_file(path)
-    try:
-        trusted = weights_only is False
-        checkpoint = torch.load(path, map_location="cpu", weights_only=not trusted, mmap=is_zipfile(path))
-    except OSError:
-        raise
-    except Exception as error:  # bytes that are no pickle end in any error there is
-        raise ValueError(_why_unreadable(path, str(error))) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(f"'{path}' is no checkpoint of a Lightning Trainer: it has no 'state_dict'.")
-    return checkpoint
-
-
-def _why_unreadable(path: str, reason: str) -> str:
-    foreign = re.search(r"GLOBAL (\S+)", reason)
-    if foreign:
-        return (
-            f"'{path}' holds an object of {foreign[1]}, whose unpickling may run code of the file's author: if you"
-            " trust the file, add --weights_only false."
-        )
-    newest = newest_whole_checkpoint(path)
-    instead = "" if newest is None else f" The newest whole checkpoint in that folder is '{newest}'."
-    return f"'{path}' is damaged, or no checkpoint of a Lightning Trainer.{instead}"
-
-
-def newest_whole_checkpoint(path: str | Path) -> Path | None:
-    """Return the checkpoint written last in a folder that can be read to its end, or ``None``.
-
-    Args:
-        path: the folder, or a checkpoint in it, damaged or not. A link counts as the file that it points to.
-    """
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    files = [file for file in folder.glob("*.ckpt") if file.is_file() and not file.is_symlink()]
-    newest_first = sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
-    return next((file for file in newest_first if _is_whole(file)), None)
-
-
-def _is_whole(file: Path) -> bool:
-    try:
-        with ZipFile(file) as archive:
-            # Read to the end: what is damaged in the middle is found by its checksum alone.
-            return archive.testzip() is None and any(Path(n).name == "data.pkl" for n in archive.namelist())
-    except (BadZipFile, OSError, EOFError, NotImplementedError):
-        return False
+    """Read a Lightning checkpoint, see :func:`lit_xai.checkpoints.read_checkpoint`; errors speak of options."""
+    return checkpoints.read_checkpoint(path, weights_only, trust="--weights_only false")
 
 
 def epochs_trained(checkpoint: dict[str, Any]) -> int:
@@ -143,15 +85,5 @@ def load_weights(pl_module: LightningModule, path: str, weights_only: bool | Non
     try:
         pl_module.load_state_dict(checkpoint["state_dict"], strict=pl_module.strict_loading)
     except RuntimeError as error:
-        mismatch = _first_mismatch(checkpoint["state_dict"], pl_module.state_dict())
+        mismatch = first_mismatch(checkpoint["state_dict"], pl_module.state_dict())
         raise ValueError(f"the weights of '{path}' do not fit this model: {mismatch or error}") from error
-
-
-def _first_mismatch(saved: dict[str, Tensor], own: dict[str, Tensor]) -> str:
-    for name, tensor in own.items():
-        if name not in saved:
-            return f"'{name}' is missing in the file.{nearest(name, saved)}"
-        if saved[name].shape != tensor.shape:
-            return f"'{name}' has shape {tuple(saved[name].shape)} in the file, but {tuple(tensor.shape)} in the model."
-    surplus = next((name for name in saved if name not in own), None)
-    return "" if surplus is None else f"'{surplus}' of the file is not in the model.{nearest(surplus, own)}"

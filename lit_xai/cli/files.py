@@ -4,8 +4,8 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
+from lit_xai.checkpoints import require_file
 from lit_xai.cli.configs import find_config
-from lit_xai.spelling import nearest
 
 
 def check_files(arguments: Sequence[str]) -> None:
@@ -15,7 +15,7 @@ def check_files(arguments: Sequence[str]) -> None:
         arguments: the command and its options, as typed.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint.
+        OSError: there is no such checkpoint, or it is a folder.
         ValueError: there is no such config, or the options exclude each other.
     """
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
@@ -43,7 +43,7 @@ def check_start(command: str, init_from: str | None, ckpt_path: str | None) -> N
         ckpt_path: a file, or what :func:`is_file_name` tells from one.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        OSError: there is no such file, or it is a folder.
         ValueError: both are given.
     """
     if command == "fit" and init_from:
@@ -52,17 +52,6 @@ def check_start(command: str, init_from: str | None, ckpt_path: str | None) -> N
         require_file(init_from)
     if is_file_name(ckpt_path):
         require_file(str(ckpt_path))
-
-
-def require_file(path: str) -> None:
-    """Refuse a checkpoint that is not there.
-
-    Raises:
-        FileNotFoundError: there is no such file; the nearest in its folder is named.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no file '{path}'.{nearest(path, map(str, file.parent.glob('*.ckpt')))}")
 
 
 def is_file_name(ckpt_path: str | Path | None) -> bool:

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from lit_xai.callbacks._best import start_over
 from lit_xai.callbacks._random import random_states, renew_batches_, restore_random_states_
 from lit_xai.callbacks._structure import change_structure
-from lit_xai.cli.checkpoints import newest_whole_checkpoint
+from lit_xai.checkpoints import newest_whole_checkpoint
 from lit_xai.functional.pruning import prune_step
 from lit_xai.recipe import attach, detach
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lit_xai.callbacks._random import random_states, restore_random_states_
-from lit_xai.cli.checkpoints import newest_whole_checkpoint, read_checkpoint
+from lit_xai.checkpoints import newest_whole_checkpoint, read_checkpoint
 
 KILLS = ("training", "prune", "save")
 

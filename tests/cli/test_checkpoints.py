@@ -1,5 +1,3 @@
-import pickle
-
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -49,51 +47,6 @@ def test_epochs_trained_agrees_with_what_a_resume_still_trains(saving, options, 
 
 def test_a_checkpoint_without_loops_has_trained_no_epoch():
     assert epochs_trained({"state_dict": {}}) == 0
-
-
-class Custom:
-    pass
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "damaged, or no checkpoint"),
-        (b"just some text", "damaged, or no checkpoint"),
-        ({"weights": torch.zeros(2)}, "it has no 'state_dict'"),
-        ([1, 2], "it has no 'state_dict'"),
-        ({"state_dict": {}, "extra": Custom()}, r"holds an object of \S+Custom, .* add --weights_only false"),
-    ],
-)
-@pytest.mark.parametrize("new_format", [True, False])
-def test_what_is_no_checkpoint_is_refused_by_name(content, words, new_format, tmp_path):
-    file = tmp_path / "x.ckpt"
-    if isinstance(content, bytes):
-        file.write_bytes(content)
-    else:
-        torch.save(content, file, _use_new_zipfile_serialization=new_format)
-    with pytest.raises(ValueError, match=words) as error:
-        read_checkpoint(str(file))
-    assert str(error.value).startswith(f"'{file}'")
-
-
-def test_a_cut_off_file_is_refused(tmp_path):
-    torch.save({"state_dict": {"weight": torch.zeros(1000)}}, tmp_path / "x.ckpt")
-    whole = (tmp_path / "x.ckpt").read_bytes()
-    (tmp_path / "x.ckpt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="damaged"):
-        read_checkpoint(str(tmp_path / "x.ckpt"))
-
-
-def test_a_trusted_file_may_hold_objects(tmp_path):
-    torch.save({"state_dict": {}, "extra": pickle.PickleError("any object")}, tmp_path / "x.ckpt")
-    assert isinstance(read_checkpoint(str(tmp_path / "x.ckpt"), weights_only=False)["extra"], pickle.PickleError)
-
-
-def test_a_missing_file_is_answered_with_the_nearest(tmp_path):
-    (tmp_path / "last.ckpt").touch()
-    with pytest.raises(FileNotFoundError, match=r"no file '.*lst\.ckpt'\. Did you mean '.*last\.ckpt'"):
-        read_checkpoint(str(tmp_path / "lst.ckpt"))
 
 
 class Net(BoringModel):

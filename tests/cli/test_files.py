@@ -41,7 +41,7 @@ def test_what_is_there_or_somebody_elses_to_judge_passes(options):
         (["fit", "--config", "base", "-cnope"], ValueError, "no config 'nope'"),
         (["fit", "--config=base", "--config=nope.yaml", "--print_config"], ValueError, "no config 'nope.yaml'"),
         (["fit", "--init_from", "no.ckpt"], FileNotFoundError, "no file 'no.ckpt'"),
-        (["fit", "--init_from=shards.ckpt"], FileNotFoundError, "no file 'shards.ckpt'"),
+        (["fit", "--init_from=shards.ckpt"], IsADirectoryError, "'shards.ckpt' is a folder"),
         (["predict", "--ckpt_path=no.ckpt"], FileNotFoundError, "no file 'no.ckpt'"),
         (["fit", "--init_from=a.ckpt", "--ckpt_path=last"], ValueError, "give one of them"),
     ],
