@@ -65,7 +65,8 @@ def plan_quantization(
         network: whose BatchNorms are folded already.
         example_inputs: what it is called with.
         bits: of weights, 2 to 8: of all, or by layers' names and patterns with ``*``, the first that fits. Runtimes
-            compute in 8 bits all the same: fewer show what a network bears, they do not make it faster.
+            compute in 8 bits all the same: fewer show what a network bears, they do not make it faster. With 2, four
+            values a weight, most networks fail, also when trained for it: give it to single layers that bear it.
         cpu: ``"any"``: 8 bits in weights become 7, and results are right on every x86; ``"vnni"`` or ``"arm64"``: all
             8, for CPUs with AVX-512 VNNI, AVX-VNNI or AMX, and for ARM.
         activations: ``"unsigned"``, or ``"symmetric"``: -128..127 around 0, as GPU runtimes want it.
@@ -207,7 +208,8 @@ def quantize(
     """Return a copy that computes as in integers, without training: BatchNorms folded, ranges seen on a few batches.
 
     The copy is in eval mode; :func:`~lit_xai.functional.exporting.export_onnx` writes it with integer weights. A range
-    is the mean of what each batch spans.
+    is the mean of what each batch spans. Of a network that is compiled, or whose parts are, the copy is not: functions
+    inside have to be seen.
 
     Args:
         network: the module to copy; it stays as it is.
@@ -238,13 +240,20 @@ def quantize(
     check_scheme(bits, cpu, activations)
     with torch.inference_mode(False):
         return _quantized(
-            copy_network(find_network(network)),
+            _uncompiled_(copy_network(find_network(network))),
             _first(loader, batches, progress),
             {"bits": bits, "cpu": cpu, "activations": activations, "ignored_layers": ignored_layers},
             batch_to_inputs,
             call,
             output,
         )
+
+
+def _uncompiled_(copied: nn.Module) -> nn.Module:
+    """Take ``torch.compile``'s wrappers out of a copy: functions inside could not be seen."""
+    for module in list(copied.modules()):
+        module._modules.update({name: getattr(part, "_orig_mod", part) for name, part in module._modules.items()})
+    return copied
 
 
 def _quantized(

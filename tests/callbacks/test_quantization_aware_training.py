@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
 from refusals import refused
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -300,6 +301,51 @@ def test_precisions(precision, tmp_path):
     _, module = fit(tmp_path, QuantizationAwareTraining(1, warm_up_batches=1), epochs=2, precision=precision)
     assert find_fake_quantizers(module).is_calibrated()
     assert torch.isfinite(module.network(torch.randn(2, 1, 8, 8))).all()
+
+
+class Overflows(Callback):
+    """Gradients are infinite in one step of float16, whose scaler then leaves it out."""
+
+    def __init__(self, scaler):
+        self.scaler, self.left_out = scaler, []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.scale = self.scaler.get_scale()
+        self.before = {n: p.detach().clone() for n, p in pl_module.named_parameters()}
+
+    def on_after_backward(self, trainer, pl_module):
+        if (trainer.current_epoch, len(self.left_out)) == (2, 0):
+            pl_module.network.conv1.weight.grad.fill_(torch.inf)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        assert torch.isfinite(outputs["loss"])
+        now = dict(pl_module.named_parameters())
+        moved = [name for name, value in self.before.items() if name in now and not torch.equal(now[name], value)]
+        if self.scaler.get_scale() < self.scale:
+            self.left_out += [trainer.current_epoch]
+            assert not moved
+        else:
+            assert "network.conv1.weight" in moved
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_float16_leaves_out_a_step_that_overflows(optimizer, tmp_path):
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    watch = Overflows(scaler)
+    _, module = fit(
+        tmp_path,
+        QuantizationAwareTraining(1, warm_up_batches=1),
+        watch,
+        epochs=3,
+        module=Module(optimizer=optimizer),
+        plugins=[MixedPrecision("16-mixed", "cpu", scaler=scaler)],
+        enable_checkpointing=False,
+    )
+    assert watch.left_out == [2]
+    rounds = find_fake_quantizers(module)
+    kept = [*rounds.ranges(), *(rounder.scale for rounder in rounds.rounders.values())]
+    assert {value.dtype for value in kept} == {torch.float32}
+    assert all(torch.isfinite(value).all() for value in kept)
 
 
 def test_pruned_and_quantised_again_is_left_as_it_was_after_an_exception(tmp_path):

@@ -223,6 +223,28 @@ class TestCalibration:
         assert capsys.readouterr().err == ""
 
 
+COMPILED = {
+    "wrapper": lambda network: torch.compile(network, backend="eager"),
+    "in place": lambda network: network.compile(backend="eager") or network,
+    "wrapped part": lambda network: nn.Sequential(torch.compile(network[0], backend="eager"), *network[1:]),
+    "part in place": lambda network: network[0].compile(backend="eager") or network,
+}
+
+
+@pytest.mark.parametrize("how", COMPILED)
+def test_of_what_is_compiled_the_copy_is_not(how):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8)), nn.ReLU(), nn.Linear(8, 3))
+    x = torch.randn(16, 4)
+    expected = quantize(network, [x], progress=False)
+    compiled = COMPILED[how](network)
+    names, kinds = list(compiled.state_dict()), list(map(type, compiled.modules()))
+    found = quantize(compiled, [x], progress=False)
+    assert found.state_dict().keys() == expected.state_dict().keys()
+    assert torch.equal(found(x), expected(x))
+    assert (list(compiled.state_dict()), list(map(type, compiled.modules()))) == (names, kinds)
+
+
 class TestScheme:
     def test_layers_that_stay_in_float(self):
         network, x = make("residual")

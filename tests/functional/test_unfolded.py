@@ -86,3 +86,19 @@ def test_frozen_weights_and_optimizers_of_others_are_left_alone():
     updates.stop()
     assert not layer.weight._backward_hooks
     assert not mine._optimizer_step_pre_hooks
+
+
+@pytest.mark.parametrize("fused", [False, True])  # a fused optimizer is told of the overflow, others are not called
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+def test_a_step_that_overflows_in_float16_moves_nothing(kind, fused):
+    layer, scaler = nn.Linear(2, 2), torch.amp.GradScaler("cpu", init_scale=8.0)
+    optimizer = kind(layer.parameters(), lr=0.1, fused=fused)
+    updates = UnfoldedUpdates([(layer.weight, torch.tensor([[0.3], [1.7]]))], [optimizer])
+    for factor, moves in ((1.0, True), (torch.inf, False), (1.0, True)):
+        before = [p.detach().clone() for p in layer.parameters()]
+        optimizer.zero_grad()
+        scaler.scale(layer(torch.ones(1, 2)).sum() * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert [not torch.equal(p, old) for p, old in zip(layer.parameters(), before, strict=True)] == [moves] * 2
+    updates.stop()
