@@ -22,8 +22,8 @@ from quantization_speed import cpu, folded, import_nncf, quiet, resnet8, vit
 from torch import Tensor, nn
 
 from lit_xai.functional.calling import copy_network
-from lit_xai.functional.fake_quantizers import quiet_import
 from lit_xai.functional.folding import find_foldable
+from lit_xai.functional.observers import quiet_import
 from lit_xai.functional.quantization import plan_quantization, prepare_
 from lit_xai.functional.unfolded import UnfoldedUpdates, fold_scales
 from lit_xai.models import ResNet

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
+from lit_xai.functional.quantization import quantize
 from lit_xai.models import MLP, ResNet, VisionTransformer
 
 
@@ -358,3 +359,9 @@ def make(name: str, n: int = 16) -> tuple[nn.Module, Any]:
                 module.running_mean.normal_()
                 module.running_var.uniform_(0.5, 2)
     return network.eval(), case.inputs(n)
+
+
+def quantized(name: str = "residual", **options: Any) -> tuple[nn.Module, Any]:
+    """Return the network computing as in integers, and what it is called with."""
+    network, x = make(name)
+    return quantize(network, [x], progress=False, **NETWORKS[name].options, **options), x

@@ -51,6 +51,16 @@ def module_state(module: torch.nn.Module) -> dict[str, Any]:
     }
 
 
+def leaks() -> tuple[int, ...]:
+    """How many hooks and modes are in force for every module: zeros where nobody left one behind."""
+    hooks = torch.nn.modules.module
+    return (
+        len(hooks._global_forward_hooks),
+        len(hooks._global_forward_pre_hooks),
+        torch._C._len_torch_function_stack(),
+    )
+
+
 class Witness(Callback):
     """Comes last in the list of callbacks: what it sees, the training sees."""
 

@@ -37,7 +37,8 @@ from lit_xai.callbacks._structure import (
 from lit_xai.callbacks._trainer import refuse_strategies
 from lit_xai.callbacks.structured_pruning import StructuredPruning
 from lit_xai.functional.calling import BatchToInputs, Inputs, OutputSpec, find_network
-from lit_xai.functional.fake_quantizers import AVERAGING, FakeQuantizers, find_fake_quantizers
+from lit_xai.functional.fake_quantizers import FakeQuantizers, find_fake_quantizers
+from lit_xai.functional.observers import AVERAGING
 from lit_xai.functional.probing import Probe
 from lit_xai.functional.quantization import check_scheme, describe_quantization
 from lit_xai.functional.scheduling import resolve_epochs

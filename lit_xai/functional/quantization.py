@@ -20,18 +20,13 @@ from lit_xai.functional.calling import (
     find_network,
     module_names,
 )
-from lit_xai.functional.fake_quantizers import (
-    AVERAGING,
-    FakeQuantizers,
-    Running,
-    Site,
-    find_fake_quantizers,
-    insert_fake_quantizers_,
-)
+from lit_xai.functional.fake_quantizers import FakeQuantizers, find_fake_quantizers, insert_fake_quantizers_
 from lit_xai.functional.folding import find_foldable, fold_batch_norms_
 from lit_xai.functional.layers import match_layers
+from lit_xai.functional.observers import AVERAGING, Site
 from lit_xai.functional.probing import to_device
 from lit_xai.functional.rounding import Placement, owners_of_weights
+from lit_xai.functional.running import Running
 from lit_xai.functional.untouched import untouched
 from lit_xai.spelling import nearest
 

@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from lit_xai.functional.fake_quantize import fake_quantize, find_ends
-from lit_xai.functional.fake_quantizers import FakeQuantizers
 
 RANGES = ((0, 255, 0), (0, 255, 37), (-128, 127, 0), (-64, 63, 0), (-2, 1, 0))
 
@@ -55,46 +54,6 @@ def test_ends_are_those_that_sorting_finds(shape):
         rows = [row.flatten().sort()[0] for row in tensor]
         assert find_ends(tensor, per_channel=True).tolist() == [[float(row[0]), float(row[-1])] for row in rows]
     assert not find_ends(tensor.requires_grad_()).requires_grad
-
-
-@pytest.mark.parametrize("observing", [True, False])
-def test_training_moves_ranges_and_scales_as_torchao_does(observing):
-    from torchao.quantization.pt2e import FusedMovingAvgObsFakeQuantize, MovingAverageMinMaxObserver
-
-    ours = FakeQuantizers([{"name": "x", "layer": "", "low": 0, "high": 255, "channels": 0}]).train()
-    theirs = FusedMovingAvgObsFakeQuantize(MovingAverageMinMaxObserver, 0, 255, dtype=torch.quint8)
-    generator = torch.Generator().manual_seed(0)
-    for batch in range(20):
-        tensor = torch.randn(64, 7, generator=generator) * (1 + batch % 3) + (batch > 10)
-        inputs, others = tensor.clone().requires_grad_(), tensor.clone().requires_grad_()
-        if batch == 5:
-            ours.observe_(observing)
-            theirs.enable_observer(observing)
-        if batch == 15:
-            ours.eval()
-            theirs.disable_observer()
-        out, wanted = ours.rounded("x", inputs, ""), theirs(others)
-        out.square().sum().backward()
-        wanted.square().sum().backward()
-
-        assert torch.equal(out, wanted)
-        assert torch.equal(inputs.grad, others.grad)
-        rounder, observer = ours.rounders["x"], theirs.activation_post_process
-        assert torch.equal(rounder.scale, theirs.scale)
-        assert torch.equal(rounder.zero_point, theirs.zero_point)
-        assert torch.equal(rounder.activation_post_process.min_val, observer.min_val)
-        assert torch.equal(rounder.activation_post_process.max_val, observer.max_val)
-
-
-def test_observing_alone_leaves_numbers_as_they_are():
-    ours = FakeQuantizers([{"name": "x", "layer": "", "low": 0, "high": 255, "channels": 0}]).train()
-    ours.round_(False)
-    tensor = torch.randn(4, 3)
-
-    assert torch.equal(ours.rounded("x", tensor, ""), tensor)
-    assert ours.rounders["x"].activation_post_process.max_val == tensor.max()
-    ours.round_(True)
-    assert len(ours.eval().rounded("x", torch.linspace(-9, 9, 10000), "").unique()) == 256
 
 
 def test_halves_and_ends_are_those_of_torch():

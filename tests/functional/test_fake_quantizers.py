@@ -3,49 +3,27 @@
 import copy
 import pickle
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 
 import captum_methods
 import pytest
 import torch
 import torch.nn.modules.module
 from networks import plain_cnn
-from quantized_networks import NETWORKS, Residual, make
+from quantized_networks import NETWORKS, Residual, make, quantized
 from refusals import refused
 from torch import nn
 from torch.nn import functional as F
-from witness import digest, module_state, rng_state
+from witness import digest, leaks, module_state, rng_state
 
 from lit_xai.functional.attribution import attribute
 from lit_xai.functional.calling import call_network
 from lit_xai.functional.fake_quantizers import (
-    AVERAGING,
     find_fake_quantizers,
     insert_fake_quantizers_,
     remove_fake_quantizers_,
 )
 from lit_xai.functional.folding import folded_copy
 from lit_xai.functional.quantization import plan_quantization, prepare_, quantize
-
-
-def quantized(name="residual", **options):
-    network, x = make(name)
-    return quantize(network, [x], progress=False, **NETWORKS[name].options, **options), x
-
-
-def prepared(name="residual", **options):
-    network, x = make(name)
-    rounds = prepare_(network, plan_quantization(network, x, **options))
-    return network.train(), rounds, x
-
-
-def leaks():
-    hooks = torch.nn.modules.module
-    return (
-        len(hooks._global_forward_hooks),
-        len(hooks._global_forward_pre_hooks),
-        torch._C._len_torch_function_stack(),
-    )
 
 
 class ByHand:
@@ -116,39 +94,6 @@ class TestNumbers:
         expected = ByHand(7).weight(network[0].weight.detach(), True)
         torch.testing.assert_close(out, expected)
 
-    @pytest.mark.parametrize("size", [1e-4, 1e-2, 1e3])
-    def test_weights_of_any_size_are_rounded_alike(self, size):
-        torch.manual_seed(0)
-        network, x = nn.Sequential(nn.Linear(16, 8, bias=False)), torch.randn(32, 16)
-        expected = quantize(network, [x], progress=False)(x) * size
-        with torch.no_grad():
-            network[0].weight *= size
-        found = quantize(network, [x], progress=False)(x)
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * size)
-
-    def test_symmetric_activations_lie_around_0_even_behind_a_rectifier(self):
-        network, x = quantized(activations="symmetric")
-        rounds = find_fake_quantizers(network)
-        assert {int(r.zero_point) for n, r in rounds.rounders.items() if not rounds.sites[n]["channels"]} == {0}
-        plain, _ = make("residual")
-        with torch.no_grad():
-            assert (network(x) - plain(x)).abs().max() < 0.1 * plain(x).abs().max()
-        site = next(n for n, s in rounds.sites.items() if n == "conv2/conv2d/input")
-        out = rounds.rounded(site, torch.tensor([-1e9, 0.0, 1e9]), "")
-        scale = rounds.rounders[site].scale
-        torch.testing.assert_close(out, torch.tensor([-128.0, 0.0, 127.0]) * scale)
-
-    def test_averages_of_batches(self):
-        network, rounds, _ = prepared("mlp")
-        x = [torch.rand(4, 64) * size for size in (1.0, 3.0)]
-        rounds.averaging_(1.0)
-        network(x[0])
-        rounds.averaging_(0.25)
-        network(x[1])
-        seen = next(r for n, r in rounds.rounders.items() if n.endswith("linear/input")).activation_post_process
-        assert seen.max_val.item() == pytest.approx(0.75 * x[0].max().item() + 0.25 * x[1].max().item())
-        rounds.averaging_(AVERAGING)
-
     @pytest.mark.parametrize("name", ["residual", "attention", "in place", "dense", "weight norm", "recurrent"])
     def test_gradients_are_finite_for_every_parameter(self, name):
         network, x = quantized(name)
@@ -157,13 +102,6 @@ class TestNumbers:
         for parameter in network.parameters():
             assert parameter.grad is not None
             assert torch.isfinite(parameter.grad).all()
-
-    def test_gradients_go_straight_through_inside_the_range_and_nowhere_outside(self):
-        network, _ = quantized()
-        rounds = find_fake_quantizers(network)
-        x = torch.tensor([-1e3, 0.0, 0.1, 1e3], requires_grad=True)
-        rounds.rounded("stem/conv2d/input", x, "stem").sum().backward()
-        assert x.grad.tolist() == [0, 1, 1, 0]
 
     def test_before_rounding_is_told_nothing_is_rounded(self):
         network, x = make("residual")
@@ -295,87 +233,3 @@ class TestKeepsTheNetwork:
         network.fake_quantizers = nn.Identity()
         with refused("has a part called 'fake_quantizers'"):
             insert_fake_quantizers_(network, [])
-
-
-class Breaks(nn.Module):
-    """A network of two layers with something between that raises when told to."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.last, self.error = nn.Linear(4, 4), nn.Linear(4, 2), None
-
-    def forward(self, x):
-        x = self.first(x)
-        if self.error is not None:
-            raise self.error
-        return self.last(x)
-
-
-class TestLetsGo:
-    @pytest.mark.parametrize("error", [KeyError("x"), KeyboardInterrupt(), SystemExit()])
-    def test_after_an_exception(self, error):
-        x = torch.randn(8, 4)
-        network = quantize(Breaks(), [x], progress=False)
-        expected = network(x)
-        network.error = error
-        with pytest.raises(type(error)):
-            network(x)
-        if isinstance(error, Exception):
-            assert leaks() == (0, 0, 0)
-        assert torch.equal(torch.nn.functional.linear(x, torch.eye(4)), x)  # nobody rounds here
-        network.error = None
-        assert torch.equal(network(x), expected)
-        assert leaks() == (0, 0, 0)
-
-    def test_after_a_users_hook_raised(self):
-        network, x = quantized()
-
-        def broken(*_):
-            raise KeyError("user")
-
-        for register in (
-            lambda: network.register_forward_pre_hook(broken, prepend=True),
-            lambda: network.register_forward_pre_hook(broken),
-            lambda: network.register_forward_hook(broken, prepend=True),
-            lambda: network.register_forward_hook(broken),
-            lambda: network.conv1.register_forward_pre_hook(broken),
-            lambda: network.conv1.register_forward_hook(broken),
-        ):
-            handle = register()
-            with pytest.raises(KeyError):  # and a warning would be an error
-                network(x)
-            handle.remove()
-            assert leaks() == (0, 0, 0)
-        network(x)
-
-    def test_twice_in_one_forward_and_inside_itself(self):
-        network, x = quantized()
-        expected = network(x)
-        parent = nn.Sequential(network, nn.Flatten())
-        assert torch.equal(parent(x) + parent(x), expected + expected)
-
-        class Recursive(nn.Module):
-            def __init__(self):
-                super().__init__()
-                torch.manual_seed(0)
-                self.layer = nn.Linear(4, 4)
-
-            def forward(self, x, depth=2):
-                return self(self.layer(x), depth - 1) if depth else x
-
-        network, x = Recursive(), torch.randn(4, 4)
-        prepare_(network, plan_quantization(network, x))
-        network(x)
-        find_fake_quantizers(network).round_(True)
-        assert len([n for n in find_fake_quantizers(network).sites if n.endswith("weight")]) == 2
-        assert not torch.equal(network(x), network.layer(network.layer(x)))
-        assert leaks() == (0, 0, 0)
-
-    def test_in_several_threads(self):
-        network, x = quantized()
-        with torch.no_grad(), ThreadPoolExecutor(3) as pool:
-            found = list(pool.map(lambda _: network(x), range(30)))
-            expected = network(x)
-        assert all(torch.equal(each, expected) for each in found)
-        assert leaks() == (0, 0, 0)
