@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
 from lit_xai.callbacks._samples import read_samples
+from lit_xai.callbacks._step import weighted_parts
 from lit_xai.callbacks._trainer import without_log
 from lit_xai.functional.calling import (
     BatchToInputs,
@@ -176,7 +177,7 @@ def dense_facts(network: Network, goal: Goal, pl_module: LightningModule, inputs
 
 def _only_part(pl_module: nn.Module) -> str | None:
     """Return the name of the one part that can be called, of a module that cannot."""
-    parts = [name for name, part in pl_module.named_children() if any(True for _ in part.parameters())]
+    parts = list(weighted_parts(pl_module))
     return parts[0] if len(parts) == 1 and not defines_call(pl_module) else None
 
 

@@ -1,9 +1,6 @@
 """What quantisation-aware training tries on a copy before it begins, and what it cannot work with."""
 
-import inspect
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +8,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from lit_xai.callbacks._trainer import is_a, without_log
-from lit_xai.functional.calling import Inputs, OutputSpec, call_network, copy_network, find_network
+from lit_xai.callbacks._trainer import is_a
+from lit_xai.functional.calling import Inputs, OutputSpec, call_network, copy_network
 from lit_xai.functional.folding import find_foldable, fold_batch_norms_
 from lit_xai.functional.quantization import Plan, describe_quantization, plan_quantization, prepare_
 from lit_xai.functional.untouched import untouched
@@ -111,82 +108,3 @@ def refuse_averages(trainer: Trainer) -> None:
                 f"QuantizationAwareTraining cannot work with {type(callback).__name__}: an average of weights does not"
                 " fit the ranges that were observed. Leave one of the two out."
             )
-
-
-class Called:
-    """Which networks were called from outside since; what copies and pickles of them have of it sees nothing.
-
-    Args:
-        networks: by name.
-    """
-
-    def __init__(self, networks: Mapping[str, nn.Module]) -> None:
-        self.names: list[str] = []
-        self._running: list[str] = []
-        self._handles: list[Any] = []
-        for name, network in networks.items():
-            self._handles.append(network.register_forward_pre_hook(partial(self._before, name)))
-            self._handles.append(network.register_forward_hook(self._after, always_call=True))
-
-    def start(self) -> None:
-        """Forget what was called so far: a callback may have explained the network."""
-        self.names.clear()
-
-    def stop(self) -> list[str]:
-        """Take the hooks away, and return the names of what was called, not by one another."""
-        for handle in self._handles:
-            handle.remove()
-        return list(dict.fromkeys(self.names))
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Called":
-        return Called({})
-
-    def __reduce__(self) -> tuple[type["Called"], tuple[dict[str, nn.Module]]]:
-        return Called, ({},)
-
-    def _before(self, name: str, network: nn.Module, args: Any) -> None:
-        if not self._running:
-            self.names.append(name)
-        self._running.append(name)
-
-    def _after(self, network: nn.Module, args: Any, result: Any) -> None:
-        if self._running:
-            self._running.pop()
-
-
-def candidates(pl_module: LightningModule, module: str | None) -> dict[str, nn.Module]:
-    """Return by name what a training step may call: the module that was named, or itself and its direct parts."""
-    if module is not None:
-        return {module: find_network(pl_module, module)}
-    parts = {name: part for name, part in pl_module.named_children() if any(True for _ in part.parameters())}
-    return {"": pl_module, **parts}
-
-
-def called_by_step(pl_module: LightningModule, batch: Any) -> list[str]:
-    """Return what the training step calls, tried on a copy; empty where the step cannot be run by itself.
-
-    Args:
-        pl_module: as it is in ``fit``.
-        batch: as its steps get it.
-    """
-    if not pl_module.automatic_optimization:  # it would step the optimizers
-        return []
-    copied: Any = copy_network(pl_module)
-    called = Called(candidates(copied, None))
-    taken = len(inspect.signature(copied.training_step).parameters)
-    try:
-        with without_log(copied), untouched(copied):
-            copied.training_step(*(batch, 0)[:taken])
-    except Exception:  # a step that needs more of its Trainer than a copy has: the first batch will tell
-        return []
-    return called.stop()
-
-
-def chosen(names: list[str]) -> str | None:
-    """Return the one network among what a step calls, ``None`` where that is not clear.
-
-    Example:
-        >>> chosen(["network"]), chosen(["", "metrics"]), chosen(["encoder", "decoder"])
-        ('network', '', None)
-    """
-    return "" if "" in names else names[0] if len(names) == 1 else None

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from lit_xai.callbacks._step import called, candidates, say_what_is_called
 from lit_xai.callbacks._teacher import locate
 from lit_xai.functional.calling import find_network, module_names
 from lit_xai.functional.differentiable import double_backward
@@ -73,7 +74,7 @@ class Student:
             if explained:
                 stack.enter_context(double_backward())
             change = requires_grad if by_input else None
-            yield stack.enter_context(recorded(self._candidates(pl_module), watched, inputs=change))
+            yield stack.enter_context(recorded(candidates(pl_module, self.name), watched, inputs=change))
 
     def calls(self, pl_module: LightningModule, calls: Sequence[Call]) -> list[Call]:
         """Return the network's calls among those recorded, and remember which network that is.
@@ -82,27 +83,16 @@ class Student:
             MisconfigurationException: it was not called, or it is not clear which one it is.
         """
         calls = [call for call in calls if _is_learning(call)]
-        names = list(dict.fromkeys(call.name for call in calls))
+        names = called(calls)
         if self.name is None and len(names) == 1:
             self.name = names[0]
         found = [call for call in calls if call.name == self.name]
         if not found:
-            what = f"calls {' and '.join(map(repr, names))}" if names else f"does not call {self.name or 'a network'}"
-            parts = [name for name, part in pl_module.named_children() if any(True for _ in part.parameters())]
             raise MisconfigurationException(
-                f"KnowledgeDistillation found no outputs of the student: {type(pl_module).__name__}.training_step"
-                f" {what}. Name the network that takes the inputs and gives the logits with module=, one of {parts};"
-                " where that is the module itself, have the step call self(x)."
+                "KnowledgeDistillation found no outputs of the student, as"
+                f" {say_what_is_called(pl_module, names, self.name)}"
             )
         return found
-
-    def _candidates(self, pl_module: LightningModule) -> dict[str, nn.Module]:
-        # Not as find_network does, behind wrappers of torch.compile: it is the wrapper that is called.
-        wrapped = {name.replace("._orig_mod", ""): m for name, m in reversed(list(pl_module.named_modules())) if name}
-        if self.name is not None:
-            return {self.name: wrapped[self.name] if self.name else pl_module}
-        parts = {name: m for name, m in pl_module.named_children() if any(True for _ in m.parameters())}
-        return {"": pl_module, **parts}
 
 
 def _is_learning(call: Call) -> bool:

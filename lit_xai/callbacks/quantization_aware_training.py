@@ -1,7 +1,8 @@
 """Train a network for the integers that it will be run in."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,22 +11,15 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import distributed
 
+from lit_xai.attaching import unwrap, wrap
 from lit_xai.callbacks._base import AnyCallback
 from lit_xai.callbacks._best import find_best_again, start_over, structure_label
 from lit_xai.callbacks._logging import log_text
 from lit_xai.callbacks._pruning import Network
-from lit_xai.callbacks._quantizing import (
-    Called,
-    Rehearsal,
-    called_by_step,
-    candidates,
-    chosen,
-    refuse_averages,
-    refuse_compiled,
-    rehearse,
-)
+from lit_xai.callbacks._quantizing import Rehearsal, refuse_averages, refuse_compiled, rehearse
 from lit_xai.callbacks._random import gathered_states, renew_batches_, restore_random_states_
 from lit_xai.callbacks._samples import read_batch
+from lit_xai.callbacks._step import called, called_by_step, candidates, chosen, say_what_is_called
 from lit_xai.callbacks._structure import (
     arrange_parameters_,
     averaged_copies,
@@ -41,6 +35,7 @@ from lit_xai.functional.fake_quantizers import FakeQuantizers, find_fake_quantiz
 from lit_xai.functional.observers import AVERAGING
 from lit_xai.functional.probing import Probe
 from lit_xai.functional.quantization import check_scheme, describe_quantization
+from lit_xai.functional.recording import recorded
 from lit_xai.functional.scheduling import resolve_epochs
 from lit_xai.functional.unfolded import UnfoldedUpdates, fold_scales
 from lit_xai.recipe import KEY, attach, detach, recipe_of
@@ -127,7 +122,7 @@ class QuantizationAwareTraining(AnyCallback):
         self._resumed: dict[str, Any] | None = None
         self._network = self._given
         self._inputs: Inputs | None = None
-        self._called: Called | None = None
+        self._watched: Callable[..., Any] | None = None
         self._scales: dict[str, torch.Tensor] = {}
         self._is_lost = False
         self._updates: UnfoldedUpdates | None = None
@@ -176,7 +171,8 @@ class QuantizationAwareTraining(AnyCallback):
             rank_zero_info(f"QuantizationAwareTraining begins with epoch {self.start_epoch}: {found.said()}")
             if self.freeze_epoch < (trainer.max_epochs or 0):
                 rank_zero_info(f"Ranges of activations stay as they are from epoch {self.freeze_epoch} on.")
-            self._called = Called(candidates(pl_module, self._given.module))
+            self._watched = partial(self._first_step, pl_module)
+            wrap(pl_module, "training_step", self._watched)
         else:
             self._go_on(pl_module)
             self._update_unfolded(trainer, pl_module)
@@ -201,8 +197,6 @@ class QuantizationAwareTraining(AnyCallback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Count the batches that ranges are first seen on, and begin to round after them."""
         self._resumed = None
-        if self._called is not None:
-            self._called.start()
         rounds = self._rounds(pl_module)
         if rounds is None:
             return
@@ -213,22 +207,6 @@ class QuantizationAwareTraining(AnyCallback):
             rounds.averaging_(AVERAGING)
             rounds.round_(True)
         self._seen += 1
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Refuse, after the first batch, a step that does not call the network: nothing of it would be rounded."""
-        called, self._called = self._called, None
-        names = [self._network.module or ""] if called is None else called.stop()
-        if (self._network.module or "") not in names:
-            what = f"calls {' and '.join(map(repr, names))}" if names else "calls no such network"
-            parts = [name for name in candidates(pl_module, None) if name]
-            whole = self._network.module or type(pl_module).__name__
-            raise MisconfigurationException(
-                f"QuantizationAwareTraining rounds inside a call of {whole!r}, but {type(pl_module).__name__}."
-                f"training_step {what}: name the network that takes the inputs and gives the logits with module=, one"
-                f" of {parts}; where that is the module itself, have the step call self(x)."
-            )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Have all processes use the same ranges."""
@@ -248,8 +226,7 @@ class QuantizationAwareTraining(AnyCallback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module with nothing of ours but its structure."""
-        if self._called is not None:
-            self._called.stop()
+        self._stop_watching(pl_module)
         if self._updates is not None:
             self._updates.stop()
         detach(pl_module, self)
@@ -290,6 +267,29 @@ class QuantizationAwareTraining(AnyCallback):
         batch, _ = read_batch(trainer, "train", Probe(n=1), seed=0)
         name = chosen(called_by_step(pl_module, batch))
         return replace(self._given, module=name or None)
+
+    def _first_step(
+        self, pl_module: LightningModule, training_step: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Refuse, in the first batch, a step that does not call the network: nothing of it would be rounded.
+
+        Seen is what happens inside the step: around it DDP calls the module itself.
+        """
+        with recorded(candidates(pl_module, self._given.module)) as calls:
+            result = training_step(*args, **kwargs)
+        self._stop_watching(pl_module)
+        wanted, names = self._network.module or "", called(calls)
+        if wanted not in names:
+            raise MisconfigurationException(
+                f"QuantizationAwareTraining rounds inside a call of {(wanted or type(pl_module).__name__)!r}, but"
+                f" {say_what_is_called(pl_module, names, wanted)}"
+            )
+        return result
+
+    def _stop_watching(self, pl_module: LightningModule) -> None:
+        if self._watched is not None:
+            unwrap(pl_module, "training_step", self._watched)
+            self._watched = None
 
     def _rehearsed(self, pl_module: LightningModule) -> Rehearsal:
         assert self._inputs is not None  # read in on_train_start

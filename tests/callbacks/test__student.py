@@ -75,14 +75,14 @@ def test_results_that_are_no_tree_of_tensors_are_taught():
 @pytest.mark.parametrize(
     ("run", "name", "words"),
     [
-        (lambda module: module.head(module.body(X)), None, r"calls 'body' and 'head'\. Name .* \['network', 'body'"),
-        (lambda module: None, None, r"does not call a network\. Name"),
-        (lambda module: module.network(X), "body", r"does not call body\. Name"),
+        (lambda module: module.head(module.body(X)), None, r"calls 'body' and 'head': name .* \['network', 'body'"),
+        (lambda module: None, None, "does not call a network: name"),
+        (lambda module: module.network(X), "body", "does not call 'body': name"),
     ],
     ids=["two", "none", "another"],
 )
 def test_unclear_ones_are_refused(run, name, words):
-    with pytest.raises(MisconfigurationException, match=f"found no outputs .*: Parts.training_step {words}"):
+    with pytest.raises(MisconfigurationException, match=f"found no outputs .*, as Parts.training_step {words}"):
         seen(Parts(), run, name)
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from refusals import refused
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -294,6 +295,26 @@ def test_the_network_is_found_by_its_call(manual, tmp_path):
     _, module = fit(tmp_path, callback, monitor, epochs=2, module=Manual() if manual else OnlyANetwork())
     assert find_fake_quantizers(module.network).is_calibrated()
     assert recipe_of(module).steps[-1]["module"] == "network"
+
+
+class Wraps(SingleDeviceStrategy):
+    """Reaches the training step by a call of the module, as DDP does."""
+
+    def __init__(self):
+        super().__init__("cpu")
+
+    def setup(self, trainer):
+        super().setup(trainer)
+        self.model = nn.ModuleList([self.lightning_module])
+        self.model.forward = lambda *args: self.model[0](*args)
+
+
+def test_the_network_is_found_by_its_call_where_the_strategy_calls_the_module(tmp_path):
+    _, module = fit(
+        tmp_path, QuantizationAwareTraining(1, warm_up_batches=1), epochs=2, module=OnlyANetwork(), strategy=Wraps()
+    )
+    assert recipe_of(module).steps[-1]["module"] == "network"
+    assert "training_step" not in vars(module)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
