@@ -1,11 +1,10 @@
 """How much a metric suffers when one layer alone computes in integers, of so many bits in its weights."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lit_xai.functional.calling import BatchToInputs, OutputSpec
 from lit_xai.functional.fake_quantizers import FakeQuantizers, find_fake_quantizers
@@ -14,25 +13,13 @@ from lit_xai.functional.sensitivity import Measured, Metric, _chosen, _direction
 from lit_xai.functional.untouched import fork_rng
 
 
-@dataclass(frozen=True, eq=False)
 class QuantizationSensitivity(Measured):
-    """What :func:`quantization_sensitivity` measured.
+    """What :func:`quantization_sensitivity` measured: each row is one layer, ``dense`` the metric in float."""
 
-    Args:
-        layers: each row's one layer, as a tuple.
-        bits: how many each column leaves in weights.
-        values: the metric, ``(layers, bits)``, float64.
-        dense: the metric in float.
-        higher_is_better: whether a higher value is a better one.
-        metric: what the metric is called.
-    """
-
-    layers: tuple[tuple[str, ...], ...]
-    bits: tuple[int, ...]
-    values: Tensor
-    dense: float
-    higher_is_better: bool = True
-    metric: str = "metric"
+    @property
+    def bits(self) -> tuple[int, ...]:
+        """How many bits each column leaves in weights."""
+        return self.columns
 
     def to_bits(self, max_drop: float) -> dict[str, int | None]:
         """Return for each layer the fewest bits that cost at most ``max_drop``, ``None`` if all cost more.
@@ -51,11 +38,7 @@ class QuantizationSensitivity(Measured):
             >>> QuantizationSensitivity((("a",), ("b",), ("c",)), (8, 4), values, 0.9).to_bits(0.02)
             {'a': 8, 'b': 4, 'c': None}
         """
-        best = [
-            min((bits for bits, ok in zip(self.bits, row, strict=True) if ok), default=None)
-            for row in self.affordable(max_drop).tolist()
-        ]
-        return {name: bits for names, bits in zip(self.layers, best, strict=True) for name in names}
+        return {name: min(bits, default=None) for name, bits in self._affordable_columns(max_drop)}
 
 
 def quantization_sensitivity(

@@ -33,12 +33,25 @@ Metric: TypeAlias = Any
 _Row = TypeVar("_Row")
 
 
+@dataclass(frozen=True, eq=False)
 class Measured:
-    """What a metric was with one layer at a time changed."""
+    """What a metric was with one layer at a time changed.
 
+    Args:
+        layers: the names of each row's layers: those that can only be changed together.
+        columns: by how much each column changes them.
+        values: the metric, ``(layers, columns)``, float64.
+        dense: the metric before anything is changed.
+        higher_is_better: whether a higher value is a better one.
+        metric: what the metric is called.
+    """
+
+    layers: tuple[tuple[str, ...], ...]
+    columns: tuple[Any, ...]
     values: Tensor
     dense: float
-    higher_is_better: bool
+    higher_is_better: bool = True
+    metric: str = "metric"
 
     @property
     def drop(self) -> Tensor:
@@ -56,26 +69,20 @@ class Measured:
         # 0.90 - 0.88 is a little more than 0.02 in floating point.
         return self.drop <= max_drop + 1e-9 * max(1.0, abs(self.dense))
 
+    def _affordable_columns(self, max_drop: float) -> Iterator[tuple[str, list[Any]]]:
+        """Yield each layer and the columns that cost at most ``max_drop``."""
+        for names, row in zip(self.layers, self.affordable(max_drop).tolist(), strict=True):
+            columns = [column for column, ok in zip(self.columns, row, strict=True) if ok]
+            yield from ((name, columns) for name in names)
 
-@dataclass(frozen=True, eq=False)
+
 class Sensitivity(Measured):
-    """What :func:`layer_sensitivity` measured.
+    """What :func:`layer_sensitivity` measured: rows are layers whose channels can only go together."""
 
-    Args:
-        layers: the names of each row's layers: those whose channels can only go together.
-        ratios: the share of channels that each column removes.
-        values: the metric, ``(layers, ratios)``, float64.
-        dense: the metric before anything is removed.
-        higher_is_better: whether a higher value is a better one.
-        metric: what the metric is called.
-    """
-
-    layers: tuple[tuple[str, ...], ...]
-    ratios: tuple[float, ...]
-    values: Tensor
-    dense: float
-    higher_is_better: bool = True
-    metric: str = "metric"
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The share of channels that each column removes."""
+        return self.columns
 
     def to_ratios(self, max_drop: float) -> dict[str, float]:
         """Return for each layer the largest ratio that costs at most ``max_drop``, 0 if there is none.
@@ -94,11 +101,7 @@ class Sensitivity(Measured):
             >>> Sensitivity((("a",), ("b", "c"), ("d",)), (0.3, 0.5), values, 0.9).to_ratios(0.02)
             {'a': 0.3, 'b': 0.5, 'c': 0.5, 'd': 0.0}
         """
-        best = [
-            max((ratio for ratio, ok in zip(self.ratios, row, strict=True) if ok), default=0.0)
-            for row in self.affordable(max_drop).tolist()
-        ]
-        return {name: ratio for names, ratio in zip(self.layers, best, strict=True) for name in names}
+        return {name: max(ratios, default=0.0) for name, ratios in self._affordable_columns(max_drop)}
 
 
 def layer_sensitivity(
