@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from lit_xai.functional.calling import Inputs, OutputSpec, call_network, module_names
+from lit_xai.functional.calling import Inputs, OutputSpec, call_network, find_logits, module_names
 from lit_xai.functional.heads import every_part, find_heads, fused_layers, set_head_attributes_
 from lit_xai.functional.layers import call_for_all, channels, layers_behind, match_layers, traceable
+from lit_xai.functional.masked import Comparison, without_fused_attention
 from lit_xai.functional.moves import EPSILON, ChannelGroup, Move, order_moves
 from lit_xai.functional.opaque import kept_whole, opaque
 from lit_xai.functional.positions import changed_attributes, kept_indices, named_tensors, positions_like
@@ -68,7 +70,7 @@ class Prunable:
             module.training = False
         for parameter in network.parameters():
             parameter.requires_grad_(True)  # Torch-Pruning leaves frozen layers out without a word
-        self._run = lambda: call_network(network, example_inputs, call, output)
+        self._run = lambda keep: call_network(network, example_inputs, call, keep)
         self._heads = find_heads(network)
         self._fused = fused_layers(network, self._heads)
         unprunable = kept_whole(network)
@@ -79,7 +81,7 @@ class Prunable:
             self._ignored += layers_behind(network, outputs)
             ratios = (pruning_ratio, pruning_ratio_dict or {})
             with _mapped_once(self._graph):
-                self.groups = list(self._groups(importance, dense_channels, ratios))
+                self.groups = self._found(importance, dense_channels, ratios)
         self.moves = order_moves(
             self.groups,
             round_to=round_to,
@@ -116,6 +118,18 @@ class Prunable:
                 " with ignored_layers=."
             ) from error
         return graph, outputs
+
+    def _found(self, *given: Any) -> list[ChannelGroup]:
+        try:
+            return list(self._groups(*given))
+        except ValueError:
+            raise  # what was given is wrong
+        except Exception as error:
+            raise ValueError(
+                f"{type(self.network).__name__} splits or joins channels in a way that pruning cannot follow"
+                f" ({type(error).__name__}: {_one_line(error)}): narrow it down with module= to the part that does not,"
+                " or keep the layers around it whole with ignored_layers=."
+            ) from error
 
     def _groups(
         self, importance: Any, dense: Mapping[str, int] | None, ratios: tuple[float, Mapping[str, float]]
@@ -232,28 +246,96 @@ class Prunable:
             yield self.network
 
     def step(self, moves: Sequence[Move]) -> dict[str, Any]:
-        """Return moves as a step of a recipe, after making sure that the network then runs.
+        """Return moves as a step of a recipe, after making sure that the network then runs, and does what it should.
 
         Args:
             moves: those of a group from its first on.
 
         Raises:
-            ValueError: the network does not run without these channels, or layers share a parameter of which each would
-                lose others.
+            ValueError: the network does not run without these channels, it computes something else than with them at
+                zero, or layers share a parameter of which each would lose others.
         """
-        shared = self._shared()
-        with self._cut(moves) as (kept, before), traceable(), torch.no_grad():
-            _refuse_split(shared, kept)
-            try:
-                self._run()
-            except Exception as error:
-                raise ValueError(
-                    f"{type(self.network).__name__} does not run without the channels that would go"
-                    f" ({type(error).__name__}: {_one_line(error)}): keep the layers that need them whole with"
-                    " ignored_layers=."
-                ) from error
-            after = {name: vars(m) for name, m in self.network.named_modules(remove_duplicate=False)}
-            return {"kind": "prune", "kept": kept, "attributes": changed_attributes(before, after)}
+        step, differs = self._tried(moves)
+        if differs:
+            places = sorted({move.group for move in moves})
+            guilty = [i for i in places if self._tried([move for move in moves if move.group == i])[1]] or places
+            layers = [group.layers[0] for group in (self.groups[i] for i in guilty) if group.layers]
+            raise ValueError(
+                f"{type(self.network).__name__} computes something else without the channels that would go than with"
+                " them at zero, since it takes channels by their places (a shuffle, a split, a concatenation with an"
+                f" input): keep the layers that these come from whole with ignored_layers={layers}."
+            )
+        return step
+
+    def _tried(self, moves: Sequence[Move]) -> tuple[dict[str, Any], bool]:
+        """Return moves as a step, and whether the network computes something else after it."""
+        shared, comparison = self._shared(), Comparison(self._outputs)
+        with self._told_apart(), traceable(), without_fused_attention(), torch.no_grad():
+            with self._cut(moves) as (kept, before):
+                _refuse_split(shared, kept)
+                try:
+                    comparison.run_cut()
+                except Exception as error:
+                    raise ValueError(
+                        f"{type(self.network).__name__} does not run without the channels that would go"
+                        f" ({type(error).__name__}: {_one_line(error)}): keep the layers that need them whole with"
+                        " ignored_layers=."
+                    ) from error
+                after = {name: vars(m) for name, m in self.network.named_modules(remove_duplicate=False)}
+                step = {"kind": "prune", "kept": kept, "attributes": changed_attributes(before, after)}
+            if not kept:
+                return step, False
+            with self._masked(kept):
+                comparison.run_masked()
+            if comparison.has_to_repeat:
+                with self._cut(moves):
+                    comparison.repeat_cut()
+        return step, comparison.differs
+
+    def _outputs(self) -> list[Tensor]:
+        """Call the network and return every floating tensor it gives."""
+        found: list[Tensor] = []
+
+        def keep(result: Any) -> Tensor:
+            found.extend(v for v in tree_leaves(result) if isinstance(v, Tensor) and v.is_floating_point())
+            return found[0] if found else find_logits(result)
+
+        self._run(keep)
+        return found
+
+    @contextlib.contextmanager
+    def _told_apart(self) -> Iterator[None]:
+        """Inside, parameters are also noise: zeros (a scale, a bias) would hide what comes from where."""
+        values = [(value, value.data) for value in self.network.parameters()]
+        noise = torch.Generator().manual_seed(0)
+        try:
+            for parameter, value in values:
+                if value.is_floating_point():
+                    deviation = (value.numel() / len(value)) ** -0.5 if value.dim() > 1 else 0.3
+                    added = torch.randn(value.shape, generator=noise).mul_(deviation)
+                    # Offsets upwards: behind rectifiers that are all off, nothing could be told apart.
+                    parameter.data = value + (added if value.dim() > 1 else added.abs_()).to(value)
+            yield
+        finally:
+            for parameter, value in values:
+                parameter.data = value
+
+    @contextlib.contextmanager
+    def _masked(self, kept: Iterable[list[Any]]) -> Iterator[None]:
+        """Inside, what would go is zero."""
+        tensors = named_tensors(dict(self.network.named_modules(remove_duplicate=False)))
+        values = {name: tensors[name].data for name, *_ in kept}
+        try:
+            for name, dim, size, indices in kept:
+                gone = torch.ones(size, dtype=torch.bool)
+                gone[indices] = False
+                tensors[name].data = tensors[name].data.index_fill(
+                    dim, gone.nonzero().flatten().to(values[name].device), 0
+                )
+            yield
+        finally:
+            for name, value in values.items():
+                tensors[name].data = value
 
     def _shared(self) -> list[list[str]]:
         """Return the names of each parameter or buffer that has several."""
@@ -278,13 +360,15 @@ class Prunable:
                 for value, places in zip(dense.values(), positions_like(values.values()), strict=True):
                     value.grad = None
                     value.data = places
-                self._remove(moves, {id(value): name for name, value in dense.items()})
+                self._remove(moves, dense)
                 set_head_attributes_(self.network, self._heads)
                 cut, kept = named_tensors(modules), []
                 positions = {id(value): value.data for value in cut.values()}  # one may go by several names
                 for name, value in cut.items():
                     left = values[name]
                     for dim, (size, indices) in kept_indices(positions[id(value)], left.shape):
+                        if not indices:
+                            raise _unable(name, "all of its channels would go")
                         kept.append([name, dim, size, indices])
                         left = left.index_select(dim, torch.tensor(indices, device=left.device))
                     value.data = left
@@ -297,7 +381,7 @@ class Prunable:
             for name, value in dense.items():
                 value.data = values[name]
 
-    def _remove(self, moves: Sequence[Move], names: Mapping[int, str]) -> None:
+    def _remove(self, moves: Sequence[Move], tensors: Mapping[str, Tensor]) -> None:
         # All groups are asked for in the coordinates of the whole network, then each layer is cut once.
         gone: dict[tuple[Any, Any], tuple[Any, set[int]]] = {}
         left = {move.group: move.left for move in moves}
@@ -308,10 +392,21 @@ class Prunable:
                         indices = every_part(dep.target.module, indices, self._fused)
                     gone.setdefault((dep.target, dep.handler), (dep, set()))[1].update(indices)
         for dep, indices in gone.values():
-            found = dep(sorted(indices))
+            try:
+                found = dep(sorted(indices))
+            except Exception as error:
+                layer = next((n for n, module in self.network.named_modules() if module is dep.target.module), "")
+                raise _unable(layer, f"{type(error).__name__}: {_one_line(error)}") from error
             if isinstance(dep.target.module, nn.Parameter):
-                owner, _, name = names[id(dep.target.module)].rpartition(".")
-                setattr(self.network.get_submodule(owner), name, found)
+                for name in [name for name, value in tensors.items() if value is dep.target.module]:
+                    owner, _, attribute = name.rpartition(".")
+                    setattr(self.network.get_submodule(owner), attribute, found)
+
+
+def _unable(name: str, why: str) -> ValueError:
+    return ValueError(
+        f"{name!r} cannot lose these channels ({why}): keep it, and what it is tied to, whole with ignored_layers=."
+    )
 
 
 def _refuse_split(shared: Iterable[list[str]], kept: Iterable[list[Any]]) -> None:

@@ -60,7 +60,8 @@ def prune_step(
         A step for :func:`lit_xai.recipe.take_step_`.
 
     Raises:
-        ValueError: a ratio out of range, a name that is no layer, or a network that cannot be traced.
+        ValueError: a ratio out of range, a name that is no layer, a network that cannot be traced, or one that does not
+            run or computes something else without the channels that would go.
 
     Example:
         >>> import torch

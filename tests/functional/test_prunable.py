@@ -7,6 +7,7 @@ import torch
 import torch_pruning
 from refusals import refused
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 from torch_pruning.utils import count_ops_and_params
 from witness import digest
 
@@ -121,7 +122,7 @@ def test_looking_at_one_candidate_leaves_the_next_as_it_was():
     assert channels(prunable.network) == channels(network)
 
 
-def test_the_network_runs_once_to_be_traced_and_once_for_each_step():
+def test_the_network_runs_once_to_be_traced_and_twice_for_each_step():
     network, x = resnet()
     calls = []
     network.register_forward_hook(lambda *_: calls.append(1))
@@ -129,7 +130,7 @@ def test_the_network_runs_once_to_be_traced_and_once_for_each_step():
     assert len(calls) == 1
     for taken in (1, 2):
         prunable.step(prunable.due())
-        assert len(calls) == 1 + taken
+        assert len(calls) == 1 + 2 * taken  # without the channels, and with them at zero
 
 
 def test_layers_that_go_together():
@@ -183,9 +184,85 @@ class Tied(nn.Module):
         return self.head(self.b(self.a(x).relu()).relu())
 
 
+class ByPlace(nn.Module):
+    """One layer, what is done to its channels, and a layer that sees them."""
+
+    def __init__(self, between, width=8):
+        super().__init__()
+        self.stem, self.body, self.between = nn.Conv2d(3, 8, 1), nn.Conv2d(width, 6, 1), between
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x):
+        y = self.stem(x).relu()
+        y = self.between(y) if isinstance(self.between, nn.Module) else self.between(y, x)
+        return self.head(self.body(y).relu().mean((2, 3)))
+
+
+BY_PLACE = {
+    "shuffled": (lambda y, x: nn.functional.channel_shuffle(y, 2), 8),
+    "flipped": (lambda y, x: y.flip(1), 8),
+    "rolled": (lambda y, x: y + y.roll(1, 1), 8),
+    "the last ones": (lambda y, x: y[:, -3:], 3),
+    "stacked": (lambda y, x: torch.stack([y, -y], 1).flatten(1, 2), 16),
+    "behind an input": (lambda y, x: torch.cat([x, y], 1), 11),
+    "weighed one by one": (lambda y, x: torch.stack([c * (i + 1) for i, c in enumerate(y.unbind(1))], 1), 8),
+    "in halves": (lambda y, x: torch.maximum(*y.view(len(y), 2, -1, *y.shape[2:]).unbind(1)), 4),
+}
+
+
+@pytest.mark.parametrize("name", BY_PLACE)
+def test_channels_that_are_taken_by_their_places_are_refused_rather_than_mixed_up(name):
+    torch.manual_seed(0)
+    network, x = ByPlace(*BY_PLACE[name]), torch.randn(1, 3, 2, 2)
+    with refused("ByPlace computes something else", "than with them at zero", "ignored_layers=['stem']"):
+        prune_step(network, x)
+    assert {key for key, *_ in prune_step(network, x, ignored_layers=["stem"])["kept"]} == {
+        *("body.weight", "body.bias", "head.weight")
+    }
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        nn.LocalResponseNorm(3),
+        nn.Softmax(1),
+        nn.GroupNorm(2, 8),
+        lambda y, _: (y - y.mean(1, True)) / (y.var(1, keepdim=True) + 1e-3).sqrt(),
+        lambda y, _: y * torch.sigmoid(torch.cat([y.mean(1, True), y.amax(1, True)], 1).sum(1, True)),
+        lambda y, _: y * y.shape[1] ** 0.5,
+    ],
+)
+def test_statistics_over_channels_may_change(between):
+    network = ByPlace(between)
+    apply_step_(network, prune_step(network, torch.zeros(1, 3, 4, 4)))
+    assert channels(network)["stem"] == 4
+
+
+class TwoNames(nn.Module):
+    """A bare scale under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner, self.head = nn.Linear(4, 8), nn.Module(), nn.Linear(8, 2)
+        self.scale = nn.Parameter(torch.rand(8))
+        self.inner.scale = self.scale
+
+    def forward(self, x):
+        return self.head(self.stem(x) * self.scale + self.inner.scale)
+
+
+def test_a_bare_parameter_under_two_names_is_cut_once():
+    network = TwoNames()
+    apply_step_(network, prune_step(network, torch.zeros(1, 4)))
+    assert network.scale is network.inner.scale
+    assert network.scale.shape == (4,)
+
+
 @pytest.mark.parametrize(
     ("network", "parts"),
     [
+        (nn.Sequential(weight_norm(nn.Linear(4, 8)), nn.Linear(8, 2)), ("'0' cannot lose these channels",)),
+        (nn.Sequential(nn.Linear(4, 8), nn.GLU(), nn.Linear(4, 6), nn.Linear(6, 2)), ("splits or joins channels",)),
         (Tied(), ("'a.weight' and 'b.weight' are one parameter", "ignored_layers=['a', 'b']")),
         (FixedView(), ("FixedView does not run without the channels that would go", "ignored_layers=")),
         (Raising(4, (3,), 2), ("Raising cannot be traced for pruning", "KeyError", "module=")),
