@@ -51,6 +51,9 @@ def make_rounder(site: Site) -> nn.Module:
 def round_with(rounder: Any, values: Tensor, training: bool, off: Tensor) -> Tensor:
     """Return values as integers can hold them; in training mode the range follows them first, if that is enabled.
 
+    What overflows, as in a step of float16 that its scaler leaves out, moves no activation's range: it would never come
+    back.
+
     Args:
         rounder: from :func:`make_rounder`.
         values: float32.
@@ -75,8 +78,11 @@ def _from_0(rounder: Any, values: Tensor, training: bool, off: Tensor) -> Tensor
     """Round to integers from 0 on."""
     enabled = rounder.observer_enabled if training else off
     if values.device.type != "cpu" or not values.numel():
-        return _fused(rounder, values, enabled)
+        is_finite = values.detach().sum().isfinite() if training else off
+        return _fused(rounder, values, enabled * is_finite)
     ends = find_ends(values) if training and rounder.observer_enabled else None
+    if ends is not None and not ends.isfinite().all():
+        enabled = off
     # By torch's own arithmetic the range follows, and the scale with it: of the ends, which are all it depends on.
     _fused(rounder, values.detach().flatten()[:1] if ends is None else ends, enabled)
     return _rounded_quickly(rounder, values, ends)
@@ -128,6 +134,8 @@ def _observe_symmetric_(rounder: Any, values: Tensor, off: Tensor) -> Tensor:
     """Have a range follow what is seen, and return the ends of that."""
     observer, enabled = rounder.activation_post_process, rounder.observer_enabled.bool()
     ends = find_ends(values, rounder.is_per_channel)
+    if not rounder.is_per_channel:  # of a weight that is lost the range is lost as well, and says so
+        enabled = enabled & ends.isfinite().all()
     for known, now in zip((observer.min_val, observer.max_val), ends.unbind(-1), strict=True):
         moved = torch.where(known.isinf(), now, known.lerp(now, observer.averaging_constant))
         known.copy_(torch.where(enabled, moved, known).view_as(known))

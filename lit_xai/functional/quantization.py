@@ -61,7 +61,7 @@ def plan_quantization(
         example_inputs: what it is called with.
         bits: of weights, 2 to 8: of all, or by layers' names and patterns with ``*``, the first that fits. Runtimes
             compute in 8 bits all the same: fewer show what a network bears, they do not make it faster. With 2, four
-            values a weight, most networks fail, also when trained for it: give it to single layers that bear it.
+            values a weight, networks often fail, also when trained for it: give it to single layers that bear it.
         cpu: ``"any"``: 8 bits in weights become 7, and results are right on every x86; ``"vnni"`` or ``"arm64"``: all
             8, for CPUs with AVX-512 VNNI, AVX-VNNI or AMX, and for ARM.
         activations: ``"unsigned"``, or ``"symmetric"``: -128..127 around 0, as GPU runtimes want it.

@@ -93,3 +93,18 @@ def test_gradients_go_straight_through_inside_the_range_and_nowhere_outside():
     x = torch.tensor([-1e3, 0.0, 0.1, 1e3], requires_grad=True)
     rounds.rounded("stem/conv2d/input", x, "stem").sum().backward()
     assert x.grad.tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("lost", [torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize("low", [0, -128])
+def test_what_overflows_moves_no_range(low, lost):
+    rounds = FakeQuantizers([{"name": "x", "layer": "", "low": low, "high": low + 255, "channels": 0}]).train()
+    values = torch.linspace(-1, 1, 9)
+    expected = rounds.rounded("x", values, "")
+    before = {name: value.clone() for name, value in rounds.state_dict().items()}
+    rounds.rounded("x", torch.cat([values * 3, torch.tensor([lost])]), "")
+    assert all(torch.equal(value, before[name]) for name, value in rounds.state_dict().items())
+    assert torch.equal(rounds.rounded("x", values, ""), expected)
+    fresh = FakeQuantizers(rounds.sites.values()).train()
+    fresh.rounded("x", torch.tensor([0.0, lost]), "")
+    assert not fresh.is_calibrated()
