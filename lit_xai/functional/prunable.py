@@ -66,6 +66,7 @@ class Prunable:
         output: OutputSpec = None,
     ) -> None:
         self.network = network
+        _refuse_scripted(network)
         for module in network.modules():
             module.training = False
         for parameter in network.parameters():
@@ -401,6 +402,15 @@ class Prunable:
                 for name in [name for name, value in tensors.items() if value is dep.target.module]:
                     owner, _, attribute = name.rpartition(".")
                     setattr(self.network.get_submodule(owner), attribute, found)
+
+
+def _refuse_scripted(network: nn.Module) -> None:
+    name = next((n for n, m in network.named_modules() if isinstance(m, torch.jit.ScriptModule)), None)
+    if name is not None:
+        raise ValueError(
+            f"Pruning expected modules of Python, but got TorchScript in {name!r}: prune the network before"
+            " torch.jit.script or torch.jit.trace, or narrow it down with module= to a part without."
+        )
 
 
 def _unable(name: str, why: str) -> ValueError:

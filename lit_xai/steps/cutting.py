@@ -119,6 +119,8 @@ def _rebuild(
             if id(tensor) not in new:
                 value = _changed(tensor.detach(), cuts[id(tensor)], change)
                 new[id(tensor)] = successor(tensor, value) if isinstance(tensor, nn.Parameter) else value
+                if isinstance(tensor, nn.Parameter) and tensor.grad is not None:  # of batches that are added up
+                    new[id(tensor)].grad = _changed(tensor.grad, cuts[id(tensor)], change)
             owner, _, attribute = name.rpartition(".")
             module = modules[owner]
             held: dict[str, Any] = module._parameters if attribute in module._parameters else module._buffers

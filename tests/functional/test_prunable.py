@@ -1,6 +1,7 @@
 """The order in which channels go, the nearest width, and targets that are reached."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -184,6 +185,12 @@ class Tied(nn.Module):
         return self.head(self.b(self.a(x).relu()).relu())
 
 
+def scripted(module):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls it deprecated; users have such modules
+        return torch.jit.script(module)
+
+
 class ByPlace(nn.Module):
     """One layer, what is done to its channels, and a layer that sees them."""
 
@@ -262,6 +269,7 @@ def test_a_bare_parameter_under_two_names_is_cut_once():
     ("network", "parts"),
     [
         (nn.Sequential(weight_norm(nn.Linear(4, 8)), nn.Linear(8, 2)), ("'0' cannot lose these channels",)),
+        (nn.Sequential(nn.Linear(4, 8), scripted(nn.Linear(8, 2))), ("TorchScript in '1'",)),
         (nn.Sequential(nn.Linear(4, 8), nn.GLU(), nn.Linear(4, 6), nn.Linear(6, 2)), ("splits or joins channels",)),
         (Tied(), ("'a.weight' and 'b.weight' are one parameter", "ignored_layers=['a', 'b']")),
         (FixedView(), ("FixedView does not run without the channels that would go", "ignored_layers=")),
