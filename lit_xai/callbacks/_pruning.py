@@ -124,8 +124,15 @@ class Decider:
     prepared: Callable[[LightningModule, nn.Module], Any]
     dense: dict[str, Any] = field(default_factory=dict)
 
-    def decide(self, pl_module: LightningModule, inputs: Inputs, progress: float) -> Decision:
+    def decide(self, pl_module: LightningModule, inputs: Inputs, progress: float, is_rehearsal: bool) -> Decision:
         """Return the step that brings a module to where a share of ``progress`` of the plan is done.
+
+        Args:
+            pl_module: left as it is.
+            inputs: of the network.
+            progress: what is to be done.
+            is_rehearsal: whether to make sure as well that channels are not mixed up, which depends on the network
+                alone: once is enough.
 
         Raises:
             ValueError: the target cannot be reached, or the network cannot be traced or run without channels.
@@ -158,6 +165,8 @@ class Decider:
                 except ValueError as error:
                     raise ValueError(f"{target.name}: {wanted:.6g} {error}{self._advice()}") from None
             step = prunable.step(moves)
+            if is_rehearsal:
+                prunable.check(moves)
         return Decision(_prefixed(step, self.network.prefix(pl_module)), wanted, found)
 
     def _advice(self) -> str:

@@ -317,7 +317,7 @@ class StructuredPruning(AnyCallback):
         for round_to in candidates:
             self._options["round_to"] = round_to
             try:
-                decision = self._agree(trainer, pl_module, 1.0)
+                decision = self._agree(trainer, pl_module, 1.0, is_rehearsal=True)
             except MisconfigurationException:
                 if round_to == candidates[-1]:
                     raise
@@ -326,14 +326,16 @@ class StructuredPruning(AnyCallback):
                 break
         return decision
 
-    def _agree(self, trainer: Trainer, pl_module: LightningModule, progress: float) -> Decision:
+    def _agree(
+        self, trainer: Trainer, pl_module: LightningModule, progress: float, is_rehearsal: bool = False
+    ) -> Decision:
         """Let the first process decide, and all of them take the same step."""
         decision: Decision | str = ""
         if trainer.is_global_zero:
             assert self._decider is not None  # made in on_train_start
             assert self._inputs is not None  # as above
             try:
-                decision = self._decider.decide(pl_module, self._inputs, progress)
+                decision = self._decider.decide(pl_module, self._inputs, progress, is_rehearsal)
             except ValueError as error:  # the others would wait for ever
                 decision = f"StructuredPruning: {error}"
         decision = trainer.strategy.broadcast(decision)

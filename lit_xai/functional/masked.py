@@ -8,12 +8,14 @@ runs.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from lit_xai.functional.positions import named_tensors
 
 TF32 = 0.01
 """How far outputs on a GPU may be apart at least, as a share of the largest: products of TF32 are off by 0.001."""
@@ -88,6 +90,46 @@ class Comparison:
             cut.shape == masked.shape and _near(cut, masked)
             for cut, masked in zip(self._cut, self._masked, strict=True)
         )
+
+
+@contextlib.contextmanager
+def told_apart(network: nn.Module) -> Iterator[None]:
+    """Inside, parameters are also noise: zeros (a scale, a bias) would hide what comes from where."""
+    values = [(value, value.data) for value in network.parameters()]
+    noise = torch.Generator().manual_seed(0)
+    try:
+        for parameter, value in values:
+            if value.is_floating_point():
+                deviation = (value.numel() / len(value)) ** -0.5 if value.dim() > 1 else 0.3
+                added = torch.randn(value.shape, generator=noise).mul_(deviation)
+                # Offsets upwards: behind rectifiers that are all off, nothing could be told apart.
+                parameter.data = value + (added if value.dim() > 1 else added.abs_()).to(value)
+        yield
+    finally:
+        for parameter, value in values:
+            parameter.data = value
+
+
+@contextlib.contextmanager
+def masked(network: nn.Module, kept: Iterable[list[Any]]) -> Iterator[None]:
+    """Inside, what a step does not keep is zero.
+
+    Args:
+        network: before the step.
+        kept: of the step: name, dimension, size before, indices kept.
+    """
+    tensors = named_tensors(dict(network.named_modules(remove_duplicate=False)))
+    values = {name: tensors[name].data for name, *_ in kept}
+    try:
+        for name, dim, size, indices in kept:
+            gone = torch.ones(size, dtype=torch.bool)
+            gone[indices] = False
+            places = gone.nonzero().flatten().to(values[name].device)
+            tensors[name].data = tensors[name].data.index_fill(dim, places, 0)
+        yield
+    finally:
+        for name, value in values.items():
+            tensors[name].data = value
 
 
 @contextlib.contextmanager

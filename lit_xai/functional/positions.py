@@ -29,12 +29,15 @@ def positions_like(values: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def kept_indices(positions: Tensor, shape: torch.Size) -> Iterator[tuple[int, tuple[int, list[int]]]]:
-    """Yield for each dimension that became shorter its former size and the indices that are left."""
+    """Yield for each dimension that became shorter its former size and the indices that are left, in their old order.
+
+    Torch-Pruning 1.6 keeps the right ones of a LayerNorm's, but in whatever order a Python set gives them.
+    """
     for dim, size in enumerate(shape):
         if positions.shape[dim] != size:
             along = positions[tuple(slice(None) if d == dim else 0 for d in range(positions.dim()))]
             stride = math.prod(shape[dim + 1 :])
-            yield dim, (size, [int(place) // stride % size for place in along.tolist()])
+            yield dim, (size, sorted(int(place) // stride % size for place in along.tolist()))
 
 
 def changed_attributes(before: Mapping[str, dict[str, Any]], after: Mapping[str, dict[str, Any]]) -> list[list[Any]]:

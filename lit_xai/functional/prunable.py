@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from lit_xai.functional.calling import Inputs, OutputSpec, call_network, find_logits, module_names
 from lit_xai.functional.heads import every_part, find_heads, fused_layers, set_head_attributes_
 from lit_xai.functional.layers import call_for_all, channels, layers_behind, match_layers, traceable
-from lit_xai.functional.masked import Comparison, without_fused_attention
+from lit_xai.functional.masked import Comparison, masked, told_apart, without_fused_attention
 from lit_xai.functional.moves import EPSILON, ChannelGroup, Move, order_moves
 from lit_xai.functional.opaque import kept_whole, opaque
 from lit_xai.functional.positions import changed_attributes, kept_indices, named_tensors, positions_like
@@ -247,51 +247,62 @@ class Prunable:
             yield self.network
 
     def step(self, moves: Sequence[Move]) -> dict[str, Any]:
-        """Return moves as a step of a recipe, after making sure that the network then runs, and does what it should.
+        """Return moves as a step of a recipe, after making sure that the network then runs.
 
         Args:
             moves: those of a group from its first on.
 
         Raises:
-            ValueError: the network does not run without these channels, it computes something else than with them at
-                zero, or layers share a parameter of which each would lose others.
+            ValueError: the network does not run without these channels, or layers share a parameter of which each would
+                lose others.
         """
-        step, differs = self._tried(moves)
-        if differs:
-            places = sorted({move.group for move in moves})
-            guilty = [i for i in places if self._tried([move for move in moves if move.group == i])[1]] or places
-            layers = [group.layers[0] for group in (self.groups[i] for i in guilty) if group.layers]
-            raise ValueError(
-                f"{type(self.network).__name__} computes something else without the channels that would go than with"
-                " them at zero, since it takes channels by their places (a shuffle, a split, a concatenation with an"
-                f" input): keep the layers that these come from whole with ignored_layers={layers}."
-            )
-        return step
+        shared = self._shared()
+        with self._cut(moves) as (kept, before), traceable(), torch.no_grad():
+            _refuse_split(shared, kept)
+            try:
+                self._outputs()
+            except Exception as error:
+                raise ValueError(
+                    f"{type(self.network).__name__} does not run without the channels that would go"
+                    f" ({type(error).__name__}: {_one_line(error)}): keep the layers that need them whole with"
+                    " ignored_layers=."
+                ) from error
+            after = {name: vars(m) for name, m in self.network.named_modules(remove_duplicate=False)}
+            return {"kind": "prune", "kept": kept, "attributes": changed_attributes(before, after)}
 
-    def _tried(self, moves: Sequence[Move]) -> tuple[dict[str, Any], bool]:
-        """Return moves as a step, and whether the network computes something else after it."""
-        shared, comparison = self._shared(), Comparison(self._outputs)
-        with self._told_apart(), traceable(), without_fused_attention(), torch.no_grad():
-            with self._cut(moves) as (kept, before):
-                _refuse_split(shared, kept)
-                try:
-                    comparison.run_cut()
-                except Exception as error:
-                    raise ValueError(
-                        f"{type(self.network).__name__} does not run without the channels that would go"
-                        f" ({type(error).__name__}: {_one_line(error)}): keep the layers that need them whole with"
-                        " ignored_layers=."
-                    ) from error
-                after = {name: vars(m) for name, m in self.network.named_modules(remove_duplicate=False)}
-                step = {"kind": "prune", "kept": kept, "attributes": changed_attributes(before, after)}
+    def check(self, moves: Sequence[Move]) -> None:
+        """Make sure that what is left computes what the network does with these channels at zero.
+
+        Args:
+            moves: for which there is a :meth:`step`; fewer of them need no check of their own.
+
+        Raises:
+            ValueError: it computes something else; names the layers that would have to stay whole.
+        """
+        if not self._mixes_up(moves):
+            return
+        places = sorted({move.group for move in moves})
+        guilty = [i for i in places if self._mixes_up([move for move in moves if move.group == i])] or places
+        layers = [group.layers[0] for group in (self.groups[i] for i in guilty) if group.layers]
+        raise ValueError(
+            f"{type(self.network).__name__} computes something else without the channels that would go than with"
+            " them at zero, since it takes channels by their places (a shuffle, a split, a concatenation with an"
+            f" input): keep the layers that these come from whole with ignored_layers={layers}."
+        )
+
+    def _mixes_up(self, moves: Sequence[Move]) -> bool:
+        comparison = Comparison(self._outputs)
+        with told_apart(self.network), traceable(), without_fused_attention(), torch.no_grad():
+            with self._cut(moves) as (kept, _):
+                comparison.run_cut()
             if not kept:
-                return step, False
-            with self._masked(kept):
+                return False
+            with masked(self.network, kept):
                 comparison.run_masked()
             if comparison.has_to_repeat:
                 with self._cut(moves):
                     comparison.repeat_cut()
-        return step, comparison.differs
+        return comparison.differs
 
     def _outputs(self) -> list[Tensor]:
         """Call the network and return every floating tensor it gives."""
@@ -303,40 +314,6 @@ class Prunable:
 
         self._run(keep)
         return found
-
-    @contextlib.contextmanager
-    def _told_apart(self) -> Iterator[None]:
-        """Inside, parameters are also noise: zeros (a scale, a bias) would hide what comes from where."""
-        values = [(value, value.data) for value in self.network.parameters()]
-        noise = torch.Generator().manual_seed(0)
-        try:
-            for parameter, value in values:
-                if value.is_floating_point():
-                    deviation = (value.numel() / len(value)) ** -0.5 if value.dim() > 1 else 0.3
-                    added = torch.randn(value.shape, generator=noise).mul_(deviation)
-                    # Offsets upwards: behind rectifiers that are all off, nothing could be told apart.
-                    parameter.data = value + (added if value.dim() > 1 else added.abs_()).to(value)
-            yield
-        finally:
-            for parameter, value in values:
-                parameter.data = value
-
-    @contextlib.contextmanager
-    def _masked(self, kept: Iterable[list[Any]]) -> Iterator[None]:
-        """Inside, what would go is zero."""
-        tensors = named_tensors(dict(self.network.named_modules(remove_duplicate=False)))
-        values = {name: tensors[name].data for name, *_ in kept}
-        try:
-            for name, dim, size, indices in kept:
-                gone = torch.ones(size, dtype=torch.bool)
-                gone[indices] = False
-                tensors[name].data = tensors[name].data.index_fill(
-                    dim, gone.nonzero().flatten().to(values[name].device), 0
-                )
-            yield
-        finally:
-            for name, value in values.items():
-                tensors[name].data = value
 
     def _shared(self) -> list[list[str]]:
         """Return the names of each parameter or buffer that has several."""
@@ -356,6 +333,7 @@ class Prunable:
         held = [(m, dict(m._parameters), dict(m._buffers), before[name]) for name, m in modules.items()]
         dense = named_tensors(modules)
         values = {name: value.data for name, value in dense.items()}
+        sizes = self._sizes_between(modules.values())
         try:
             with _quiet(), torch.no_grad():
                 for value, places in zip(dense.values(), positions_like(values.values()), strict=True):
@@ -381,6 +359,17 @@ class Prunable:
                 vars(module).update({k: v for k, v in attributes.items() if isinstance(v, (int, tuple))})
             for name, value in dense.items():
                 value.data = values[name]
+            for node, held_sizes in sizes:
+                vars(node).update(held_sizes)
+
+    def _sizes_between(self, modules: Iterable[nn.Module]) -> list[tuple[nn.Module, dict[str, Any]]]:
+        """Return what Torch-Pruning keeps of concatenations, splits and slices, which it changes with each cut."""
+        between = set(self._graph.module2node).difference(modules)
+        return [
+            (node, {k: list(v) if isinstance(v, list) else v for k, v in vars(node).items() if _is_size(v)})
+            for node in between
+            if isinstance(node, nn.Module)
+        ]
 
     def _remove(self, moves: Sequence[Move], tensors: Mapping[str, Tensor]) -> None:
         # All groups are asked for in the coordinates of the whole network, then each layer is cut once.
@@ -411,6 +400,10 @@ def _refuse_scripted(network: nn.Module) -> None:
             f"Pruning expected modules of Python, but got TorchScript in {name!r}: prune the network before"
             " torch.jit.script or torch.jit.trace, or narrow it down with module= to a part without."
         )
+
+
+def _is_size(value: Any) -> bool:
+    return value is None or isinstance(value, (int, list))
 
 
 def _unable(name: str, why: str) -> ValueError:

@@ -88,7 +88,10 @@ def prune_step(
         call=call,
         output=output,
     )
-    return prunable.step(prunable.due())
+    moves = prunable.due()
+    step = prunable.step(moves)
+    prunable.check(moves)
+    return step
 
 
 def check_ratio(ratio: float, argument: str) -> None:
@@ -133,6 +136,7 @@ def pruned_copy(network: nn.Module, example_inputs: Inputs, **options: Any) -> n
         Linear(in_features=4, out_features=6, bias=True)
     """
     prunable = Prunable(copy_network(network), example_inputs, **options)
+    prunable.check(prunable.due())
     with prunable.pruned(prunable.due()) as pruned:
         return copy_network(pruned)
 

@@ -123,7 +123,7 @@ def test_looking_at_one_candidate_leaves_the_next_as_it_was():
     assert channels(prunable.network) == channels(network)
 
 
-def test_the_network_runs_once_to_be_traced_and_twice_for_each_step():
+def test_the_network_runs_once_to_be_traced_once_for_each_step_and_twice_to_be_checked():
     network, x = resnet()
     calls = []
     network.register_forward_hook(lambda *_: calls.append(1))
@@ -131,7 +131,9 @@ def test_the_network_runs_once_to_be_traced_and_twice_for_each_step():
     assert len(calls) == 1
     for taken in (1, 2):
         prunable.step(prunable.due())
-        assert len(calls) == 1 + 2 * taken  # without the channels, and with them at zero
+        assert len(calls) == 1 + taken
+    prunable.check(prunable.due())
+    assert len(calls) == 5  # without the channels, and with them at zero
 
 
 def test_layers_that_go_together():

@@ -6,8 +6,9 @@ import pytest
 import torch
 from pruning_networks import NETWORKS, make
 
-from lit_xai.functional.calling import call_network
+from lit_xai.functional.calling import call_network, copy_network
 from lit_xai.functional.layers import channels
+from lit_xai.functional.prunable import Prunable
 from lit_xai.functional.pruning import prune_step
 from lit_xai.recipe import Recipe, take_step_
 from lit_xai.steps import undo_step_
@@ -73,3 +74,17 @@ def test_widths_in_eights_are_reached_or_left(name):
     take_step_(network, prune_step(network, inputs, pruning_ratio=0.5, round_to=4))
     for layer, width in channels(network).items():
         assert width == dense[layer] or width % 4 == 0, layer
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_cut_does_not_depend_on_those_that_were_looked_at_before(name):
+    network, inputs = make(name)
+    fresh, used = (Prunable(copy_network(network), inputs, pruning_ratio=0.8) for _ in range(2))
+    expected = [fresh.step(fresh.due(0.5))]
+    for progress in (1.0, 0.25, 0.75):
+        with used.pruned(used.due(progress)):
+            pass
+    assert [used.step(used.due(0.5))] == expected
+    used.check(used.due())
+    assert [used.step(used.due(0.5))] == expected
+    assert all(indices == sorted(indices) for *_, indices in used.step(used.due())["kept"])
