@@ -256,9 +256,7 @@ class Prunable:
             ValueError: the network does not run without these channels, or layers share a parameter of which each would
                 lose others.
         """
-        shared = self._shared()
         with self._cut(moves) as (kept, before), traceable(), torch.no_grad():
-            _refuse_split(shared, kept)
             try:
                 self._outputs()
             except Exception as error:
@@ -315,13 +313,6 @@ class Prunable:
         self._run(keep)
         return found
 
-    def _shared(self) -> list[list[str]]:
-        """Return the names of each parameter or buffer that has several."""
-        names: dict[int, list[str]] = {}
-        for name, value in named_tensors(dict(self.network.named_modules(remove_duplicate=False))).items():
-            names.setdefault(id(value), []).append(name)
-        return [several for several in names.values() if len(several) > 1]
-
     @contextlib.contextmanager
     def _cut(self, moves: Sequence[Move]) -> Iterator[tuple[list[list[Any]], dict[str, dict[str, Any]]]]:
         """Let Torch-Pruning cut positions in place of values; what is left of them says which values stay.
@@ -351,6 +342,7 @@ class Prunable:
                         kept.append([name, dim, size, indices])
                         left = left.index_select(dim, torch.tensor(indices, device=left.device))
                     value.data = left
+            _refuse_split(dense, kept)
             yield kept, before
         finally:
             for module, parameters, buffers, attributes in held:
@@ -412,14 +404,15 @@ def _unable(name: str, why: str) -> ValueError:
     )
 
 
-def _refuse_split(shared: Iterable[list[str]], kept: Iterable[list[Any]]) -> None:
+def _refuse_split(tensors: Mapping[str, Tensor], kept: Iterable[list[Any]]) -> None:
     """Refuse to cut one parameter in several ways."""
+    names: dict[int, str] = {}
+    shared = [(names.setdefault(id(value), name), name) for name, value in tensors.items()]
     cuts: dict[str, list[Any]] = {}
     for name, *cut in kept:
         cuts.setdefault(name, []).append(cut)
-    for first, *others in shared:
-        other = next((name for name in others if cuts.get(name) != cuts.get(first)), None)
-        if other is not None:
+    for first, other in shared:
+        if first != other and cuts.get(first) != cuts.get(other):
             layers = [name.rpartition(".")[0] for name in (first, other)]
             raise ValueError(
                 f"{first!r} and {other!r} are one parameter, of which each would lose other channels: keep these layers"
