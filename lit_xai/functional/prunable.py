@@ -81,7 +81,7 @@ class Prunable:
             self._ignored = [part for layer in whole for part in layer.modules()]
             self._ignored += layers_behind(network, outputs)
             ratios = (pruning_ratio, pruning_ratio_dict or {})
-            with _mapped_once(self._graph):
+            with _searched(self._graph):
                 self.groups = self._found(importance, dense_channels, ratios)
         self.moves = order_moves(
             self.groups,
@@ -126,11 +126,7 @@ class Prunable:
         except ValueError:
             raise  # what was given is wrong
         except Exception as error:
-            raise ValueError(
-                f"{type(self.network).__name__} splits or joins channels in a way that pruning cannot follow"
-                f" ({type(error).__name__}: {_one_line(error)}): narrow it down with module= to the part that does not,"
-                " or keep the layers around it whole with ignored_layers=."
-            ) from error
+            raise _lost(self.network, f"{type(error).__name__}: {_one_line(error)}") from error
 
     def _groups(
         self, importance: Any, dense: Mapping[str, int] | None, ratios: tuple[float, Mapping[str, float]]
@@ -367,7 +363,7 @@ class Prunable:
         # All groups are asked for in the coordinates of the whole network, then each layer is cut once.
         gone: dict[tuple[Any, Any], tuple[Any, set[int]]] = {}
         left = {move.group: move.left for move in moves}
-        with _mapped_once(self._graph):
+        with _searched(self._graph):
             for group, n in ((self.groups[place], n) for place, n in left.items()):
                 for dep, indices in self._graph.get_pruning_group(group.root, group.pruning_fn, group.without(n)):
                     if self._graph.is_out_channel_pruning_fn(dep.handler):
@@ -396,6 +392,13 @@ def _refuse_scripted(network: nn.Module) -> None:
 
 def _is_size(value: Any) -> bool:
     return value is None or isinstance(value, (int, list))
+
+
+def _lost(network: nn.Module, why: str) -> ValueError:
+    return ValueError(
+        f"{type(network).__name__} splits or joins channels in a way that pruning cannot follow ({why}): narrow it down"
+        " with module= to the part that does not, or keep the layers around it whole with ignored_layers=."
+    )
 
 
 def _unable(name: str, why: str) -> ValueError:
@@ -436,20 +439,34 @@ def _one_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _mapped_once(graph: Any) -> Iterator[None]:
-    """Have Torch-Pruning map indices between layers once, not for every group: inside, no layer changes its size.
+def _searched(graph: Any) -> Iterator[None]:
+    """Make Torch-Pruning's search for what hangs together quicker, and end: inside, no layer changes its size.
 
-    Private name in use: ``torch_pruning.dependency.index_mapping.update_index_mapping``.
+    Indices are mapped between layers once, not for every group. Where channels are shifted against themselves, each
+    turn finds new ones; where reshapes are misread, more and more.
+
+    Private names in use: ``torch_pruning.dependency.index_mapping.update_index_mapping`` and
+    ``torch_pruning.dependency.graph.Group``.
     """
+    from torch_pruning.dependency import graph as searching
     from torch_pruning.dependency import index_mapping
 
-    update = index_mapping.update_index_mapping
+    update, group = index_mapping.update_index_mapping, searching.Group
+    most = max(2000, 10 * sum(len(node.dependencies) for node in graph.module2node.values()))
+    widest = 16 * max((size for p in graph.model.parameters() for size in p.shape), default=1)
+
+    class Bounded(group):  # type: ignore[misc,valid-type]  # a class, found at run time
+        def add_dep(self, dep: Any, idxs: Any) -> None:
+            if len(self) > most or len(idxs) > widest:
+                raise _lost(graph.model, "the search for what hangs together does not end")
+            super().add_dep(dep, idxs)
+
     update(graph)
-    index_mapping.update_index_mapping = lambda graph: None
+    index_mapping.update_index_mapping, searching.Group = lambda graph: None, Bounded
     try:
         yield
     finally:
-        index_mapping.update_index_mapping = update
+        index_mapping.update_index_mapping, searching.Group = update, group
 
 
 @contextlib.contextmanager

@@ -230,6 +230,25 @@ def test_channels_that_are_taken_by_their_places_are_refused_rather_than_mixed_u
     }
 
 
+class ConvolutionalAttention(nn.Module):
+    """One convolution gives query, key and value, of four heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.qkv, self.head = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 48, 1), nn.Linear(16, 4)
+
+    def forward(self, x):
+        query, key, value = self.qkv(self.stem(x).relu()).view(len(x), 3, 4, 4, -1).unbind(1)
+        weights = (query.transpose(-2, -1) @ key).softmax(-1)
+        return self.head((value @ weights.transpose(-2, -1)).reshape(len(x), 16, *x.shape[2:]).mean((2, 3)))
+
+
+@pytest.mark.parametrize("network", [ByPlace(lambda y, _: y[:, 1:] - y[:, :-1], 7), ConvolutionalAttention()])
+def test_a_search_that_would_not_end_is_ended(network):
+    with refused(type(network).__name__, "the search for what hangs together does not end", "ignored_layers="):
+        prune_step(network, torch.zeros(1, 3, 4, 4))
+
+
 @pytest.mark.parametrize(
     "between",
     [
