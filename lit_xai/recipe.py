@@ -8,6 +8,7 @@ Lightning's checkpoints carry it under one top-level key, and :func:`attach` mak
 its weights are loaded.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from threading import Lock
@@ -181,8 +182,19 @@ def dense_copy(module: M) -> M:
     Args:
         module: what steps were taken on; it stays as it is.
     """
-    copied = copy_network(module)
-    Recipe().replay_(copied, since=recipe_of(module))
+    return copy_before(module, *KINDS)
+
+
+def copy_before(module: M, *kinds: str) -> M:
+    """Return a copy in the structure of before the first step of some kinds.
+
+    Args:
+        module: what steps were taken on; it stays as it is.
+        kinds: of steps.
+    """
+    copied, recipe = copy_network(module), recipe_of(module)
+    kept = Recipe(list(itertools.takewhile(lambda step: step["kind"] not in kinds, recipe.steps)))
+    kept.replay_(copied, since=recipe)
     return copied  # type: ignore[return-value]  # the copy of a module is of its class
 
 

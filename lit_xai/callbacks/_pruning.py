@@ -24,7 +24,7 @@ from lit_xai.functional.profiling import count_macs, count_parameters
 from lit_xai.functional.prunable import Prunable
 from lit_xai.functional.pruning import reach
 from lit_xai.functional.targets import Target
-from lit_xai.recipe import dense_copy
+from lit_xai.recipe import copy_before, dense_copy
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,10 @@ class Network:
     def dense_copy(self, pl_module: LightningModule) -> nn.Module:
         """Return a copy of the network in the structure it had before anything was removed; what was is zero."""
         return self.of(dense_copy(pl_module))
+
+    def pruned_copy(self, pl_module: LightningModule) -> nn.Module:
+        """Return a copy of the network as the last cut left it, whatever it was rounded to since."""
+        return self.of(copy_before(pl_module, "fold", "quantize"))
 
 
 @dataclass(frozen=True)

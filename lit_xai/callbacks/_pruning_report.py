@@ -71,7 +71,7 @@ class PruningReport:
         self._left = self._channels(pl_module)
         self._first = self._measured(self._network.dense_copy(pl_module))
         is_dense = self._left == self._dense
-        self._now = dict(self._first) if is_dense else self._measured(self._network.of(pl_module))
+        self._now = dict(self._first) if is_dense else self._measured(self._network.pruned_copy(pl_module))
 
     def _channels(self, pl_module: LightningModule) -> dict[str, int]:
         return {name: n for name, n in channels(self._network.of(pl_module)).items() if name in self._dense}

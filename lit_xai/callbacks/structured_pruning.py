@@ -21,6 +21,7 @@ from lit_xai.callbacks._training_data import TrainingData
 from lit_xai.functional.calling import BatchToInputs, Inputs, OutputSpec
 from lit_xai.functional.importance import resolve_importance
 from lit_xai.functional.latency import network_latency
+from lit_xai.functional.layers import channels
 from lit_xai.functional.pruning import TOLERANCE, check_ratio
 from lit_xai.functional.scheduling import plan_steps
 from lit_xai.functional.sparsity import REGULARIZERS, Regularizer
@@ -149,7 +150,6 @@ class StructuredPruning(AnyCallback):
         self._options: dict[str, Any] = {
             "pruning_ratio_dict": pruning_ratio_dict,
             "ignored_layers": ignored_layers or [],
-            "round_to": 8 if round_to is None else round_to,
             "global_pruning": global_pruning,
             "isomorphic": isomorphic,
             "max_pruning_ratio": max_pruning_ratio,
@@ -161,6 +161,7 @@ class StructuredPruning(AnyCallback):
         self._forget()
 
     def _forget(self) -> None:
+        self._options["round_to"] = 8 if self._round_to is None else self._round_to
         self._plan: dict[int, float] = {}
         self._done: list[int] = []
         self._resumed: dict[str, Any] | None = None
@@ -200,30 +201,18 @@ class StructuredPruning(AnyCallback):
         """Take over what a checkpoint holds."""
         self._resumed = state_dict
         self._done = list(state_dict["done"])
+        self._options["round_to"] = state_dict["round_to"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Trace the network and go through the whole plan on a copy, so that nothing foreseeable fails later."""
-        kind = next((step["kind"] for step in recipe_of(pl_module).steps if step["kind"] != "prune"), None)
-        if kind is not None:
-            raise MisconfigurationException(
-                f"StructuredPruning comes before quantisation, but a {kind!r} step was taken."
-            )
-        refuse_modules(self._network.of(pl_module), "StructuredPruning")
-        refuse_optimizers(trainer, "StructuredPruning")
         self._inputs = self._network.example(trainer, pl_module)
-        dense = dense_facts(self._network, self._goal, pl_module, self._inputs)
-        importance = resolve_importance(self._importance, self._importance_args)
-        data = TrainingData.read(importance, trainer, self._importance_samples, self._network.batch_to_inputs)
-        self._decider = Decider(
-            self._network,
-            self._goal,
-            self._options,
-            lambda copied, network: self._prepared(data, copied, network),
-            dense,
-        )
-        self._rehearse(trainer, pl_module)
+        if any(epoch >= trainer.current_epoch and epoch not in self._done for epoch in self._plan):
+            self._prepare(trainer, pl_module, self._inputs)
         self._report = PruningReport(
-            self._network, self._inputs, self._milliseconds if self._report_latency else None, dense["channels"]
+            self._network,
+            self._inputs,
+            self._milliseconds if self._report_latency else None,
+            channels(self._network.dense_copy(pl_module)),
         )
         self._report.start(trainer, pl_module)
         if self._resumed is not None:
@@ -285,6 +274,26 @@ class StructuredPruning(AnyCallback):
 
     # --- how it decides -----------------------------------------------------------------------------------------------
 
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule, inputs: Inputs) -> None:
+        """Refuse what cannot be cut, and get ready for the cuts that are to come."""
+        kind = next((step["kind"] for step in recipe_of(pl_module).steps if step["kind"] != "prune"), None)
+        if kind is not None:
+            raise MisconfigurationException(
+                f"StructuredPruning comes before quantisation, but a {kind!r} step was taken."
+            )
+        refuse_modules(self._network.of(pl_module), "StructuredPruning")
+        refuse_optimizers(trainer, "StructuredPruning")
+        importance = resolve_importance(self._importance, self._importance_args)
+        data = TrainingData.read(importance, trainer, self._importance_samples, self._network.batch_to_inputs)
+        self._decider = Decider(
+            self._network,
+            self._goal,
+            self._options,
+            lambda copied, network: self._prepared(data, copied, network),
+            dense_facts(self._network, self._goal, pl_module, inputs),
+        )
+        self._rehearse(trainer, pl_module)
+
     def _milliseconds(self, network: nn.Module, inputs: Inputs) -> float:
         return network_latency(network, inputs, output=self._network.output, **self._latency).milliseconds
 
@@ -309,10 +318,8 @@ class StructuredPruning(AnyCallback):
 
     def _choose_widths(self, trainer: Trainer, pl_module: LightningModule) -> Decision:
         """Return the last step with the largest ``round_to`` that meets the target, and keep to that."""
-        candidates: tuple[int, ...] = (self._options["round_to"],)
-        if self._resumed is not None:  # as the run began
-            candidates = (self._resumed["round_to"],)
-        elif self._round_to is None and self.target.name != "pruning_ratio":
+        candidates: tuple[int, ...] = (self._options["round_to"],)  # of a resumed run: as it began
+        if self._resumed is None and self._round_to is None and self.target.name != "pruning_ratio":
             candidates = ROUND_TO
         for round_to in candidates:
             self._options["round_to"] = round_to

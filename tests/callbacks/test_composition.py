@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from witness import digest
 
 import lit_xai
 from lit_xai import (
@@ -112,7 +113,7 @@ CELLS = [
 ALL = [random.Random(seed).sample(list(MAKE), len(MAKE)) for seed in range(3)]
 
 
-def fit(folder, names, module):
+def fit(folder, names, module, every_epoch=False, ckpt_path=None):
     seed_everything(0, verbose=False)
     callbacks = [MAKE[name](folder) for name in names]
     if "distil" in names and not {"prune", "quantize"} & set(names):
@@ -120,7 +121,8 @@ def fit(folder, names, module):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(32, 1, 8, 8, generator=generator)
     data = (Dicts if isinstance(module, Direct) else TensorDataset)(x, (x.mean((1, 2, 3)) > 0).long())
-    best = ModelCheckpoint(folder / "checkpoints", monitor="val/loss")
+    kept = {"filename": "{epoch}", "save_top_k": -1} if every_epoch else {"monitor": "val/loss"}
+    best = ModelCheckpoint(folder / "checkpoints", **kept)
     trainer = Trainer(
         max_epochs=4,
         callbacks=[*callbacks, best],
@@ -130,7 +132,7 @@ def fit(folder, names, module):
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, DataLoader(data, batch_size=8), DataLoader(data, batch_size=16))
+    trainer.fit(module, DataLoader(data, batch_size=8), DataLoader(data, batch_size=16), ckpt_path=ckpt_path)
     trainer.save_checkpoint(folder / "end.ckpt")
 
 
@@ -173,6 +175,20 @@ def test_all_of_them(make, names, tmp_path):
     fit(tmp_path, names, module)
     check(tmp_path, names, module)
     assert (tmp_path / "export" / "model.int8.onnx").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+@pytest.mark.parametrize("names", [("prune", "distil", "quantize"), ("quantize", "prune")], ids="-".join)
+def test_resumed_after_any_epoch(names, tmp_path):
+    whole = Wrapped()
+    fit(tmp_path, names, whole, every_epoch=True)
+    for epoch in range(3):
+        module = Wrapped()
+        fit(tmp_path, names, module, every_epoch=True, ckpt_path=tmp_path / f"checkpoints/epoch={epoch}.ckpt")
+        check(tmp_path, names, module)
+        assert {name: digest(value) for name, value in module.state_dict().items()} == {
+            name: digest(value) for name, value in whole.state_dict().items()
+        }, epoch
 
 
 @pytest.mark.parametrize("turn", [1, -1])
