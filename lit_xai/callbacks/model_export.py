@@ -215,7 +215,7 @@ class ModelExport(AnyCallback):
         given, default = vars(self.exporter), vars(Exporter())
         asked = {name: given[name] for name in ("int8", "cpu", "calibrate") if given[name] != default[name]}
         taken = [step["plan"]["scheme"] for step in recipe_of(pl_module).steps if step["kind"] == "quantize"]
-        training = [one._scheme for one in trainer.callbacks if isinstance(one, QuantizationAwareTraining)]  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+        training = [one.scheme for one in trainer.callbacks if isinstance(one, QuantizationAwareTraining)]  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
         scheme = next(iter([*taken, *training]), None)
         is_kept = self._before is not None or not _is_past(pl_module)
         if said := check_asked(asked, scheme, is_kept):

@@ -108,7 +108,7 @@ class QuantizationAwareTraining(AnyCallback):
             resolve_epochs(value, 1, name)  # what is no epoch at all is said now
         self._start, self._freeze, self._warm_up = start_epoch, freeze_epoch, warm_up_batches
         self._given = Network(module, batch_to_inputs, output)
-        self._scheme: dict[str, Any] = {
+        self.scheme: dict[str, Any] = {
             "bits": dict(bits) if isinstance(bits, Mapping) else bits,
             "cpu": cpu,
             "activations": activations,
@@ -323,10 +323,10 @@ class QuantizationAwareTraining(AnyCallback):
 
     def _scheme_inside(self, prefix: str) -> dict[str, Any]:
         """Return the scheme with names as they are inside the network, wherever they began."""
-        bits, ignored = self._scheme["bits"], self._scheme["ignored_layers"]
+        bits, ignored = self.scheme["bits"], self.scheme["ignored_layers"]
         inside = [one.removeprefix(prefix) if isinstance(one, str) else one for one in ignored]
         by_name = {name.removeprefix(prefix): n for name, n in bits.items()} if isinstance(bits, dict) else bits
-        return {**self._scheme, "bits": by_name, "ignored_layers": inside}
+        return {**self.scheme, "bits": by_name, "ignored_layers": inside}
 
     def _go_on(self, pl_module: LightningModule) -> None:
         """Say how a resumed run rounds, and that this is not what was asked for, if it is not."""
