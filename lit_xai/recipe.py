@@ -311,12 +311,17 @@ def load_from_checkpoint(
         init_kwargs: arguments of the class, over those that the checkpoint holds.
 
     Raises:
+        TypeError: ``cls`` is no LightningModule's class.
         FileNotFoundError: there is no such file.
         IsADirectoryError: it is a folder.
         ValueError: it is no checkpoint, is damaged, or holds objects that are not trusted; or what it holds does not
             fit the class: names the first part that differs, and how the class has to be built.
         RuntimeError: of torch, where the weights of a module that was never changed do not fit.
     """
+    if not (isinstance(cls, type) and hasattr(cls, "load_from_checkpoint")):
+        raise TypeError(
+            f"cls expected a LightningModule's class, as in load_from_checkpoint(MyModule, path), but got {cls!r}."
+        )
     original = cls.on_load_checkpoint  # type: ignore[attr-defined]  # of a LightningModule of either package
     loading: list[tuple[Any, dict[str, Any]]] = []
 

@@ -187,3 +187,9 @@ def test_weights_that_need_not_be_there(tmp_path):
     assert load_from_checkpoint(Sized, path, depth=2, strict=False).network[5].in_features == 8
     with refused("'network.0.weight' has shape (8, 4) in the file"):
         load_from_checkpoint(Sized, path, width=6, depth=2, strict=False)
+
+
+@pytest.mark.parametrize("cls", ["last.ckpt", torch.nn.Linear])
+def test_what_is_no_class_of_a_lightning_module_is_refused(cls):
+    with pytest.raises(TypeError, match=r"^cls expected a LightningModule's class, as in load_from_checkpoint\(MyM"):
+        load_from_checkpoint(cls, BoringModel)

@@ -12,6 +12,7 @@ from lit_xai.callbacks._evaluation import About
 from lit_xai.callbacks._exporting import Weights, calibration_batches, evaluation_batches
 from lit_xai.callbacks._pruning import Network
 from lit_xai.callbacks._trainer import is_a, without_log
+from lit_xai.functional.calling import uncompiled_
 from lit_xai.functional.quantization import is_quantized, quantize
 from lit_xai.functional.untouched import fork_rng
 
@@ -103,12 +104,7 @@ class Exporter:
 
     def _network(self, weights: Weights) -> nn.Module:
         """Return the network in a copy of the module, and the parts of it that were compiled as they are without."""
-        network = self.network.of(weights.pl_module)
-        for parent in [*network.modules()]:
-            for name, part in [*parent.named_children()]:
-                if hasattr(part, "_orig_mod"):
-                    setattr(parent, name, part._orig_mod)
-        return network
+        return uncompiled_(self.network.of(weights.pl_module))
 
     def _quantized(self, trainer: Trainer, weights: Weights, step: dict[str, Any] | None = None) -> nn.Module:
         """Quantise after training, by the scheme that a step was taken with."""

@@ -180,11 +180,10 @@ class Decider:
         return f" Take {' or '.join(['a larger target', *hints])}."
 
 
-def dense_facts(network: Network, goal: Goal, pl_module: LightningModule, inputs: Inputs) -> dict[str, Any]:
+def dense_facts(dense: nn.Module, goal: Goal, inputs: Inputs, output: OutputSpec) -> dict[str, Any]:
     """Return what targets are shares of: channels, and the target's measure, of the dense network."""
-    dense = network.dense_copy(pl_module)
     by_ratio = goal.target.name == "pruning_ratio"
-    measured = None if by_ratio else goal.measure(dense, inputs, network.output)
+    measured = None if by_ratio else goal.measure(dense, inputs, output)
     return {"channels": channels(dense), "measured": measured}
 
 

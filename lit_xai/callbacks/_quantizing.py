@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lit_xai.callbacks._trainer import is_a
-from lit_xai.functional.calling import Inputs, OutputSpec, call_network, copy_network
+from lit_xai.functional.calling import Inputs, OutputSpec, call_network, check_call, copy_network
 from lit_xai.functional.folding import find_foldable, fold_batch_norms_
 from lit_xai.functional.quantization import Plan, describe_quantization, plan_quantization, prepare_
 from lit_xai.functional.untouched import untouched
@@ -57,6 +57,8 @@ def rehearse(network: nn.Module, inputs: Inputs, scheme: dict[str, Any], output:
             " '16-mixed'."
         )
     copied = copy_network(network)
+    with untouched(copied), torch.no_grad():
+        check_call(copied, inputs, output=output)
     pairs = find_foldable(copied, inputs, output=output)
     fold_batch_norms_(copied, pairs)
     plan = plan_quantization(copied, inputs, **scheme, output=output)

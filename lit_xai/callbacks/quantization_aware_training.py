@@ -32,6 +32,7 @@ from lit_xai.callbacks._trainer import refuse_strategies
 from lit_xai.callbacks.structured_pruning import StructuredPruning
 from lit_xai.functional.calling import BatchToInputs, Inputs, OutputSpec, find_network
 from lit_xai.functional.fake_quantizers import FakeQuantizers, find_fake_quantizers
+from lit_xai.functional.layers import one_or_more
 from lit_xai.functional.observers import AVERAGING
 from lit_xai.functional.probing import Probe
 from lit_xai.functional.quantization import check_scheme, describe_quantization
@@ -93,7 +94,7 @@ class QuantizationAwareTraining(AnyCallback):
         bits: int | dict[str, int] = 8,
         cpu: str = "any",
         activations: str = "unsigned",
-        ignored_layers: list[Any] | None = None,
+        ignored_layers: str | list[Any] | None = None,
         warm_up_batches: int = 16,
         freeze_epoch: int | float = 0.9,
         module: str | None = None,
@@ -112,7 +113,7 @@ class QuantizationAwareTraining(AnyCallback):
             "bits": dict(bits) if isinstance(bits, Mapping) else bits,
             "cpu": cpu,
             "activations": activations,
-            "ignored_layers": ignored_layers or [],
+            "ignored_layers": one_or_more(ignored_layers),
         }
         self._forget()
 
@@ -222,6 +223,14 @@ class QuantizationAwareTraining(AnyCallback):
                 "QuantizationAwareTraining saw NaN or infinity in the network: without the statistics of its batches it"
                 " does not bear every learning rate that it was trained with. Take a lower one from start_epoch on, or"
                 " Trainer(gradient_clip_val=1.0)."
+            )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so where a run ended before anything was rounded: by max_steps, say, or EarlyStopping."""
+        if self._rounds(pl_module) is None:
+            rank_zero_warn(
+                f"QuantizationAwareTraining never began: the run ended before epoch {self.start_epoch}, with the model"
+                " in float. Lower start_epoch, or let the run go on longer (max_epochs, max_steps, EarlyStopping)."
             )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -338,7 +347,8 @@ class QuantizationAwareTraining(AnyCallback):
         for name in other:
             rank_zero_warn(
                 f"QuantizationAwareTraining goes on with {name}={step['plan']['scheme'][name]!r}, as the run began,"
-                f" rather than {wanted[name]!r}: start anew with --init_from or without ckpt_path to change it."
+                f" rather than {wanted[name]!r}: to change it, start from float weights, a checkpoint of before (such"
+                " as a '-dense' or '-pruned' one)."
             )
 
     def _update_unfolded(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -21,7 +21,7 @@ from lit_xai.callbacks._training_data import TrainingData
 from lit_xai.functional.calling import BatchToInputs, Inputs, OutputSpec
 from lit_xai.functional.importance import resolve_importance
 from lit_xai.functional.latency import network_latency
-from lit_xai.functional.layers import channels
+from lit_xai.functional.layers import channels, one_or_more
 from lit_xai.functional.pruning import TOLERANCE, check_ratio
 from lit_xai.functional.scheduling import plan_steps
 from lit_xai.functional.sparsity import REGULARIZERS, Regularizer
@@ -105,7 +105,7 @@ class StructuredPruning(AnyCallback):
         importance_args: dict[str, Any] | None = None,
         importance_samples: int = 256,
         pruning_ratio_dict: dict[str, float] | None = None,
-        ignored_layers: list[Any] | None = None,
+        ignored_layers: str | list[Any] | None = None,
         round_to: int | None = None,
         global_pruning: bool = False,
         isomorphic: bool = False,
@@ -149,7 +149,7 @@ class StructuredPruning(AnyCallback):
         self._latency: dict[str, Any] = {"threads": threads, "batch_size": batch_size, "measure": measure}
         self._options: dict[str, Any] = {
             "pruning_ratio_dict": pruning_ratio_dict,
-            "ignored_layers": ignored_layers or [],
+            "ignored_layers": one_or_more(ignored_layers),
             "global_pruning": global_pruning,
             "isomorphic": isomorphic,
             "max_pruning_ratio": max_pruning_ratio,
@@ -205,14 +205,11 @@ class StructuredPruning(AnyCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Trace the network and go through the whole plan on a copy, so that nothing foreseeable fails later."""
-        self._inputs = self._network.example(trainer, pl_module)
+        self._inputs, dense = self._network.example(trainer, pl_module), self._network.dense_copy(pl_module)
         if any(epoch >= trainer.current_epoch and epoch not in self._done for epoch in self._plan):
-            self._prepare(trainer, pl_module, self._inputs)
+            self._prepare(trainer, pl_module, self._inputs, dense)
         self._report = PruningReport(
-            self._network,
-            self._inputs,
-            self._milliseconds if self._report_latency else None,
-            channels(self._network.dense_copy(pl_module)),
+            self._network, self._inputs, self._milliseconds if self._report_latency else None, channels(dense)
         )
         self._report.start(trainer, pl_module)
         if self._resumed is not None:
@@ -274,12 +271,12 @@ class StructuredPruning(AnyCallback):
 
     # --- how it decides -----------------------------------------------------------------------------------------------
 
-    def _prepare(self, trainer: Trainer, pl_module: LightningModule, inputs: Inputs) -> None:
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule, inputs: Inputs, dense: nn.Module) -> None:
         """Refuse what cannot be cut, and get ready for the cuts that are to come."""
-        kind = next((step["kind"] for step in recipe_of(pl_module).steps if step["kind"] != "prune"), None)
-        if kind is not None:
+        if any(step["kind"] != "prune" for step in recipe_of(pl_module).steps):
             raise MisconfigurationException(
-                f"StructuredPruning comes before quantisation, but a {kind!r} step was taken."
+                "StructuredPruning comes before quantisation, which this module has been through: start from its float"
+                " weights, a checkpoint of before (such as a '-dense' one), or leave StructuredPruning out."
             )
         refuse_modules(self._network.of(pl_module), "StructuredPruning")
         refuse_optimizers(trainer, "StructuredPruning")
@@ -290,7 +287,7 @@ class StructuredPruning(AnyCallback):
             self._goal,
             self._options,
             lambda copied, network: self._prepared(data, copied, network),
-            dense_facts(self._network, self._goal, pl_module, inputs),
+            dense_facts(dense, self._goal, inputs, self._network.output),
         )
         self._rehearse(trainer, pl_module)
 

@@ -28,6 +28,28 @@ def epochs_trained(checkpoint: dict[str, Any]) -> int:
     return epoch["processed"] + int(epoch["processed"] < epoch["started"] and last_batch)
 
 
+def short_schedule(checkpoint: dict[str, Any], max_epochs: int) -> int | None:
+    """Return the steps of a schedule of fixed length, such as OneCycleLR's, that ends before a resumed run would.
+
+    Within an epoch it is not known how many steps one takes: then only a schedule that has ended is seen.
+
+    Args:
+        checkpoint: that is resumed.
+        max_epochs: of the run.
+
+    Example:
+        >>> short_schedule({"lr_schedulers": [{"total_steps": 42, "last_epoch": 42}]}, 4)
+        42
+    """
+    loop, done = checkpoint.get("loops", {}).get("fit_loop"), epochs_trained(checkpoint)
+    is_whole = loop is not None and loop["epoch_loop.batch_progress"]["is_last_batch"]
+    for state in (state for state in checkpoint.get("lr_schedulers", ()) if isinstance(state, dict)):
+        length, taken = state.get("total_steps"), state.get("last_epoch", 0)
+        if isinstance(length, int) and (taken >= length or (is_whole and taken * max_epochs > length * done)):
+            return length
+    return None
+
+
 class InitFrom(Callback):
     """Start from a checkpoint's weights: a fresh optimizer, fresh schedulers and epoch 0.
 

@@ -25,7 +25,7 @@ import lit_xai.callbacks
 import lit_xai.data
 import lit_xai.models
 from lit_xai.callbacks._trainer import require_writable, run_folder
-from lit_xai.cli.checkpoints import FollowRecipe, InitFrom, epochs_trained, read_checkpoint
+from lit_xai.cli.checkpoints import FollowRecipe, InitFrom, epochs_trained, read_checkpoint, short_schedule
 from lit_xai.cli.errors import setup_sentence, without_wrappers
 from lit_xai.cli.files import check_start, is_file_name
 from lit_xai.cli.nags import without_nags
@@ -107,6 +107,12 @@ class LitXaiCLI(LightningCLI):
         if is_file_name(config.ckpt_path):
             checkpoint = read_checkpoint(config.ckpt_path, config.weights_only)
             epochs, last = epochs_trained(checkpoint), config.trainer.max_epochs
+            if fit and last is not None and (steps := short_schedule(checkpoint, last)):
+                raise ValueError(
+                    f"'{config.ckpt_path}' follows a schedule of the learning rate of {steps} steps, which cannot be"
+                    f" made longer and leaves none for --trainer.max_epochs {last}: start afresh from its weights with"
+                    f" --init_from {config.ckpt_path}."
+                )
             if fit and last is not None and 0 <= last <= epochs:
                 raise ValueError(
                     f"'{config.ckpt_path}' is already trained {epochs} of {last} epochs: raise --trainer.max_epochs,"

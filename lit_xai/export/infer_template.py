@@ -6,8 +6,9 @@
     python infer.py inputs.npz         likewise, where the network takes several inputs: arrays by their names
     python infer.py --model FILE ...   with another of the files
 
-Arrays of bytes are divided by 255; then the mean is subtracted and the result divided by the standard deviation, where
-the network was trained that way. From Python: ``predict(load(), {"input": array})``.
+Arrays of bytes and pictures are divided by 255, and refused where that is not what the network was trained with; then
+the mean is subtracted and the result divided by the standard deviation, where it was trained that way. From Python:
+``predict(load(), {"input": array})``.
 """
 
 import base64
@@ -59,6 +60,11 @@ def preprocess(array: Any, name: str, settings: dict[str, Any] | None = None) ->
         if not np.array_equal(whole, array):
             raise SystemExit(f"{name} expected whole numbers that {dtype} can hold, but got others of {array.dtype}.")
         return np.ascontiguousarray(whole)
+    if array.dtype == np.uint8 and name in settings["not_of_bytes"]:
+        raise SystemExit(
+            f"{name} expected numbers as in training, {settings['not_of_bytes'][name]}, but got bytes, and how these"
+            " become such numbers was not said: give them in float, or export again with mean and std."
+        )
     with np.errstate(over="ignore"):  # refused below
         array = array.astype(np.float32) / np.float32(255 if array.dtype == np.uint8 else 1)
     if not np.isfinite(array).all():

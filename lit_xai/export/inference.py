@@ -51,7 +51,7 @@ def write_inference(
     from lit_xai.export import infer_template
 
     tensors = named_tensors(with_batch_size(inputs, 1))
-    settings = {
+    settings: dict[str, Any] = {
         "model": next(iter(tolerances)),
         "inputs": {name: {"shape": [*t.shape[1:]], "dtype": str(t.numpy().dtype)} for name, t in tensors.items()},
         "normalized": check_normalization(inputs, mean, std),
@@ -62,6 +62,7 @@ def write_inference(
         "tolerances": {name: float(f"{tolerance:.2g}") for name, tolerance in tolerances.items()},
     }
     raw = {name: _raw(tensor, name, settings) for name, tensor in tensors.items()}
+    settings["not_of_bytes"] = {name: found for name in raw if (found := _beyond(inputs, name, settings))}
     arrays = {name: infer_template.preprocess(array, name, settings) for name, array in raw.items()}
     expected = {f"expected/{name}": infer_template.load(folder / name).run(None, arrays)[0] for name in tolerances}
     sample = _compressed({**raw, **expected})
@@ -102,6 +103,18 @@ def _raw(tensor: Tensor, name: str, settings: Mapping[str, Any]) -> Any:
     shape = (1, -1) + (1,) * (tensor.dim() - 2)
     mean, std = (torch.tensor(settings[key]).view(shape) for key in ("mean", "std"))
     return (tensor * std + mean).numpy()
+
+
+def _beyond(inputs: Inputs, name: str, settings: Mapping[str, Any]) -> str:
+    """Say how an input's values reach beyond 0 to 1: bytes divided by 255 are then not what the network takes.
+
+    Where mean and std are given it is known what bytes become.
+    """
+    values = named_tensors(inputs)[name]
+    if name == settings["normalized"] or not values.is_floating_point() or not values.numel():
+        return ""
+    low, high = float(values.min()), float(values.max())
+    return f"{low:.3g} to {high:.3g}" if low < 0 or high > 1 else ""
 
 
 def _compressed(arrays: Mapping[str, Any]) -> bytes:

@@ -16,7 +16,17 @@ from lit_xai.export.metadata import check_plain, read_metadata, write_metadata
 from lit_xai.export.parity import Evaluation, evaluate, in_float
 from lit_xai.export.program import export_program
 from lit_xai.export.report import ExportReport, Row, slower_warnings, write_report
-from lit_xai.export.variants import FLOAT, FLOAT_ROW, INT8, INT8_ROW, Variants, check_parities, int8_parity, make_rows
+from lit_xai.export.variants import (
+    FLOAT,
+    FLOAT_ROW,
+    INT8,
+    INT8_ROW,
+    PTQ_ROW,
+    Variants,
+    check_parities,
+    int8_parity,
+    make_rows,
+)
 from lit_xai.export.versions import find_versions, fingerprints
 from lit_xai.functional.calling import BatchToInputs, Inputs, OutputSpec, find_inputs
 from lit_xai.functional.exporting import named_tensors
@@ -191,7 +201,8 @@ def _write_program(folder: Path, network: nn.Module, inputs: Inputs, output: Out
 
 
 def _float_warnings(found: Evaluation, metric: Any, float_source: str) -> list[str]:
-    """Return a sentence where the float weights had hardly been trained when those of the integers went on from them.
+    """Return a sentence where training for integers made things worse, or went on from weights that had hardly been
+    trained.
 
     Only of a metric that counts from 0 to 1 and upwards is known how much a point is.
     """
@@ -200,6 +211,13 @@ def _float_warnings(found: Evaluation, metric: Any, float_source: str) -> list[s
     if not float_source or not upwards or any(value is None or not 0 <= value <= 1 for value in known):
         return []
     before, after = (float(value) for value in known if value is not None)
+    untrained = float(found.metrics.get(PTQ_ROW) or 0.0)
+    if untrained - after > A_POINT:
+        return [
+            f"{INT8} has a {found.metric} of {after:.4f}, {100 * (untrained - after):.1f} points below the"
+            f" {untrained:.4f} of the weights of before, quantised without training for it: export with int8=True"
+            " alone, or train on at a lower learning rate."
+        ]
     if after - before <= A_POINT:
         return []
     said, points = f"{found.metric} of {before:.4f}", 100 * (after - before)

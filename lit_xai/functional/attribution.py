@@ -16,6 +16,7 @@ from lit_xai.functional.calling import (
     Inputs,
     OutputSpec,
     call_network,
+    check_call,
     describe,
     find_call,
     find_network,
@@ -193,17 +194,7 @@ def rehearse(
     with untouched(network), torch.no_grad():
         arguments = _arguments(cls, network, inputs, noise_tunnel)
         sample = arguments.rebuild(arguments.rows(slice(0, 1)))
-        try:
-            result = call_network(network, sample, call, output)
-        except (TypeError, RuntimeError, LookupError, AttributeError, AssertionError) as error:
-            keys = list(sample) if isinstance(sample, dict) else []
-            hint = f", such as batch_to_inputs={keys[0]!r}" if keys else ""
-            reason = str(error).strip().partition("\n")[0]
-            raise ValueError(
-                f"{type(network).__name__}.{call} cannot be called with {describe(sample)}: say with batch_to_inputs="
-                f" what of a batch goes in{hint}, and with module= which network is meant"
-                f" ({type(error).__name__}: {reason})."
-            ) from error
+        result = check_call(network, sample, call, output)
         check_logits(result, 1)
         with _quiet():
             seen = check_pitfalls(cls, network, lambda: call_network(network, sample, call, output))

@@ -88,6 +88,19 @@ def copy_network(network: nn.Module) -> nn.Module:
     return copied
 
 
+def uncompiled_(copied: nn.Module) -> nn.Module:
+    """Take ``torch.compile``'s wrappers out of a copy: what happens inside could not be seen.
+
+    Example:
+        >>> copied = copy_network(nn.Sequential(nn.Linear(2, 2)))
+        >>> uncompiled_(copied)[0]
+        Linear(in_features=2, out_features=2, bias=True)
+    """
+    for module in list(copied.modules()):
+        module._modules.update({name: getattr(part, "_orig_mod", part) for name, part in module._modules.items()})
+    return copied
+
+
 def load_object(path: str, argument: str) -> Any:
     """Return the object at the import path ``package.module.name``.
 
@@ -325,6 +338,32 @@ def call_network(network: nn.Module, inputs: Inputs, call: str = "forward", outp
     else:
         result = function(*inputs) if _most_arguments(network, call) >= len(inputs) else function(inputs)
     return find_logits(result, output)
+
+
+def check_call(network: nn.Module, inputs: Inputs, call: str = "forward", output: OutputSpec = None) -> Tensor:
+    """Call the network as :func:`call_network` does, and say what to do where it cannot be called so.
+
+    Raises:
+        ValueError: it does not run with these inputs; says how to name others.
+
+    Example:
+        >>> import torch
+        >>> check_call(nn.Linear(4, 2), torch.zeros(8, 3))
+        Traceback (most recent call last):
+        ...
+        ValueError: Linear.forward cannot be called with Tensor[8, 3] float32: say with batch_to_inputs= what of ...
+    """
+    try:
+        return call_network(network, inputs, call, output)
+    except (TypeError, RuntimeError, LookupError, AttributeError, AssertionError) as error:
+        keys = list(inputs) if isinstance(inputs, dict) else []
+        hint = f", such as batch_to_inputs={keys[0]!r}" if keys else ""
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"{type(network).__name__}.{call} cannot be called with {describe(inputs)}: say with batch_to_inputs="
+            f" what of a batch goes in{hint}, and with module= which network is meant"
+            f" ({type(error).__name__}: {reason})."
+        ) from error
 
 
 def _most_arguments(network: nn.Module, call: str) -> float:

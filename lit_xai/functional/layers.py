@@ -16,7 +16,7 @@ from lit_xai.functional.untouched import fork_rng
 from lit_xai.spelling import nearest
 
 
-def match_layers(network: nn.Module, given: Iterable[str | type], argument: str) -> list[nn.Module]:
+def match_layers(network: nn.Module, given: str | type | Iterable[str | type], argument: str) -> list[nn.Module]:
     """Return the layers that names, patterns and classes stand for.
 
     Args:
@@ -35,13 +35,23 @@ def match_layers(network: nn.Module, given: Iterable[str | type], argument: str)
     """
     names = module_names(network)
     found: list[nn.Module] = []
-    for entry in given:
+    for entry in one_or_more(given):
         matches = _matches(names, entry, argument)
         if not matches:
             shown = entry if isinstance(entry, str) else entry.__name__
             raise ValueError(f"{argument}: {shown!r} matches no layer of the network.{nearest(str(shown), names)}")
         found += matches
     return found
+
+
+def one_or_more(given: str | type | Iterable[str | type] | None) -> list[str | type]:
+    """Return what was given as a list: one name, pattern or class alone is as good as a list of it.
+
+    Example:
+        >>> one_or_more("head*"), one_or_more(None)
+        (['head*'], [])
+    """
+    return [given] if isinstance(given, (str, type)) else list(given or ())
 
 
 def _matches(names: Mapping[str, nn.Module], entry: str | type, argument: str) -> list[nn.Module]:

@@ -6,7 +6,6 @@ layers of one size at once, and changes the network it looks at.
 """
 
 import contextlib
-import warnings
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -23,6 +22,7 @@ from lit_xai.functional.masked import Comparison, masked, told_apart, without_fu
 from lit_xai.functional.moves import EPSILON, ChannelGroup, Move, order_moves
 from lit_xai.functional.opaque import kept_whole, opaque
 from lit_xai.functional.positions import changed_attributes, kept_indices, named_tensors, positions_like
+from lit_xai.functional.searching import lost, one_line, quiet, searched
 from lit_xai.spelling import nearest
 
 
@@ -76,12 +76,12 @@ class Prunable:
         self._fused = fused_layers(network, self._heads)
         unprunable = kept_whole(network)
         whole = [*match_layers(network, ignored_layers, "ignored_layers"), *unprunable]
-        with _quiet(), traceable():
+        with quiet(), traceable():
             self._graph, outputs = self._trace(unprunable, example_inputs, call, output)
             self._ignored = [part for layer in whole for part in layer.modules()]
             self._ignored += layers_behind(network, outputs)
             ratios = (pruning_ratio, pruning_ratio_dict or {})
-            with _searched(self._graph):
+            with searched(self._graph):
                 self.groups = self._found(importance, dense_channels, ratios)
         self.moves = order_moves(
             self.groups,
@@ -115,7 +115,7 @@ class Prunable:
         except Exception as error:
             raise ValueError(
                 f"{type(self.network).__name__} cannot be traced for pruning ({type(error).__name__}:"
-                f" {_one_line(error)}): narrow it down with module= to the part that can, or keep the part that cannot"
+                f" {one_line(error)}): narrow it down with module= to the part that can, or keep the part that cannot"
                 " with ignored_layers=."
             ) from error
         return graph, outputs
@@ -126,7 +126,7 @@ class Prunable:
         except ValueError:
             raise  # what was given is wrong
         except Exception as error:
-            raise _lost(self.network, f"{type(error).__name__}: {_one_line(error)}") from error
+            raise lost(self.network, f"{type(error).__name__}: {one_line(error)}") from error
 
     def _groups(
         self, importance: Any, dense: Mapping[str, int] | None, ratios: tuple[float, Mapping[str, float]]
@@ -258,7 +258,7 @@ class Prunable:
             except Exception as error:
                 raise ValueError(
                     f"{type(self.network).__name__} does not run without the channels that would go"
-                    f" ({type(error).__name__}: {_one_line(error)}): keep the layers that need them whole with"
+                    f" ({type(error).__name__}: {one_line(error)}): keep the layers that need them whole with"
                     " ignored_layers=."
                 ) from error
             after = {name: vars(m) for name, m in self.network.named_modules(remove_duplicate=False)}
@@ -322,7 +322,7 @@ class Prunable:
         values = {name: value.data for name, value in dense.items()}
         sizes = self._sizes_between(modules.values())
         try:
-            with _quiet(), torch.no_grad():
+            with quiet(), torch.no_grad():
                 for value, places in zip(dense.values(), positions_like(values.values()), strict=True):
                     value.grad = None
                     value.data = places
@@ -363,7 +363,7 @@ class Prunable:
         # All groups are asked for in the coordinates of the whole network, then each layer is cut once.
         gone: dict[tuple[Any, Any], tuple[Any, set[int]]] = {}
         left = {move.group: move.left for move in moves}
-        with _searched(self._graph):
+        with searched(self._graph):
             for group, n in ((self.groups[place], n) for place, n in left.items()):
                 for dep, indices in self._graph.get_pruning_group(group.root, group.pruning_fn, group.without(n)):
                     if self._graph.is_out_channel_pruning_fn(dep.handler):
@@ -374,7 +374,7 @@ class Prunable:
                 found = dep(sorted(indices))
             except Exception as error:
                 layer = next((n for n, module in self.network.named_modules() if module is dep.target.module), "")
-                raise _unable(layer, f"{type(error).__name__}: {_one_line(error)}") from error
+                raise _unable(layer, f"{type(error).__name__}: {one_line(error)}") from error
             if isinstance(dep.target.module, nn.Parameter):
                 for name in [name for name, value in tensors.items() if value is dep.target.module]:
                     owner, _, attribute = name.rpartition(".")
@@ -392,13 +392,6 @@ def _refuse_scripted(network: nn.Module) -> None:
 
 def _is_size(value: Any) -> bool:
     return value is None or isinstance(value, (int, list))
-
-
-def _lost(network: nn.Module, why: str) -> ValueError:
-    return ValueError(
-        f"{type(network).__name__} splits or joins channels in a way that pruning cannot follow ({why}): narrow it down"
-        " with module= to the part that does not, or keep the layers around it whole with ignored_layers=."
-    )
 
 
 def _unable(name: str, why: str) -> ValueError:
@@ -432,45 +425,3 @@ def _dim_of(module: Any, parameter: nn.Parameter, out: bool) -> int:
 
 def _any_matches(layers: Iterable[str], pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) or name.startswith(f"{pattern}.") for name in layers)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
-
-
-@contextlib.contextmanager
-def _searched(graph: Any) -> Iterator[None]:
-    """Make Torch-Pruning's search for what hangs together quicker, and end: inside, no layer changes its size.
-
-    Indices are mapped between layers once, not for every group. Where channels are shifted against themselves, each
-    turn finds new ones; where reshapes are misread, more and more.
-
-    Private names in use: ``torch_pruning.dependency.index_mapping.update_index_mapping`` and
-    ``torch_pruning.dependency.graph.Group``.
-    """
-    from torch_pruning.dependency import graph as searching
-    from torch_pruning.dependency import index_mapping
-
-    update, group = index_mapping.update_index_mapping, searching.Group
-    most = max(2000, 10 * sum(len(node.dependencies) for node in graph.module2node.values()))
-    widest = 16 * max((size for p in graph.model.parameters() for size in p.shape), default=1)
-
-    class Bounded(group):  # type: ignore[misc,valid-type]  # a class, found at run time
-        def add_dep(self, dep: Any, idxs: Any) -> None:
-            if len(self) > most or len(idxs) > widest:
-                raise _lost(graph.model, "the search for what hangs together does not end")
-            super().add_dep(dep, idxs)
-
-    update(graph)
-    index_mapping.update_index_mapping, searching.Group = lambda graph: None, Bounded
-    try:
-        yield
-    finally:
-        index_mapping.update_index_mapping, searching.Group = update, group
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # unwrapped parameters and the like: what matters is checked in the result
-        yield

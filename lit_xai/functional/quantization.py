@@ -14,11 +14,14 @@ from lit_xai.functional.calling import (
     Inputs,
     OutputSpec,
     call_network,
+    check_call,
     copy_network,
+    describe,
     find_inputs,
     find_logits,
     find_network,
     module_names,
+    uncompiled_,
 )
 from lit_xai.functional.fake_quantizers import FakeQuantizers, find_fake_quantizers, insert_fake_quantizers_
 from lit_xai.functional.folding import find_foldable, fold_batch_norms_
@@ -232,23 +235,20 @@ def quantize(
     """
     if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
         raise ValueError(f"batches expected a positive integer, but got {batches!r}.")
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"network expected a module, but got {describe(network)}.")
+    if isinstance(loader, Tensor):
+        raise ValueError(f"loader expected batches, such as a DataLoader's, but got {describe(loader)}: give [tensor].")
     check_scheme(bits, cpu, activations)
     with torch.inference_mode(False):
         return _quantized(
-            _uncompiled_(copy_network(find_network(network))),
+            uncompiled_(copy_network(find_network(network))),
             _first(loader, batches, progress),
             {"bits": bits, "cpu": cpu, "activations": activations, "ignored_layers": ignored_layers},
             batch_to_inputs,
             call,
             output,
         )
-
-
-def _uncompiled_(copied: nn.Module) -> nn.Module:
-    """Take ``torch.compile``'s wrappers out of a copy: functions inside could not be seen."""
-    for module in list(copied.modules()):
-        module._modules.update({name: getattr(part, "_orig_mod", part) for name, part in module._modules.items()})
-    return copied
 
 
 def _quantized(
@@ -264,6 +264,8 @@ def _quantized(
     example = next(inputs, None)
     if example is None:
         raise ValueError("loader expected one or more batches, but got none.")
+    with untouched(copied), torch.no_grad():
+        check_call(copied, example, call, output)
     fold_batch_norms_(copied, find_foldable(copied, example, call, output))
     rounds = prepare_(copied, plan_quantization(copied, example, **scheme, call=call, output=output))
     calibrate_(copied, rounds, itertools.chain([example], inputs), call, output)

@@ -45,7 +45,7 @@ def quantization_sensitivity(
     network: nn.Module,
     loader: Iterable[Any],
     metric: Metric,
-    bits: Sequence[int] = (8, 4, 2),
+    bits: int | Sequence[int] = (8, 4, 2),
     *,
     layers: Iterable[str] | None = None,
     batches: int = 16,
@@ -117,7 +117,8 @@ def quantization_sensitivity(
     return QuantizationSensitivity(tuple(rows), bits, values, dense, upwards, _name(metric))
 
 
-def _checked(bits: Sequence[int]) -> tuple[int, ...]:
+def _checked(bits: int | Sequence[int]) -> tuple[int, ...]:
+    bits = (bits,) if isinstance(bits, int) else bits
     if not len(bits):
         raise ValueError("bits expected one or more numbers from 2 to 8, but got none.")
     for n in bits:

@@ -191,6 +191,9 @@ def _checked_ratios(ratios: Sequence[float]) -> tuple[float, ...]:
 
 
 def _direction(metric: Metric, given: bool | None) -> bool:
+    if isinstance(metric, type) or not callable(metric):
+        fix = f": make one, {metric.__name__}(...)" if isinstance(metric, type) else ""
+        raise ValueError(f"metric expected a torchmetrics.Metric or a function, but got {metric!r}{fix}.")
     found = given if given is not None else getattr(metric, "higher_is_better", None)
     if found is None:
         raise ValueError(

@@ -422,6 +422,22 @@ class NoLayers(Module):
         self.network = nn.Sequential(nn.Flatten(), nn.LayerNorm(64), nn.AdaptiveAvgPool1d(4))
 
 
+class TakesAll(Module):
+    """Its forward takes a whole batch."""
+
+    def forward(self, b):
+        return self.network(b["image"])
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch), batch["label"])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self.training_step(batch, batch_idx))
+
+    def data(self):
+        return [dict(zip(("image", "label"), sample, strict=True)) for sample in super().data()]
+
+
 class Compiled(Module):
     def __init__(self):
         super().__init__()
@@ -443,6 +459,7 @@ class Compiled(Module):
         (InParts, [QuantizationAwareTraining(1)], r"calls 'body' and 'head': .* one of \['body', 'head'\]"),
         (InParts, [QuantizationAwareTraining(1, module="bdy")], "Did you mean 'body'"),
         (NoLayers, [QuantizationAwareTraining(1)], "no convolution or linear layer"),
+        (TakesAll, [QuantizationAwareTraining(1)], r"TakesAll.forward cannot be called with Tensor.* batch_to_inputs="),
         (Compiled, [QuantizationAwareTraining(1)], "cannot see into the compiled 'network'"),
     ],
 )
@@ -478,6 +495,17 @@ def test_another_scheme_on_resume_is_said(tmp_path):
     callbacks = [QuantizationAwareTraining(0, bits=4)]
     with pytest.warns(UserWarning, match="goes on with bits=8, as the run began, rather than 4"):
         fit(tmp_path, *callbacks, epochs=2, ckpt_path=tmp_path / "epoch=0.ckpt", enable_checkpointing=False)
+
+
+def test_a_run_that_ends_before_it_begins_says_so(tmp_path):
+    with pytest.warns(UserWarning, match=r"never began: the run ended before epoch 3.* max_steps"):
+        _, module = fit(tmp_path, QuantizationAwareTraining(3), max_steps=5)
+    assert not is_quantized(module)
+
+
+def test_one_layer_may_be_named_alone(tmp_path):
+    _, module = fit(tmp_path, QuantizationAwareTraining(1, ignored_layers="network.fc"), epochs=2)
+    assert describe_quantization(module)["integer"] == ["network.conv1", "network.conv2"]
 
 
 def test_a_run_that_diverges_is_told_why(tmp_path):

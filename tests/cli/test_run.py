@@ -220,6 +220,23 @@ def test_a_trained_checkpoint_is_not_resumed_in_silence(fit, capsys):
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize(("done", "wanted", "code"), [(2, 2, 2), (2, 4, 2), (1, 3, 2), (1, 2, 0)])
+def test_a_schedule_of_fixed_length_is_not_made_longer(done, wanted, code, fit, capsys):
+    schedule = ("=torch.optim.lr_scheduler.OneCycleLR", ".max_lr=0.1", ".total_steps=4")
+    options = ("--trainer.logger=false", "--optimizer=SGD", "--optimizer.lr=0.1")
+    options += tuple(f"--lr_scheduler{one}" for one in schedule)
+    assert fit(*options, f"--trainer.max_epochs={done}") == 0
+    checkpoint = the_one("*.ckpt")
+    assert fit(*options, f"--trainer.max_epochs={wanted}", f"--ckpt_path={checkpoint}") == code
+    said = (
+        f"lit-xai: error: '{checkpoint}' follows a schedule of the learning rate of 4 steps, which cannot be made"
+        f" longer and leaves none for --trainer.max_epochs {wanted}: start afresh from its weights with --init_from"
+        f" {checkpoint}.\n"
+    )
+    assert (said in capsys.readouterr().err) is (code == 2)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_resume_goes_on_where_it_stopped(folder):
     whole = start(["fit", *OWN, "--trainer.max_epochs=3", "--seed_everything=1", *_QUIET])
     start(["fit", *OWN, "--trainer.max_epochs=1", "--seed_everything=1", "--trainer.default_root_dir=part", *_QUIET])

@@ -84,6 +84,7 @@ def test_arrays_of_every_form(form, rows, trained):
         "normalized": "input",
         "mean": MEAN,
         "std": STD,
+        "not_of_bytes": {},
     }
     found = infer_template.preprocess(form(raw), "input", settings)
     assert found.dtype == np.float32
@@ -239,6 +240,20 @@ def test_several_inputs_and_no_classes(tmp_path):
     assert len(whole.splitlines()) == 2
     assert parts == "user expected whole numbers that int64 can hold, but got others of float64."
     assert text.endswith("text.txt expected a .npy or .npz file of numbers, which it is not.")
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-0.8, 2.0), (0.0, 255.0)])
+def test_bytes_are_refused_where_nobody_said_what_they_become(low, high, tmp_path):
+    network, x = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), torch.linspace(low, high, 32).view(2, 1, 4, 4)
+    export_onnx(network, x, tmp_path / "model.onnx")
+    write_inference(tmp_path, {"model.onnx": 1e-3}, x)
+    np.save(tmp_path / "bytes.npy", np.zeros((1, 4, 4), np.uint8))
+    np.save(tmp_path / "float.npy", x.numpy())
+    assert len(run(tmp_path, tmp_path / "float.npy").splitlines()) == 2
+    is_unit = high == 1.0
+    said = run(tmp_path, tmp_path / "bytes.npy", code=0 if is_unit else 1)
+    asked = f"input expected numbers as in training, {low:.3g} to {high:.3g}, but got bytes"
+    assert (asked in said and "mean and std" in said) is not is_unit
 
 
 def test_a_large_sample_lies_beside(tmp_path):

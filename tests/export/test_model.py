@@ -162,6 +162,20 @@ def test_float_weights_that_were_hardly_trained_are_said_to_be(weak, float_sourc
         assert said[0].startswith(f"model.onnx holds {float_source}, whose {apart} model.int8.onnx")
 
 
+def test_training_that_made_integers_worse_is_said(tmp_path):
+    torch.manual_seed(0)
+    network, worse, x = nn.Linear(6, 3), nn.Linear(6, 3), torch.randn(120, 6)
+    variants = {"quantized": quantize(worse, [x], progress=False), "ptq": quantize(network, [x], progress=False)}
+    loader = [(x, network(x).argmax(1))]
+    for source in ("the weights just before epoch 2", ""):  # only where it was trained on from there
+        report = export_model(network, loader, tmp_path / str(bool(source)), float_source=source, **variants, **OPTIONS)
+        said = [one for one in report.warnings if "quantised without training for it" in one]
+        assert len(said) == bool(source)
+        if said:
+            ptq, trained = report.rows[1].metric, report.rows[-1].metric
+            assert f"{trained:.4f}, {100 * (ptq - trained):.1f} points below the {ptq:.4f}" in said[0]
+
+
 def test_overwriting(tmp_path):
     network, x = cnn(), LOADER[0][0]
     report = export_model(network, LOADER, tmp_path, ptq=quantize(network, [x], progress=False), **OPTIONS)

@@ -70,3 +70,9 @@ def test_nothing_behind_an_opaque_layer_comes_last():
     with opaque([cell]):
         assert layers_behind(network, [cell(x, linear(x))]) == []
         assert layers_behind(network, [cell(x, linear(x)) + linear(x)]) == [linear]
+
+
+def test_one_name_is_as_good_as_a_list_of_it():
+    network = ResNet(8, width=4)
+    assert match_layers(network, "layer1*", "ignored_layers") == match_layers(network, ["layer1*"], "ignored_layers")
+    assert match_layers(network, nn.Linear, "ignored_layers") == [network.fc]

@@ -136,6 +136,14 @@ def test_only_the_layers_asked_for():
         ({"loader": []}, ["loader expected one or more batches, but got none"]),
         ({"loader": iter(data())}, ["loader expected batches that can be read again", "an iterator"]),
         ({"loader": [torch.zeros(4, 5)]}, ["loader expected labels in each batch"]),
+        (
+            {"metric": MulticlassAccuracy},
+            ["metric expected a torchmetrics.Metric", "MulticlassAccuracy(...)"],
+        ),
+        ({"metric": "accuracy"}, ["metric expected a torchmetrics.Metric or a function, but got 'accuracy'"]),
+        ({"loader": torch.zeros(4, 5)}, ["loader expected batches", "Tensor[4, 5]", "[tensor]"]),
+        ({"network": "mlp"}, ["network expected a module, but got str"]),
+        ({"loader": [(torch.zeros(4, 6), torch.zeros(4))]}, ["cannot be called with Tensor[4, 6]", "batch_to_inputs="]),
         ({"metric": lambda network: 1.0}, ["higher_is_better expected True or False"]),
         (
             {"metric": lambda network: float("nan"), "higher_is_better": True},

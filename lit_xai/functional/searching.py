@@ -1,0 +1,60 @@
+"""How Torch-Pruning is asked for what hangs together: without its warnings, quickly, and with an end."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+
+@contextlib.contextmanager
+def searched(graph: Any) -> Iterator[None]:
+    """Make Torch-Pruning's search for what hangs together quicker, and end: inside, no layer changes its size.
+
+    Indices are mapped between layers once, not for every group. Where channels are shifted against themselves, each
+    turn finds new ones; where reshapes are misread, more and more.
+
+    Private names in use: ``torch_pruning.dependency.index_mapping.update_index_mapping`` and
+    ``torch_pruning.dependency.graph.Group``.
+    """
+    from torch_pruning.dependency import graph as searching
+    from torch_pruning.dependency import index_mapping
+
+    update, group = index_mapping.update_index_mapping, searching.Group
+    most = max(2000, 10 * sum(len(node.dependencies) for node in graph.module2node.values()))
+    widest = 16 * max((size for p in graph.model.parameters() for size in p.shape), default=1)
+
+    class Bounded(group):  # type: ignore[misc,valid-type]  # a class, found at run time
+        def add_dep(self, dep: Any, idxs: Any) -> None:
+            if len(self) > most or len(idxs) > widest:
+                raise lost(graph.model, "the search for what hangs together does not end")
+            super().add_dep(dep, idxs)
+
+    update(graph)
+    index_mapping.update_index_mapping, searching.Group = lambda graph: None, Bounded
+    try:
+        yield
+    finally:
+        index_mapping.update_index_mapping, searching.Group = update, group
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Torch-Pruning's warnings to itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # unwrapped parameters and the like: what matters is checked in the result
+        yield
+
+
+def lost(network: nn.Module, why: str) -> ValueError:
+    """Return the error of a network that the search cannot follow."""
+    return ValueError(
+        f"{type(network).__name__} splits or joins channels in a way that pruning cannot follow ({why}): narrow it down"
+        " with module= to the part that does not, or keep the layers around it whole with ignored_layers=."
+    )
+
+
+def one_line(error: Exception) -> str:
+    """Return what an error says, for a sentence of our own."""
+    return " ".join(str(error).split())[:200]
