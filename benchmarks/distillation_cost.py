@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_xai.callbacks import ExplanationMatching, KnowledgeDistillation
-from lit_xai.callbacks._teacher import Teacher
-from lit_xai.functional.recording import Call
+from lit_xai.distillation.teacher import Teacher
 from lit_xai.models import ResNet
+from lit_xai.network.recording import Call
 
 BATCH, BATCHES = 128, 4
 

@@ -17,12 +17,12 @@ from statistics import median
 import torch
 import torch_pruning
 
-from lit_xai.functional.calling import copy_network
-from lit_xai.functional.profiling import count_macs
-from lit_xai.functional.prunable import Prunable
-from lit_xai.functional.pruning import reach
 from lit_xai.models import ResNet
-from lit_xai.recipe import take_step_
+from lit_xai.network.calling import copy_network
+from lit_xai.network.profiling import count_macs
+from lit_xai.pruning.prunable import Prunable
+from lit_xai.pruning.pruning import reach
+from lit_xai.structure.recipe import take_step_
 
 
 def made() -> tuple[ResNet, torch.Tensor, torch.optim.Optimizer]:

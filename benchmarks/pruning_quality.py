@@ -37,9 +37,9 @@ from lightning.pytorch.callbacks import ModelPruning
 from torch import Tensor, nn
 
 from lit_xai.data import FashionMNIST
-from lit_xai.functional.importance import prepare_importance, resolve_importance
-from lit_xai.functional.profiling import count_macs
 from lit_xai.models import Classifier, ResNet
+from lit_xai.network.profiling import count_macs
+from lit_xai.pruning.importance import prepare_importance, resolve_importance
 
 DENSE_EPOCHS, DENSE_LR = 3, 0.1
 TUNING_EPOCHS, TUNING_LR = 2, 0.05

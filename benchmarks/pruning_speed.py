@@ -20,12 +20,12 @@ import torch
 import torch_pruning
 from torch import nn
 
-from lit_xai.functional.calling import copy_network
-from lit_xai.functional.exporting import export_onnx
-from lit_xai.functional.profiling import count_macs
-from lit_xai.functional.prunable import Prunable
-from lit_xai.functional.pruning import reach
 from lit_xai.models import ResNet
+from lit_xai.network.calling import copy_network
+from lit_xai.network.profiling import count_macs
+from lit_xai.pruning.prunable import Prunable
+from lit_xai.pruning.pruning import reach
+from lit_xai.runtime.onnx import export_onnx
 
 
 def ours(network: ResNet, inputs: torch.Tensor, share: float, round_to: int) -> nn.Module:

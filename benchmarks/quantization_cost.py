@@ -21,12 +21,12 @@ import torch.nn.functional as F
 from quantization_speed import cpu, folded, import_nncf, quiet, resnet8, vit
 from torch import Tensor, nn
 
-from lit_xai.functional.calling import copy_network
-from lit_xai.functional.folding import find_foldable
-from lit_xai.functional.observers import quiet_import
-from lit_xai.functional.quantization import plan_quantization, prepare_
-from lit_xai.functional.unfolded import UnfoldedUpdates, fold_scales
 from lit_xai.models import ResNet
+from lit_xai.network.calling import copy_network
+from lit_xai.quantization.folding import find_foldable
+from lit_xai.quantization.observers import quiet_import
+from lit_xai.quantization.quantization import plan_quantization, prepare_
+from lit_xai.quantization.unfolded import UnfoldedUpdates, fold_scales
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]] = {
     "resnet20-16": (lambda: ResNet(20, width=16), (3, 32)),

@@ -41,8 +41,8 @@ from torch import nn
 
 from lit_xai.callbacks import KnowledgeDistillation, QuantizationAwareTraining, StructuredPruning
 from lit_xai.functional import count_macs, measure_latency, quantize
-from lit_xai.functional.exporting import export_onnx
 from lit_xai.models import ResNet
+from lit_xai.runtime.onnx import export_onnx
 
 BITS = (8, 4, 3, 2)
 TUNING_LR = 0.02

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lit_xai import moved
+
 if TYPE_CHECKING:
     from lit_xai import functional as functional
     from lit_xai.callbacks import AttributionMonitor as AttributionMonitor
@@ -15,14 +17,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+moved.install()
+
 # Loaded when first asked for: importing the package costs nothing, and the command line starts without torch.
 _WHERE = {
-    "AttributionMonitor": "lit_xai.callbacks.attribution_monitor",
-    "ExplanationMatching": "lit_xai.callbacks.explanation_matching",
-    "KnowledgeDistillation": "lit_xai.callbacks.knowledge_distillation",
-    "ModelExport": "lit_xai.callbacks.model_export",
-    "QuantizationAwareTraining": "lit_xai.callbacks.quantization_aware_training",
-    "StructuredPruning": "lit_xai.callbacks.structured_pruning",
+    "AttributionMonitor": "lit_xai.attribution.callback",
+    "ExplanationMatching": "lit_xai.distillation.explanation_matching",
+    "KnowledgeDistillation": "lit_xai.distillation.callback",
+    "ModelExport": "lit_xai.export.callback",
+    "QuantizationAwareTraining": "lit_xai.quantization.callback",
+    "StructuredPruning": "lit_xai.pruning.callback",
     "load_from_checkpoint": "lit_xai.recipe",
 }
 

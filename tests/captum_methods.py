@@ -10,7 +10,7 @@ import torch
 from captum._utils.models.linear_model import SkLearnLinearRegression
 from torch import Tensor, nn
 
-from lit_xai.functional.methods import attribute_parameters, explains_layer, needs_gradients, runs_samples_singly
+from lit_xai.attribution.methods import attribute_parameters, explains_layer, needs_gradients, runs_samples_singly
 
 # They explain through another method, or another kind of model; LayerFeaturePermutation fails for any target.
 _OTHERS = ("NoiseTunnel", "DataLoaderAttribution", "LimeBase", "LayerFeaturePermutation")

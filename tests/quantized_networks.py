@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
-from lit_xai.functional.quantization import quantize
 from lit_xai.models import MLP, ResNet, VisionTransformer
+from lit_xai.quantization.quantization import quantize
 
 
 class Residual(nn.Module):

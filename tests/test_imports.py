@@ -34,4 +34,4 @@ def test_public_names():
     import lit_xai
 
     assert lit_xai.AttributionMonitor.__name__ in dir(lit_xai)
-    assert lit_xai.functional.attribute.__module__ == "lit_xai.functional.attribution"
+    assert lit_xai.functional.attribute.__module__ == "lit_xai.attribution.attribution"

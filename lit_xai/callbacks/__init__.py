@@ -1,11 +1,11 @@
 """Callbacks for any Lightning Trainer."""
 
-from lit_xai.callbacks.attribution_monitor import AttributionMonitor
-from lit_xai.callbacks.explanation_matching import ExplanationMatching
-from lit_xai.callbacks.knowledge_distillation import KnowledgeDistillation
-from lit_xai.callbacks.model_export import ModelExport
-from lit_xai.callbacks.quantization_aware_training import QuantizationAwareTraining
-from lit_xai.callbacks.structured_pruning import StructuredPruning
+from lit_xai.attribution.callback import AttributionMonitor
+from lit_xai.distillation.callback import KnowledgeDistillation
+from lit_xai.distillation.explanation_matching import ExplanationMatching
+from lit_xai.export.callback import ModelExport
+from lit_xai.pruning.callback import StructuredPruning
+from lit_xai.quantization.callback import QuantizationAwareTraining
 
 __all__ = [
     "AttributionMonitor",

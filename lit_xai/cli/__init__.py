@@ -11,7 +11,7 @@ from lit_xai import __version__
 from lit_xai.cli.configs import known_configs
 from lit_xai.cli.export import HELP, export, spelled_out
 from lit_xai.cli.files import check_files
-from lit_xai.spelling import nearest
+from lit_xai.network.spelling import nearest
 
 __all__ = ["main"]
 

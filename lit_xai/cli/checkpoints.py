@@ -4,13 +4,13 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_xai import checkpoints
-from lit_xai.checkpoints import first_mismatch
-from lit_xai.recipe import attach, detach
+from lit_xai.structure import checkpoints
+from lit_xai.structure.checkpoints import first_mismatch
+from lit_xai.structure.recipe import attach, detach
 
 
 def read_checkpoint(path: str, weights_only: bool | None = None) -> dict[str, Any]:
-    """Read a Lightning checkpoint, see :func:`lit_xai.checkpoints.read_checkpoint`; errors speak of options."""
+    """Read a Lightning checkpoint, like the function it calls; errors speak of options."""
     return checkpoints.read_checkpoint(path, weights_only, trust="--weights_only false")
 
 

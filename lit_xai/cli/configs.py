@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lit_xai.spelling import nearest
+from lit_xai.network.spelling import nearest
 
 _PACKAGE = Path(__file__).parents[1]
 

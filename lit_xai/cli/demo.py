@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lit_xai.callbacks._trainer import run_folder
 from lit_xai.cli.run import start
+from lit_xai.trainer.access import run_folder
 
 _CONFIGS = ("base", "digits", "attributions")
 _FULL = ("base", "digits", "compress")

@@ -12,14 +12,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torchmetrics import Metric
 
-from lit_xai.callbacks._exporter import Exporter, check_asked
-from lit_xai.callbacks._exporting import Weights, live_weights, saved_weights
-from lit_xai.callbacks.model_export import ModelExport
 from lit_xai.cli.checkpoints import read_checkpoint
 from lit_xai.cli.files import is_file_name
 from lit_xai.cli.run import LitXaiCLI
-from lit_xai.functional.calling import BatchToInputs, OutputSpec, load_object
-from lit_xai.recipe import KEY, Recipe
+from lit_xai.export.callback import ModelExport
+from lit_xai.export.exporter import Exporter, check_asked
+from lit_xai.export.weights import Weights, live_weights, saved_weights
+from lit_xai.network.calling import BatchToInputs, OutputSpec, load_object
+from lit_xai.structure.recipe import KEY, Recipe
 
 if TYPE_CHECKING:
     from lit_xai.export import ExportReport

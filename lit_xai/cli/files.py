@@ -4,8 +4,8 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
-from lit_xai.checkpoints import require_file
 from lit_xai.cli.configs import find_config
+from lit_xai.structure.checkpoints import require_file
 
 
 def check_files(arguments: Sequence[str]) -> None:

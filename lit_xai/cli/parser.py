@@ -8,7 +8,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lit_xai.cli.configs import find_config
 from lit_xai.cli.errors import is_users_own, without_wrappers
 from lit_xai.cli.sentences import explain
-from lit_xai.spelling import nearest
+from lit_xai.network.spelling import nearest
 
 
 class Parser(LightningArgumentParser):

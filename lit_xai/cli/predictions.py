@@ -5,8 +5,8 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from lit_xai.callbacks._trainer import is_a, require_writable, run_folder
-from lit_xai.functional.saving import unused
+from lit_xai.network.saving import unused
+from lit_xai.trainer.access import is_a, require_writable, run_folder
 
 
 def save_predictions(trainer: Trainer) -> Path | None:

@@ -24,15 +24,15 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 import lit_xai.callbacks
 import lit_xai.data
 import lit_xai.models
-from lit_xai.callbacks._trainer import require_writable, run_folder
 from lit_xai.cli.checkpoints import FollowRecipe, InitFrom, epochs_trained, read_checkpoint, short_schedule
 from lit_xai.cli.errors import setup_sentence, without_wrappers
 from lit_xai.cli.files import check_start, is_file_name
 from lit_xai.cli.nags import without_nags
 from lit_xai.cli.parser import ConfigByName, Parser
 from lit_xai.cli.predictions import save_predictions
-from lit_xai.functional.saving import unused
 from lit_xai.models.optim import configure_optimizers
+from lit_xai.network.saving import unused
+from lit_xai.trainer.access import require_writable, run_folder
 
 
 class SaveConfig(SaveConfigCallback):

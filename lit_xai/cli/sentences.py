@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.loggers import Logger
 from torch import nn, optim
 
-from lit_xai.spelling import nearest
+from lit_xai.network.spelling import nearest
 
 _KEY = re.compile(r'Parser key "(.+?)"(?: element \d+)?:\s*(.*)')
 _CLASS = re.compile(r"Problem with given class_path '(.+)':")

@@ -53,7 +53,7 @@ def _read(path: Path) -> Any:
 def _check_rules(path: Path, model: Any) -> None:
     import onnx
 
-    from lit_xai.functional.latency import _session
+    from lit_xai.runtime.latency import _session
 
     try:
         onnx.checker.check_model(model)

@@ -10,9 +10,9 @@ from lit_xai.export.checking import check_onnx
 from lit_xai.export.lines import user_line
 from lit_xai.export.parity import OnnxPredictor
 from lit_xai.export.versions import opset_of
-from lit_xai.functional.calling import Inputs, OutputSpec
-from lit_xai.functional.exporting import OLDEST_OPSET, export_onnx
-from lit_xai.functional.profiling import batch_size, with_batch_size
+from lit_xai.network.calling import Inputs, OutputSpec
+from lit_xai.network.profiling import batch_size, with_batch_size
+from lit_xai.runtime.onnx import OLDEST_OPSET, export_onnx
 
 
 def write_onnx(

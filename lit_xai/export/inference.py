@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_xai.functional.calling import Inputs
-from lit_xai.functional.exporting import named_tensors
-from lit_xai.functional.profiling import with_batch_size
+from lit_xai.network.calling import Inputs
+from lit_xai.network.profiling import with_batch_size
+from lit_xai.runtime.onnx import named_tensors
 
 LARGEST_INSIDE = 64_000
 """Bytes of a sample from which on it lies in a file of its own."""

@@ -70,7 +70,7 @@ def inspect_onnx(path: str | os.PathLike[str]) -> tuple[Operator, ...]:
 
     Example:
         >>> import torch
-        >>> from lit_xai.functional.exporting import export_onnx
+        >>> from lit_xai.runtime.onnx import export_onnx
         >>> path = Path(tempfile.mkdtemp()) / "network.onnx"
         >>> export_onnx(torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.ReLU()), torch.zeros(1, 4), path)
         >>> [str(operator) for operator in inspect_onnx(path)]
@@ -105,7 +105,7 @@ def _optimized(path: Path) -> bytes:
     """Return the graph that ONNX Runtime makes of a file."""
     import onnxruntime
 
-    from lit_xai.functional.latency import _one_line
+    from lit_xai.runtime.latency import _one_line
 
     with tempfile.TemporaryDirectory(prefix="lit_xai-") as folder:
         options = onnxruntime.SessionOptions()

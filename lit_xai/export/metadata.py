@@ -26,7 +26,7 @@ def write_metadata(path: str | os.PathLike[str], values: Mapping[str, Any]) -> N
 
     Example:
         >>> import torch
-        >>> from lit_xai.functional.exporting import export_onnx
+        >>> from lit_xai.runtime.onnx import export_onnx
         >>> path = Path(tempfile.mkdtemp()) / "network.onnx"
         >>> export_onnx(torch.nn.Linear(4, 2), torch.zeros(1, 4), path)
         >>> write_metadata(path, {"classes": ["cat", "dog"]})

@@ -28,12 +28,12 @@ from lit_xai.export.variants import (
     make_rows,
 )
 from lit_xai.export.versions import find_versions, fingerprints
-from lit_xai.functional.calling import BatchToInputs, Inputs, OutputSpec, find_inputs
-from lit_xai.functional.exporting import named_tensors
-from lit_xai.functional.latency import _check_positive
-from lit_xai.functional.probing import to_device
-from lit_xai.functional.sensitivity import _same_order
-from lit_xai.functional.untouched import fork_rng
+from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec, find_inputs
+from lit_xai.network.probing import to_device
+from lit_xai.network.untouched import fork_rng
+from lit_xai.pruning.sensitivity import _same_order
+from lit_xai.runtime.latency import _check_positive
+from lit_xai.runtime.onnx import named_tensors
 
 INT8_TOLERANCE = 0.05
 """How far an int8 file's own check may be off on another machine, where nothing larger was seen here."""
@@ -82,7 +82,7 @@ def export_model(
         network: the module in float.
         loader: yields batches, and can be read twice.
         dirpath: the folder where the files are to lie.
-        quantized: what :func:`~lit_xai.functional.quantization.quantize` returned, or was trained as it prepares one.
+        quantized: what :func:`~lit_xai.quantization.quantization.quantize` returned, or was trained as it prepares one.
         ptq: likewise, but without training: where ``quantized`` is given too, for its row of the table alone.
         float_file: an ONNX file that is to be ``model.onnx``, such as one of the weights before they were trained
             quantised; it may differ from ``network``, which is then the program alone.

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from lit_xai.functional.calling import (
+from lit_xai.network.calling import (
     BatchToInputs,
     Inputs,
     OutputSpec,
@@ -18,10 +18,10 @@ from lit_xai.functional.calling import (
     find_inputs,
     find_labels,
 )
-from lit_xai.functional.exporting import _filled, named_tensors
-from lit_xai.functional.latency import _feed, _session
-from lit_xai.functional.probing import to_device
-from lit_xai.functional.sensitivity import _number, _same_order
+from lit_xai.network.probing import to_device
+from lit_xai.pruning.sensitivity import _number, _same_order
+from lit_xai.runtime.latency import _feed, _session
+from lit_xai.runtime.onnx import _filled, named_tensors
 
 Predictor: TypeAlias = Callable[[Inputs], Tensor]
 """From inputs to logits."""
@@ -147,7 +147,7 @@ def evaluate(
         network: finds inputs and labels in a batch.
         metric: a ``torchmetrics.Metric`` that is updated with logits and labels, or a function of all logits and labels
             that returns a number.
-        batch_to_inputs: see :func:`~lit_xai.functional.calling.find_inputs`.
+        batch_to_inputs: see :func:`~lit_xai.network.calling.find_inputs`.
         progress: whether to show a progress bar, on a terminal.
 
     Raises:

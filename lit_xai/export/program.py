@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lit_xai.functional.calling import Inputs, OutputSpec, copy_network
-from lit_xai.functional.exporting import _is_batched, _Logits, _quiet, _reason, named_tensors
-from lit_xai.functional.profiling import batch_size, with_batch_size
-from lit_xai.functional.untouched import untouched
+from lit_xai.network.calling import Inputs, OutputSpec, copy_network
+from lit_xai.network.profiling import batch_size, with_batch_size
+from lit_xai.network.untouched import untouched
+from lit_xai.runtime.onnx import _is_batched, _Logits, _quiet, _reason, named_tensors
 
 
 def export_program(network: nn.Module, inputs: Inputs, path: Path, output: OutputSpec = None) -> None:

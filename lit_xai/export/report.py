@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lit_xai.export.inspection import Operator
-from lit_xai.functional.latency import Latency
 from lit_xai.render.summary import markdown_table
+from lit_xai.runtime.latency import Latency
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ExportReport:
         metric: what the metric is called.
         samples: how many it is of.
         source: where the weights are from.
-        quantization: from :func:`~lit_xai.functional.quantization.describe_quantization`.
+        quantization: from :func:`~lit_xai.quantization.quantization.describe_quantization`.
         versions: of what wrote and ran the files.
     """
 

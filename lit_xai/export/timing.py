@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lit_xai.functional.calling import Inputs
-from lit_xai.functional.latency import Latency, measure_latency
+from lit_xai.network.calling import Inputs
+from lit_xai.runtime.latency import Latency, measure_latency
 
 SECONDS = 0.5
 """How long a file is measured at a batch size, in all."""

@@ -13,11 +13,11 @@ from lit_xai.export.parity import Evaluation, OnnxPredictor, Parity, Predictor, 
 from lit_xai.export.parity import network_predictor as torch_predictor
 from lit_xai.export.report import Row
 from lit_xai.export.timing import alternate_latencies
-from lit_xai.functional.calling import Inputs, OutputSpec, copy_network, find_network
-from lit_xai.functional.fake_quantizers import find_fake_quantizers
-from lit_xai.functional.latency import Latency
-from lit_xai.functional.quantization import describe_quantization
-from lit_xai.functional.untouched import untouched
+from lit_xai.network.calling import Inputs, OutputSpec, copy_network, find_network
+from lit_xai.network.untouched import untouched
+from lit_xai.quantization.fake_quantizers import find_fake_quantizers
+from lit_xai.quantization.quantization import describe_quantization
+from lit_xai.runtime.latency import Latency
 
 FLOAT, INT8 = "model.onnx", "model.int8.onnx"
 
@@ -34,7 +34,7 @@ class Variants:
         network: in float.
         quantized: prepared and calibrated, if there is one: what the int8 file is written from.
         ptq: likewise, for its row alone.
-        quantization: what :func:`~lit_xai.functional.quantization.describe_quantization` says of ``quantized``.
+        quantization: what :func:`~lit_xai.quantization.quantization.describe_quantization` says of ``quantized``.
         row: of ``quantized``: whether it was trained so.
     """
 

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryAccuracy, MulticlassAccuracy, MultilabelAccuracy
 
-from lit_xai.functional.calling import BatchToInputs, OutputSpec
 from lit_xai.models.classification import TASKS, Task, align, check_labels, classification_loss, probabilities
 from lit_xai.models.optim import Interval
 from lit_xai.models.sizes import check_probability
 from lit_xai.models.supervised import Metrics, Supervised
-from lit_xai.spelling import nearest
+from lit_xai.network.calling import BatchToInputs, OutputSpec
+from lit_xai.network.spelling import nearest
 
 
 class Classifier(Supervised):
@@ -40,9 +40,9 @@ class Classifier(Supervised):
             ``CyclicLR``.
         lr_scheduler_monitor: what ``ReduceLROnPlateau`` watches.
         batch_to_inputs: what of a batch goes into the network, where that is not obvious; see
-            :func:`~lit_xai.functional.calling.find_inputs`.
+            :func:`~lit_xai.network.calling.find_inputs`.
         output: where the logits are in the network's output, where that is not obvious; see
-            :func:`~lit_xai.functional.calling.find_logits`.
+            :func:`~lit_xai.network.calling.find_logits`.
 
     Raises:
         ValueError: an argument is out of range, or, at the first batch, logits or labels do not fit the task.

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanAbsoluteError
 
-from lit_xai.functional.calling import BatchToInputs, OutputSpec
 from lit_xai.models.optim import Interval
 from lit_xai.models.sizes import squeeze_column
 from lit_xai.models.supervised import Metrics, Supervised
+from lit_xai.network.calling import BatchToInputs, OutputSpec
 
 
 class Regressor(Supervised):

@@ -11,7 +11,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from lit_xai.functional.calling import (
+from lit_xai.models.optim import Interval, configure_optimizers
+from lit_xai.network.calling import (
     LABEL_KEYS,
     BatchToInputs,
     OutputSpec,
@@ -21,7 +22,6 @@ from lit_xai.functional.calling import (
     find_labels,
     find_logits,
 )
-from lit_xai.models.optim import Interval, configure_optimizers
 
 Metrics: TypeAlias = Metric | list[Metric] | dict[str, Metric]
 """One metric, several, or several by name."""
@@ -39,8 +39,8 @@ class Supervised(LightningModule, ABC):
         lr_scheduler: called with the optimizer.
         lr_scheduler_interval: see :func:`~lit_xai.models.optim.configure_optimizers`.
         lr_scheduler_monitor: see :func:`~lit_xai.models.optim.configure_optimizers`.
-        batch_to_inputs: what of a batch goes into the network, see :func:`~lit_xai.functional.calling.find_inputs`.
-        output: where the logits are, see :func:`~lit_xai.functional.calling.find_logits`.
+        batch_to_inputs: what of a batch goes into the network, see :func:`~lit_xai.network.calling.find_inputs`.
+        output: where the logits are, see :func:`~lit_xai.network.calling.find_logits`.
     """
 
     def __init__(

@@ -5,8 +5,8 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 import torch
 
+from lit_xai.network.spelling import nearest
 from lit_xai.render.shares import Array, ArrayLike, Shares, pool, resize, shares_of_total, to_array
-from lit_xai.spelling import nearest
 
 Kind: TypeAlias = Literal["image", "tabular", "heatmap"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

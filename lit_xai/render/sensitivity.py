@@ -15,8 +15,8 @@ from lit_xai.render.text import text_width, wrap
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lit_xai.functional.quantization_sensitivity import QuantizationSensitivity
-    from lit_xai.functional.sensitivity import Sensitivity
+    from lit_xai.pruning.sensitivity import Sensitivity
+    from lit_xai.quantization.sensitivity import QuantizationSensitivity
 
     Measurement = Sensitivity | QuantizationSensitivity
 
@@ -30,13 +30,13 @@ def sensitivity_figure(sensitivity: Measurement, title: str = "") -> Figure:
     """Draw what each layer, pruned or quantised alone, costs of the metric: dark cells cannot give channels, or bits.
 
     Args:
-        sensitivity: what :func:`~lit_xai.functional.sensitivity.layer_sensitivity` or
-            :func:`~lit_xai.functional.quantization_sensitivity.quantization_sensitivity` measured.
+        sensitivity: what :func:`~lit_xai.pruning.sensitivity.layer_sensitivity` or
+            :func:`~lit_xai.quantization.sensitivity.quantization_sensitivity` measured.
         title: what the reader has to know: network, data, importance.
 
     Example:
         >>> import torch
-        >>> from lit_xai.functional.sensitivity import Sensitivity
+        >>> from lit_xai.pruning.sensitivity import Sensitivity
         >>> values = torch.tensor([[0.90, 0.88], [0.89, 0.52]])
         >>> figure = sensitivity_figure(Sensitivity((("conv1",), ("conv2", "conv3")), (0.1, 0.5), values, 0.91))
         >>> figure.get_size_inches().tolist()

@@ -4,7 +4,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from lit_xai.cli.predictions import save_predictions
-from lit_xai.functional.saving import unused
+from lit_xai.network.saving import unused
 
 
 class ReturnsNothing(BoringModel):

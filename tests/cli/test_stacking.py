@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from lit_xai.cli.configs import find_config
-from lit_xai.recipe import KEY
+from lit_xai.structure.recipe import KEY
 
 OVERLAYS = ("pruning", "distillation", "quantization", "export", "attributions")
 PAIRS = list(itertools.permutations(OVERLAYS, 2))

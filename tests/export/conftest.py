@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_xai.export import ExportReport, export_model
-from lit_xai.functional.quantization import quantize
 from lit_xai.models import ResNet
+from lit_xai.quantization.quantization import quantize
 
 MEAN, STD = [0.3], [0.4]
 CLASSES = [f"the digit {i}" for i in range(10)]

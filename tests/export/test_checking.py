@@ -10,7 +10,7 @@ from refusals import refused
 
 from lit_xai.export import check_onnx
 from lit_xai.export.metadata import write_metadata
-from lit_xai.functional.exporting import export_onnx
+from lit_xai.runtime.onnx import export_onnx
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from refusals import refused
 from torch import nn
 
 from lit_xai.export.inference import LARGEST_INSIDE, check_normalization, write_inference
-from lit_xai.functional.exporting import export_onnx
+from lit_xai.runtime.onnx import export_onnx
 
 from .conftest import CLASSES, MEAN, STD
 

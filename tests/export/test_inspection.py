@@ -10,9 +10,9 @@ from refusals import refused
 from torch import nn
 
 from lit_xai.export import inspect_onnx
-from lit_xai.functional.exporting import export_onnx
-from lit_xai.functional.quantization import quantize
 from lit_xai.models import ResNet, VisionTransformer
+from lit_xai.quantization.quantization import quantize
+from lit_xai.runtime.onnx import export_onnx
 
 
 def inspected(network, inputs, tmp_path):

@@ -9,7 +9,7 @@ from refusals import refused
 from torch import nn
 
 from lit_xai.export.metadata import read_metadata, write_metadata
-from lit_xai.functional.exporting import export_onnx
+from lit_xai.runtime.onnx import export_onnx
 
 
 @pytest.fixture

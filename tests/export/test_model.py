@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from witness import digest, module_state, rng_state
 
 from lit_xai.export import check_onnx, export_model, read_metadata
-from lit_xai.functional.exporting import export_onnx
-from lit_xai.functional.quantization import quantize
+from lit_xai.quantization.quantization import quantize
+from lit_xai.runtime.onnx import export_onnx
 
 from .conftest import CLASSES, MEAN, STD
 

@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from witness import digest, rng_state
 
 from lit_xai.export.parity import OnnxPredictor, Parity, check_float, check_int8, evaluate, network_predictor
-from lit_xai.functional.exporting import export_onnx
+from lit_xai.runtime.onnx import export_onnx
 
 X = torch.randn(70, 6, generator=torch.Generator().manual_seed(0))
 

@@ -6,7 +6,7 @@ import pytest
 
 from lit_xai.export.inspection import Operator
 from lit_xai.export.report import ExportReport, Row, count_integers, report_table, slower_warnings, write_report
-from lit_xai.functional.latency import Latency
+from lit_xai.runtime.latency import Latency
 
 
 def latency(ms, spread=0.0, size=64):

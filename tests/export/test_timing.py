@@ -6,7 +6,7 @@ import torch
 
 from lit_xai.export import timing
 from lit_xai.export.timing import alternate_latencies
-from lit_xai.functional.latency import Latency
+from lit_xai.runtime.latency import Latency
 
 
 def test_the_order_the_median_and_the_spread(monkeypatch):

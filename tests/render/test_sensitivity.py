@@ -3,8 +3,8 @@ import pytest
 import torch
 from blindness import BLINDNESS
 
-from lit_xai.functional.quantization_sensitivity import QuantizationSensitivity
-from lit_xai.functional.sensitivity import Sensitivity
+from lit_xai.pruning.sensitivity import Sensitivity
+from lit_xai.quantization.sensitivity import QuantizationSensitivity
 from lit_xai.render import save_png, sensitivity_figure
 from lit_xai.render.sensitivity import _ink_on, _scale, luminance
 

@@ -1,0 +1,318 @@
+"""The one safe primitive: explain a network with any method of Captum and leave no trace in it."""
+
+import contextlib
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from textwrap import shorten
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_xai.attribution.adapter import Arguments, Forward, check_logits
+from lit_xai.attribution.methods import (
+    Method,
+    check_options,
+    explains_layer,
+    hooks_modules,
+    needs_floats,
+    needs_gradients,
+    resolve_method,
+    returns_layer,
+    tuples,
+)
+from lit_xai.attribution.options import FORWARD_ONLY, Options, check_bound
+from lit_xai.attribution.pitfalls import attach_lrp_rules, check_layer, check_pitfalls, copy_for_lrp, keep_lrp_rules
+from lit_xai.network.calling import (
+    Inputs,
+    OutputSpec,
+    call_network,
+    check_call,
+    describe,
+    find_call,
+    find_network,
+    module_names,
+)
+from lit_xai.network.untouched import untouched
+
+
+def attribute(
+    network: nn.Module,
+    inputs: Inputs,
+    *,
+    method: Method = "IntegratedGradients",
+    target: int | Tensor | list[int] | None = None,
+    layer: str | None = None,
+    baselines: Any = None,
+    init_args: Mapping[str, Any] | None = None,
+    attribute_args: Mapping[str, Any] | None = None,
+    noise_tunnel: Mapping[str, Any] | None = None,
+    call: str = "forward",
+    output: OutputSpec = None,
+    internal_batch_size: int = 64,
+    seed: int | None = 0,
+    return_convergence_delta: bool = False,
+) -> Any:
+    """Attribute a network's output to its inputs, or to a layer, without touching the network.
+
+    Whatever state the network is in (training, compiled, under autocast or in inference mode, fake-quantised), it is
+    explained in eval mode, in its own precision and uncompiled, and afterwards weights, buffers, modes, hooks,
+    ``requires_grad`` and every random generator are bit for bit what they were. Equals the same call of Captum
+    (https://captum.ai) up to the order of summation.
+
+    Args:
+        network: the module to explain; any nn.Module whose output holds one row of logits per sample.
+        inputs: what it is called with: a tensor ``(N, ...)``, a tuple of positional or a dict of keyword arguments.
+            Floating tensors are explained, or else the first tensor; the others are passed on.
+        method: a class of ``captum.attr``, its name, or an import path.
+        target: the class to explain, one for all or one per sample ``(N,)``; ``None`` where each sample has one output.
+        layer: dotted name of the layer, for the ``Layer*`` methods.
+        baselines: as the method takes them; structured like ``inputs``.
+        init_args: for the method's constructor.
+        attribute_args: for the method's ``attribute``; lists become tuples, and an integer ``feature_mask`` stands for
+            square patches of that side.
+        noise_tunnel: arguments of ``NoiseTunnel.attribute`` (``{"nt_samples": 10, "stdevs": 0.1}``) to wrap it in one.
+        call: the network's method that is called.
+        output: where the logits are in its output, see :func:`~lit_xai.functional.find_logits`.
+        internal_batch_size: most samples in one forward/backward pass (4 times as many in a pass without gradients):
+            the bound on memory.
+        seed: for methods that draw; ``None`` continues from the present state of the generators.
+        return_convergence_delta: also return how far the attributions are from adding up to the output.
+
+    Returns:
+        Attributions structured and shaped like ``inputs`` (``None`` for arguments of a tuple that were passed on,
+        absent from a dict), or as the layer's activations. With ``return_convergence_delta`` a pair of that and a
+        tensor ``(N,)``, ``None`` for methods that have no such delta.
+
+    Raises:
+        ValueError: an unknown method, layer or option, inputs or a target that do not fit; says which and what would.
+
+    Example:
+        >>> network = nn.Linear(4, 3)
+        >>> x = torch.randn(8, 4)
+        >>> torch.allclose(attribute(network, x, target=1), network.weight[1] * x, atol=1e-6)
+        True
+    """
+    cls = resolve_method(method)
+    network = find_network(network)
+    find_call(network, call)
+    check_options(cls, network, layer, init_args, attribute_args, noise_tunnel)
+    check_bound(internal_batch_size)
+    with untouched(network, seed), _quiet():
+        arguments = _arguments(cls, network, inputs, noise_tunnel)
+        options = Options(cls, arguments, target, baselines, attribute_args, noise_tunnel, internal_batch_size)
+        sample = arguments.rebuild(arguments.rows(slice(0, 1)))
+        seen = check_pitfalls(cls, network, lambda: call_network(network, sample, call, output))
+        if layer is not None:
+            few = arguments.rebuild(arguments.rows(slice(0, min(2, internal_batch_size))))
+            check_layer(layer, network, lambda: call_network(network, few, call, output))
+        if "LRP" in cls.__name__ and seen is not None:
+            network = copy_for_lrp(network)  # LRP rewrites weights and leaves its rules behind
+            attach_lrp_rules(network, seen, layer)
+        forward = Forward(
+            network,
+            arguments,
+            call,
+            output,
+            at_most=None if explains_layer(cls) or hooks_modules(cls) else FORWARD_ONLY * internal_batch_size,
+            check=options.checker(),
+            differentiated=needs_gradients(cls),
+            flat=options.target is None,
+        )
+        with_delta = return_convergence_delta and "return_convergence_delta" in options.takes
+        results, deltas = [], []
+        with _captum_errors(cls, layer=layer, attribute_args=attribute_args, noise_tunnel=noise_tunnel):
+            run = _explainer(cls, forward, layer, init_args, noise_tunnel, internal_batch_size)
+            for start in range(0, arguments.n, options.samples_at_once):
+                rows = slice(start, start + options.samples_at_once)
+                found = _attribute_rows(run, cls, arguments, rows, options.of(rows), with_delta)
+                results.append(found[0] if with_delta else found)
+                deltas += [found[1]] if with_delta else []
+        attributions = _joined(results)
+        delta = torch.cat(deltas) if with_delta else None
+    # Lime's and KernelShap's return_input_shape=False gives one tensor, by interpretable feature.
+    like_inputs = isinstance(attributions, tuple) and not returns_layer(cls)
+    shaped = arguments.shaped(attributions) if like_inputs else attributions
+    return (shaped, delta) if return_convergence_delta else shaped
+
+
+def _arguments(cls: type, network: nn.Module, inputs: Inputs, noise_tunnel: Mapping[str, Any] | None) -> Arguments:
+    arguments = Arguments(inputs, any_dtype=not needs_floats(cls) and noise_tunnel is None)
+    if not arguments.explained:
+        embeddings = [name for name, m in module_names(network).items() if isinstance(m, nn.Embedding)]
+        hint = f"layer={embeddings[0]!r}" if embeddings else "layer='...', the first layer that computes floats"
+        why = "differentiates" if noise_tunnel is None else "in a noise_tunnel adds noise"
+        raise ValueError(
+            f"inputs: {cls.__name__} {why} and needs a floating tensor, but got {describe(inputs)}: explain"
+            f" the embedding instead, with method='LayerIntegratedGradients' and {hint}."
+        )
+    if cls.__name__ == "FeaturePermutation" and arguments.n == 1:
+        raise ValueError("inputs: FeaturePermutation swaps values between samples and expected two or more, but got 1.")
+    return arguments
+
+
+def rehearse(
+    network: nn.Module,
+    inputs: Inputs,
+    *,
+    method: Method = "IntegratedGradients",
+    layer: str | None = None,
+    init_args: Mapping[str, Any] | None = None,
+    attribute_args: Mapping[str, Any] | None = None,
+    noise_tunnel: Mapping[str, Any] | None = None,
+    call: str = "forward",
+    output: OutputSpec = None,
+) -> None:
+    """Refuse what :func:`attribute` would refuse, at the price of one forward pass of one sample.
+
+    Args:
+        network: as for :func:`attribute`, and so the others.
+        inputs: a batch of any size; its first sample is run.
+        method: the class, its name or import path.
+        layer: dotted name of the layer.
+        init_args: for the method's constructor.
+        attribute_args: for the method's ``attribute``.
+        noise_tunnel: for ``NoiseTunnel.attribute``.
+        call: the network's method that is called.
+        output: where the logits are.
+
+    Raises:
+        ValueError: one sentence that says which argument is wrong, also where the network cannot be called like this.
+
+    Example:
+        >>> rehearse(nn.Embedding(10, 4), torch.tensor([[1, 2]]))
+        Traceback (most recent call last):
+        ...
+        ValueError: inputs: IntegratedGradients differentiates and needs a floating tensor, but got Tensor[1, 2]...
+    """
+    cls = resolve_method(method)
+    network = find_network(network)
+    find_call(network, call)
+    check_options(cls, network, layer, init_args, attribute_args, noise_tunnel)
+    with untouched(network), torch.no_grad():
+        arguments = _arguments(cls, network, inputs, noise_tunnel)
+        sample = arguments.rebuild(arguments.rows(slice(0, 1)))
+        result = check_call(network, sample, call, output)
+        check_logits(result, 1)
+        with _quiet():
+            seen = check_pitfalls(cls, network, lambda: call_network(network, sample, call, output))
+        if layer is not None:
+            check_layer(layer, network, lambda: call_network(network, sample, call, output))
+        if "LRP" in cls.__name__ and seen is not None:
+            attach_lrp_rules(copy_for_lrp(network), seen, layer)
+
+
+def _attribute_rows(
+    run: Callable[..., Any], cls: type, arguments: Arguments, rows: slice, options: dict[str, Any], with_delta: bool
+) -> Any:
+    values = arguments.rows(rows)
+    inputs = tuple(values[i] for i in arguments.explained)
+    for value in inputs:
+        value.requires_grad_(needs_gradients(cls) and value.is_floating_point())
+    along = tuple(values[i] for i in arguments.along)
+    if not with_delta:
+        return run(inputs, additional_forward_args=along or None, **options)
+    found, delta = run(inputs, additional_forward_args=along or None, return_convergence_delta=True, **options)
+    return found, _mean_delta(delta.detach(), len(inputs[0]), options)
+
+
+def _mean_delta(delta: Tensor, n: int, options: dict[str, Any]) -> Tensor:
+    """Return one delta for each of ``n`` samples: the mean over the copies that the method made of it."""
+    parts: tuple[Tensor, ...] = (delta,)
+    if "nt_samples_batch_size" in options:  # the tunnel's portions come one after the other
+        noisy = options.get("nt_samples", 5)
+        portion = min(noisy, options["nt_samples_batch_size"])
+        parts = delta.split(portion * delta.numel() // noisy)
+    return torch.cat([part.reshape(n, -1) for part in parts], 1).mean(1)
+
+
+def _explainer(
+    cls: type,
+    forward: Forward,
+    layer: str | None,
+    init_args: Mapping[str, Any] | None,
+    noise_tunnel: Mapping[str, Any] | None,
+    internal_batch_size: int,
+) -> Callable[..., Any]:
+    from captum.attr import NoiseTunnel
+
+    named = {} if layer is None else {"layer": module_names(forward.network)[layer]}
+    explainer = cls(forward, **named, **tuples(dict(init_args or {})))
+    if hasattr(explainer, "_remove_rules"):
+        explainer._remove_rules = partial(keep_lrp_rules, explainer)
+    if needs_gradients(cls) and layer is None and not hooks_modules(cls):
+        # GradientShap and the like push all their samples through at once; Captum lets us say how they are run.
+        explainer.gradient_func = partial(_gradients, at_most=internal_batch_size)
+    return explainer.attribute if noise_tunnel is None else NoiseTunnel(explainer).attribute
+
+
+def _gradients(
+    forward_fn: Callable[..., Tensor],
+    inputs: tuple[Tensor, ...],
+    target_ind: Any = None,
+    additional_forward_args: Any = None,
+    *,
+    at_most: int,
+) -> tuple[Tensor, ...]:
+    """Captum's ``compute_gradients``, at most ``at_most`` samples at a time.
+
+    Samples do not depend on each other in eval mode, so the gradients are the same; the working set stays in cache.
+    """
+    from captum._utils.common import _select_targets
+
+    along = additional_forward_args if isinstance(additional_forward_args, tuple) else ()
+    found = []
+    for start in range(0, len(inputs[0]), at_most):
+        rows = slice(start, start + at_most)
+        part = tuple(value[rows].detach().requires_grad_() for value in inputs)
+        target = target_ind[rows] if isinstance(target_ind, Tensor) and target_ind.numel() > 1 else target_ind
+        with torch.enable_grad():
+            logits = forward_fn(*part, *(value[rows] for value in along))
+            chosen = _select_targets(logits, target).sum()
+            # What the network did not look at has no share in its output.
+            found.append(torch.autograd.grad(chosen, part, materialize_grads=True))
+    return tuple(torch.cat(grads) for grads in zip(*found, strict=True))
+
+
+def _joined(results: list[Any]) -> Any:
+    """Concatenate the results of the pieces along the samples."""
+    if isinstance(results[0], Tensor):
+        return torch.cat(results).detach() if len(results) > 1 else results[0].detach()
+    return tuple(_joined(list(part)) for part in zip(*results, strict=True))
+
+
+@contextlib.contextmanager
+def _captum_errors(cls: type, **given: Any) -> Iterator[None]:
+    """Say which arguments an error is about that Captum itself raised, rather than the network."""
+    try:
+        yield
+    except Exception as error:
+        innermost = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+        by_captum = innermost.f_globals.get("__name__", "").startswith("captum.")
+        if not by_captum or isinstance(error, torch.OutOfMemoryError):
+            raise
+        names = ", ".join(f"{name}={_shown(value)}" for name, value in given.items() if value is not None)
+        reason = shorten(str(error), 300).rstrip(".")
+        raise ValueError(f"{cls.__name__} cannot run with {names or 'these inputs'}: {reason}.") from error
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_shown(item)}" for key, item in value.items()) + "}"
+    return describe(value) if isinstance(value, Tensor) else repr(value)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out Captum's remarks on what this module takes care of."""
+    with warnings.catch_warnings():
+        for message in (
+            r"Input Tensor \d+ (did not already require gradients|has a dtype of)",
+            r"(?s)Setting (forward, backward hooks and attributes|backward hooks on ReLU)",
+            r"You are providing multiple inputs for Lime / Kernel SHAP",
+            r"(Internal batch size cannot be less|This method computes finite differences)",
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        yield

@@ -1,0 +1,337 @@
+"""See what a model looks at, epoch by epoch."""
+
+import copy
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from lit_xai.attribution.attribution import rehearse
+from lit_xai.attribution.baselines import check_baseline
+from lit_xai.attribution.evaluation import About, Evaluation, report
+from lit_xai.attribution.explanation import Explanation, check_target, class_labels, explain
+from lit_xai.attribution.methods import resolve_method
+from lit_xai.attribution.samples import (
+    Samples,
+    loader_name,
+    read_samples,
+    save_samples,
+    takes_baseline,
+    with_baseline,
+)
+from lit_xai.network.calling import BatchToInputs, OutputSpec, find_network
+from lit_xai.network.probing import Probe, as_probe
+from lit_xai.network.spelling import nearest
+from lit_xai.trainer.access import logged_step, refuse_strategies, require_writable, run_folder, without_log
+from lit_xai.trainer.base import AnyCallback
+from lit_xai.trainer.scheduling import resolve_epochs
+
+KINDS = ("image", "tabular", "heatmap")
+
+
+class AttributionMonitor(AnyCallback):
+    """Attribute a few fixed samples after every epoch and log one figure of them, leaving the training untouched.
+
+    The figure goes to every logger that shows images and, as ``figure.png``, into the run's folder, next to
+    ``attributions.npz`` (maps, sample ids, targets, baseline) for analysis. In ``fit`` it comes after each epoch, in
+    ``validate`` and ``test`` at the end; red speaks for the class, blue against it. Weights, optimizer, random numbers
+    and losses are bit for bit those of a run without it.
+
+    Args:
+        method: a class of ``captum.attr``, its name, or an import path.
+        init_args: for the method's constructor.
+        attribute_args: for the method's ``attribute``; lists become tuples, and an integer ``feature_mask`` stands for
+            square patches of that side.
+        noise_tunnel: wrap the method in Captum's NoiseTunnel with these arguments (``{"nt_samples": 10}``).
+        layer: dotted name of the layer, for the ``Layer*`` methods, seen from ``module``.
+        baselines: ``"zero"`` (in the model's space), ``"black"`` (in pixel space), ``"mean"``, ``"blur"``,
+            ``"training"`` (samples), a number or a tensor.
+        probe: how many samples, their dataset indices, or a :class:`~lit_xai.network.probing.Probe`.
+        target: ``"label"`` (maps compare across epochs), ``"prediction"``, or a class.
+        every_n_epochs: an integer, or a fraction of ``max_epochs``; the last epoch is always shown.
+        at_start: also before the first step.
+        name: of the tag, folder and state; default from method, layer and target.
+        on_error: ``"warn"`` (skip that picture and train on) or ``"raise"``. What can be known before the first step is
+            refused there in any case.
+        module: the network inside the LightningModule, a dotted name; default the LightningModule itself.
+        batch_to_inputs: the model's inputs in a batch: a key, an index, several, a function or its import path.
+        output: the logits in its output: a key, an attribute, an index, a function or its import path.
+        class_names: of the labels; default the data module's ``class_names``.
+        feature_names: of tabular inputs; default the data module's ``feature_names``.
+        mean: what normalisation subtracted, one number per channel; default the data module's ``mean``.
+        std: what it divided by; default the data module's ``std``.
+        kind: of figure: ``"image"``, ``"tabular"`` or ``"heatmap"``; default by the input's shape.
+        internal_batch_size: most samples in one forward/backward pass.
+        seed: for methods that draw, and for augmentation while the probe is read.
+
+    Raises:
+        ValueError: in the constructor or before the first step, one sentence on the argument that is wrong.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[AttributionMonitor()], logger=False)
+        >>> AttributionMonitor("LayerGradCam", layer="layer3", target="prediction").name
+        'LayerGradCam-layer3-prediction'
+    """
+
+    def __init__(
+        self,
+        method: str | type = "IntegratedGradients",
+        *,
+        init_args: dict[str, Any] | None = None,
+        attribute_args: dict[str, Any] | None = None,
+        noise_tunnel: dict[str, Any] | None = None,
+        layer: str | None = None,
+        baselines: Any = "zero",
+        probe: int | list[int] | Probe = 8,
+        target: int | str = "label",
+        every_n_epochs: int | float = 1,
+        at_start: bool = False,
+        name: str | None = None,
+        on_error: str = "warn",
+        module: str | None = None,
+        batch_to_inputs: BatchToInputs = None,
+        output: OutputSpec = None,
+        class_names: list[str] | None = None,
+        feature_names: list[str] | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        kind: str | None = None,
+        internal_batch_size: int = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_target(target)
+        check_baseline(baselines)
+        if on_error not in ("warn", "raise"):
+            raise ValueError(f"on_error expected 'warn' or 'raise', but got {on_error!r}.")
+        if internal_batch_size < 1:
+            raise ValueError(f"internal_batch_size expected a positive integer, but got {internal_batch_size}.")
+        if kind is not None and kind not in KINDS:
+            raise ValueError(f"kind expected one of {', '.join(KINDS)}, but got {kind!r}.{nearest(kind, KINDS)}")
+        if name is not None and set(name) & set("/\\:"):
+            raise ValueError(f"name expected a folder's name, without slashes, but got {name!r}.")
+        self.probe = as_probe(probe)
+        self.method, self.baselines, self.target = method, baselines, target
+        self.every_n_epochs, self.at_start, self.on_error = every_n_epochs, at_start, on_error
+        self.module, self.batch_to_inputs, self.seed = module, batch_to_inputs, seed
+        self.name = name or _default_name(method, layer, target, noise_tunnel)
+        self.about = About(class_names, feature_names, mean, std, kind)
+        self._call: dict[str, Any] = {"method": method, "layer": layer, "output": output, "init_args": init_args}
+        self._call |= {"attribute_args": attribute_args, "noise_tunnel": noise_tunnel}
+        self._internal_batch_size = internal_batch_size
+        # What a continued run has to have in common with its first part; plain values, so that any checkpoint loads.
+        self._state: dict[str, Any] = {}
+        self._warned: set[str] = set()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._samples: Samples | None = None
+        self._folder = Path()
+        self._last: tuple[int, int] | None = None
+        self._is_shown = True
+
+    @property
+    def state_key(self) -> str:
+        """The name under which checkpoints hold the probe's indices and hash and the colour limits."""
+        return f"AttributionMonitor[{self.name}]"
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put our state where Lightning looks for it.
+
+        With ``state_dict`` instead, Lightning would refuse two monitors of one name before we can say what to do.
+        """
+        checkpoint.setdefault("callbacks", {})[self.state_key] = copy.deepcopy(self._state)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the probe and the colours of the run that is continued."""
+        self._state = dict(state_dict)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what is wrong whatever the model."""
+        if stage not in ("fit", "validate", "test"):
+            return
+        self._forget()
+        self._warned = set()
+        resolve_method(self.method)
+        refuse_strategies(trainer, "AttributionMonitor", "leave the monitor out and explain a checkpoint afterwards")
+        if sum(isinstance(other, AttributionMonitor) and other.name == self.name for other in trainer.callbacks) > 1:  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+            raise MisconfigurationException(
+                f"Two AttributionMonitors have the name {self.name!r}: give one of them another, with name=."
+            )
+        if stage == "fit":
+            self._state = {}  # a checkpoint's is loaded after this
+            self._every = resolve_epochs(self.every_n_epochs, trainer.max_epochs, "every_n_epochs")
+            if self.every_n_epochs == 0:
+                raise ValueError("every_n_epochs expected 1 or more epochs, or a fraction of max_epochs, but got 0.")
+            self._every = max(1, self._every)
+        self._folder = run_folder(trainer) / "attribution" / self.name
+        require_writable(self._folder)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the probe and rehearse, so that nothing foreseeable fails later."""
+        self._prepare(trainer, pl_module, "fit")
+        if self.at_start and trainer.global_step == 0:
+            self._evaluate(trainer, pl_module, "before training", logged_step(trainer))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the epoch if it is due."""
+        self._last = trainer.current_epoch, logged_step(trainer)
+        self._is_shown = (trainer.current_epoch + 1) % self._every == 0
+        if self._is_shown:
+            self._evaluate(trainer, pl_module, f"epoch {self._last[0]}", self._last[1])
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the last epoch in any case: its model is the one that is kept."""
+        if self._last is not None and not self._is_shown:
+            self._evaluate(trainer, pl_module, f"epoch {self._last[0]}", self._last[1])
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
+            rank_zero_info(f"{self.name}: figures and attributions are in '{self._folder}'.")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before ``trainer.validate`` takes its time, see that there will be something to show."""
+        if trainer.state.fn == "validate":
+            self._prepare(trainer, pl_module, "validate")
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show what ``trainer.validate`` saw; in ``fit`` it is the end of the epoch that counts."""
+        if trainer.state.fn == "validate":
+            self._evaluate(trainer, pl_module, "validate", logged_step(trainer))
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before ``trainer.test`` takes its time, see that there will be something to show."""
+        self._prepare(trainer, pl_module, "test")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show what ``trainer.test`` saw."""
+        self._evaluate(trainer, pl_module, "test", logged_step(trainer))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the samples."""
+        self._forget()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Let go of the samples also where Lightning does not tear down."""
+        self._forget()
+
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        network = find_network(pl_module, self.module)
+        samples = self._read(trainer, network, stage)
+        with without_log(pl_module):
+            rehearse(network, samples.inputs, **self._call)
+        about = self.about.completed_by(getattr(trainer, "datamodule", None))
+        self._samples = with_baseline(
+            trainer,
+            network,
+            samples,
+            resolve_method(self.method),
+            self.baselines,
+            self.batch_to_inputs,
+            about,
+            self.seed,
+        )
+        if stage == "fit":
+            known = self._state.get("hash", samples.hash)
+            if known != samples.hash:
+                self._warn_of_other_samples(f"their hash is {samples.hash}, it was {known}")
+            self._state |= {"indices": samples.indices if samples.by_index else []}
+            self._state |= {"loader": samples.loader, "hash": samples.hash, "probe": repr(self.probe)}
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
+            save_samples(self._folder, samples)
+
+    def _read(self, trainer: Trainer, network: nn.Module, stage: str) -> Samples:
+        """Read the probe: that of the run which is continued, if it was asked for in the same words."""
+        name = loader_name(trainer, self.probe, stage)
+        if stage == "fit" and self._state.get("probe") == repr(self.probe) and self._state["indices"]:
+            known = Probe(indices=self._state["indices"])
+            try:
+                return read_samples(trainer, network, known, self._state["loader"], self.batch_to_inputs, self.seed)
+            except ValueError as error:
+                self._warn_of_other_samples(str(error))
+        probe = self.probe
+        if self.probe.indices is not None and self.probe.loader not in (None, name):
+            probe = Probe(n=len(self.probe.indices))  # they are indices of another dataset
+        return read_samples(trainer, network, probe, name, self.batch_to_inputs, self.seed)
+
+    def _warn_of_other_samples(self, reason: str) -> None:
+        self._state.pop("hash", None)
+        self._warn(
+            f"{self.name}: the probe's samples are not those of the run that is continued ({reason}): pictures before"
+            " and after do not compare.",
+            reason,
+        )
+
+    def _evaluate(self, trainer: Trainer, pl_module: LightningModule, when: str, step: int) -> None:
+        """Explain the probe, each process its share, and show it, whatever happens to one of them."""
+        samples, error, found = self._samples, None, None
+        assert samples is not None  # every hook prepares first
+        try:
+            method = resolve_method(self.method)
+            found = self._explain(pl_module, samples.share(trainer.global_rank, trainer.world_size, method))
+        except Exception as caught:  # an observer never ends a run
+            error = caught
+        # One process' failure is everybody's: the others would wait for its share for ever.
+        if not trainer.strategy.reduce_boolean_decision(error is None, all=True) or found is None:
+            return self._fail(error or RuntimeError("another process failed"), when)
+        found = found.gathered(trainer.strategy.all_gather, trainer.world_size, len(samples.indices))
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
+            loaded = trainer.ckpt_path if when in ("validate", "test") else None
+            weights = f", {Path(loaded).name}" if loaded else ""
+            evaluation = Evaluation(self.name, self._title(samples, found.logits), when, weights, step, samples, found)
+            limits = self._state.setdefault("limits", {})
+            about = self.about.completed_by(getattr(trainer, "datamodule", None))
+            try:
+                report(trainer, evaluation, about, limits, self._folder)
+            except Exception as caught:  # a full disk, a figure that cannot be drawn: as above
+                self._fail(caught, when)
+        return None
+
+    def _explain(self, pl_module: LightningModule, share: Samples) -> Explanation:
+        with warnings.catch_warnings(), without_log(pl_module):
+            warnings.filterwarnings("ignore", message=".* treats these as plain gradients")  # the rehearsal said so
+            return explain(
+                find_network(pl_module, self.module),
+                share.inputs,
+                share.labels,
+                target=self.target,
+                baselines=share.baseline,
+                internal_batch_size=self._internal_batch_size,
+                seed=self.seed + pl_module.global_rank,
+                **self._call,
+            )
+
+    def _title(self, samples: Samples, logits: Tensor) -> str:
+        method = resolve_method(self.method)
+        parts = [f"NoiseTunnel({method.__name__})" if self._call["noise_tunnel"] else method.__name__]
+        parts += [f"layer {self._call['layer']}"] if self._call["layer"] else []
+        several = logits.dim() == 2 and logits.shape[1] > 1
+        if several:
+            guessed = self.target == "label" and class_labels(samples.labels, logits.shape) is None
+            parts += ["target: prediction (no labels found)" if guessed else f"target: {self.target}"]
+        if takes_baseline(method):
+            is_number = isinstance(self.baselines, (int, float, str))
+            parts += [f"baseline: {self.baselines if is_number else 'given'}"]
+        return ", ".join(parts)
+
+    def _fail(self, error: Exception, when: str) -> None:
+        if self.on_error == "raise":
+            raise error
+        self._warn(f"{self.name}: no picture of {when}, and on it goes. {type(error).__name__}: {error}", str(error))
+
+    def _warn(self, message: str, reason: str) -> None:
+        if reason not in self._warned:  # the same trouble every epoch is said once
+            self._warned.add(reason)
+            rank_zero_warn(message)
+
+
+def _default_name(method: str | type, layer: str | None, target: str | int, noise_tunnel: Any) -> str:
+    parts = [method.rpartition(".")[2] if isinstance(method, str) else method.__name__]
+    parts += ["NoiseTunnel"] if noise_tunnel else []
+    parts += [layer] if layer else []
+    if target != "label":
+        parts += [f"class{target}" if isinstance(target, int) else target]
+    return "-".join(parts)

@@ -1,0 +1,187 @@
+"""One evaluation of a probe, to files, pictures and numbers."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from lit_xai.attribution.adapter import Arguments
+from lit_xai.attribution.explanation import Explanation, by_name, is_multi_hot
+from lit_xai.attribution.samples import Samples
+from lit_xai.network.probing import leaves
+from lit_xai.network.saving import save_arrays
+from lit_xai.trainer.logging import log_image, log_scalars
+
+
+@dataclass(frozen=True)
+class About:
+    """What pictures say of the data.
+
+    Args:
+        class_names: of the labels.
+        feature_names: of tabular inputs.
+        mean: what normalisation subtracted from pixels, one number per channel.
+        std: what it divided by.
+        kind: of figure.
+    """
+
+    class_names: list[str] | None = None
+    feature_names: list[str] | None = None
+    mean: Any = None
+    std: Any = None
+    kind: Any = None
+
+    def completed_by(self, datamodule: Any) -> "About":
+        """Fill in what the data module says of itself."""
+        names = ("class_names", "feature_names", "mean", "std")
+        said = {name: getattr(datamodule, name, None) for name in names if getattr(self, name) is None}
+        return replace(self, **{name: value for name, value in said.items() if not callable(value)})
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is reported.
+
+    Args:
+        name: the monitor's.
+        title: of its figures: method, target, baseline.
+        when: ``"epoch 3"``, ``"before training"``, ``"validate"`` or ``"test"``.
+        weights: the checkpoint that was loaded for it, if any.
+        step: its place on the x-axis.
+        samples: the whole probe.
+        explanation: of the whole probe.
+    """
+
+    name: str
+    title: str
+    when: str
+    weights: str
+    step: int
+    samples: Samples
+    explanation: Explanation
+
+    @property
+    def tag(self) -> str:
+        """Where loggers show it: one tag for all epochs of a fit, one for ``validate`` and one for ``test``."""
+        return f"attribution/{self.name}" + ("" if self.is_training else f"/{self.when}")
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it belongs to a fit, of which there is one in a run's folder; ``validate`` may come again."""
+        return self.when not in ("validate", "test")
+
+    @property
+    def folder(self) -> str:
+        """What its folder is called, ``epoch=3`` or ``validate-step=120``."""
+        return self.when.replace(" ", "=" if self.when.startswith("epoch") else "-") + (
+            "" if self.is_training else f"-step={self.step}"
+        )
+
+
+def report(trainer: Trainer, evaluation: Evaluation, about: About, limits: dict[str, float], folder: Path) -> None:
+    """Write ``attributions.npz`` and ``figure.png`` and log the figure and the numbers.
+
+    Args:
+        trainer: whose loggers are meant.
+        evaluation: what to report.
+        about: what to say of the data.
+        limits: the colour limits of the run by input; those that are missing are set by this evaluation.
+        folder: the monitor's, inside the run's.
+    """
+    found, samples = evaluation.explanation, evaluation.samples
+    place = folder / evaluation.folder
+    arrays = found.tensors() | {"sample_ids": torch.as_tensor(samples.indices)}
+    arrays |= {"labels": samples.labels} if samples.labels is not None else {}
+    baseline = torch.tensor(samples.baseline) if isinstance(samples.baseline, (int, float)) else samples.baseline
+    arrays |= {f"baseline.{name}".rstrip("."): value for name, value in leaves(baseline)}
+    save_arrays(place / "attributions.npz", arrays)
+    numbers = {f"{evaluation.tag}/total": _mean_total(found)}
+    if found.delta is not None:
+        numbers[f"{evaluation.tag}/convergence_delta"] = found.delta.abs().mean().item()
+    log_scalars(trainer, numbers, evaluation.step)
+    inputs = by_name(samples.inputs)
+    first = Arguments(samples.inputs, any_dtype=True)
+    for name, maps in found.attributions.items():
+        shown = inputs.get(name, first.values[first.explained[0]])  # a layer's maps belong to the first input
+        if maps.dim() == 1:  # one number per sample is a table of one column
+            shown, maps = shown.reshape(-1, 1), maps.reshape(-1, 1)
+        png = place / (f"figure-{name}.png" if name else "figure.png")
+        _draw(trainer, evaluation, about, limits, name, shown, maps, png)
+
+
+def _draw(
+    trainer: Trainer,
+    evaluation: Evaluation,
+    about: About,
+    limits: dict[str, float],
+    name: str,
+    inputs: Tensor,
+    maps: Tensor,
+    png: Path,
+) -> None:
+    from lit_xai.render import attribution_figure, color_limit, figure_to_rgb, save_png
+
+    if maps.any():  # the first map that shows anything sets the colours of the run
+        limits.setdefault(name, color_limit(maps, inputs, about.kind))
+    answers = answers_of(evaluation.explanation.logits, evaluation.samples.labels)
+    figure = attribution_figure(
+        inputs,
+        maps,
+        title=f"{evaluation.title}\n{evaluation.when}, step {evaluation.step}{evaluation.weights}",
+        class_names=about.class_names,
+        feature_names=about.feature_names,
+        mean=about.mean,
+        std=about.std,
+        limit=limits.get(name),
+        kind=about.kind,
+        ends=_ends(maps, answers),
+        **answers,
+    )
+    pixels = figure_to_rgb(figure)
+    save_png(pixels, png)
+    tag = f"{evaluation.tag}/{name}" if name else evaluation.tag
+    log_image(trainer, tag, pixels, evaluation.step, png)
+
+
+def answers_of(logits: Tensor, labels: Tensor | None) -> dict[str, Tensor | None]:
+    """Return labels, predictions and probabilities as a reader expects them, by the shape of logits and labels.
+
+    Example:
+        >>> answers_of(torch.tensor([2.0, -2.0]), torch.tensor([1, 1]))["predictions"]
+        tensor([1, 0])
+    """
+    if logits.dim() == 2 and logits.shape[1] > 1:
+        if labels is not None and labels.shape == logits.shape:
+            one_each = bool(torch.allclose(labels.float().sum(1), torch.ones(len(labels)), atol=1e-3))
+            if not one_each and not is_multi_hot(labels):  # the values of several outputs
+                return {"labels": None, "predictions": None, "probabilities": None}
+            if not one_each:
+                return {"labels": labels, "predictions": (logits > 0).long(), "probabilities": logits.sigmoid()}
+            labels = labels.argmax(1)
+        chances = logits.float().softmax(1)
+        plain = labels if labels is not None and labels.shape == logits.shape[:1] else None
+        return {"labels": plain, "predictions": chances.argmax(1), "probabilities": chances.amax(1)}
+    values = logits.reshape(len(logits)).float()
+    labels = labels.reshape(-1) if labels is not None and labels.numel() == len(values) else None
+    if labels is None or labels.is_floating_point():
+        return {"labels": labels, "predictions": values, "probabilities": None}
+    chance = values.sigmoid()
+    return {
+        "labels": labels,
+        "predictions": (chance > 0.5).long(),
+        "probabilities": torch.where(chance > 0.5, chance, 1 - chance),
+    }
+
+
+def _ends(maps: Tensor, answers: dict[str, Tensor | None]) -> tuple[str, str]:
+    """Say what negative and positive values do: some methods have no sign, and a regression has no class."""
+    if not (maps < 0).any():
+        return "", "how much it counts"
+    return ("against", "for the class") if answers["probabilities"] is not None else ("lowers", "raises value")
+
+
+def _mean_total(found: Explanation) -> float:
+    return sum(value.abs().reshape(len(value), -1).sum(1).mean().item() for value in found.attributions.values())

@@ -1,0 +1,250 @@
+"""What goes into Captum's call besides the inputs, for one piece of the samples: target, baselines, masks, bounds."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_xai.attribution.adapter import Arguments, check_logits
+from lit_xai.attribution.methods import (
+    attribute_parameters,
+    copies_per_sample,
+    draws_baselines,
+    patch_mask,
+    returns_layer,
+    runs_samples_singly,
+    tuples,
+)
+from lit_xai.network.calling import describe
+
+FORWARD_ONLY = 4
+"""Perturbed samples are only run forward, which holds two layers' activations instead of all of them."""
+
+
+class Options:
+    """The options of one call of :func:`~lit_xai.functional.attribute`, checked, and cut to a piece of its samples.
+
+    Args:
+        method: the attribution class.
+        arguments: what the network is called with.
+        target: the class to explain, one for all or one per sample.
+        baselines: structured like the inputs.
+        attribute_args: for the method's ``attribute``.
+        noise_tunnel: for ``NoiseTunnel.attribute``; ``None``: without one.
+        internal_batch_size: most samples in one forward/backward pass.
+
+    Raises:
+        ValueError: one of them does not fit the method or the inputs.
+    """
+
+    def __init__(
+        self,
+        method: type,
+        arguments: Arguments,
+        target: Any = None,
+        baselines: Any = None,
+        attribute_args: Mapping[str, Any] | None = None,
+        noise_tunnel: Mapping[str, Any] | None = None,
+        internal_batch_size: int = 64,
+    ) -> None:
+        self.method, self.arguments = method, arguments
+        self.takes = attribute_parameters(method)
+        self.values = [arguments.values[i] for i in arguments.explained]
+        self.target = as_target(target, self.values[0].device)
+        self.baselines = self._find_baselines(baselines)
+        self.own: dict[str, Any] = tuples(dict(attribute_args or {}))
+        self.masks = self._find_masks(self.own.pop("feature_mask", None))
+        self.noise_tunnel = None if noise_tunnel is None else dict(noise_tunnel)
+        self.internal_batch_size = internal_batch_size
+        drawn = len(self.baselines[0]) if self.baselines and draws_baselines(method) else 1
+        self.copies = copies_per_sample(method, drawn, self.own.get("n_samples", 5))
+
+    @property
+    def samples_at_once(self) -> int:
+        """How many samples one call of the method may explain for what it makes of them to stay within the bound."""
+        if "FeaturePermutation" in self.method.__name__:  # it swaps values between samples, and needs all of them
+            return self.arguments.n
+        return max(1, self.internal_batch_size // self.copies)
+
+    def of(self, rows: slice) -> dict[str, Any]:
+        """Return the keyword arguments for these samples."""
+        n = len(self.values[0][rows])
+        found = {**self.own}
+        if "target" in self.takes:
+            found["target"] = self.target[rows] if isinstance(self.target, Tensor) else self.target
+        if self.baselines is not None:
+            cut = self.baselines if draws_baselines(self.method) else self._cut(self.baselines, rows)
+            found["layer_baselines" if "layer_baselines" in self.takes else "baselines"] = cut
+        if self.masks is not None:
+            found["feature_mask"] = self._cut(self.masks, rows)
+        if "internal_batch_size" in self.takes:
+            found["internal_batch_size"] = self.internal_batch_size
+        # Captum's LayerFeatureAblation fails with more than one and a target per sample.
+        if "perturbations_per_eval" in self.takes and not returns_layer(self.method):
+            singly = runs_samples_singly(self.method)
+            at_once = max(1, FORWARD_ONLY * self.internal_batch_size // (1 if singly else n))
+            found.setdefault("perturbations_per_eval", at_once)
+        if self.noise_tunnel is not None:
+            found |= self._noise(n)
+        return found
+
+    def checker(self) -> Callable[[Tensor, int], None] | None:
+        """Return what looks at the first logits: one row per sample, and the target among their classes."""
+        if "target" not in self.takes:
+            return None
+        return lambda logits, rows: check_target(self.target, logits, rows, self.arguments.n)
+
+    def _cut(self, parts: tuple[Any, ...], rows: slice) -> tuple[Any, ...]:
+        n = self.arguments.n
+        return tuple(
+            part[rows] if isinstance(part, Tensor) and part.dim() and len(part) == n else part for part in parts
+        )
+
+    def _noise(self, n: int) -> dict[str, Any]:
+        found = {
+            "nt_samples_batch_size": max(1, self.internal_batch_size // (n * self.copies)),
+            "draw_baseline_from_distrib": "GradientShap" in self.method.__name__,
+            **tuples(self.noise_tunnel),
+        }
+        stdevs = found.get("stdevs", 1.0)
+        found["stdevs"] = float(stdevs) if isinstance(stdevs, int) else stdevs  # Captum insists on it
+        return found
+
+    def _find_baselines(self, baselines: Any) -> tuple[Any, ...] | None:
+        if "layer_baselines" in self.takes:
+            return None if baselines is None else baselines if isinstance(baselines, tuple) else (baselines,)
+        if "baselines" not in self.takes:
+            if baselines is not None:
+                raise ValueError(
+                    f"baselines expected None, since {self.method.__name__} takes none, but got {describe(baselines)}."
+                )
+            return None
+        parts = self.arguments.like_inputs(baselines, "baselines")
+        draws = draws_baselines(self.method)
+        if parts is None:
+            parts = (0,) * len(self.values) if draws else None
+        if parts is None:
+            return None
+        found = tuple(_baseline(part, value, draws) for part, value in zip(parts, self.values, strict=True))
+        return tuple(map(_drawn, found, self.values)) if draws else found
+
+    def _find_masks(self, mask: Any) -> tuple[Tensor, ...] | None:
+        if mask is None:
+            return None
+        if isinstance(mask, (tuple, list)) and len(self.values) == 1 and not isinstance(mask[0], (int, Tensor)):
+            mask = _as_tensor(mask, "feature_mask")  # nested lists
+        found: list[Tensor] = []
+        for part, value in zip(self.arguments.like_inputs(mask, "feature_mask") or (), self.values, strict=True):
+            if isinstance(part, int):
+                # Equal numbers in two inputs would be one feature.
+                first = max((int(other.max()) + 1 for other in found), default=0)
+                part = patch_mask(value.shape, part) + first
+            found.append(_as_tensor(part, "feature_mask").to(value.device))
+        return tuple(found)
+
+
+def check_bound(internal_batch_size: Any) -> None:
+    """Refuse a bound on memory that is none.
+
+    Raises:
+        ValueError: it is not a positive integer.
+
+    Example:
+        >>> check_bound(0)
+        Traceback (most recent call last):
+        ...
+        ValueError: internal_batch_size expected a positive integer, but got 0.
+    """
+    if not isinstance(internal_batch_size, int) or internal_batch_size < 1:
+        raise ValueError(f"internal_batch_size expected a positive integer, but got {internal_batch_size!r}.")
+
+
+def as_target(target: Any, device: torch.device) -> int | Tensor | None:
+    """Return the target as Captum takes it: an integer, an int64 tensor ``(N,)`` on the device, or ``None``.
+
+    Raises:
+        ValueError: it is anything else.
+
+    Example:
+        >>> as_target([0, 2], torch.device("cpu"))
+        tensor([0, 2])
+    """
+    if target is None:
+        return None
+    try:
+        given = torch.as_tensor(target, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"target expected a class, or one per sample, but got {target!r}.") from None
+    if given.is_floating_point() or given.is_complex() or given.dim() > 1:
+        raise ValueError(f"target expected a class, or one per sample (N,), but got {describe(given)}.")
+    # A copy, since one made in inference mode cannot be saved for backward.
+    return given.detach().clone().long() if given.dim() else int(given)
+
+
+def check_target(target: int | Tensor | None, logits: Tensor, rows: int, n: int) -> None:
+    """Refuse a target that does not fit the logits.
+
+    Args:
+        target: from :func:`as_target`.
+        logits: ``(rows, classes)`` or ``(rows,)``.
+        rows: how many samples they are of.
+        n: how many samples are explained.
+
+    Raises:
+        ValueError: says which classes there are.
+
+    Example:
+        >>> check_target(3, torch.zeros(8, 3), 8, 8)
+        Traceback (most recent call last):
+        ...
+        ValueError: target expected classes from 0 to 2, but got 3.
+    """
+    check_logits(logits, rows)
+    classes = 1 if logits.dim() == 1 else logits.shape[1]
+    if target is None:
+        if classes > 1:
+            raise ValueError(
+                f"target expected a class from 0 to {classes - 1}, one for all or one per sample, but got None."
+            )
+        return
+    if logits.dim() == 1:
+        raise ValueError(f"target expected None, since the network returns one number per sample, but got {target}.")
+    given = torch.as_tensor(target)
+    if given.dim() and len(given) != n:
+        raise ValueError(f"target expected {n} classes, one per sample, but got {len(given)}.")
+    wrong = given[(given < 0) | (given >= classes)]
+    if wrong.numel():
+        raise ValueError(f"target expected classes from 0 to {classes - 1}, but got {int(wrong.flatten()[0])}.")
+
+
+def _as_tensor(part: Any, argument: str) -> Tensor:
+    try:
+        return torch.as_tensor(part)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{argument} expected numbers or tensors, but got {part!r}.") from None
+
+
+def _baseline(part: Any, value: Tensor, draws: bool) -> Any:
+    if isinstance(part, (int, float)):
+        return part
+    # A copy, since one made in inference mode cannot be saved for backward.
+    given = _as_tensor(part, "baselines").detach().clone().to(value)
+    rows = len(given) if given.dim() == value.dim() else 1
+    try:
+        if rows not in (1, len(value)) and not draws:
+            raise RuntimeError
+        return given.expand(rows, *value.shape[1:])
+    except RuntimeError:
+        many = "any number" if draws else f"1 or {len(value)}"
+        raise ValueError(
+            f"baselines expected a number or a tensor of {many} x {tuple(value.shape[1:])} for inputs of shape"
+            f" {tuple(value.shape)}, but got {tuple(given.shape)}."
+        ) from None
+
+
+def _drawn(baseline: Any, value: Tensor) -> Tensor:
+    """Turn a baseline into a distribution, which has two members at least."""
+    if not isinstance(baseline, Tensor):
+        baseline = torch.full_like(value[:1], baseline)
+    return baseline.expand(2, *baseline.shape[1:]) if len(baseline) == 1 else baseline

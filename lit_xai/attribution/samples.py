@@ -1,0 +1,203 @@
+"""The samples that a run's explanations look at: read once, the same on every process."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+
+from lit_xai.attribution.adapter import Arguments
+from lit_xai.attribution.baselines import make_baselines
+from lit_xai.attribution.methods import attribute_parameters, draws_baselines
+from lit_xai.network.calling import BatchToInputs, Inputs, find_inputs, find_labels
+from lit_xai.network.probing import Probe, fingerprint, leaves, read_probe, reads_by_index, take
+from lit_xai.network.saving import save_arrays
+from lit_xai.network.untouched import fork_rng
+from lit_xai.trainer.access import to_model
+
+BACKGROUND = 64
+"""How many training samples a baseline of them is made of."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A probe as the model gets it.
+
+    Args:
+        inputs: what the network is called with, ``(N, ...)``.
+        labels: their labels, if the batch has any.
+        indices: their places in the dataset.
+        loader: which loader they come from.
+        by_index: whether the places are a dataset's indices rather than places in a stream.
+        hash: of the inputs.
+        baseline: structured like what is explained; ``None``: the method's own default.
+    """
+
+    inputs: Inputs
+    labels: Tensor | None
+    indices: list[int]
+    loader: str
+    by_index: bool
+    hash: str
+    baseline: Any = None
+
+    def share(self, rank: int, world_size: int, method: type) -> "Samples":
+        """Return one process' share, equally large on all of them (the first samples come twice if need be)."""
+        n = len(self.indices)
+        rows = [row % n for row in range(rank, -(-n // world_size) * world_size, world_size)]
+        baseline = self.baseline if draws_baselines(method) else take(self.baseline, rows, n)
+        return replace(self, inputs=take(self.inputs, rows, n), labels=take(self.labels, rows, n), baseline=baseline)
+
+
+def loader_name(trainer: Trainer, probe: Probe, stage: str) -> str:
+    """Return the loader that a probe is read from in a stage: outside ``fit`` there is only the stage's own."""
+    if stage != "fit":
+        return {"validate": "val", "test": "test"}[stage]
+    if probe.loader is not None:
+        return probe.loader
+    # Not its truth: a loader's length may not be known.
+    return "train" if trainer.val_dataloaders is None or trainer.val_dataloaders == [] else "val"
+
+
+def read_samples(
+    trainer: Trainer, network: nn.Module, probe: Probe, name: str, batch_to_inputs: BatchToInputs, seed: int
+) -> Samples:
+    """Read the probe through one of the Trainer's loaders.
+
+    Args:
+        trainer: inside a stage, its loaders set up.
+        network: what is called.
+        probe: which samples.
+        name: of the loader.
+        batch_to_inputs: the model's inputs in a batch.
+        seed: of the generators while reading.
+
+    Raises:
+        ValueError: there is nothing to read, or no usable inputs in it.
+    """
+    batch, indices = read_batch(trainer, name, probe, seed)
+    example = getattr(trainer.lightning_module, "example_input_array", None)
+    inputs = find_inputs(batch, network, batch_to_inputs, example_inputs=example)
+    labels = find_labels(batch, network)
+    if inputs is example:  # not the probe's: they have neither its labels nor its places
+        inputs, labels = to_model(trainer, inputs, name), None
+        indices = list(range(Arguments(inputs, any_dtype=True).n))
+    if isinstance(inputs, Tensor) and labels is inputs:
+        labels = None
+    by_index = reads_by_index(_loaders(trainer)[name])
+    return Samples(inputs, labels, indices, name, by_index, fingerprint(inputs))
+
+
+def takes_baseline(method: type) -> bool:
+    """Say whether the method compares its inputs with a baseline."""
+    return bool({"baselines", "layer_baselines"} & set(attribute_parameters(method)))
+
+
+def with_baseline(
+    trainer: Trainer,
+    network: nn.Module,
+    samples: Samples,
+    method: type,
+    baselines: Any,
+    batch_to_inputs: BatchToInputs,
+    about: Any,
+    seed: int,
+) -> Samples:
+    """Return the samples with what they are compared with.
+
+    Args:
+        trainer: inside a stage; ``"mean"`` and ``"training"`` take training samples, outside ``fit`` the stage's own.
+        network: what is called.
+        samples: the probe.
+        method: the attribution class.
+        baselines: a name, a number, or tensors structured like the inputs.
+        batch_to_inputs: the model's inputs in a batch.
+        about: the data's ``mean`` and ``std``.
+        seed: of the generators while reading.
+
+    Raises:
+        ValueError: the baseline cannot be made of what there is.
+    """
+    if not takes_baseline(method):
+        if baselines != "zero":
+            raise ValueError(f"baselines expected 'zero', since {method.__name__} takes none, but got {baselines!r}.")
+        return samples
+    if isinstance(baselines, str) and baselines == "zero":
+        return samples  # Captum's own default, which suits any structure of inputs
+    if not isinstance(baselines, str):
+        return replace(samples, baseline=_given(baselines, trainer.lightning_module.device))
+    explained = _explained(samples.inputs)
+    if not all(value.is_floating_point() for value in explained):
+        raise ValueError(
+            f"baselines={baselines!r} expected floating inputs, but got integers: take 'zero', or a tensor."
+        )
+    background = None
+    if baselines in ("mean", "training"):
+        name = "train" if trainer.train_dataloader is not None else samples.loader
+        read, _ = read_batch(trainer, name, Probe(n=BACKGROUND), seed)
+        background = _explained(find_inputs(read, network, batch_to_inputs))
+    made = tuple(
+        make_baselines(
+            baselines,
+            value,
+            background=background[place] if background else None,
+            mean=about.mean,
+            std=about.std,
+            draws=draws_baselines(method),
+        )
+        for place, value in enumerate(explained)
+    )
+    return replace(samples, baseline=made[0] if len(made) == 1 else made)
+
+
+def _given(baselines: Any, device: torch.device) -> Any:
+    if isinstance(baselines, Mapping):
+        return {key: _given(value, device) for key, value in baselines.items()}
+    if isinstance(baselines, tuple):
+        return tuple(_given(value, device) for value in baselines)
+    return baselines if isinstance(baselines, (int, float)) else torch.as_tensor(baselines, device=device)
+
+
+def _explained(inputs: Inputs) -> list[Tensor]:
+    arguments = Arguments(inputs, any_dtype=True)
+    return [arguments.values[i] for i in arguments.explained]
+
+
+def _loaders(trainer: Trainer) -> dict[str, Any]:
+    return {"train": trainer.train_dataloader, "val": trainer.val_dataloaders, "test": trainer.test_dataloaders}
+
+
+def read_batch(trainer: Trainer, name: str, probe: Probe, seed: int) -> tuple[Any, list[int]]:
+    """Return a probe's samples as the batch that the model's steps would get, and their indices.
+
+    Args:
+        trainer: inside a stage, its loaders set up.
+        name: of the loader.
+        probe: which samples.
+        seed: of the generators while reading.
+
+    Raises:
+        ValueError: there is no such loader, or nothing to read.
+    """
+    loader = _loaders(trainer)[name]
+    if loader is None:
+        raise ValueError(f"probe: there is no {name} loader to read from; name another with Probe(loader=...).")
+    device = trainer.lightning_module.device
+    batch, indices = read_probe(loader, probe, seed, {device})
+    if trainer.world_size > 1:  # a stream gives each process samples of its own
+        batch, indices = trainer.strategy.broadcast((batch, indices))
+    with fork_rng(seed, {device}):  # the user's transfer hooks may draw
+        return to_model(trainer, batch, name), indices
+
+
+def save_samples(folder: Path, samples: Samples) -> None:
+    """Write the samples into the run's folder, once."""
+    path = folder / f"probe-{samples.loader}-{samples.hash}.npz"
+    if path.exists():
+        return
+    arrays = {f"inputs.{name}".rstrip("."): value for name, value in leaves(samples.inputs)}
+    arrays |= {"labels": samples.labels} if samples.labels is not None else {}
+    save_arrays(path, arrays | {"sample_ids": torch.as_tensor(samples.indices)})

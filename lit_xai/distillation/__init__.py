@@ -1,0 +1,1 @@
+"""Knowledge distillation: teachers, losses, adapters, and the callbacks that train with them."""

@@ -1,0 +1,107 @@
+"""What part of a teacher's reasons a student is to share."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from lit_xai.attribution.differentiable import grad_cam, input_x_gradient
+from lit_xai.network.recording import Call
+from lit_xai.network.spelling import nearest
+
+METHODS = ("input_x_gradient", "grad_cam")
+
+
+@dataclass(frozen=True)
+class ExplanationMatching:
+    """Have the student decide for the teacher's reasons: 1 - cosine of their attributions is added to the loss.
+
+    Both are asked about the teacher's top class. Costs a backward pass through the student's gradient, about one more
+    training step, and a backward pass of the teacher. It lifts the method that is matched and may lift no other: judge
+    by an explainer that was not trained on.
+
+    Args:
+        method: ``"input_x_gradient"`` (Shrikumar et al. 2016, https://arxiv.org/abs/1605.01713) or ``"grad_cam"``
+            (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391), which needs ``layers``.
+        weight: of the term, 0 or more.
+        layers: for ``"grad_cam"``: layers of the student by name, the teacher's of the same name, or pairs
+            ``{student: teacher}``.
+        every_n_steps: how often it is computed; in between it costs nothing.
+
+    Raises:
+        ValueError: an argument is out of range, or a method has no layers, or layers that it does not take.
+
+    Example:
+        >>> ExplanationMatching("grad_cam", layers=["layer3"]).student_layers
+        ('layer3',)
+        >>> ExplanationMatching("gradcam")
+        Traceback (most recent call last):
+        ...
+        ValueError: explanation: method expected input_x_gradient or grad_cam, but got 'gradcam'. Did you mean ...
+    """
+
+    method: str = "input_x_gradient"
+    weight: float = 1.0
+    layers: list[str] | dict[str, str] | None = None
+    every_n_steps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(
+                f"explanation: method expected {' or '.join(METHODS)}, but got {self.method!r}."
+                f"{nearest(str(self.method), METHODS)}"
+            )
+        if not (isinstance(self.weight, (int, float)) and 0 <= self.weight < math.inf):
+            raise ValueError(f"explanation: weight expected a number of at least 0, but got {self.weight!r}.")
+        if isinstance(self.every_n_steps, bool) or not isinstance(self.every_n_steps, int) or self.every_n_steps < 1:
+            raise ValueError(f"explanation: every_n_steps expected a positive integer, but got {self.every_n_steps!r}.")
+        if (self.method == "grad_cam") != bool(self.layers):
+            needs = "at least one layer" if self.method == "grad_cam" else "None"
+            raise ValueError(f"explanation: layers expected {needs} for {self.method}, but got {self.layers!r}.")
+
+    @property
+    def student_layers(self) -> tuple[str, ...]:
+        """The student's layers that are looked at."""
+        return tuple(self.layers or ())
+
+    @property
+    def teacher_layers(self) -> tuple[str, ...]:
+        """The teacher's, in the same order."""
+        return tuple(self.layers.values()) if isinstance(self.layers, dict) else self.student_layers
+
+    @property
+    def needs_input_gradient(self) -> bool:
+        """Whether the network's inputs have to require a gradient."""
+        return self.method == "input_x_gradient"
+
+    def attribute(
+        self, logits: Tensor, call: Call, layers: tuple[str, ...], target: Tensor, create_graph: bool
+    ) -> tuple[Tensor, ...]:
+        """Return the attributions of a target, one for each input or layer.
+
+        Args:
+            logits: of the call.
+            call: recorded, its inputs or layers requiring gradients.
+            layers: which of them.
+            target: classes ``(N,)``.
+            create_graph: whether something is learnt from them.
+
+        Raises:
+            ValueError: the network has no floating inputs, or a layer was not called.
+        """
+        if self.needs_input_gradient:
+            inputs = tuple(value for value in call.tensors() if value.requires_grad)
+            if not inputs:
+                raise ValueError(
+                    "explanation: input_x_gradient expected an input in floating point, but there is none: take"
+                    " method='grad_cam' with the embedding layer among its layers."
+                )
+            return input_x_gradient(logits, inputs, target, create_graph=create_graph)
+        maps: list[Any] = []
+        for name in layers:
+            if not isinstance(call.layers.get(name), Tensor):
+                raise ValueError(f"explanation: layers: {name!r} expected to return a tensor in every step.")
+            # Several layers are asked of one graph: the first may not free it.
+            maps.append(grad_cam(logits, call.layers[name], target, create_graph=create_graph or len(layers) > 1))
+        return tuple(value if create_graph else value.detach() for value in maps)

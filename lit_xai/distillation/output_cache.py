@@ -1,0 +1,285 @@
+"""A teacher's outputs, remembered by what the sample looks like: one that was augmented anew is simply not known."""
+
+import functools
+import hashlib
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_xai.network.calling import Inputs, describe, find_network
+from lit_xai.network.probing import fingerprint
+from lit_xai.network.saving import save_arrays
+
+VERSION = 1
+"""Of the file, and of the hash: keys that another version made mean nothing."""
+
+_HIGH = -(1 << 32)  # the upper half of 64 bits
+_LOW = (1 << 32) - 1
+
+# What NumPy and zipfile raise for a file that is foreign, cut short or altered.
+_DAMAGE: tuple[type[Exception], ...] = (
+    *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, OSError, EOFError),
+    *(struct.error, zipfile.BadZipFile, zlib.error),
+)
+
+
+def sample_keys(inputs: Inputs) -> Tensor:
+    """Return a 64-bit hash of each sample's bits, on the inputs' device: equal samples have equal keys.
+
+    Vector multiply-shift, two hashes of 32 bits side by side: a pair of samples shares a key by chance once in about
+    2^62, whatever they look like. Thorup 2015, High Speed Hashing for Integers and Strings,
+    https://arxiv.org/abs/1504.06804. It is no protection against samples made to collide. Layout in memory and the rest
+    of the batch do not matter; dtype, shape and the sign of zero do.
+
+    Args:
+        inputs: what the network is called with. A tensor with as many rows as the first has one per sample; everything
+            else (other tensors, and the ``repr`` of what is no tensor) belongs to every sample.
+
+    Returns:
+        int64 ``(N,)``.
+
+    Raises:
+        ValueError: the inputs hold no tensor with rows.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0]])
+        >>> keys = sample_keys(x)
+        >>> keys[0] == keys[2], keys[0] == keys[1]
+        (tensor(True), tensor(False))
+        >>> torch.equal(sample_keys(x[1:]), keys[1:])
+        True
+    """
+    named = list(_arguments(inputs))
+    rows = next((len(value) for _, value in named if isinstance(value, Tensor) and value.dim()), None)
+    if rows is None:
+        raise ValueError(f"sample_keys expected a tensor with one row per sample, but got {describe(inputs)}.")
+    words, signature = [], []
+    for name, value in named:
+        if isinstance(value, Tensor):
+            per_sample = value if value.dim() and len(value) == rows else value[None]
+            words.append(_words(per_sample).expand(rows, -1))
+            signature.append(f"{name} {value.dtype} {tuple(per_sample.shape[1:])}")
+        else:
+            signature.append(f"{name} {value!r}")
+    digest = hashlib.sha256("\n".join(signature).encode()).digest()[:8]
+    device = words[0].device
+    together = words[0] if len(words) == 1 else torch.cat([part.to(device) for part in words], 1)
+    return _multiply_shift(together) ^ int.from_bytes(digest, "big", signed=True)
+
+
+def _arguments(inputs: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every argument with its place, tensors or not."""
+    if isinstance(inputs, (Mapping, list, tuple)):
+        yield name, type(inputs).__name__
+        for key, value in inputs.items() if isinstance(inputs, Mapping) else enumerate(inputs):
+            yield from _arguments(value, f"{name}.{key!r}")
+    else:  # the repr of a long array leaves out most of it
+        yield name, torch.from_numpy(inputs) if isinstance(inputs, np.ndarray) else inputs
+
+
+def _words(rows: Tensor) -> Tensor:
+    """Return each row's bytes as int32 ``(N, words)``, the last one filled up with zeros."""
+    flat = rows.detach().resolve_conj().resolve_neg()[..., None].flatten(1).contiguous()
+    if not flat.numel():
+        return torch.zeros_like(flat, dtype=torch.int32)
+    if flat.element_size() % 4 == 0:
+        return flat.view(torch.int32)
+    raw = flat.view(torch.uint8)
+    missing = -raw.shape[1] % 4
+    return (F.pad(raw, (0, missing)) if missing else raw.clone()).view(torch.int32)  # cloned, it is aligned
+
+
+def _multiply_shift(words: Tensor) -> Tensor:
+    first, second = (_dot(words, factors) for factors in _factors(words.shape[1], words.device))
+    return (first & _HIGH) | ((second >> 32) & _LOW)  # sums wrap around, and only their upper halves are good hashes
+
+
+def _dot(words: Tensor, factors: Tensor) -> Tensor:
+    # In pieces: the products take twice the room of the words, and fresh pages cost a CPU more than the arithmetic.
+    size = 512 if words.is_cpu else 65536
+    total = words.new_zeros(len(words), dtype=torch.int64)
+    for part, by in zip(words.split(size, 1), factors.split(size), strict=True):
+        total += (part * by).sum(1)
+    return total
+
+
+@functools.lru_cache(maxsize=16)
+def _factors(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    # NumPy promises that a bit generator's numbers stay what they are, and they move nobody's global state.
+    bits = np.random.PCG64(VERSION).random_raw(2 * n).view(np.int64).reshape(n, 2)
+    return torch.from_numpy(bits[:, 0].copy()).to(device), torch.from_numpy(bits[:, 1].copy()).to(device)
+
+
+def module_hash(module: nn.Module) -> str:
+    """Return a short hash of a network's parts and of the bits of its parameters and buffers, wherever they lie.
+
+    Args:
+        module: the network; ``torch.compile``'s wrapper around it makes no difference.
+
+    Example:
+        >>> network = nn.Linear(2, 2)
+        >>> before = module_hash(network)
+        >>> with torch.no_grad():
+        ...     _ = network.bias.add_(1)
+        >>> len(before), before == module_hash(network)
+        (16, False)
+    """
+    network = find_network(module)
+    # The same weights behind another activation are another network.
+    parts = {f"{name}: {type(part).__qualname__}": torch.empty(0) for name, part in network.named_modules()}
+    buffers = dict(network.named_buffers(remove_duplicate=False))  # those that are not saved count as well
+    state = {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+    return fingerprint(parts | dict(sorted((buffers | state).items())))
+
+
+class OutputCache:
+    """One teacher's outputs by the keys of the samples, in memory and, with a path, in a file.
+
+    It never forgets: meant for a teacher that sees the same samples every epoch, and not for random augmentation.
+
+    Args:
+        teacher: its :func:`module_hash`.
+        path: an ``.npz`` file, read if it is there.
+
+    Attributes:
+        hits: samples that were answered.
+        misses: samples that were not.
+
+    Raises:
+        ValueError: the file holds another teacher's outputs, or is no such file.
+
+    Example:
+        >>> x = torch.randn(4, 2)
+        >>> cache = OutputCache(module_hash(nn.Linear(2, 3)))
+        >>> cache.lookup(sample_keys(x)) is None
+        True
+        >>> cache.add(sample_keys(x), torch.arange(12.0).reshape(4, 3))
+        >>> cache.lookup(sample_keys(x.flip(0)[:2]))
+        tensor([[ 9., 10., 11.],
+                [ 6.,  7.,  8.]])
+        >>> len(cache), cache.hits, cache.misses
+        (4, 2, 4)
+    """
+
+    def __init__(self, teacher: str, path: Path | None = None) -> None:
+        self.teacher = teacher
+        self.path = path
+        self.hits = 0
+        self.misses = 0
+        self._rows: dict[int, int] = {}
+        self._values: Tensor | None = None
+        self._saved = 0
+        if path is not None and path.exists():
+            keys, self._values = _read(path, teacher)
+            self._rows = {key: row for row, key in enumerate(keys)}
+            self._saved = len(self)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def lookup(self, keys: Tensor) -> Tensor | None:
+        """Return the outputs ``(N, ...)`` on the keys' device, ``None`` unless every one is known.
+
+        Args:
+            keys: of :func:`sample_keys`, ``(N,)``.
+        """
+        # A dict: a tenth of the time of a binary search once new keys keep coming, since nothing is sorted again.
+        rows = [self._rows.get(key, -1) for key in keys.tolist()]
+        if self._values is None or -1 in rows:
+            self.misses += len(rows)
+            return None
+        self.hits += len(rows)
+        return self._values[torch.tensor(rows, dtype=torch.int64)].to(keys.device)
+
+    def add(self, keys: Tensor, values: Tensor) -> None:
+        """Remember outputs; of a key that is known already, the first stays.
+
+        Args:
+            keys: of :func:`sample_keys`, ``(N,)``.
+            values: the outputs ``(N, ...)``, of which a copy is kept on the CPU.
+
+        Raises:
+            ValueError: there are not as many as keys, or they are not like those before.
+        """
+        if len(values) != len(keys):
+            raise ValueError(f"values expected one row per key, {len(keys)}, but got {describe(values)}.")
+        fresh: dict[int, int] = {}
+        for row, key in enumerate(keys.tolist()):
+            if key not in self._rows:
+                fresh.setdefault(key, row)
+        if not fresh:
+            return
+        stored = self._room(len(self) + len(fresh), values)
+        start = len(self)
+        chosen = values.detach()[torch.tensor(list(fresh.values()), device=values.device)]
+        stored[start : start + len(fresh)] = chosen.cpu()
+        self._rows.update({key: start + place for place, key in enumerate(fresh)})
+
+    def _room(self, n: int, like: Tensor) -> Tensor:
+        """Return the store with room for ``n`` rows, at least doubled where it has to grow."""
+        if self._values is None:
+            self._values = torch.empty(n, *like.shape[1:], dtype=like.dtype)
+        old = self._values
+        if old.shape[1:] != like.shape[1:] or old.dtype != like.dtype:
+            raise ValueError(
+                f"values expected outputs like those before, {describe(old[: len(self)])}, but got {describe(like)}:"
+                " one cache holds the outputs of one teacher, computed in one precision."
+            )
+        if len(old) < n:
+            self._values = torch.empty(max(n, 2 * len(old)), *old.shape[1:], dtype=old.dtype)
+            self._values[: len(self)] = old[: len(self)]
+        return self._values
+
+    def save(self) -> None:
+        """Write the file, whole or not at all; nothing without a path, or when nothing came since."""
+        if self.path is None or self._values is None or self._saved == len(self):
+            return
+        arrays = {
+            "version": torch.tensor(VERSION),
+            "teacher": _to_bytes(self.teacher),
+            "dtype": _to_bytes(str(self._values.dtype).removeprefix("torch.")),
+            "keys": torch.tensor(list(self._rows), dtype=torch.int64),
+            "values": self._values[: len(self)],
+        }
+        save_arrays(self.path, arrays)
+        self._saved = len(self)
+
+
+def _to_bytes(text: str) -> Tensor:
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def _read(path: Path, teacher: str) -> tuple[list[int], Tensor]:
+    """Return the keys and the values of a file."""
+    try:
+        # Opened here, since NumPy leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            version, whose = int(arrays["version"]), arrays["teacher"].tobytes().decode()
+            if version == VERSION and whose == teacher:
+                values = torch.from_numpy(arrays["values"]).to(getattr(torch, arrays["dtype"].tobytes().decode()))
+                keys: list[int] = arrays["keys"].tolist()
+                if len(set(keys)) != len(values):
+                    raise ValueError("there is not one value per key")
+    except _DAMAGE:
+        raise ValueError(
+            f"cache={str(path)!r} is no file of a teacher's outputs, or is damaged: name another file."
+        ) from None
+    if version != VERSION:
+        raise ValueError(
+            f"cache={str(path)!r} expected version {VERSION} of the format, but got {version}: delete it, or name"
+            " another file."
+        )
+    if whose != teacher:
+        raise ValueError(
+            f"cache={str(path)!r} holds outputs of another teacher (hash {whose}, this one is {teacher}): delete it, or"
+            " name another file."
+        )
+    return keys, values

@@ -1,0 +1,221 @@
+"""What goes into an export: which weights, and which data."""
+
+import itertools
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import DataLoader, IterableDataset
+
+from lit_xai.network.calling import copy_network, find_inputs
+from lit_xai.network.probing import take, to_device
+from lit_xai.network.profiling import batch_size
+from lit_xai.pruning.decision import Network
+from lit_xai.structure.recipe import KEY, Recipe, recipe_of
+from lit_xai.trainer.access import is_a, to_model
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A copy of a LightningModule on the CPU, in eval mode.
+
+    Args:
+        pl_module: the copy.
+        recipe: what it has gone through.
+        source: where its weights come from, in words.
+    """
+
+    pl_module: LightningModule
+    recipe: Recipe
+    source: str
+
+    def without(self, *kinds: str) -> "Weights":
+        """Return these weights in the structure of before steps of some kinds, the last ones taken."""
+        kept = Recipe(itertools.takewhile(lambda step: step["kind"] not in kinds, self.recipe.steps))
+        copied = copy_network(self.pl_module)
+        kept.replay_(copied, since=self.recipe)
+        return Weights(copied, kept, self.source)  # type: ignore[arg-type]  # the copy of a LightningModule is one
+
+
+def live_weights(pl_module: LightningModule, source: str = "") -> Weights:
+    """Return a module's weights as they are; the module stays as it is."""
+    copied: Any = copy_network(pl_module).cpu().float()
+    for module in copied.modules():
+        module.training = False
+    return Weights(copied, recipe_of(pl_module), source)
+
+
+def saved_weights(
+    pl_module: LightningModule, checkpoint: dict[str, Any], source: str, is_whole: bool = True
+) -> Weights:
+    """Return weights that were saved, in the structure they were saved in; the module stays as it is.
+
+    Args:
+        pl_module: of the same class.
+        checkpoint: with its ``state_dict`` and recipe.
+        source: where they come from.
+        is_whole: whether the module's own ``on_load_checkpoint`` is to see it, which may build layers.
+    """
+    weights, recipe = live_weights(pl_module), Recipe.from_dict(checkpoint.get(KEY))
+    copied = weights.pl_module
+    if is_whole:
+        copied.on_load_checkpoint(checkpoint)
+    recipe.replay_(copied, since=weights.recipe)
+    copied.load_state_dict(checkpoint["state_dict"], strict=pl_module.strict_loading)
+    return Weights(copied.float(), recipe, source)
+
+
+def final_weights(trainer: Trainer, pl_module: LightningModule) -> Weights:
+    """Return the best weights of the structure that a module has in the end: ModelCheckpoint's, else its own.
+
+    Args:
+        trainer: after its last epoch.
+        pl_module: its module, which stays as it is.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+        path = str(getattr(callback, "best_model_path", ""))
+        if not is_a(callback, "ModelCheckpoint") or callback.monitor is None or not os.path.isfile(path):
+            continue
+        # This run wrote it: what it holds beside tensors, such as hyperparameters, may be unpickled.
+        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+        if Recipe.from_dict(checkpoint.get(KEY)).steps == recipe_of(pl_module).steps:
+            said = f"epoch {checkpoint['epoch']}, {callback.monitor} {float(callback.best_model_score):.4g}, {path}"
+            return saved_weights(pl_module, checkpoint, said)
+    return live_weights(pl_module, f"epoch {max(trainer.current_epoch - 1, 0)}, the last weights")
+
+
+# --- data ---------------------------------------------------------------------------------------------------------
+
+
+class Batches:
+    """A loader's batches as the model's steps get them, on the CPU and in float32.
+
+    Args:
+        trainer: whose hooks they go through.
+        loader: yields them.
+        name: ``"train"``, ``"val"`` or ``"test"``.
+        most: how many; default all.
+    """
+
+    def __init__(self, trainer: Trainer, loader: Iterable[Any], name: str, most: int | None = None) -> None:
+        self.loader, self.name, self.most = loader, name, most
+        self._trainer = trainer
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in itertools.islice(self.loader, self.most):
+            yield tree_map(_as_float, to_device(to_model(self._trainer, batch, self.name), torch.device("cpu")))
+
+
+class CountedBatches(Batches):
+    """Of a loader whose length is known."""
+
+    def __len__(self) -> int:
+        return len(self.loader) if self.most is None else min(self.most, len(self.loader))  # type: ignore[arg-type]  # it has one
+
+
+def _as_float(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def _batches(trainer: Trainer, loader: Any, name: str, most: int | None = None) -> Batches:
+    try:
+        len(loader)
+    except TypeError:
+        return Batches(trainer, loader, name, most)
+    return CountedBatches(trainer, loader, name, most)
+
+
+def evaluation_batches(trainer: Trainer) -> Batches:
+    """Return what an export is compared on: the validation data, else the test data, else the training data.
+
+    All of them in this process, up to the Trainer's own ``limit_val_batches`` or ``limit_test_batches``.
+
+    Raises:
+        ValueError: there are none.
+    """
+    for name in ("val", "test", "train"):
+        loader = _loader(trainer, name)
+        if loader is not None:
+            limit = getattr(trainer, f"limit_{name}_batches")
+            most = None if limit is None or (limit == 1.0 and isinstance(limit, float)) else _limited(loader, limit)
+            return _batches(trainer, _whole(loader, trainer.world_size), name, most)
+    raise ValueError("ModelExport expected data to compare the files on, but there is no loader.")
+
+
+def _limited(loader: Any, limit: float) -> int:
+    return max(1, math.floor(limit * len(loader))) if isinstance(limit, float) else max(1, limit)
+
+
+def calibration_batches(trainer: Trainer, network: nn.Module, how: Network, n: int) -> list[Any]:
+    """Return batches of the training data with ``n`` samples in all, or as many as there are.
+
+    Args:
+        trainer: whose data are meant.
+        network: what is called with them.
+        how: it is called.
+        n: how many samples.
+
+    Raises:
+        ValueError: there are no training data.
+    """
+    loader = _loader(trainer, "train")
+    if loader is None:
+        raise ValueError("calibrate expected training data to observe ranges on, but there is no training loader.")
+    found, left = [], n
+    for batch in Batches(trainer, loader, "train"):
+        size = batch_size(find_inputs(batch, network, how.batch_to_inputs))
+        found.append(take(batch, range(min(size, left)), size))
+        left -= size
+        if left <= 0:
+            break
+    return found
+
+
+def _loader(trainer: Trainer, name: str) -> Any:
+    """Return the first of the Trainer's loaders of a name, or one that its data module or module makes."""
+    running = {"train": trainer.train_dataloader, "val": trainer.val_dataloaders, "test": trainer.test_dataloaders}
+    found = running[name]
+    owners: Any = (getattr(trainer, "datamodule", None), trainer.lightning_module)
+    if not _is_there(found):
+        owner = next((one for one in owners if _defines(one, f"{name}_dataloader")), None)
+        if owner is None:
+            return None
+        if owner is owners[0]:
+            owner.setup({"train": "fit", "val": "validate", "test": "test"}[name])
+        found = getattr(owner, f"{name}_dataloader")()
+    return _first(found)
+
+
+def _first(loaders: Any) -> Any:
+    if isinstance(loaders, Mapping):
+        return _first(next(iter(loaders.values()), None))
+    several = isinstance(loaders, (list, tuple)) and loaders and isinstance(loaders[0], (DataLoader, list, tuple, dict))
+    # A list may also be a loader itself, of batches.
+    if several and not any(isinstance(part, Tensor) for part in tree_leaves(loaders[0])):
+        return _first(loaders[0])
+    return loaders if _is_there(loaders) else None
+
+
+def _is_there(loader: Any) -> bool:
+    return loader is not None and not (isinstance(loader, (list, tuple, Mapping)) and not loader)
+
+
+def _defines(owner: Any, method: str) -> bool:
+    if owner is None:
+        return False
+    where = str(getattr(getattr(owner, method, None), "__module__", ""))
+    return not where.startswith(("lightning.", "pytorch_lightning.")) and hasattr(owner, method)
+
+
+def _whole(loader: Any, world_size: int) -> Any:
+    """Return a loader of all samples, where each process has one of its share."""
+    if world_size == 1 or not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return loader
+    size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+    return DataLoader(loader.dataset, size, collate_fn=loader.collate_fn, num_workers=loader.num_workers)

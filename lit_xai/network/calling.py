@@ -1,0 +1,439 @@
+"""What the network is and how it is called: one answer for explaining, teaching, tracing and exporting.
+
+Four questions, four functions: :func:`find_network` (which module), :func:`find_inputs` (what of a batch goes in),
+:func:`call_network` (the call), :func:`find_logits` (which part of what comes out). Every callback of the library takes
+their answers as ``module``, ``batch_to_inputs`` and ``output``, and guesses the usual ones when they are left out.
+"""
+
+import copy
+import importlib
+import inspect
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+
+from lit_xai.network.spelling import nearest
+
+Inputs: TypeAlias = Tensor | tuple[Any, ...] | dict[str, Any]
+"""What a network is called with: one tensor, positional arguments, or keyword arguments."""
+
+BatchToInputs: TypeAlias = int | str | Sequence[int | str] | Callable[[Any], Inputs] | None
+OutputSpec: TypeAlias = int | str | Callable[[Any], Tensor] | None
+
+# Where the forward lives that a module has which defines none.
+_UNDEFINED = ("torch.nn.modules.module", "lightning.pytorch.core.module", "pytorch_lightning.core.module")
+
+LABEL_KEYS = ("label", "labels", "y", "target", "targets")
+
+
+def find_network(root: nn.Module, module: str | None = None) -> nn.Module:
+    """Return the submodule of ``root`` called ``module``, or ``root`` itself, behind any ``torch.compile`` wrapper.
+
+    Args:
+        root: usually the LightningModule.
+        module: a dotted name as in ``root.named_modules()``.
+
+    Raises:
+        ValueError: no submodule has that name (the nearest names are given).
+
+    Example:
+        >>> find_network(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), "1")
+        ReLU()
+    """
+    root = _uncompiled(root)
+    if not module:
+        return root
+    names = module_names(root)
+    if not isinstance(module, str) or module not in names:
+        raise ValueError(
+            f"module={module!r} names no part of {type(root).__name__}.{nearest(str(module), names)}"
+            f" Its direct parts are {[name for name, _ in root.named_children()]}."
+        )
+    return names[module]
+
+
+def module_names(root: nn.Module) -> dict[str, nn.Module]:
+    """Return every named submodule, with ``torch.compile``'s wrappers taken out of names and modules.
+
+    Example:
+        >>> list(module_names(nn.Sequential(nn.Linear(2, 3), nn.ReLU())))
+        ['0', '1']
+    """
+    return {name.replace("._orig_mod", ""): _uncompiled(m) for name, m in root.named_modules() if name}
+
+
+def _uncompiled(module: nn.Module) -> nn.Module:
+    return getattr(module, "_orig_mod", module)
+
+
+def copy_network(network: nn.Module) -> nn.Module:
+    """Deep-copy a network, but not the trainer that a LightningModule refers to, nor its compiled methods.
+
+    Example:
+        >>> network = nn.Linear(2, 2)
+        >>> copy_network(network).weight is network.weight
+        False
+    """
+    outside = [vars(m).get(name) for m in network.modules() for name in ("_trainer", "_fabric")]
+    known: dict[int, Any] = {id(value): value for value in outside if value is not None}
+    # Two fifths of what a copy costs is the dozen of empty hook tables of every module: deepcopy is slow at these.
+    parts = [value for module in network.modules() for value in vars(module).values()]
+    known |= {id(value): type(value)() for value in parts if type(value) in (OrderedDict, set) and not value}
+    copied = copy.deepcopy(network, known)
+    for name in getattr(copied, "_compiler_ctx", None) or {}:  # of a compiled one: they would call the original
+        vars(copied).pop(name.removeprefix("original_"), None)
+    return copied
+
+
+def uncompiled_(copied: nn.Module) -> nn.Module:
+    """Take ``torch.compile``'s wrappers out of a copy: what happens inside could not be seen.
+
+    Example:
+        >>> copied = copy_network(nn.Sequential(nn.Linear(2, 2)))
+        >>> uncompiled_(copied)[0]
+        Linear(in_features=2, out_features=2, bias=True)
+    """
+    for module in list(copied.modules()):
+        module._modules.update({name: getattr(part, "_orig_mod", part) for name, part in module._modules.items()})
+    return copied
+
+
+def load_object(path: str, argument: str) -> Any:
+    """Return the object at the import path ``package.module.name``.
+
+    Args:
+        path: the dotted import path.
+        argument: the argument it was given for, named in the error.
+
+    Raises:
+        ValueError: the path cannot be imported.
+
+    Example:
+        >>> load_object("torch.nn.Linear", "method")
+        <class 'torch.nn.modules.linear.Linear'>
+    """
+    package, _, name = path.rpartition(".")
+    try:
+        found = importlib.import_module(package)
+    except (ImportError, ValueError, TypeError) as error:
+        message = f"{argument} expected an import path such as 'package.module.name', but got {path!r}: {error}."
+        raise ValueError(message) from None
+    if not hasattr(found, name):
+        raise ValueError(f"{argument}={path!r}: {package} has no {name!r}.{nearest(name, dir(found))}")
+    return getattr(found, name)
+
+
+def find_call(network: nn.Module, call: str = "forward") -> Callable[..., Any]:
+    """Return the network's method called ``call``.
+
+    Raises:
+        ValueError: the network has no such method, or has not defined its forward.
+
+    Example:
+        >>> find_call(nn.Linear(4, 2), "forwrad")
+        Traceback (most recent call last):
+        ...
+        ValueError: call='forwrad' is no method of Linear. Did you mean 'forward'?
+    """
+    function = getattr(network, call, None)
+    if not callable(function):
+        public = [name for name in dir(network) if not name.startswith("_")]
+        raise ValueError(f"call={call!r} is no method of {type(network).__name__}.{nearest(call, public)}")
+    if not defines_call(network, call):
+        raise ValueError(
+            f"{type(network).__name__} defines no {call}(): name the network inside it with module=, one of"
+            f" {[name for name, _ in network.named_children()]}."
+        )
+    return function
+
+
+def defines_call(network: nn.Module, call: str = "forward") -> bool:
+    """Return whether a network has a method of its own to be called by: LightningModules may leave out ``forward``.
+
+    Example:
+        >>> defines_call(nn.Linear(2, 2)), defines_call(nn.ModuleList())
+        (True, False)
+    """
+    return not (getattr(getattr(network, call, None), "__module__", None) or "").startswith(_UNDEFINED)
+
+
+def find_inputs(
+    batch: Any,
+    network: nn.Module,
+    batch_to_inputs: BatchToInputs = None,
+    call: str = "forward",
+    example_inputs: Inputs | None = None,
+) -> Inputs:
+    """Return what of ``batch`` the network is called with.
+
+    Left to itself it takes the tensor if the batch is one; of a tuple the first element (the first ``k`` where the call
+    requires ``k`` positional arguments); of a dict the keys that the call accepts, or the only tensor, labels left out.
+
+    Args:
+        batch: whatever the data loader yields.
+        network: the module that is called.
+        batch_to_inputs: a key or index (``"image"``, ``0``), several (``["user", "item"]``), a function of the batch,
+            or such a function's import path (with a dot in it).
+        call: the method that is called.
+        example_inputs: what to fall back on, such as ``LightningModule.example_input_array``.
+
+    Raises:
+        ValueError: nothing usable is in the batch; says what is, and which argument names it.
+
+    Example:
+        >>> import torch
+        >>> network = nn.Linear(4, 2)
+        >>> find_inputs((torch.zeros(8, 4), torch.zeros(8)), network).shape
+        torch.Size([8, 4])
+        >>> find_inputs({"image": torch.zeros(8, 4), "label": torch.zeros(8)}, network).shape
+        torch.Size([8, 4])
+    """
+    if batch_to_inputs is not None:
+        return _select_inputs(batch, batch_to_inputs, network, call)
+    names, required, open_ended = _parameters(network, call)
+    found: Any = batch
+    if isinstance(batch, (tuple, list)) and batch:
+        several = _takes_several(batch, required)
+        found = tuple(batch[:required]) if several else batch[0]
+    if isinstance(found, Mapping):
+        data = {key: value for key, value in found.items() if key not in LABEL_KEYS}
+        tensors = {key: value for key, value in data.items() if isinstance(value, Tensor)}
+        accepted = {key: value for key, value in data.items() if key in names}
+        if accepted:
+            found = accepted
+        elif len(tensors) == 1 and not _takes_dict(network, call):
+            (found,) = tensors.values()
+        elif open_ended:
+            found = tensors
+        else:  # forward(self, batch) reads its keys from one dict: it gets the whole of it
+            found = dict(found) if required == 1 else None
+    if isinstance(found, list):
+        found = tuple(found)
+    if _holds_tensors(found):
+        return found
+    if example_inputs is not None:
+        return example_inputs
+    raise ValueError(
+        f"No inputs for {type(network).__name__}.{call}({', '.join(names)}) were found in a batch of"
+        f" {describe(batch)}: name them with batch_to_inputs=, as a key, an index, several of them, or a function."
+    )
+
+
+def _takes_dict(network: nn.Module, call: str) -> bool:
+    """Whether the first parameter is a dict by its annotation, or by a name that means a whole batch."""
+    first = next(iter(inspect.signature(getattr(network, call)).parameters.values()), None)
+    if first is None or first.kind is first.VAR_POSITIONAL:
+        return False
+    if first.kind is first.VAR_KEYWORD:  # it cannot be called with a tensor
+        return True
+    if first.annotation is not first.empty:
+        return any(word in str(first.annotation) for word in ("dict", "Dict", "Mapping", "TypedDict"))
+    return first.name in ("batch", "data", "sample", "samples", "example", "features")
+
+
+def _takes_several(batch: Any, required: int) -> bool:
+    # ((user, item), label) holds its inputs in the first element, (user, item, label) in the first two.
+    return required > 1 and len(batch) >= required and not isinstance(batch[0], (tuple, list, Mapping))
+
+
+def _select_inputs(batch: Any, spec: Any, network: nn.Module, call: str) -> Inputs:
+    is_path = isinstance(spec, str) and "." in spec and not (isinstance(batch, Mapping) and spec in batch)
+    function = load_object(spec, "batch_to_inputs") if is_path else spec
+    if callable(function):
+        found = function(batch)
+    elif isinstance(spec, (str, int)):
+        found = _item(batch, spec)
+    else:
+        parts = {key: _item(batch, key) for key in spec}
+        names, _, open_ended = _parameters(network, call)
+        by_name = all(isinstance(key, str) and (open_ended or key in names) for key in parts)
+        found = parts if by_name else tuple(parts.values())
+    if not _holds_tensors(found):
+        raise ValueError(f"batch_to_inputs={spec!r} should give tensors, but got {describe(found)}.")
+    return dict(found) if isinstance(found, Mapping) else tuple(found) if isinstance(found, list) else found
+
+
+def _item(batch: Any, key: str | int) -> Any:
+    try:
+        return getattr(batch, key) if isinstance(key, str) and not isinstance(batch, Mapping) else batch[key]
+    except (KeyError, IndexError, TypeError, AttributeError):
+        known = [str(k) for k in batch] if isinstance(batch, Mapping) else []
+        raise ValueError(
+            f"batch_to_inputs={key!r} is not in a batch of {describe(batch)}.{nearest(str(key), known)}"
+        ) from None
+
+
+def _parameters(network: nn.Module, call: str) -> tuple[list[str], int, bool]:
+    """Names of the call's parameters, how many have to be given, and whether any keyword is taken."""
+    parameters = inspect.signature(find_call(network, call)).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    required = sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    return names, required, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _holds_tensors(found: Any) -> bool:
+    if isinstance(found, Mapping):
+        found = list(found.values())
+    if isinstance(found, (tuple, list)):
+        return any(isinstance(value, Tensor) for value in found)
+    return isinstance(found, Tensor)
+
+
+def find_labels(batch: Any, network: nn.Module | None = None, call: str = "forward") -> Tensor | None:
+    """Return the labels in ``batch`` if they lie where labels usually lie, else ``None``.
+
+    Of a dict the key ``label``, ``labels``, ``y``, ``target`` or ``targets``; of a tuple the element after the inputs
+    (the second, or later where the call requires several arguments).
+
+    Args:
+        batch: whatever the data loader yields.
+        network: the module that is called, asked how many arguments it requires.
+        call: the method that is called.
+
+    Example:
+        >>> import torch
+        >>> find_labels((torch.zeros(8, 4), torch.arange(8)))
+        tensor([0, 1, 2, 3, 4, 5, 6, 7])
+    """
+    if isinstance(batch, (tuple, list)) and len(batch) == 1:
+        batch = batch[0]
+    found = None
+    if isinstance(batch, Mapping):
+        found = next((batch[key] for key in LABEL_KEYS if key in batch), None)
+    elif isinstance(batch, (tuple, list)):
+        required = _parameters(network, call)[1] if network is not None else 1
+        place = required if _takes_several(batch, required) else 1
+        found = batch[place] if place < len(batch) else None
+    return found if isinstance(found, Tensor) else None
+
+
+def call_network(network: nn.Module, inputs: Inputs, call: str = "forward", output: OutputSpec = None) -> Tensor:
+    """Call the network and return its logits.
+
+    A dict goes in as keyword arguments where the call accepts its keys, and else as the one argument it is; a tuple
+    likewise, where it has more elements than the call has parameters.
+
+    Args:
+        network: the module.
+        inputs: what :func:`find_inputs` returned.
+        call: the method that is called.
+        output: where the logits are, see :func:`find_logits`.
+
+    Example:
+        >>> import torch
+        >>> call_network(nn.Linear(4, 2), torch.zeros(8, 4)).shape
+        torch.Size([8, 2])
+    """
+    # network(...) rather than network.forward(...): hooks have to run.
+    function = network if call == "forward" else getattr(network, call)
+    if isinstance(inputs, Tensor):
+        result = function(inputs)
+    elif isinstance(inputs, Mapping):
+        names, _, open_ended = _parameters(network, call)
+        by_name = open_ended or all(key in names for key in inputs)
+        result = function(**inputs) if by_name else function(inputs)
+    else:
+        result = function(*inputs) if _most_arguments(network, call) >= len(inputs) else function(inputs)
+    return find_logits(result, output)
+
+
+def check_call(network: nn.Module, inputs: Inputs, call: str = "forward", output: OutputSpec = None) -> Tensor:
+    """Call the network as :func:`call_network` does, and say what to do where it cannot be called so.
+
+    Raises:
+        ValueError: it does not run with these inputs; says how to name others.
+
+    Example:
+        >>> import torch
+        >>> check_call(nn.Linear(4, 2), torch.zeros(8, 3))
+        Traceback (most recent call last):
+        ...
+        ValueError: Linear.forward cannot be called with Tensor[8, 3] float32: say with batch_to_inputs= what of ...
+    """
+    try:
+        return call_network(network, inputs, call, output)
+    except (TypeError, RuntimeError, LookupError, AttributeError, AssertionError) as error:
+        keys = list(inputs) if isinstance(inputs, dict) else []
+        hint = f", such as batch_to_inputs={keys[0]!r}" if keys else ""
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"{type(network).__name__}.{call} cannot be called with {describe(inputs)}: say with batch_to_inputs="
+            f" what of a batch goes in{hint}, and with module= which network is meant"
+            f" ({type(error).__name__}: {reason})."
+        ) from error
+
+
+def _most_arguments(network: nn.Module, call: str) -> float:
+    parameters = inspect.signature(find_call(network, call)).parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return math.inf
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+
+
+def find_logits(result: Any, output: OutputSpec = None) -> Tensor:
+    """Return the logits in what a network returned.
+
+    Left to itself it takes the tensor, the attribute or key ``logits``, or the first element of a tuple.
+
+    Args:
+        result: a network's output.
+        output: a key, attribute or index, a function of the result, or such a function's import path (with a dot).
+
+    Raises:
+        ValueError: no tensor is found there; says what is, and which argument names it.
+
+    Example:
+        >>> import torch
+        >>> find_logits({"logits": torch.zeros(8, 2), "loss": None}).shape
+        torch.Size([8, 2])
+        >>> find_logits((torch.zeros(1), torch.zeros(8, 2)), output=1).shape
+        torch.Size([8, 2])
+    """
+    found: Any = result
+    if isinstance(output, str) and "." in output and not (isinstance(result, Mapping) and output in result):
+        output = load_object(output, "output")
+    if callable(output):
+        found = output(result)
+    elif output is not None:
+        found = result.get(output) if isinstance(result, Mapping) else _member(result, output)
+    elif isinstance(result, Mapping):
+        found = result.get("logits")
+    elif hasattr(result, "logits"):
+        found = result.logits
+    elif isinstance(result, (tuple, list)) and result:
+        found = result[0]
+    if not isinstance(found, Tensor):
+        given = "" if output is None else f" at output={output!r}"
+        raise ValueError(
+            f"No logits were found{given} in an output of {describe(result)}:"
+            " name them with output=, as a key, an attribute, an index, or a function."
+        )
+    return found
+
+
+def _member(result: Any, output: str | int) -> Any:
+    if isinstance(output, str):
+        return getattr(result, output, None)
+    return result[output] if isinstance(result, (tuple, list)) and -len(result) <= output < len(result) else None
+
+
+def describe(value: Any) -> str:
+    """Say in a few words what a batch or an output is made of.
+
+    Example:
+        >>> import torch
+        >>> describe({"image": torch.zeros(8, 3), "id": ["a", "b"]})
+        'dict(image: Tensor[8, 3] float32, id: list(2 of str))'
+    """
+    if isinstance(value, Tensor):
+        return f"Tensor{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, Mapping):
+        return f"{type(value).__name__}({', '.join(f'{k}: {describe(v)}' for k, v in value.items())})"
+    if isinstance(value, (tuple, list)) and any(isinstance(v, (Tensor, Mapping)) for v in value):
+        return f"{type(value).__name__}({', '.join(describe(v) for v in value)})"
+    if isinstance(value, (tuple, list)) and value:
+        return f"{type(value).__name__}({len(value)} of {type(value[0]).__name__})"
+    return type(value).__name__

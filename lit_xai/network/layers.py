@@ -1,0 +1,181 @@
+"""Which layers of a network are meant: by name, by pattern, by class, or by coming last."""
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_logits, load_object, module_names
+from lit_xai.network.opaque import is_opaque
+from lit_xai.network.spelling import nearest
+from lit_xai.network.untouched import fork_rng
+
+
+def match_layers(network: nn.Module, given: str | type | Iterable[str | type], argument: str) -> list[nn.Module]:
+    """Return the layers that names, patterns and classes stand for.
+
+    Args:
+        network: whose layers are meant.
+        given: dotted names (a module's parts go with it), patterns with ``*``, classes or their import paths
+            (``"torch.nn.Conv2d"``).
+        argument: what they were given for, named in the error.
+
+    Raises:
+        ValueError: one of them matches nothing; gives the nearest names.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> match_layers(network, ["[02]"], "ignored_layers") == match_layers(network, [nn.Linear], "ignored_layers")
+        True
+    """
+    names = module_names(network)
+    found: list[nn.Module] = []
+    for entry in one_or_more(given):
+        matches = _matches(names, entry, argument)
+        if not matches:
+            shown = entry if isinstance(entry, str) else entry.__name__
+            raise ValueError(f"{argument}: {shown!r} matches no layer of the network.{nearest(str(shown), names)}")
+        found += matches
+    return found
+
+
+def one_or_more(given: str | type | Iterable[str | type] | None) -> list[str | type]:
+    """Return what was given as a list: one name, pattern or class alone is as good as a list of it.
+
+    Example:
+        >>> one_or_more("head*"), one_or_more(None)
+        (['head*'], [])
+    """
+    return [given] if isinstance(given, (str, type)) else list(given or ())
+
+
+def _matches(names: Mapping[str, nn.Module], entry: str | type, argument: str) -> list[nn.Module]:
+    if isinstance(entry, str):
+        by_name = [module for name, module in names.items() if fnmatchcase(name, entry)]
+        if by_name or not entry.rpartition(".")[2][:1].isupper():  # layers' names are written small, classes are not
+            return by_name
+        entry = load_object(entry, argument)
+    if not isinstance(entry, type):
+        raise ValueError(f"{argument} expected layers' names, patterns or classes, but got {entry!r}.")
+    return [module for module in names.values() if isinstance(module, entry)]
+
+
+def output_layers(
+    network: nn.Module, example_inputs: Inputs, call: str = "forward", output: OutputSpec = None
+) -> list[nn.Module]:
+    """Return the layers that the network's output comes from without another layer between.
+
+    Found by walking the output's graph of gradients back to the first weights.
+
+    Args:
+        network: a copy in eval mode whose parameters require gradients, or one on which BatchNorm may move.
+        example_inputs: what it is called with.
+        call: the method that is called.
+        output: where the logits are in what it returns.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.Softmax(-1))
+        >>> output_layers(network, torch.zeros(1, 4))
+        [Linear(in_features=8, out_features=3, bias=True)]
+    """
+    with traceable():
+        return layers_behind(network, call_for_all(network, example_inputs, call, output))
+
+
+def layers_behind(network: nn.Module, outputs: Iterable[Tensor]) -> list[nn.Module]:
+    """Return the layers that outputs come from without another layer between.
+
+    Args:
+        network: whose layers are meant.
+        outputs: what it gave, with their graph of gradients; layers in :func:`~lit_xai.network.opaque.opaque` are
+            not looked behind, and not returned.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.Softmax(-1))
+        >>> layers_behind(network, [network(torch.zeros(1, 4))])
+        [Linear(in_features=8, out_features=3, bias=True)]
+    """
+    owners = {id(p): m for m in network.modules() for p in m.parameters(recurse=False) if p.dim() > 1}
+    found: dict[int, nn.Module] = {}
+    ahead, seen = [value.grad_fn for value in outputs], set()
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen or is_opaque(node):
+            continue
+        seen.add(node)
+        weights = [owner for owner in map(owners.get, _weights_of(node)) if owner is not None]
+        found |= {id(owner): owner for owner in weights}
+        ahead += [] if weights else [following for following, _ in node.next_functions]
+    return list(found.values())
+
+
+def call_for_all(network: nn.Module, inputs: Inputs, call: str = "forward", output: OutputSpec = None) -> list[Tensor]:
+    """Call a network and return every differentiable tensor it gives: logits, a second head, hidden states.
+
+    Args:
+        network: in gradient mode.
+        inputs: what it is called with.
+        call: the method that is called.
+        output: where the logits are, where its result is of a class of its own.
+
+    Example:
+        >>> [value.shape for value in call_for_all(nn.LSTM(2, 3), torch.zeros(1, 2))]
+        [torch.Size([1, 3]), torch.Size([1, 3]), torch.Size([1, 3])]
+    """
+    found: list[Tensor] = []
+
+    def keep(result: Any) -> Tensor:
+        found.extend(v for v in tree_leaves(result) if isinstance(v, Tensor) and v.grad_fn is not None)
+        return found[0] if found else find_logits(result, output)
+
+    logits = call_network(network, inputs, call, keep)
+    return found or [logits]
+
+
+def _weights_of(node: Any) -> list[int]:
+    """Ids of the parameters that a node of the graph takes directly, or transposed (as ``Linear`` does)."""
+    found = []
+    for following, _ in node.next_functions:
+        if hasattr(following, "variable"):
+            found.append(id(following.variable))
+        elif following is not None and type(following).__name__ == "TBackward0":
+            found += [id(f.variable) for f, _ in following.next_functions if hasattr(f, "variable")]
+    return found
+
+
+@contextlib.contextmanager
+def traceable() -> Iterator[None]:
+    """Run a throwaway copy where its graph of gradients can be read, and leave the process as it was.
+
+    Gradients on; inference mode, autocast and ``torch.compile`` off; random generators given back. Lighter than
+    :func:`~lit_xai.network.untouched.untouched`, which keeps the network too.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(fork_rng(0))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+def _width(module: nn.Module) -> int | None:
+    return next((getattr(module, key) for key in ("out_channels", "out_features") if hasattr(module, key)), None)
+
+
+def channels(network: nn.Module) -> dict[str, int]:
+    """Return how many output channels each layer has.
+
+    Example:
+        >>> channels(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
+        {'0': 8, '2': 3}
+    """
+    sizes = {name: _width(module) for name, module in module_names(network).items()}
+    return {name: size for name, size in sizes.items() if size is not None}

@@ -1,0 +1,367 @@
+"""The probe: a few fixed samples, read by dataset index, that every explanation of a run looks at."""
+
+import contextlib
+import copy
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    default_collate,
+    default_convert,
+)
+
+from lit_xai.network.calling import find_labels
+from lit_xai.network.untouched import fork_rng
+
+Collate: TypeAlias = Callable[[list[Any]], Any]
+
+LOADERS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Which samples to look at.
+
+    Args:
+        n: how many, spread over the classes as evenly as they come.
+        per_class: how many of each class instead.
+        indices: the dataset indices instead.
+        loader: ``"train"``, ``"val"`` or ``"test"``; default the stage's own (in ``fit`` ``val`` if there is one).
+
+    Raises:
+        ValueError: a number below one, or an unknown loader.
+
+    Example:
+        >>> Probe(per_class=1, loader="train")
+        Probe(n=8, per_class=1, indices=None, loader='train')
+    """
+
+    n: int = 8
+    per_class: int | None = None
+    indices: Sequence[int] | None = None
+    loader: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("n", "per_class"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"probe: {name} expected a positive number, but got {value}.")
+        if self.per_class is not None and self.indices is not None:
+            raise ValueError("probe: give per_class or indices, not both.")
+        if self.indices is not None and not len(self.indices):
+            raise ValueError("probe: indices expected one or more dataset indices, but got none.")
+        if self.loader not in (None, *LOADERS):
+            raise ValueError(f"probe: loader expected one of {', '.join(LOADERS)}, but got {self.loader!r}.")
+
+
+def as_probe(given: Any) -> Probe:
+    """Return a probe from what users write for one: a number of samples, a list of dataset indices, or a probe.
+
+    Raises:
+        ValueError: it is none of them.
+
+    Example:
+        >>> as_probe([3, 5]).indices
+        [3, 5]
+    """
+    if isinstance(given, Probe):
+        return given
+    if isinstance(given, int) and not isinstance(given, bool):
+        return Probe(n=given)
+    if isinstance(given, (list, tuple)) and all(isinstance(index, int) for index in given):
+        return Probe(indices=list(given))
+    raise ValueError(f"probe expected a number of samples, a list of dataset indices or a Probe, but got {given!r}.")
+
+
+def reads_by_index(loader: Any) -> bool:
+    """Say whether a loader's samples have indices: a ``DataLoader``'s over a map-style dataset do.
+
+    Example:
+        >>> reads_by_index(DataLoader([0, 1, 2])), reads_by_index([torch.zeros(2)])
+        (True, False)
+    """
+    found = _first(loader)
+    return isinstance(found, DataLoader) and not isinstance(found.dataset, IterableDataset)
+
+
+def read_probe(
+    loader: Any, probe: Probe, seed: int = 0, devices: set[torch.device] | None = None
+) -> tuple[Any, list[int]]:
+    """Read the probe's samples as one batch, without moving any generator or the loader's own iterator.
+
+    A ``DataLoader`` over a map-style dataset is read by index, one over an iterable dataset from its beginning (on a
+    shallow copy, so that its place in the stream stays); of anything else that yields batches, and of a loader with
+    ``batch_size=None`` (whose dataset does), rows of the first one. Generators that the dataset or its transforms hold
+    are given back in the state they had.
+
+    Args:
+        loader: usually a ``DataLoader``; the first one of a list or dict of them.
+        probe: which samples.
+        seed: of the generators while reading, so that random augmentation comes out the same each time.
+        devices: whose generators to keep besides the CPU's.
+
+    Returns:
+        The batch as the loader would have collated it, and the dataset indices (positions for an iterable dataset).
+
+    Raises:
+        ValueError: the loader is empty or can only be read once, an index is not in its dataset, or there are no
+            classes to take ``per_class`` of.
+
+    Example:
+        >>> loader = DataLoader([(torch.tensor([float(i)]), i % 2) for i in range(6)], batch_size=3, shuffle=True)
+        >>> batch, indices = read_probe(loader, Probe(per_class=1))
+        >>> batch, indices
+        ([tensor([[0.],
+                [1.]]), tensor([0, 1])], [0, 1])
+    """
+    loader = _first(loader)
+    # Others that have a dataset (a prefetcher, say) may do more to a batch than collate it.
+    dataset: Any = loader.dataset if isinstance(loader, DataLoader) else None
+    collate = getattr(loader, "collate_fn", default_collate)
+    with fork_rng(seed, devices), _kept_generators(dataset):
+        if isinstance(dataset, IterableDataset):
+            return _read_stream(copy.copy(dataset), loader, probe)
+        if not hasattr(dataset, "__len__"):
+            return _read_stream(loader, loader, probe)
+        if len(dataset) == 0:
+            raise ValueError("probe: the loader it reads from is empty.")
+        if isinstance(loader, DataLoader) and loader.batch_sampler is None:
+            if not isinstance(loader.sampler, BatchSampler):
+                return _rows_of(collate(dataset[0]), probe)
+            indices = _indices(dataset, probe, default_collate)
+            return collate(dataset[indices]), indices
+        indices = _indices(dataset, probe, collate)
+        many = getattr(dataset, "__getitems__", None)
+        return collate(many(indices) if many else [dataset[index] for index in indices]), indices
+
+
+@contextlib.contextmanager
+def _kept_generators(dataset: Any) -> Iterator[None]:
+    """Give the generators that a dataset or its transforms hold back as they were."""
+    found = list(_generators(dataset))
+    states = [copy.deepcopy(_state_of(generator)) for generator in found]
+    try:
+        yield
+    finally:
+        for generator, state in zip(found, states, strict=True):
+            if isinstance(generator, np.random.Generator):
+                generator.bit_generator.state = state
+            else:
+                (generator.set_state if isinstance(generator, torch.Generator) else generator.setstate)(state)
+
+
+def _state_of(generator: Any) -> Any:
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.get_state() if isinstance(generator, torch.Generator) else generator.getstate()
+
+
+def _generators(value: Any, depth: int = 4) -> Iterator[Any]:
+    if isinstance(value, (torch.Generator, random.Random, np.random.Generator)):
+        yield value
+    elif depth and not isinstance(value, (Tensor, np.ndarray, str, bytes, type)):
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+        # Transforms come in short lists; a long one is data.
+        for part in [*(parts if len(parts) <= 64 else ()), *getattr(value, "__dict__", {}).values()]:
+            yield from _generators(part, depth - 1)
+
+
+def _indices(dataset: Any, probe: Probe, collate: Collate) -> list[int]:
+    return (
+        _checked(probe.indices, len(dataset)) if probe.indices is not None else choose_indices(dataset, probe, collate)
+    )
+
+
+def _checked(indices: Sequence[int], n: int) -> list[int]:
+    wrong = [index for index in indices if not 0 <= index < n]
+    if wrong:
+        raise ValueError(f"probe: indices expected 0 to {n - 1}, but got {wrong[0]}.")
+    return [int(index) for index in indices]  # plain ones, which checkpoints can hold
+
+
+def _first(loader: Any) -> Any:
+    if isinstance(loader, Mapping):
+        return _first(next(iter(loader.values()), None))
+    if isinstance(loader, (list, tuple)) and loader and hasattr(loader[0], "__iter__") and not _is_batch(loader[0]):
+        return _first(loader[0])
+    if hasattr(loader, "flattened"):  # Lightning's CombinedLoader
+        return _first(loader.flattened)
+    if loader is None or (isinstance(loader, (list, tuple)) and not loader):
+        raise ValueError("probe: there is no loader to read from.")
+    return loader
+
+
+def _is_batch(value: Any) -> bool:
+    return isinstance(value, (Tensor, Mapping)) or (isinstance(value, (list, tuple)) and any(map(_is_batch, value)))
+
+
+def _read_stream(stream: Any, loader: Any, probe: Probe) -> tuple[Any, list[int]]:
+    if probe.indices is not None:
+        raise ValueError("probe: indices expected a dataset with an index, but the loader reads from a stream.")
+    if stream is loader and hasattr(stream, "__next__"):
+        raise ValueError(
+            "probe: the loader can be read only once, and what the probe takes would be missing from the run: give one"
+            " that starts anew with each iter(), such as a DataLoader."
+        )
+    ready = stream is loader or getattr(loader, "batch_size", None) is None
+    items = list(islice(iter(stream), 1 if ready else probe.n))
+    if not items:
+        raise ValueError("probe: the loader it reads from is empty.")
+    collate = getattr(loader, "collate_fn", default_convert if ready else default_collate)
+    return _rows_of(items[0] if stream is loader else collate(items[0] if ready else items), probe)
+
+
+def _rows_of(batch: Any, probe: Probe) -> tuple[Any, list[int]]:
+    if probe.per_class is not None:
+        raise ValueError("probe: per_class expected a dataset of single samples, but the loader reads whole batches.")
+    n = _length(batch)
+    rows = list(range(min(probe.n, n))) if probe.indices is None else _checked(probe.indices, n)
+    return take(batch, rows, n), rows
+
+
+def choose_indices(dataset: Any, probe: Probe, collate: Collate = default_collate) -> list[int]:
+    """Return dataset indices, the classes in turn, each class in the order of the dataset.
+
+    Labels are looked up where datasets keep them (``targets``, ``labels``, a ``TensorDataset``'s second tensor), or
+    read from the first samples.
+
+    Args:
+        dataset: map-style.
+        probe: how many.
+        collate: makes a batch of a list of samples, as the loader does.
+
+    Raises:
+        ValueError: so many per class are asked for, and there are no classes.
+
+    Example:
+        >>> from torch.utils.data import TensorDataset
+        >>> dataset = TensorDataset(torch.zeros(6, 1), torch.tensor([1, 1, 1, 0, 0, 2]))
+        >>> choose_indices(dataset, Probe(n=4))
+        [3, 0, 5, 4]
+    """
+    labels = _stored_labels(dataset)
+    if labels is None:
+        few = min(len(dataset), 32 * max(probe.n, probe.per_class or 0))
+        labels = _read_labels(dataset, few, collate)
+    if labels is None:
+        if probe.per_class is not None:
+            raise ValueError("probe: per_class expected integer labels, but the dataset has none: give n or indices.")
+        return list(range(min(probe.n, len(dataset))))
+    places: dict[int, list[int]] = {}
+    for index, label in enumerate(labels.tolist()):
+        places.setdefault(label, []).append(index)
+    if probe.per_class is not None:
+        return [index for label in sorted(places) for index in places[label][: probe.per_class]]
+    rounds = (
+        places[label][turn] for turn in range(len(labels)) for label in sorted(places) if turn < len(places[label])
+    )
+    return list(islice(rounds, probe.n))
+
+
+def _stored_labels(dataset: Any) -> Tensor | None:
+    if isinstance(dataset, Subset):
+        labels = _stored_labels(dataset.dataset)
+        return None if labels is None else labels[torch.as_tensor(dataset.indices)]
+    # Of more than two tensors the second may as well be an input.
+    pair = dataset.tensors[1:] if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2 else ()
+    for found in (getattr(dataset, "targets", None), getattr(dataset, "labels", None), *pair):
+        try:
+            labels = torch.as_tensor(found)
+        except (TypeError, ValueError, RuntimeError, KeyError):
+            continue
+        if _are_classes(labels) and len(labels) == len(dataset):
+            return labels
+    return None
+
+
+def _read_labels(dataset: Any, n: int, collate: Collate) -> Tensor | None:
+    found = []
+    for index in range(n):
+        labels = find_labels(collate([dataset[index]]))
+        if labels is None or not _are_classes(labels):
+            return None
+        found.append(labels)
+    return torch.cat(found)
+
+
+def _are_classes(labels: Tensor) -> bool:
+    return labels.dim() == 1 and not labels.is_floating_point()
+
+
+def take(batch: Any, rows: Sequence[int], n: int) -> Any:
+    """Return these rows of every tensor in a batch that has ``n`` of them.
+
+    Example:
+        >>> take({"x": torch.arange(4), "scale": torch.ones(1), "name": "a"}, [1, 3], 4)
+        {'x': tensor([1, 3]), 'scale': tensor([1.]), 'name': 'a'}
+    """
+    if isinstance(batch, Tensor):
+        return batch[list(rows)] if batch.dim() and len(batch) == n else batch
+    if isinstance(batch, Mapping):
+        return {key: take(value, rows, n) for key, value in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        parts = [take(value, rows, n) for value in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+    return batch
+
+
+def leaves(batch: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield every tensor in a batch with its key or position.
+
+    Example:
+        >>> [name for name, _ in leaves({"image": torch.zeros(1), "more": (torch.zeros(1), 3)})]
+        ['image', 'more.0']
+    """
+    if isinstance(batch, Tensor):
+        yield name, batch
+    elif isinstance(batch, (Mapping, list, tuple)):
+        for key, value in batch.items() if isinstance(batch, Mapping) else enumerate(batch):
+            yield from leaves(value, f"{name}.{key}" if name else str(key))
+
+
+def _length(batch: Any) -> int:
+    return next((len(value) for _, value in leaves(batch) if value.dim()), 0)
+
+
+def fingerprint(batch: Any) -> str:
+    """Return a short hash of every value in a batch: equal if and only if the samples are.
+
+    Example:
+        >>> fingerprint(torch.zeros(3)) == fingerprint(torch.zeros(3)) != fingerprint(torch.ones(3))
+        True
+    """
+    digest = hashlib.sha256()
+    for name, value in leaves(batch):
+        raw = value.detach().cpu().contiguous()
+        digest.update(f"{name} {raw.dtype} {tuple(raw.shape)}".encode())
+        digest.update(raw.flatten().view(torch.uint8).numpy().tobytes() if raw.numel() else b"")
+    return digest.hexdigest()[:16]
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Return a batch with all its tensors moved, and whatever else knows how to (a tokenizer's output, a graph).
+
+    Example:
+        >>> to_device({"image": torch.zeros(2)}, torch.device("cpu"))
+        {'image': tensor([0., 0.])}
+    """
+    if hasattr(value, "to"):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {key: to_device(part, device) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        parts = [to_device(part, device) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value

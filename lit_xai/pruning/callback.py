@@ -1,0 +1,394 @@
+"""Really remove channels while training."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+from torch.optim import Optimizer
+
+from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec
+from lit_xai.network.layers import channels, one_or_more
+from lit_xai.network.spelling import nearest
+from lit_xai.pruning.decision import Decider, Decision, Goal, Network, dense_facts
+from lit_xai.pruning.importance import resolve_importance
+from lit_xai.pruning.pruning import TOLERANCE, check_ratio
+from lit_xai.pruning.report import PruningReport
+from lit_xai.pruning.sparsity import REGULARIZERS, Regularizer
+from lit_xai.pruning.targets import choose_target
+from lit_xai.pruning.training_data import TrainingData
+from lit_xai.runtime.latency import network_latency
+from lit_xai.structure.recipe import KEY, attach, detach, recipe_of
+from lit_xai.trainer.access import refuse_strategies
+from lit_xai.trainer.base import AnyCallback
+from lit_xai.trainer.best import find_best_again, start_over, structure_label
+from lit_xai.trainer.random_states import gathered_states, renew_batches_, restore_random_states_
+from lit_xai.trainer.scheduling import plan_steps
+from lit_xai.trainer.structure_change import averaged_copies, change_structure, refuse_modules, refuse_optimizers
+
+ROUND_TO = (16, 8, 4, 1)
+"""Multiples of channels that runtimes are fast at, the fastest first."""
+
+
+class StructuredPruning(AnyCallback):
+    """Remove whole channels from any LightningModule while it trains, so that what is left is smaller and faster.
+
+    Channels go at the start of a few epochs, by default from a tenth to the middle of the run; the rest is for
+    recovery. Optimizer state follows the channels that stay. Every checkpoint holds a recipe of what was removed, so
+    that ``trainer.test(ckpt_path="best")``, a resumed ``fit`` and :func:`lit_xai.load_from_checkpoint` find the
+    structure that was saved. ModelCheckpoint's "best" and EarlyStopping's patience start over at each cut.
+
+    Args:
+        pruning_ratio: the share of channels to remove, in [0, 1).
+        target_macs: multiply-accumulates to keep: a float up to 1 is a share of the dense network's, an integer or text
+            such as ``"5M"`` an amount, for one sample.
+        target_params: parameters to keep, likewise.
+        target_latency: milliseconds to keep, likewise, such as ``"3 ms"``; measured in ONNX Runtime. Exactly one of
+            these four is given.
+        start_epoch: the first epoch that begins with a cut, counted from 0: an integer, or a fraction of
+            ``max_epochs``.
+        end_epoch: the last; default the middle of the run.
+        every_n_epochs: from one cut to the next.
+        schedule: ``"linear"``, or ``"cubic"``: most of it early.
+        importance: which channels go first: a class of ``torch_pruning.importance``, its name, or
+            ``"AttributionImportance"``: by what they contribute to predictions.
+        importance_args: for its constructor.
+        importance_samples: how many training samples it looks at, if it looks at any.
+        pruning_ratio_dict: shares to remove of layers by name or pattern, for ``pruning_ratio``.
+        ignored_layers: which layers to keep whole: names, patterns (``"network.layer1.*"``) or classes. The layers that
+            the output comes from are found and kept by themselves.
+        round_to: widths become multiples of it, the nearest one: what runtimes are fast at (ONNX Runtime's blocks are
+            16 channels wide with AVX-512, 8 with AVX2). By default, for a target, the largest of 16, 8, 4 and 1 that
+            meets it within 2%; for a ratio 8. 1 for any width.
+        global_pruning: rank channels over the whole network rather than within each layer; what
+            ``"AttributionImportance"`` is best at.
+        isomorphic: rank within layers of the same structure.
+        max_pruning_ratio: of any one layer.
+        regularize: sparse training up to the last cut: ``"bn_scale"`` (network slimming) or ``"group"`` (group lasso).
+        regularize_strength: how strongly.
+        threads: of ONNX Runtime, for the latency.
+        batch_size: for the latency.
+        report_latency: whether to measure it after each cut as well when it is not the target; takes a few seconds.
+        measure: measures latency instead: a function from an ONNX file's path to milliseconds, or its import path.
+        module: the network inside the LightningModule, a dotted name; default the LightningModule itself.
+        batch_to_inputs: the model's inputs in a batch: a key, an index, several, a function or its import path.
+        output: the logits in its output: a key, an attribute, an index, a function or its import path.
+        seed: for importances that draw.
+
+    Raises:
+        ValueError: in the constructor or before the first step, one sentence on the argument that is wrong.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[StructuredPruning(target_macs=0.25)], logger=False)
+        >>> StructuredPruning(pruning_ratio=0.5, target_macs=0.25)
+        Traceback (most recent call last):
+        ...
+        ValueError: Expected exactly one of pruning_ratio, target_macs, target_params, target_latency, but got ...
+    """
+
+    def __init__(
+        self,
+        pruning_ratio: float | None = None,
+        *,
+        target_macs: int | float | str | None = None,
+        target_params: int | float | str | None = None,
+        target_latency: int | float | str | None = None,
+        start_epoch: int | float = 0.1,
+        end_epoch: int | float | None = None,
+        every_n_epochs: int | float = 0.1,
+        schedule: str = "linear",
+        importance: str | type = "GroupMagnitudeImportance",
+        importance_args: dict[str, Any] | None = None,
+        importance_samples: int = 256,
+        pruning_ratio_dict: dict[str, float] | None = None,
+        ignored_layers: str | list[Any] | None = None,
+        round_to: int | None = None,
+        global_pruning: bool = False,
+        isomorphic: bool = False,
+        max_pruning_ratio: float = 1.0,
+        regularize: str | None = None,
+        regularize_strength: float = 1e-4,
+        threads: int = 1,
+        batch_size: int = 1,
+        report_latency: bool = True,
+        measure: str | Callable[[Any], float] | None = None,
+        module: str | None = None,
+        batch_to_inputs: BatchToInputs = None,
+        output: OutputSpec = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        given = {"pruning_ratio": pruning_ratio, "target_macs": target_macs}
+        given |= {"target_params": target_params, "target_latency": target_latency}
+        self.target = choose_target(given)
+        for name, ratio in (pruning_ratio_dict or {}).items():
+            check_ratio(ratio, f"pruning_ratio_dict[{name!r}]")
+        for argument, value in {
+            "round_to": 8 if round_to is None else round_to,
+            "threads": threads,
+            "batch_size": batch_size,
+        }.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{argument} expected a positive integer, but got {value!r}.")
+        if not 0 < max_pruning_ratio <= 1:
+            raise ValueError(f"max_pruning_ratio expected a share above 0 up to 1, but got {max_pruning_ratio!r}.")
+        if importance_samples < 1:
+            raise ValueError(f"importance_samples expected a positive integer, but got {importance_samples!r}.")
+        if regularize is not None and regularize not in REGULARIZERS:
+            hint = nearest(regularize, REGULARIZERS)
+            raise ValueError(f"regularize expected one of {', '.join(REGULARIZERS)}, but got {regularize!r}.{hint}")
+        self._when = (start_epoch, end_epoch, every_n_epochs)
+        self.schedule, self.regularize, self.regularize_strength = schedule, regularize, regularize_strength
+        self._importance, self._importance_args = importance, importance_args
+        self._importance_samples, self._seed = importance_samples, seed
+        self._network = Network(module, batch_to_inputs, output)
+        self._latency: dict[str, Any] = {"threads": threads, "batch_size": batch_size, "measure": measure}
+        self._options: dict[str, Any] = {
+            "pruning_ratio_dict": pruning_ratio_dict,
+            "ignored_layers": one_or_more(ignored_layers),
+            "global_pruning": global_pruning,
+            "isomorphic": isomorphic,
+            "max_pruning_ratio": max_pruning_ratio,
+        }
+        resolve_importance(importance, importance_args)  # a misspelt name is said now
+        self._report_latency = report_latency or self.target.name == "target_latency"
+        self._goal = Goal(self.target, self._milliseconds)
+        self._round_to = round_to
+        self._forget()
+
+    def _forget(self) -> None:
+        self._options["round_to"] = 8 if self._round_to is None else self._round_to
+        self._plan: dict[int, float] = {}
+        self._done: list[int] = []
+        self._resumed: dict[str, Any] | None = None
+        self._inputs: Inputs | None = None
+        self._decider: Decider | None = None
+        self._report: PruningReport | None = None
+        self._regularizer: Regularizer | None = None
+        self._peaks: dict[int, float] = {}
+
+    def last_epoch(self, max_epochs: int | None) -> int:
+        """Return the epoch of the last cut in a run of so many epochs."""
+        return max(plan_steps(*self._when, max_epochs, self.schedule))
+
+    # --- what Lightning calls -----------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what is wrong whatever the network, print the plan, and see that checkpoints carry the recipe."""
+        if stage == "fit":
+            self._forget()
+            refuse_strategies(trainer, "StructuredPruning")
+            if sum(isinstance(other, StructuredPruning) for other in trainer.callbacks) > 1:  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+                raise MisconfigurationException("Two StructuredPruning callbacks would undo each other: keep one.")
+            self._plan = plan_steps(*self._when, trainer.max_epochs, self.schedule)
+        attach(pl_module, self, lambda: averaged_copies(trainer))
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put in what a resumed run has to know: cuts that were made, and the random generators' states.
+
+        With ``state_dict`` instead, Lightning would refuse two of these before we can say what to do.
+        """
+        state = {"done": list(self._done), "random": gathered_states(), "round_to": self._options["round_to"]}
+        checkpoint.setdefault("callbacks", {})[self.state_key] = state
+        if recipe_of(pl_module).steps:  # after fit the module no longer says so itself, and may still be saved
+            checkpoint[KEY] = recipe_of(pl_module).to_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what a checkpoint holds."""
+        self._resumed = state_dict
+        self._done = list(state_dict["done"])
+        self._options["round_to"] = state_dict["round_to"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Trace the network and go through the whole plan on a copy, so that nothing foreseeable fails later."""
+        self._inputs, dense = self._network.example(trainer, pl_module), self._network.dense_copy(pl_module)
+        if any(epoch >= trainer.current_epoch and epoch not in self._done for epoch in self._plan):
+            self._prepare(trainer, pl_module, self._inputs, dense)
+        self._report = PruningReport(
+            self._network, self._inputs, self._milliseconds if self._report_latency else None, channels(dense)
+        )
+        self._report.start(trainer, pl_module)
+        if self._resumed is not None:
+            find_best_again(trainer, structure_label(pl_module))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Cut, if it is due."""
+        epoch = trainer.current_epoch
+        resumed = self._resumed
+        if resumed is not None:
+            # Nothing draws between the end of an epoch, where a checkpoint is written, and this hook of the next one.
+            states = resumed["random"]
+            restore_random_states_(states[trainer.global_rank % len(states)])
+            self._resumed = None
+        is_due = epoch in self._plan and epoch not in self._done
+        self._watch_rates(trainer, is_due)
+        if is_due:
+            decision = self._agree(trainer, pl_module, self._plan[epoch])
+            self._done.append(epoch)
+            if decision.step["kept"]:
+                assert self._report is not None  # made in on_train_start
+                self._report.before(trainer)
+                label = structure_label(pl_module)
+                change_structure(trainer, pl_module, {**decision.step, "note": f"epoch {epoch}"})
+                start_over(trainer, label)
+                self._report.cut(trainer, pl_module, self._said(decision))
+        is_sparse = self.regularize is not None and epoch < max(self._plan)
+        self._regularizer = self._make_regularizer(pl_module) if is_sparse else None
+        if resumed is not None:
+            renew_batches_(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Let go of the states of a run that was resumed within an epoch: they belong to no later one."""
+        self._resumed = None
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Add the regulariser's gradient: after unscaling, before clipping."""
+        if self._regularizer is not None:
+            self._regularizer(optimizer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log sizes beside the epoch's metrics."""
+        if self._report is not None:
+            self._report.epoch(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what came of it."""
+        if self._report is not None:
+            self._report.end(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the module with nothing of ours."""
+        detach(pl_module, self)
+        self._forget()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the module with nothing of ours also where Lightning does not tear down."""
+        self.teardown(trainer, pl_module, "exception")
+
+    # --- how it decides -----------------------------------------------------------------------------------------------
+
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule, inputs: Inputs, dense: nn.Module) -> None:
+        """Refuse what cannot be cut, and get ready for the cuts that are to come."""
+        if any(step["kind"] != "prune" for step in recipe_of(pl_module).steps):
+            raise MisconfigurationException(
+                "StructuredPruning comes before quantisation, which this module has been through: start from its float"
+                " weights, a checkpoint of before (such as a '-dense' one), or leave StructuredPruning out."
+            )
+        refuse_modules(self._network.of(pl_module), "StructuredPruning")
+        refuse_optimizers(trainer, "StructuredPruning")
+        importance = resolve_importance(self._importance, self._importance_args)
+        data = TrainingData.read(importance, trainer, self._importance_samples, self._network.batch_to_inputs)
+        self._decider = Decider(
+            self._network,
+            self._goal,
+            self._options,
+            lambda copied, network: self._prepared(data, copied, network),
+            dense_facts(dense, self._goal, inputs, self._network.output),
+        )
+        self._rehearse(trainer, pl_module)
+
+    def _milliseconds(self, network: nn.Module, inputs: Inputs) -> float:
+        return network_latency(network, inputs, output=self._network.output, **self._latency).milliseconds
+
+    def _prepared(self, data: TrainingData, copied: LightningModule, network: nn.Module) -> Any:
+        importance = resolve_importance(self._importance, self._importance_args)
+        return data.show(importance, copied, network, self._network.output)
+
+    def _rehearse(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the last step on a copy: it needs what every earlier one needs."""
+        decision = self._choose_widths(trainer, pl_module)
+        if (
+            not decision.step["kept"]
+            and not recipe_of(pl_module).steps
+            and self.target != choose_target({"pruning_ratio": 0.0})
+        ):
+            rank_zero_warn(
+                f"StructuredPruning will remove nothing: no layer can give up channels at round_to="
+                f"{self._options['round_to']} for {self.target.name}={self.target.amount:g}."
+            )
+        plan = ", ".join(f"epoch {epoch}: {self._in_words(progress)}" for epoch, progress in self._plan.items())
+        rank_zero_info(f"StructuredPruning cuts at the start of {plan}.")
+
+    def _choose_widths(self, trainer: Trainer, pl_module: LightningModule) -> Decision:
+        """Return the last step with the largest ``round_to`` that meets the target, and keep to that."""
+        candidates: tuple[int, ...] = (self._options["round_to"],)  # of a resumed run: as it began
+        if self._resumed is None and self._round_to is None and self.target.name != "pruning_ratio":
+            candidates = ROUND_TO
+        for round_to in candidates:
+            self._options["round_to"] = round_to
+            try:
+                decision = self._agree(trainer, pl_module, 1.0, is_rehearsal=True)
+            except MisconfigurationException:
+                if round_to == candidates[-1]:
+                    raise
+                continue
+            if _is_near(decision):
+                break
+        return decision
+
+    def _agree(
+        self, trainer: Trainer, pl_module: LightningModule, progress: float, is_rehearsal: bool = False
+    ) -> Decision:
+        """Let the first process decide, and all of them take the same step."""
+        decision: Decision | str = ""
+        if trainer.is_global_zero:
+            assert self._decider is not None  # made in on_train_start
+            assert self._inputs is not None  # as above
+            try:
+                decision = self._decider.decide(pl_module, self._inputs, progress, is_rehearsal)
+            except ValueError as error:  # the others would wait for ever
+                decision = f"StructuredPruning: {error}"
+        decision = trainer.strategy.broadcast(decision)
+        if isinstance(decision, str):
+            raise MisconfigurationException(decision)
+        return decision
+
+    def _make_regularizer(self, pl_module: LightningModule) -> Regularizer:
+        assert self.regularize is not None  # asked before
+        assert self._inputs is not None  # set in on_train_start
+        network = self._network.of(pl_module)
+        options = {"output": self._network.output, "ignored_layers": self._options["ignored_layers"]}
+        return REGULARIZERS[self.regularize](network, self._inputs, self.regularize_strength, **options)
+
+    def _watch_rates(self, trainer: Trainer, cuts: bool) -> None:
+        for place, group in enumerate(itertools.chain(*(one.param_groups for one in trainer.optimizers))):
+            rate = float(group["lr"])  # what is still to rise has a peak to come
+            peak = self._peaks[place] = max(rate, float(group.get("initial_lr", 0)), self._peaks.get(place, 0.0))
+            if cuts and rate < 0.1 * peak:
+                rank_zero_warn(
+                    f"StructuredPruning cuts at epoch {trainer.current_epoch} at a learning rate of {rate:.2g}, under"
+                    f" 10% of its peak of {peak:.2g}: little is left to recover with; cut earlier."
+                )
+                return
+
+    # --- how it says so -----------------------------------------------------------------------------------------------
+
+    def _in_words(self, progress: float) -> str:
+        if self.target.name == "pruning_ratio":
+            return f"{progress * self.target.amount:.0%} of the channels gone"
+        assert self._decider is not None  # made in on_train_start
+        return self._amount(self.target.at(self._decider.dense["measured"], progress))
+
+    def _said(self, decision: Decision) -> str:
+        if self.target.name == "pruning_ratio":
+            return f"{decision.found:.0%} of the channels gone"
+        said = self._amount(decision.found)
+        return (
+            said
+            if _is_near(decision)
+            else f"{said}, the nearest to {self._amount(decision.wanted)} that can be reached"
+        )
+
+    def _amount(self, value: float) -> str:
+        assert self._decider is not None  # made in on_train_start
+        unit = {"target_macs": "MACs", "target_params": "parameters", "target_latency": "ms"}[self.target.name]
+        share = value / self._decider.dense["measured"]
+        return f"{value:.3g} {unit} ({share:.0%})" if unit == "ms" else f"{value / 1e6:.3g} M {unit} ({share:.0%})"
+
+
+def _is_near(decision: Decision) -> bool:
+    return abs(decision.found - decision.wanted) <= TOLERANCE * decision.wanted

@@ -1,0 +1,164 @@
+"""Attention heads: which layers' outputs are split into how many, and what has to be set once these are narrower.
+
+Torch-Pruning finds which channels hang together, but not that an attention splits them into heads, which all have to
+lose equally many. How attentions are written is kept as data below.
+"""
+
+from collections.abc import Container, Mapping, Sequence
+
+from torch import nn
+
+from lit_xai.network.opaque import kept_whole
+
+__all__ = ["every_part", "find_heads", "fused_layers", "kept_whole", "set_head_attributes_"]
+
+QUERY_KEY_VALUE = (
+    ("query", "key", "value"),
+    ("q", "k", "v"),
+    ("q_proj", "k_proj", "v_proj"),
+    ("q_lin", "k_lin", "v_lin"),
+    ("to_q", "to_k", "to_v"),
+    ("wq", "wk", "wv"),
+    ("query_proj", "key_proj", "value_proj"),
+)
+"""Names of an attention's layers for query, key and value."""
+
+FUSED = ("qkv", "to_qkv", "qkv_proj", "in_proj", "c_attn", "query_key_value", "Wqkv")
+"""Names of a layer that gives all three, one after the other."""
+
+HEADS = ("num_heads", "heads", "num_attention_heads", "n_heads", "n_head", "nhead", "nheads")
+"""Names of an attention's attribute that says how many heads it has."""
+
+KEY_VALUE_HEADS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "kv_heads")
+"""The same for keys and values, where several queries share one."""
+
+HEAD_WIDTH = ("head_dim", "attention_head_size", "dim_head", "d_head", "key_value_proj_dim", "head_size")
+"""Names of an attention's attribute that says how wide a head is."""
+
+WIDTH = ("all_head_size", "inner_dim", "embed_dim", "dim")
+"""Names of an attention's attribute that says how wide all heads are together."""
+
+
+def find_heads(network: nn.Module) -> dict[nn.Module, int]:
+    """Return the layers whose outputs are split into heads, and into how many.
+
+    These are an attention's query, key and value, or the layer that gives all three, and ``nn.MultiheadAttention``.
+
+    Args:
+        network: any module.
+
+    Example:
+        >>> from lit_xai.models import VisionTransformer
+        >>> network = VisionTransformer(image_size=8, patch_size=4, dim=16, depth=1, heads=2)
+        >>> names = {module: name for name, module in network.named_modules()}
+        >>> {names[layer]: heads for layer, heads in find_heads(network).items()}
+        {'blocks.0.attention.query': 2, 'blocks.0.attention.key': 2, 'blocks.0.attention.value': 2}
+    """
+    found: dict[nn.Module, int] = {}
+    for module in network.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            found[module] = module.num_heads
+        else:
+            found |= _heads_of(module)
+    return found
+
+
+def _heads_of(attention: nn.Module) -> dict[nn.Module, int]:
+    children = {name: child for name, child in attention.named_children() if isinstance(child, nn.Linear)}
+    if not children:
+        return {}
+    heads = _int_attribute(attention, HEADS)
+    fused = [children[name] for name in FUSED if name in children]
+    if heads and fused and fused[0].out_features % (3 * heads) == 0:  # else query and keys are not equally wide
+        return {fused[0]: heads}
+    for names in QUERY_KEY_VALUE:
+        if not all(name in children for name in names):
+            continue
+        query, key, value = (children[name] for name in names)
+        # Some say only how wide a head is.
+        width = _int_attribute(attention, HEAD_WIDTH)
+        heads = heads or (query.out_features // width if width else None)
+        fewer = _int_attribute(attention, KEY_VALUE_HEADS) or (key.out_features // width if width else heads)
+        if heads and fewer:
+            return {query: heads, key: fewer, value: fewer}
+    return {}
+
+
+def _int_attribute(module: nn.Module, names: tuple[str, ...]) -> int | None:
+    values = (vars(module).get(name) for name in names)
+    return next((value for value in values if isinstance(value, int) and not isinstance(value, bool) and value), None)
+
+
+def every_part(layer: nn.Module, indices: Sequence[int], fused: Container[nn.Module]) -> list[int]:
+    """Return the outputs of a layer that go, query's, key's and value's where it gives all three.
+
+    Torch-Pruning finds the three where they are taken apart by ``unbind(0)``, and only the first elsewhere.
+
+    Args:
+        layer: an attention's.
+        indices: of its outputs, as Torch-Pruning found them; the same ones of every head.
+        fused: :func:`fused_layers` of the network.
+
+    Example:
+        >>> layer = nn.Linear(4, 12)
+        >>> every_part(layer, [0, 2], [layer])
+        [0, 2, 4, 6, 8, 10]
+    """
+    width = layer.out_features // 3 if isinstance(layer, nn.Linear) and layer in fused else 0
+    if not width or max(indices, default=0) >= width:
+        return list(indices)
+    return [index + part * width for part in range(3) for index in indices]
+
+
+def fused_layers(network: nn.Module, heads: Container[nn.Module]) -> list[nn.Module]:
+    """Return the layers that give an attention's query, key and value in one.
+
+    Args:
+        network: any module.
+        heads: :func:`find_heads` of it.
+
+    Example:
+        >>> attention = nn.Module()
+        >>> attention.num_heads, attention.qkv = 2, nn.Linear(16, 48)
+        >>> fused_layers(attention, find_heads(attention))
+        [Linear(in_features=16, out_features=48, bias=True)]
+    """
+    if not heads:
+        return []
+    return [c for m in network.modules() for name, c in m.named_children() if c in heads and name in FUSED]
+
+
+def set_head_attributes_(network: nn.Module, heads: Mapping[nn.Module, int]) -> None:
+    """Set what attentions know of their widths to what these are, after heads became narrower; their number stays.
+
+    What an attention scales its scores by stays as it was built: the channels that are left then count as before.
+
+    Args:
+        network: pruned.
+        heads: :func:`find_heads` of it before.
+
+    Example:
+        >>> attention = nn.Module()
+        >>> attention.num_heads, attention.head_dim, attention.qkv = 2, 8, nn.Linear(16, 48)
+        >>> heads = find_heads(attention)
+        >>> attention.qkv.out_features = 36
+        >>> set_head_attributes_(attention, heads)
+        >>> attention.head_dim
+        6
+    """
+    for attention in network.modules():
+        for name, layer in attention.named_children():
+            if isinstance(layer, nn.Linear) and layer in heads:
+                _set_widths_(attention, layer.out_features // (3 if name in FUSED else 1), heads[layer])
+                break  # the query comes first; keys and values may have fewer heads
+
+
+def _set_widths_(attention: nn.Module, width: int, heads: int) -> None:
+    former = [vars(attention)[name] for name in HEAD_WIDTH if isinstance(vars(attention).get(name), int)]
+    for name in HEAD_WIDTH:
+        if name in vars(attention):
+            setattr(attention, name, width // heads)
+    for name in WIDTH:
+        # Of another size than the heads together, it is the width of the tokens.
+        if name in vars(attention) and (not former or vars(attention)[name] == former[0] * heads):
+            setattr(attention, name, width)

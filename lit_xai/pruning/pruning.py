@@ -1,0 +1,206 @@
+"""Decide which channels of a network go, and write it down as a step of a recipe."""
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import count
+from typing import Any
+
+from torch import nn
+
+from lit_xai.network.calling import Inputs, OutputSpec, copy_network
+from lit_xai.network.layers import channels, output_layers
+from lit_xai.pruning.moves import Move
+from lit_xai.pruning.prunable import Prunable
+
+__all__ = ["channels", "output_layers", "prunable_layers", "prune_step", "pruned_copy", "reach"]
+
+TOLERANCE = 0.02
+"""How near to a target is near enough, as a share of it."""
+
+AHEAD = 0.15
+"""How much earlier than in turn a move may come, as a share of its group: one step of 8 in a layer of 64."""
+
+
+def prune_step(
+    network: nn.Module,
+    example_inputs: Inputs,
+    *,
+    pruning_ratio: float = 0.5,
+    pruning_ratio_dict: Mapping[str, float] | None = None,
+    importance: Any = None,
+    ignored_layers: Iterable[str | type] = (),
+    round_to: int | None = None,
+    global_pruning: bool = False,
+    isomorphic: bool = False,
+    max_pruning_ratio: float = 1.0,
+    dense_channels: Mapping[str, int] | None = None,
+    call: str = "forward",
+    output: OutputSpec = None,
+) -> dict[str, Any]:
+    """Return the step that removes a share of a network's channels; the network itself is left as it is.
+
+    The layers that the output comes from stay whole.
+
+    Args:
+        network: the module to prune.
+        example_inputs: what it is called with; shapes matter, values do not.
+        pruning_ratio: the share of channels to remove, in [0, 1).
+        pruning_ratio_dict: the same for layers by name or pattern; a layer takes those that are coupled to it along.
+        importance: an instance of a ``torch_pruning.importance.Importance``; default ``GroupMagnitudeImportance``.
+        ignored_layers: which layers to keep whole: names (a module's parts are kept with it), patterns or classes.
+        round_to: channel counts become multiples of it, the nearest one, and never less than one.
+        global_pruning: rank channels over the whole network rather than within each layer.
+        isomorphic: rank within layers of the same structure (Fang et al. 2024).
+        max_pruning_ratio: of any one layer.
+        dense_channels: :func:`channels` of the dense network where this one was pruned before: ratios then count from
+            there, and do not add up.
+        call: the network's method that is called.
+        output: where the logits are in its output.
+
+    Returns:
+        A step for :func:`lit_xai.structure.recipe.take_step_`.
+
+    Raises:
+        ValueError: a ratio out of range, a name that is no layer, a network that cannot be traced, or one that does not
+            run or computes something else without the channels that would go.
+
+    Example:
+        >>> import torch
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> step = prune_step(network, torch.zeros(1, 4), pruning_ratio=0.5)
+        >>> [(name, dim, size, len(kept)) for name, dim, size, kept in step["kept"]]
+        [('0.weight', 0, 8, 4), ('0.bias', 0, 8, 4), ('2.weight', 1, 8, 4)]
+    """
+    check_ratio(pruning_ratio, "pruning_ratio")
+    for name, ratio in (pruning_ratio_dict or {}).items():
+        check_ratio(ratio, f"pruning_ratio_dict[{name!r}]")
+    prunable = Prunable(
+        copy_network(network),
+        example_inputs,
+        pruning_ratio=pruning_ratio,
+        pruning_ratio_dict=pruning_ratio_dict,
+        importance=importance,
+        ignored_layers=ignored_layers,
+        round_to=round_to,
+        global_pruning=global_pruning,
+        isomorphic=isomorphic,
+        max_pruning_ratio=max_pruning_ratio,
+        dense_channels=dense_channels,
+        call=call,
+        output=output,
+    )
+    moves = prunable.due()
+    step = prunable.step(moves)
+    prunable.check(moves)
+    return step
+
+
+def check_ratio(ratio: float, argument: str) -> None:
+    """Refuse what is no share of channels that can go.
+
+    Raises:
+        ValueError: it is not in [0, 1).
+    """
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 <= ratio < 1:
+        raise ValueError(f"{argument} expected a share from 0 to below 1 to remove, but got {ratio!r}.")
+
+
+def prunable_layers(network: nn.Module, example_inputs: Inputs, **options: Any) -> list[list[str]]:
+    """Return the names of the layers whose output channels can be removed, those that go together in one list.
+
+    Args:
+        network: the module to prune.
+        example_inputs: what it is called with.
+        options: of :func:`prune_step`.
+
+    Example:
+        >>> import torch
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> prunable_layers(network, torch.zeros(1, 4))
+        [['0']]
+    """
+    return [list(group.layers) for group in Prunable(copy_network(network), example_inputs, **options).groups]
+
+
+def pruned_copy(network: nn.Module, example_inputs: Inputs, **options: Any) -> nn.Module:
+    """Return a pruned copy of a network, in eval mode.
+
+    Args:
+        network: the module to prune.
+        example_inputs: what it is called with.
+        options: of :func:`prune_step`.
+
+    Example:
+        >>> import torch
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> pruned_copy(network, torch.zeros(1, 4), pruning_ratio=0.25)[0]
+        Linear(in_features=4, out_features=6, bias=True)
+    """
+    prunable = Prunable(copy_network(network), example_inputs, **options)
+    prunable.check(prunable.due())
+    with prunable.pruned(prunable.due()) as pruned:
+        return copy_network(pruned)
+
+
+def reach(
+    prunable: Prunable, measure: Callable[[nn.Module], float], target: float, attempts: int = 24
+) -> tuple[list[Move], float]:
+    """Return the moves after which a network measures nearest to a target, and what it measures then.
+
+    Regula falsi along the order of the moves; where the layer next in turn would go too far, later ones that do not.
+
+    Args:
+        prunable: the network.
+        measure: what is to be reached, of a pruned network; falls as channels go.
+        target: what is wanted of it.
+        attempts: how many later moves to try at most, once that has come as near as it can.
+
+    Raises:
+        ValueError: the target is out of reach; gives the least that can be had.
+
+    Example:
+        >>> import torch
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> size = lambda network: sum(p.numel() for p in network.parameters())
+        >>> moves, found = reach(Prunable(copy_network(network), torch.zeros(1, 4)), size, 35)
+        >>> found  # 8 of the 67 parameters go with each channel
+        35
+    """
+
+    def measured(moves: list[Move]) -> float:
+        with prunable.pruned(moves) as pruned:
+            return measure(pruned)
+
+    moves = prunable.moves
+    low, high = 0, len(moves)
+    at_low, at_high = measured([]), measured(moves)
+    if at_high > target * (1 + TOLERANCE):
+        raise ValueError(f"is out of reach: the least that can be had is {at_high:.6g} of {at_low:.6g}.")
+    best = min([(abs(at_low - target), at_low, moves[:0]), (abs(at_high - target), at_high, moves)], key=_distance)
+    for turn in count():
+        if high - low < 2 or best[0] <= TOLERANCE * target:
+            break
+        # By the line through both ends, which is near where it is no curve, and every other time by halves.
+        share = (at_low - target) / (at_low - at_high) if turn % 2 == 0 and at_low > at_high else 0.5
+        middle = min(max(low + round(share * (high - low)), low + 1), high - 1)
+        found = measured(moves[:middle])
+        best = min(best, (abs(found - target), found, moves[:middle]), key=_distance)
+        low, at_low, high, at_high = (middle, found, high, at_high) if found >= target else (low, at_low, middle, found)
+    taken, skipped = list(moves[:low]), set()
+    for move in moves[low:]:
+        # Only moves that are nearly due: to fill a gap with small ones would hollow out some layers.
+        if best[0] <= TOLERANCE * target or not attempts or move.at > moves[low].at + AHEAD:
+            break
+        if move.group in skipped:
+            continue
+        attempts -= 1
+        found = measured([*taken, move])
+        best = min(best, (abs(found - target), found, [*taken, move]), key=_distance)
+        if found >= target:
+            taken.append(move)
+        else:
+            skipped.add(move.group)
+    return best[2], best[1]
+
+
+def _distance(candidate: tuple[float, float, list[Move]]) -> float:
+    return candidate[0]

@@ -1,0 +1,146 @@
+"""What a pruned run shows of itself: sizes over the epochs, channels per layer, before and after."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import nn
+
+from lit_xai.network.calling import Inputs, copy_network
+from lit_xai.network.layers import channels
+from lit_xai.network.profiling import count_macs, count_parameters, size_on_disk
+from lit_xai.pruning.decision import Network
+from lit_xai.trainer.access import is_a, logged_step, require_writable, run_folder
+from lit_xai.trainer.logging import log_image, log_scalars, log_text
+
+TAGS = {"params": "params", "MACs": "MACs", "size on disk": "bytes_on_disk", "latency": "latency_ms"}
+"""What loggers call a row of the table: a curve has no other place for its unit."""
+
+
+class PruningReport:
+    """Measures the network after each cut and reports it; whatever fails in here is a warning.
+
+    Args:
+        network: what is pruned.
+        inputs: what it is called with.
+        latency: in ms, of a network called with inputs; ``None`` to leave it out.
+        dense: channels of each layer of the dense network.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        inputs: Inputs,
+        latency: Callable[[nn.Module, Inputs], float] | None,
+        dense: Mapping[str, int],
+    ) -> None:
+        self._network, self._inputs, self._latency, self._dense = network, inputs, latency, dense
+        self._first: dict[str, float] = {}
+        self._now: dict[str, float] = {}
+        self._left: dict[str, int] = {}
+        self._metric: tuple[str, float] | None = None
+        self._warned = False
+
+    def start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the dense network, and the present one if that is another."""
+        self._folder = run_folder(trainer) / "compression"
+        self._outlived(lambda: self._measure_first(pl_module), trainer)
+
+    def before(self, trainer: Trainer) -> None:
+        """Keep the metric of before the first cut."""
+        if self._metric is None:
+            self._metric = _watched(trainer)
+
+    def cut(self, trainer: Trainer, pl_module: LightningModule, said: str) -> None:
+        """Measure, show the channels that are left, and say how far the network is."""
+        rank_zero_info(f"StructuredPruning, epoch {trainer.current_epoch}: {said}.")
+        self._outlived(lambda: self._show(trainer, pl_module, said), trainer)
+
+    def epoch(self, trainer: Trainer) -> None:
+        """Log the sizes, and the channels of every layer: curves of steps, from the first epoch on."""
+        numbers = {f"compression/{TAGS[name]}": value for name, value in self._now.items()}
+        numbers |= {f"compression/channels/{name}": float(n) for name, n in self._left.items()}
+        log_scalars(trainer, numbers, logged_step(trainer))
+
+    def end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the table of before and after, and leave it in the run's folder."""
+        self._outlived(lambda: self._table(trainer, pl_module), trainer)
+
+    def _measure_first(self, pl_module: LightningModule) -> None:
+        self._left = self._channels(pl_module)
+        self._first = self._measured(self._network.dense_copy(pl_module))
+        is_dense = self._left == self._dense
+        self._now = dict(self._first) if is_dense else self._measured(self._network.pruned_copy(pl_module))
+
+    def _channels(self, pl_module: LightningModule) -> dict[str, int]:
+        return {name: n for name, n in channels(self._network.of(pl_module)).items() if name in self._dense}
+
+    def _measured(self, network: nn.Module) -> dict[str, float]:
+        copied, output = copy_network(network), self._network.output
+        found = {"params": float(count_parameters(copied))}
+        found["MACs"] = float(count_macs(copied, self._inputs, output=output))
+        found["size on disk"] = float(size_on_disk(copied))
+        try:
+            if self._latency is not None:
+                found["latency"] = self._latency(copied, self._inputs)
+        except ValueError as error:  # not every network can be exported
+            self._warn(f"no latency: {error}")
+        return found
+
+    def _show(self, trainer: Trainer, pl_module: LightningModule, said: str) -> None:
+        self._left = self._channels(pl_module)
+        self._now = self._measured(self._network.of(pl_module))
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
+            self._draw(trainer, said, trainer.global_step)
+
+    def _draw(self, trainer: Trainer, said: str, step: int) -> None:
+        from lit_xai.render import channels_figure, channels_table, figure_to_rgb, save_png
+
+        require_writable(self._folder)
+        title = f"Channels left after the cut at epoch {trainer.current_epoch}\n{said}"
+        pixels = figure_to_rgb(channels_figure(self._dense, self._left, title))
+        png = self._folder / f"channels-epoch={trainer.current_epoch}.png"
+        save_png(pixels, png)
+        log_image(trainer, "compression/channels", pixels, step, png)
+        log_text(trainer, "compression/channels", channels_table(self._dense, self._left), step)
+
+    def _table(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        from lit_xai.render import before_after_table
+
+        rows: dict[str, Any] = {name: (self._first[name], self._now.get(name)) for name in self._first}
+        metric = _watched(trainer)
+        if metric is not None:
+            known = self._metric is not None and self._metric[0] == metric[0]
+            rows[f"{metric[0]} (before the cuts, now)"] = (
+                self._metric[1] if known and self._metric else None,
+                metric[1],
+            )
+        table = before_after_table(rows)
+        rank_zero_info(f"StructuredPruning, dense and now:\n{table}")
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
+            require_writable(self._folder)
+            (self._folder / "summary.md").write_text(table + "\n")
+            log_text(trainer, "compression/summary", table, trainer.global_step)
+
+    def _outlived(self, work: Callable[[], None], trainer: Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
+        try:
+            work()
+        except Exception as error:  # a report never ends a run
+            self._warn(f"{type(error).__name__}: {error}")
+
+    def _warn(self, reason: str) -> None:
+        if not self._warned:
+            self._warned = True
+            rank_zero_warn(f"StructuredPruning: the report is not complete, and on it goes. {' '.join(reason.split())}")
+
+
+def _watched(trainer: Trainer) -> tuple[str, float] | None:
+    """Return the metric that decides about checkpoints, else the first of a validation, else any."""
+    found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    monitors = [c.monitor for c in trainer.callbacks if is_a(c, "ModelCheckpoint", "EarlyStopping")]  # type: ignore[attr-defined]  # set by its connector
+    names = [*monitors, *(name for name in found if name.startswith("val")), *found]
+    name = next((name for name in names if name in found), None)
+    return None if name is None else (name, found[name])

@@ -1,0 +1,137 @@
+"""A cut: which indices were kept of which dimension of each parameter and buffer, and which attributes were set."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_xai.network.spelling import nearest
+from lit_xai.structure.following import follow_, successor
+
+Step = dict[str, Any]
+
+
+def apply_cut_(network: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
+    """Keep the named indices, set the named attributes.
+
+    Parameters become new objects, as their shapes do, with the old ones' flags, hooks and attributes; optimizers are
+    given them in the old ones' places, with their state (momentum, moments, row and column factors) cut the same way.
+    State that cannot be cut starts anew, with a warning.
+
+    Args:
+        network: whose names the step uses, with or without what ``torch.compile`` puts into names.
+        step: what to keep and to set.
+        optimizers: whose parameters are among the network's.
+
+    Raises:
+        ValueError: a name is not there, or has another size than when the step was recorded. Nothing is changed then.
+    """
+    found = _check(network, step, recorded=lambda size, kept: size)
+    _rebuild(network, step, found, optimizers, lambda value, dim, size, kept: value.index_select(dim, kept))
+    modules = _modules(network)
+    for name, attribute, _, new in step["attributes"]:
+        setattr(modules[_uncompiled(name)], attribute, _plain(new))
+
+
+def undo_cut_(network: nn.Module, step: Step) -> None:
+    """Go back behind a cut: the shapes and attributes of before, zeros where values were removed.
+
+    Raises:
+        ValueError: the network is not what the step led to.
+    """
+
+    def widened(value: Tensor, dim: int, size: int, kept: Tensor) -> Tensor:
+        room = value.new_zeros([*value.shape[:dim], size, *value.shape[dim + 1 :]])
+        return room.index_copy(dim, kept, value)
+
+    found = _check(network, step, recorded=lambda size, kept: len(kept))
+    _rebuild(network, step, found, (), widened)
+    modules = _modules(network)
+    for name, attribute, old, _ in step["attributes"]:
+        setattr(modules[_uncompiled(name)], attribute, _plain(old))
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _uncompiled(name: str) -> str:
+    """Take ``torch.compile``'s wrappers out of a name: a recipe fits a network compiled or not."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod") if "_orig_mod" in name else name
+
+
+def _modules(network: nn.Module) -> dict[str, nn.Module]:
+    # A wrapper comes before what it wraps, which then takes its name.
+    return {_uncompiled(name): module for name, module in network.named_modules(remove_duplicate=False)}
+
+
+def _check(network: nn.Module, step: Step, recorded: Callable[[int, list[int]], int]) -> dict[str, Tensor]:
+    """Return the network's tensors by their names there, after making sure that the step fits."""
+    tensors = {
+        **dict(network.named_parameters(remove_duplicate=False)),
+        **dict(network.named_buffers(remove_duplicate=False)),
+    }
+    named, modules = {_uncompiled(name): tensor for name, tensor in tensors.items()}, _modules(network)
+    for name, dim, size, kept in step["kept"]:
+        if _uncompiled(name) not in named:
+            raise ValueError(
+                f"The recipe does not fit {type(network).__name__}: it has no {name!r}.{nearest(name, named)}"
+            )
+        expected, shape = recorded(size, kept), tuple(named[_uncompiled(name)].shape)
+        if dim >= len(shape) or shape[dim] != expected:
+            raise ValueError(
+                f"The recipe does not fit {type(network).__name__}: {name!r} expected size {expected} in dimension"
+                f" {dim}, but got shape {shape}."
+            )
+    missing = next((name for name, *_ in step["attributes"] if _uncompiled(name) not in modules), None)
+    if missing is not None:
+        raise ValueError(
+            f"The recipe does not fit {type(network).__name__}: it has no {missing!r}.{nearest(missing, modules)}"
+        )
+    return tensors
+
+
+Cuts = dict[int, tuple[int, Tensor]]
+"""By dimension: size before, indices kept."""
+
+Change = Callable[[Tensor, int, int, Tensor], Tensor]
+
+
+def _rebuild(
+    network: nn.Module,
+    step: Step,
+    tensors: dict[str, Tensor],
+    optimizers: Iterable[torch.optim.Optimizer],
+    change: Change,
+) -> None:
+    cuts: dict[int, Cuts] = {}
+    named = {_uncompiled(name): tensor for name, tensor in tensors.items()}
+    modules = dict(network.named_modules(remove_duplicate=False))
+    for name, dim, size, kept in step["kept"]:
+        tensor = named[_uncompiled(name)]  # one of two names is cut once
+        cuts.setdefault(id(tensor), {})[dim] = size, torch.tensor(kept, device=tensor.device, dtype=torch.int64)
+    new: dict[int, Tensor] = {}
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            if id(tensor) not in cuts:
+                continue
+            if id(tensor) not in new:
+                value = _changed(tensor.detach(), cuts[id(tensor)], change)
+                new[id(tensor)] = successor(tensor, value) if isinstance(tensor, nn.Parameter) else value
+                if isinstance(tensor, nn.Parameter) and tensor.grad is not None:  # of batches that are added up
+                    new[id(tensor)].grad = _changed(tensor.grad, cuts[id(tensor)], change)
+            owner, _, attribute = name.rpartition(".")
+            module = modules[owner]
+            held: dict[str, Any] = module._parameters if attribute in module._parameters else module._buffers
+            held[attribute] = new[id(tensor)]
+        for optimizer in optimizers:
+            follow_(optimizer, new, lambda value, old: _changed(value, cuts[id(old)], change))
+
+
+def _changed(value: Tensor, cuts: Cuts, change: Change) -> Tensor:
+    layout = torch.channels_last if value.dim() == 4 else torch.channels_last_3d
+    is_last = value.dim() in (4, 5) and not value.is_contiguous() and value.is_contiguous(memory_format=layout)
+    for dim, (size, kept) in cuts.items():
+        value = change(value, dim, size, kept.to(value.device))
+    return value.contiguous(memory_format=layout) if is_last else value

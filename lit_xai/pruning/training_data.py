@@ -1,0 +1,91 @@
+"""Training samples and their loss, for importances that look at data."""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+
+from lit_xai.attribution.samples import read_batch
+from lit_xai.network.calling import BatchToInputs, OutputSpec, find_inputs, find_labels
+from lit_xai.network.probing import Probe, take
+from lit_xai.pruning.importance import needs_data, prepare_importance
+
+BATCH = 64
+"""How many samples at a time."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The same samples of the training set at every cut.
+
+    Args:
+        parts: of a batch as the module's steps would get it, a few samples each.
+        batch_to_inputs: the model's inputs in a batch.
+    """
+
+    parts: list[Any]
+    batch_to_inputs: BatchToInputs
+
+    @classmethod
+    def read(cls, importance: Any, trainer: Trainer, n: int, batch_to_inputs: BatchToInputs) -> "TrainingData":
+        """Read samples, if an importance looks at any; call it on every process.
+
+        Args:
+            importance: of Torch-Pruning, or ours.
+            trainer: inside ``fit``.
+            n: how many.
+            batch_to_inputs: the model's inputs in a batch.
+
+        Raises:
+            ValueError: there is nothing to read.
+        """
+        if not needs_data(importance):
+            return cls([], batch_to_inputs)
+        batch, indices = read_batch(trainer, "train", Probe(n=n), seed=0)
+        rows = [list(range(start, min(start + BATCH, len(indices)))) for start in range(0, len(indices), BATCH)]
+        return cls([take(batch, part, len(indices)) for part in rows], batch_to_inputs)
+
+    def show(self, importance: Any, copied: LightningModule, network: nn.Module, output: OutputSpec) -> Any:
+        """Return an importance that has seen what it needs: samples, and their loss by the module's own training step.
+
+        Args:
+            importance: of Torch-Pruning, or ours.
+            copied: a copy of the module that may be written to, and logs nothing.
+            network: the network inside it.
+            output: where the logits are.
+
+        Raises:
+            ValueError: the importance needs a loss, and there is none to be had.
+        """
+        if not self.parts:
+            return importance
+        for module in copied.modules():
+            module.training = False
+        # In the place of labels goes the batch itself: a training step takes that.
+        batches = [(find_inputs(part, network, self.batch_to_inputs), part) for part in self.parts]
+        own = _loss_of_step(copied, self.parts[0])
+        if own is not None:
+            return prepare_importance(importance, network, batches, own, output=output)
+        labelled = [(inputs, find_labels(part, network)) for inputs, part in batches]
+        return prepare_importance(importance, network, labelled, output=output)
+
+
+def _loss_of_step(copied: LightningModule, batch: Any) -> Any:
+    """Return the loss of the module's training step as a function, ``None`` where it cannot be called by itself."""
+    if not copied.automatic_optimization:  # it would step the optimizers
+        return None
+
+    def loss(network: nn.Module, inputs: Any, part: Any) -> Tensor:
+        taken = len(inspect.signature(copied.training_step).parameters)
+        found: Any = copied.training_step(*(part, 0)[:taken])
+        return found["loss"] if isinstance(found, dict) else found
+
+    try:
+        with torch.no_grad():
+            found = loss(copied, None, batch)
+    except Exception:  # a step that needs more of its Trainer than a copy has: the labels will do
+        return None
+    return loss if isinstance(found, Tensor) else None

@@ -1,0 +1,386 @@
+"""BatchNorm folded into the layer before it, in any network that runs: found by watching one forward, not by tracing.
+
+In eval mode BatchNorm multiplies each channel by one number and adds another, which the weight and bias of the layer
+before it can do as well (`Jacob et al. 2018 <https://arxiv.org/abs/1712.05877>`_, section 3.2).
+"""
+
+import contextlib
+import gc
+import warnings
+import weakref
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from lit_xai.network.calling import Inputs, OutputSpec, call_network, copy_network, find_logits, find_network
+from lit_xai.network.layers import match_layers
+from lit_xai.network.spelling import nearest
+from lit_xai.network.untouched import untouched
+
+# Which layers can take up a BatchNorm, and how many dimensions their outputs have then, the batch's included.
+_LAYERS: Mapping[type[nn.Module], int] = {
+    nn.Linear: 2,
+    nn.Conv1d: 3,
+    nn.Conv2d: 4,
+    nn.Conv3d: 5,
+    nn.ConvTranspose1d: 3,
+    nn.ConvTranspose2d: 4,
+    nn.ConvTranspose3d: 5,
+}
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+# What may be asked of a layer's output or weight: folding leaves the answers as they are.
+_METADATA = {"shape", "size", "dim", "ndim", "numel", "dtype", "device", "is_cuda", "is_floating_point", "__len__"}
+
+
+def find_foldable(
+    network: nn.Module, example_inputs: Inputs, call: str = "forward", output: OutputSpec = None
+) -> list[tuple[str, str]]:
+    """Return the names of each layer and the BatchNorm that can be folded into it, in the order in which they run.
+
+    The network runs once in eval mode and is left as it was. In a pair the BatchNorm takes the very tensor that the
+    layer returns, and nobody else does: no residual, no view, no operation in place, not the network's caller, no
+    attribute that keeps it. Both run once, go by one name, own their parameters and have no hooks. Layers are torch's
+    own convolutions, transposed ones and ``Linear`` on ``(N, C)``; subclasses and parametrized layers are left out, as
+    are BatchNorms without running statistics.
+
+    What a forward does with other inputs (a branch not taken here) is not seen.
+
+    Args:
+        network: in any mode.
+        example_inputs: what it is called with.
+        call: the method that is called.
+        output: where the logits are in what it returns.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4))
+        >>> find_foldable(network, torch.zeros(1, 1, 8, 8))
+        [('0', '1')]
+    """
+    network = find_network(network)
+    candidates, held = _candidates(network), []
+
+    def keep(result: Any) -> Tensor:
+        held.append(result)  # all of it: a layer's output in there has another consumer
+        return find_logits(result, output)
+
+    with untouched(network, seed=None), torch.no_grad():
+        forward = _Forward(candidates)
+        with forward.watched():
+            call_network(network, _cloned(example_inputs), call, keep)
+        return forward.pairs()  # before attributes are put back that the forward has set
+
+
+def _candidates(network: nn.Module) -> dict[str, nn.Module]:
+    """Layers and BatchNorms by name that are what they look like, each with one name and parameters of its own."""
+    named = _names(network)
+    names = Counter(id(module) for module in named.values())
+    owners = Counter(id(p) for module in network.modules() for p in module.parameters(recurse=False))
+    return {
+        name: module
+        for name, module in named.items()
+        if (_is_layer(module) or _is_norm(module))
+        and names[id(module)] == 1
+        and all(owners[id(p)] == 1 for p in module.parameters(recurse=False))
+        and "forward" not in vars(module)
+        and not any(getattr(module, hooks) for hooks in _HOOKS)
+    }
+
+
+def _names(network: nn.Module) -> dict[str, nn.Module]:
+    """Every name of every submodule; a module that is there twice has two."""
+    named = find_network(network).named_modules(remove_duplicate=False)
+    return {name.replace("._orig_mod", ""): find_network(module) for name, module in named if name}
+
+
+def _is_layer(module: nn.Module) -> bool:
+    # Pruning masks and the older weight_norm turn a parameter into a plain attribute, newer ones change the class.
+    return type(module) in _LAYERS and module._parameters.get("weight") is not None and "bias" in module._parameters
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return type(module) in _NORMS and isinstance(module.running_mean, Tensor) and isinstance(module.running_var, Tensor)
+
+
+class _Forward:
+    """What one forward does with layers, BatchNorms and the tensors between them.
+
+    Args:
+        candidates: which modules to look at, by name.
+    """
+
+    def __init__(self, candidates: Mapping[str, nn.Module]) -> None:
+        self.candidates = candidates
+        self.calls: Counter[str] = Counter()
+        self.running: set[str] = set()
+        self.spoilt: set[str] = set()
+        self.outputs: dict[str, weakref.ref[Tensor]] = {}
+        self.fed: defaultdict[str, list[str]] = defaultdict(list)
+        # By the tensor's id, which the next tensor may get once this one is freed: the weak reference tells.
+        self.owners: dict[int, tuple[weakref.ref[Tensor], str]] = {}
+        for name, module in candidates.items():
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                self._own(tensor, name)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Watch what runs in the body."""
+        with contextlib.ExitStack() as stack:
+            for name, module in self.candidates.items():
+                enter, leave = partial(self._enter, name), partial(self._leave, name)
+                stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(leave).remove)
+            stack.enter_context(_Functions(self))
+            stack.enter_context(_Operations(self))
+            yield
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return layer and BatchNorm by name, as long as what the forward returned is still referred to."""
+        found = [(layer, norms[0]) for layer, norms in self.fed.items() if len(norms) == 1]
+        found = [pair for pair in found if all(map(self._ran_once, pair))]
+        if any(self.outputs[layer]() is not None for layer, _ in found):
+            gc.collect()  # what only a cycle of references keeps is no consumer
+        return [(layer, norm) for layer, norm in found if self.outputs[layer]() is None]
+
+    def see(self, name: str, arguments: Any) -> None:
+        """Note that a function of this name has taken these arguments."""
+        for value in tree_leaves(arguments):
+            owner = self._owner(value)
+            if owner is None or owner in self.running or not self.running.isdisjoint(self.fed.get(owner, ())):
+                continue
+            if name not in _METADATA or _is_norm(self.candidates[owner]):  # an Identity has no weight to be asked for
+                self.spoilt.add(owner)
+
+    def _ran_once(self, name: str) -> bool:
+        return self.calls[name] == 1 and name not in self.spoilt | self.running
+
+    def _own(self, tensor: Tensor, name: str) -> weakref.ref[Tensor]:
+        reference = weakref.ref(tensor)
+        self.owners[id(tensor)] = reference, name
+        return reference
+
+    def _owner(self, value: Any) -> str | None:
+        reference, name = self.owners.get(id(value), (None, None))
+        return name if reference is not None and reference() is value else None
+
+    def _enter(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.calls[name] += 1
+        self.running.add(name)
+        given = next(iter((*args, *kwargs.values())), None)
+        layer = self._owner(given)
+        if _is_norm(module) and layer in self.outputs and self.outputs[layer]() is given:
+            self.fed[layer].append(name)
+        if module.training:  # switched by a forward of its own
+            self.spoilt.add(name)
+
+    def _leave(self, name: str, module: nn.Module, args: tuple[Any, ...], result: Tensor) -> None:
+        dims = _LAYERS.get(type(module))
+        if dims is not None and result.dim() == dims:
+            self.outputs[name] = self._own(result, name)
+        self.running.discard(name)
+
+
+class _Functions(TorchFunctionMode):
+    """Sees what Python calls: ``numpy()`` and ``data``, which are no operations, as well."""
+
+    def __init__(self, forward: _Forward) -> None:
+        super().__init__()
+        self.forward = forward
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name == "__get__":
+            name = getattr(func.__self__, "__name__", "")
+        self.forward.see(name, (args, kwargs))
+        return func(*args, **(kwargs or {}))
+
+
+class _Operations(TorchDispatchMode):
+    """Sees what runs: operations of scripted functions, which Python does not call, as well."""
+
+    def __init__(self, forward: _Forward) -> None:
+        super().__init__()
+        self.forward = forward
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.forward.see(str(func), (args, kwargs))
+        return func(*args, **(kwargs or {}))
+
+
+def _cloned(inputs: Inputs) -> Inputs:
+    return tree_map_only(Tensor, torch.clone, inputs)  # a forward may normalise its images in place
+
+
+def fold_batch_norms_(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> None:
+    r"""Fold each BatchNorm into its layer, and put ``nn.Identity`` in its place.
+
+    .. math:: W' = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} W, \qquad
+        b' = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} (b - \mu) + \beta
+
+    Computed in float64. Equal in eval mode only: in training mode BatchNorm takes the batch's statistics instead. The
+    layers get new parameters, which an optimizer made before does not know.
+
+    Args:
+        network: the module to change.
+        pairs: names of layer and BatchNorm, from :func:`find_foldable`.
+
+    Raises:
+        ValueError: a pair is none; nothing has been changed then.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 8, bias=False), nn.BatchNorm1d(8)).eval()
+        >>> inputs = torch.randn(2, 4)
+        >>> before = network(inputs)
+        >>> fold_batch_norms_(network, [("0", "1")])
+        >>> network[1], torch.allclose(network(inputs), before, atol=1e-6)
+        (Identity(), True)
+    """
+    pairs = list(pairs)
+    modules = _checked_pairs(_names(network), pairs)
+    with torch.inference_mode(False), torch.no_grad():
+        for layer, norm in modules:
+            _fold_(layer, norm)
+            replace_(network, norm, nn.Identity().train(norm.training))
+
+
+def _checked_pairs(named: Mapping[str, nn.Module], pairs: list[tuple[str, str]]) -> list[tuple[Any, Any]]:
+    names = [name for pair in pairs for name in pair]
+    for name in names:
+        if name not in named:
+            raise ValueError(f"pairs: {name!r} names no part of the network.{nearest(name, named)}")
+    modules: list[tuple[Any, Any]] = [(named[layer], named[norm]) for layer, norm in pairs]
+    for pair, (layer, norm) in zip(pairs, modules, strict=True):
+        if not (_is_layer(layer) and _is_norm(norm) and _out_channels(layer) == norm.num_features):
+            raise ValueError(
+                "pairs expected a convolution or linear layer and a BatchNorm with running statistics for its channels,"
+                f" but got {pair} of {type(layer).__name__} and {type(norm).__name__}: take them from find_foldable()."
+            )
+    if len({id(module) for pair in modules for module in pair}) < len(names):
+        raise ValueError(f"pairs expected each module once, but got {pairs}: take them from find_foldable().")
+    return modules
+
+
+def _out_channels(layer: Any) -> int:
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+
+
+def _fold_(layer: Any, norm: Any) -> None:
+    mean, variance = _double(norm.running_mean), _double(norm.running_var)
+    scale = (variance + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * _double(norm.weight)
+    bias = -mean if layer.bias is None else _double(layer.bias) - mean
+    bias = bias * scale if norm.bias is None else bias * scale + _double(norm.bias)
+    learnt = next((p for p in (layer.bias, norm.bias) if p is not None), layer.weight).requires_grad
+    weight = _double(layer.weight) * per_weight(layer, scale)
+    layer.weight = nn.Parameter(torch.empty_like(layer.weight).copy_(weight), layer.weight.requires_grad)
+    layer.bias = nn.Parameter(layer.weight.new_empty(bias.shape).copy_(bias), learnt)
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float64)  # MPS has no float64
+
+
+def per_weight(layer: Any, scale: Tensor) -> Tensor:
+    """Shape ``(C,)`` such that it multiplies the weight: ``(in, out / groups, ...)`` of a transposed convolution."""
+    if isinstance(layer, _TRANSPOSED):
+        scale = scale.view(layer.groups, -1).repeat_interleave(layer.in_channels // layer.groups, 0)
+    return scale.reshape(*scale.shape, *(1,) * (layer.weight.dim() - scale.dim()))
+
+
+def replace_(network: nn.Module, module: nn.Module, replacement: nn.Module) -> None:
+    """Put a module into another one's place, wherever in the network that is."""
+    parents = list(find_network(network).modules())
+    slots = [
+        (p, key) for p in parents for key, child in p._modules.items() if getattr(child, "_orig_mod", child) is module
+    ]
+    for parent, key in slots:
+        parent._modules[key] = replacement
+
+
+def folded_copy(
+    network: nn.Module,
+    example_inputs: Inputs,
+    *,
+    keep: Iterable[str | type] = (),
+    call: str = "forward",
+    output: OutputSpec = None,
+    tolerance: float = 1e-4,
+) -> nn.Module:
+    """Return a copy in eval mode with its BatchNorms folded, if it gives the same outputs.
+
+    Where it does not, or the network cannot be run or changed, the copy is returned unfolded, with a warning.
+
+    Args:
+        network: the module to copy; it stays as it is.
+        example_inputs: what it is called with.
+        keep: layers and BatchNorms that stay what they are (their outputs are looked at, say): names, patterns with
+            ``*`` or classes; a module's parts go with it.
+        call: the method that is called.
+        output: where the logits are in what it returns.
+        tolerance: how far outputs may move, as a share of the largest; half precision rounds by 0.002 to 0.1
+            in residual networks.
+
+    Raises:
+        ValueError: ``keep`` matches nothing.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU())
+        >>> folded_copy(network, torch.zeros(2, 4))
+        Sequential(
+          (0): Linear(in_features=4, out_features=8, bias=True)
+          (1): Identity()
+          (2): ReLU()
+        )
+    """
+    with torch.inference_mode(False):
+        copied = copy_network(network).eval()
+    kept = {module for found in match_layers(copied, keep, "keep") for module in found.modules()}
+    named = _names(copied)
+    try:
+        found = find_foldable(copied, example_inputs, call, output)
+        pairs = [pair for pair in found if not any(named[name] in kept for name in pair)]
+        expected = _outputs(copied, example_inputs, call, output)
+        fold_batch_norms_(copied, pairs)
+        deviation = _deviation(_outputs(copied, example_inputs, call, output), expected)
+        if deviation <= tolerance:
+            return copied
+        reason = f"its outputs would move by {deviation:.1e} of the largest"
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".split("\n")[0].rstrip(".")
+    warnings.warn(f"BatchNorm was not folded in {type(network).__name__}: {reason}.", stacklevel=2)
+    with torch.inference_mode(False):
+        return copy_network(network).eval()
+
+
+def _outputs(network: nn.Module, inputs: Inputs, call: str, output: OutputSpec) -> list[Tensor]:
+    """Every tensor of floats that the network returns, the logits first."""
+    found: list[Tensor] = []
+
+    def keep(result: Any) -> Tensor:
+        logits = find_logits(result, output)
+        found.extend(v for v in (logits, *tree_leaves(result)) if isinstance(v, Tensor) and v.is_floating_point())
+        return logits
+
+    with untouched(network), torch.no_grad():
+        call_network(network, _cloned(inputs), call, keep)
+    return found
+
+
+def _deviation(found: list[Tensor], expected: list[Tensor]) -> float:
+    """The largest difference as a share of the largest finite output; NaN where an output is."""
+    worst = torch.zeros((), dtype=torch.float64)
+    for a, b in zip(found, expected, strict=True):
+        a, b = _double(a), _double(b)
+        scale = b.abs().nan_to_num(0, 0, 0).amax() if b.numel() else worst
+        moved = torch.where(a == b, 0, (a - b).abs()) / scale.clamp_min(torch.finfo(torch.float64).tiny)
+        worst = torch.maximum(worst, moved.amax()) if b.numel() else worst
+    return worst.item()

@@ -1,0 +1,58 @@
+"""One forward of a network under way: which of its modules calls the functions that are seen."""
+
+import contextlib
+import sys
+import threading
+import types
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from lit_xai.quantization.rounding import Placement
+
+
+class Running:
+    """One forward of a network: the functions it calls are seen, and which of its modules calls them.
+
+    Args:
+        network: whose modules are known by name.
+        placement: what looks at the functions.
+        frame: where the forward runs. A Ctrl-C leaves it without a hook being called: it is over then.
+    """
+
+    def __init__(self, network: nn.Module, placement: Placement, frame: types.FrameType | None = None) -> None:
+        self.placement = placement
+        self._frame, self._thread = frame, threading.get_ident()
+        self._names = {id(m): name for name, m in network.named_modules()}
+        self._stack = contextlib.ExitStack()
+
+    def is_over(self) -> bool:
+        """Return whether the forward is not under way any more."""
+        if self._frame is None:
+            return False
+        frame: types.FrameType | None = sys._getframe(1)
+        while frame is not None and frame is not self._frame:
+            frame = frame.f_back
+        return frame is None
+
+    def start(self) -> None:
+        """Begin to look."""
+        self.placement.is_over = self.is_over
+        before = register_module_forward_pre_hook(self._before)
+        self._stack.callback(before.remove)
+        after = register_module_forward_hook(self._after, always_call=True)
+        self._stack.callback(after.remove)
+        self._stack.enter_context(self.placement)
+
+    def stop(self) -> None:
+        """Stop looking; does nothing the second time."""
+        self._stack.close()
+
+    def _before(self, module: nn.Module, args: Any) -> None:
+        if id(module) in self._names and threading.get_ident() == self._thread:
+            self.placement.path.append(self._names[id(module)])
+
+    def _after(self, module: nn.Module, args: Any, result: Any) -> None:
+        if id(module) in self._names and self.placement.path and threading.get_ident() == self._thread:
+            self.placement.path.pop()

@@ -1,0 +1,156 @@
+"""Structural steps of quantization: BatchNorms folded, fake-quantizers put in; they need no input."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from lit_xai.network.calling import find_network, module_names
+from lit_xai.network.spelling import nearest
+from lit_xai.quantization.fake_quantizers import NAME, insert_fake_quantizers_, remove_fake_quantizers_
+from lit_xai.quantization.folding import fold_batch_norms_, replace_
+from lit_xai.structure.following import exchange_
+
+Step = dict[str, Any]
+
+
+def fold_step(network: nn.Module, pairs: Iterable[tuple[str, str]], prefix: str = "") -> Step:
+    """Return the step that folds BatchNorms into layers: ``{"kind": "fold", "pairs": [[layer, norm, what it was]]}``.
+
+    Args:
+        network: that has them.
+        pairs: names of layer and BatchNorm, from :func:`~lit_xai.quantization.folding.find_foldable`.
+        prefix: of names in the module that the step is for.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 8, bias=False), nn.BatchNorm1d(8))
+        >>> [(layer, norm, facts["class"]) for layer, norm, facts in fold_step(network, [("0", "1")])["pairs"]]
+        [('0', '1', 'BatchNorm1d')]
+    """
+    modules, found = module_names(find_network(network)), []
+    for layer, norm in pairs:
+        was: Any = modules[norm]
+        facts = {
+            "class": type(was).__name__,
+            "num_features": was.num_features,
+            "eps": was.eps,
+            "momentum": was.momentum,
+            "affine": was.affine,
+            "bias": modules[layer].bias is not None,  # of the layer
+        }
+        found.append([f"{prefix}{layer}", f"{prefix}{norm}", facts])
+    return {"kind": "fold", "pairs": found}
+
+
+def apply_fold_(network: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
+    """Fold; parameters that go on stay the objects they are.
+
+    A layer without a bias takes over its BatchNorm's, whose gradient is the same: optimizers keep its state.
+
+    Raises:
+        ValueError: a pair is not there; nothing is changed then.
+    """
+    named = _checked(network, step, folded=False)
+    layers: list[Any] = [named[layer] for layer, _, _ in step["pairs"]]
+    norms: list[Any] = [named[norm] for _, norm, _ in step["pairs"]]
+    biases = [layer.bias if layer.bias is not None else norm.bias for layer, norm in zip(layers, norms, strict=True)]
+    weights = [layer.weight for layer in layers]
+    fold_batch_norms_(network, [(layer, norm) for layer, norm, _ in step["pairs"]])
+    gone, added = [], []
+    for layer, norm, weight, bias in zip(layers, norms, weights, biases, strict=True):
+        layer.weight = _with_value(weight, layer.weight)
+        if bias is None:  # neither had one
+            added.append((layer.bias, weight))
+        else:
+            layer.bias = _with_value(bias, layer.bias)
+        gone += [parameter for parameter in norm.parameters() if parameter is not bias]
+    exchange_(optimizers, gone, added)
+
+
+def undo_fold_(network: nn.Module, step: Step) -> None:
+    """Put BatchNorms back, as new: their statistics and weights are gone.
+
+    Raises:
+        ValueError: the network is not what the step led to.
+    """
+    named = _checked(network, step, folded=True)
+    for name, norm, facts in step["pairs"]:
+        layer: Any = named[name]
+        options = {key: facts[key] for key in ("eps", "momentum", "affine")}
+        fresh = getattr(nn, facts["class"])(facts["num_features"], **options)
+        replace_(network, named[norm], fresh.to(layer.weight).train(named[norm].training))
+        if not facts["bias"]:
+            layer.bias = None
+
+
+def _with_value(parameter: nn.Parameter, value: nn.Parameter) -> nn.Parameter:
+    with torch.no_grad():
+        parameter.copy_(value)
+    return parameter
+
+
+def _checked(network: nn.Module, step: Step, folded: bool) -> dict[str, nn.Module]:
+    named = module_names(network)
+    for layer, norm, facts in step["pairs"]:
+        missing = next((name for name in (layer, norm) if name not in named), None)
+        if missing is not None:
+            raise ValueError(
+                f"The recipe does not fit {type(network).__name__}: it has no {missing!r}.{nearest(missing, named)}"
+            )
+        expected = "Identity" if folded else facts["class"]
+        if type(named[norm]).__name__ != expected:
+            raise ValueError(
+                f"The recipe does not fit {type(network).__name__}: {norm!r} expected {expected}, but got"
+                f" {type(named[norm]).__name__}."
+            )
+    return named
+
+
+def quantize_step(plan: dict[str, Any], module: str = "") -> Step:
+    """Return the step that prepares a network as planned: ``{"kind": "quantize", "module", "plan"}``.
+
+    Args:
+        plan: from :func:`~lit_xai.quantization.quantization.plan_quantization`.
+        module: the network's name in the module that the step is for.
+
+    Example:
+        >>> quantize_step({"sites": [], "float_layers": [], "scheme": {}}, "network")["kind"]
+        'quantize'
+    """
+    return {"kind": "quantize", "module": module, "plan": plan}
+
+
+def apply_quantize_(network: nn.Module, step: Step) -> None:
+    """Put fake-quantisers in, which observe and do not round yet.
+
+    Raises:
+        ValueError: the network is not what the step was written for; nothing is changed then.
+    """
+    part = _part(network, step)
+    named = {"", *module_names(part)}
+    missing = next((site["layer"] for site in step["plan"]["sites"] if site["layer"] not in named), None)
+    if missing is not None:
+        raise ValueError(
+            f"The recipe does not fit {type(network).__name__}: it has no {missing!r}.{nearest(missing, named)}"
+        )
+    insert_fake_quantizers_(part, step["plan"]["sites"], step["plan"]["float_layers"])
+
+
+def undo_quantize_(network: nn.Module, step: Step) -> None:
+    """Take them out again.
+
+    Raises:
+        ValueError: the network has none.
+    """
+    part = _part(network, step)
+    if not hasattr(part, NAME):
+        raise ValueError(f"The recipe does not fit {type(network).__name__}: it has no {NAME!r}.")
+    remove_fake_quantizers_(part)
+
+
+def _part(network: nn.Module, step: Step) -> nn.Module:
+    try:
+        return find_network(network, step["module"])
+    except ValueError as error:
+        raise ValueError(f"The recipe does not fit {type(network).__name__}: {error}") from None

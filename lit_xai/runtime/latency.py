@@ -1,0 +1,229 @@
+"""How long a network takes in ONNX Runtime, or by whatever else measures an ONNX file."""
+
+import math
+import numbers
+import os
+import platform
+import re
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from lit_xai.network.calling import Inputs, OutputSpec, describe, load_object
+from lit_xai.network.profiling import with_batch_size
+from lit_xai.runtime.onnx import export_onnx, named_tensors
+
+Measure = Callable[[Path], float]
+"""From an ONNX file to milliseconds."""
+
+_TYPES = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
+
+
+@dataclass(frozen=True)
+class Latency:
+    """The time of one call, and what it was measured with.
+
+    Args:
+        milliseconds: the median.
+        spread: half the interquartile range of the medians of short blocks of calls; 0 where it is not known.
+        runtime: what ran the network, with its version.
+        cpu: the processor.
+        threads: how many it used.
+        batch_size: how many samples were in the call.
+
+    Example:
+        >>> print(Latency(3.2071, 0.0412, "ONNX Runtime 1.32.0", "AMD EPYC", threads=1, batch_size=64))
+        3.21 ms ± 0.041 (ONNX Runtime 1.32.0, 1 thread, batch 64, AMD EPYC)
+    """
+
+    milliseconds: float
+    spread: float
+    runtime: str
+    cpu: str
+    threads: int
+    batch_size: int
+
+    def __str__(self) -> str:
+        spread = f" ± {self.spread:.2g}" if self.spread else ""
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.milliseconds:.3g} ms{spread} ({self.runtime}, {threads}, batch {self.batch_size}, {self.cpu})"
+
+
+def network_latency(
+    network: nn.Module,
+    inputs: Inputs,
+    *,
+    threads: int = 1,
+    batch_size: int = 1,
+    measure: Measure | str | None = None,
+    call: str = "forward",
+    output: OutputSpec = None,
+) -> Latency:
+    """Export a network to a temporary ONNX file and measure how long one call takes; the network is left as it is.
+
+    Args:
+        network: the module.
+        inputs: what it is called with, of any number of samples.
+        threads: how many ONNX Runtime may use.
+        batch_size: how many samples the call, and the file, has.
+        measure: measures instead of ONNX Runtime: a function from the file's path to milliseconds, or its import path.
+        call: the network's method that is called.
+        output: where the logits are in its output.
+
+    Raises:
+        ValueError: the network cannot be exported, or ``measure`` returns no time.
+
+    Example:
+        >>> import torch
+        >>> network_latency(nn.Linear(4, 2), torch.zeros(1, 4), measure=lambda path: 3.0).milliseconds
+        3.0
+    """
+    _check_positive(threads=threads, batch_size=batch_size)
+    function = load_object(measure, "measure") if isinstance(measure, str) else measure
+    if function is not None and not callable(function):
+        raise ValueError(f"measure expected a function from an ONNX file's path to milliseconds, but got {measure!r}.")
+    inputs = with_batch_size(inputs, batch_size)
+    with tempfile.TemporaryDirectory(prefix="lit_xai-") as folder:
+        path = Path(folder) / "network.onnx"
+        export_onnx(network, inputs, path, call, output, dynamic_batch=False)
+        if function is None:
+            return measure_latency(path, inputs, threads)
+        name = getattr(function, "__name__", type(function).__name__)
+        return Latency(_checked_time(function(path), name), 0.0, name, cpu_name(), threads, batch_size)
+
+
+def measure_latency(
+    path: str | os.PathLike[str],
+    inputs: Inputs,
+    threads: int = 1,
+    batch_size: int | None = None,
+    repeats: int = 10,
+    seconds: float = 0.5,
+) -> Latency:
+    """Measure how long one call of an ONNX file takes in ONNX Runtime on the CPU.
+
+    The median of the medians of ``repeats`` blocks, each of as many calls as fit into its share of the time; where one
+    call takes longer, of fewer blocks, at least three. Whatever disturbs a few calls moves neither the median nor the
+    spread.
+
+    Args:
+        path: of the ONNX file.
+        inputs: what it is called with.
+        threads: how many ONNX Runtime may use.
+        batch_size: how many samples the call has, those given cut or repeated; default as given.
+        repeats: how many blocks at most.
+        seconds: about how long to measure, after a fifth of it to warm up.
+
+    Raises:
+        ValueError: the file is no ONNX, or does not take these inputs.
+
+    Example:
+        >>> import torch
+        >>> path = Path(tempfile.mkdtemp()) / "network.onnx"
+        >>> export_onnx(nn.Linear(4, 2), torch.zeros(1, 4), path)
+        >>> latency = measure_latency(path, torch.zeros(1, 4), batch_size=8, seconds=0.01)
+        >>> latency.milliseconds > 0, latency.batch_size
+        (True, 8)
+    """
+    _check_positive(threads=threads, repeats=repeats, **({} if batch_size is None else {"batch_size": batch_size}))
+    if batch_size is not None:
+        inputs = with_batch_size(inputs, batch_size)
+    session = _session(Path(path), threads)
+    feed = _feed(session, inputs)
+    start = time.perf_counter()
+    try:
+        session.run(None, feed)
+    except Exception as error:
+        raise ValueError(f"{path} does not run on inputs of {describe(inputs)}: {_one_line(error)}.") from None
+    if time.perf_counter() - start < seconds / 5:
+        _block(session, feed, seconds / 5)
+    blocks = _blocks(session, feed, repeats, seconds)
+    low, middle, high = statistics.quantiles(blocks, n=4, method="inclusive") if len(blocks) > 1 else blocks * 3
+    import onnxruntime
+
+    runtime = f"ONNX Runtime {onnxruntime.__version__}"
+    return Latency(middle, (high - low) / 2, runtime, cpu_name(), threads, _rows(feed))
+
+
+def cpu_name() -> str:
+    """Return what the processor calls itself.
+
+    Example:
+        >>> cpu_name() != ""
+        True
+    """
+    try:
+        described = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:  # not Linux
+        described = None
+    return described[1].strip() if described else platform.processor() or platform.machine() or "unknown CPU"
+
+
+def _session(path: Path, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4  # it prints what it raises
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ValueError(f"path expected an ONNX file, but got {path}: {_one_line(error)}.") from None
+
+
+def _feed(session: Any, inputs: Inputs) -> dict[str, Any]:
+    """Give the file its inputs: by their names, or in their order where the file knows them by others."""
+    arrays = {name: tensor.numpy() for name, tensor in named_tensors(inputs).items()}
+    wanted = session.get_inputs()
+    if not all(one.name in arrays for one in wanted):
+        if len(wanted) != len(arrays):
+            names = [one.name for one in wanted]
+            raise ValueError(f"inputs expected what the ONNX file takes, {names}, but got {describe(inputs)}.")
+        arrays = {one.name: array for one, array in zip(wanted, arrays.values(), strict=True)}
+    return {one.name: arrays[one.name].astype(_TYPES.get(one.type, arrays[one.name].dtype)) for one in wanted}
+
+
+def _blocks(session: Any, feed: dict[str, Any], repeats: int, seconds: float) -> list[float]:
+    found: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(found) < repeats and (len(found) < 3 or time.perf_counter() < end):
+        found.append(_block(session, feed, seconds / repeats))
+    return found
+
+
+def _block(session: Any, feed: dict[str, Any], seconds: float) -> float:
+    """Return the median of as many calls as fit into the time, in milliseconds."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        session.run(None, feed)
+        times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(times)
+
+
+def _rows(feed: dict[str, Any]) -> int:
+    return next((len(array) for array in feed.values() if array.ndim), 1)
+
+
+def _checked_time(found: Any, name: str) -> float:
+    if isinstance(found, bool) or not isinstance(found, numbers.Real) or not 0 < float(found) < math.inf:
+        raise ValueError(f"measure={name} expected to return milliseconds, a number above 0, but got {found!r}.")
+    return float(found)
+
+
+def _check_positive(**arguments: int) -> None:
+    for name, value in arguments.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} expected an integer of 1 or more, but got {value!r}.")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".")

@@ -1,0 +1,1 @@
+"""Structural change: the recipe of steps, its replay, and checkpoints that carry it."""

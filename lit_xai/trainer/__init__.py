@@ -1,0 +1,1 @@
+"""Everything that talks to a Lightning Trainer, whichever callback asks."""

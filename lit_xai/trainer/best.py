@@ -1,0 +1,110 @@
+""" "Best" is per structure: the highest metric is usually from before a cut, and says nothing of what comes after.
+
+Private names in use: ``ModelCheckpoint._last_checkpoint_saved``.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from lit_xai.network.saving import unused
+from lit_xai.structure.recipe import recipe_of
+from lit_xai.trainer.access import is_a
+
+
+def structure_label(pl_module: LightningModule) -> str:
+    """Return what checkpoints of a module's present structure are called."""
+    kinds = [step["kind"] for step in recipe_of(pl_module).steps]
+    if "quantize" in kinds:
+        return "quantized"
+    return f"pruned{kinds.count('prune')}" if kinds else "dense"
+
+
+def start_over(trainer: Trainer, label: str) -> None:
+    """Let whatever compares metrics over epochs begin anew: ModelCheckpoint, EarlyStopping, ReduceLROnPlateau.
+
+    The best files so far stay on disk, renamed so that they say what structure they hold
+    (``epoch=3-step=100-dense.ckpt``); where every file stays (``save_top_k=-1``) under its own name. Call it on every
+    process.
+
+    Args:
+        trainer: inside ``fit``.
+        label: of the structure that ends: ``"dense"``, or ``"pruned1"`` after one cut.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+        if is_a(callback, "ModelCheckpoint") and _ranks(callback):
+            renamed = _rename_best(trainer, callback, label) if callback.save_top_k > 0 else {}
+            _forget_best(callback, renamed)
+        elif is_a(callback, "EarlyStopping"):
+            callback.wait_count = 0
+            callback.best_score = _worst(callback)
+    for config in trainer.lr_scheduler_configs:
+        if isinstance(config.scheduler, ReduceLROnPlateau):
+            config.scheduler.best = config.scheduler.mode_worse
+            config.scheduler.num_bad_epochs = 0
+
+
+def find_best_again(trainer: Trainer, label: str) -> None:
+    """Have ModelCheckpoint know the files that an earlier run renamed after the checkpoint that is resumed was written.
+
+    Call it on every process, before the first epoch of a resumed ``fit``.
+
+    Args:
+        trainer: whose callbacks' states are restored.
+        label: of the structure that the checkpoint was saved in.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+        if not is_a(callback, "ModelCheckpoint") or not _ranks(callback):
+            continue
+        ranked = [path for path in {*callback.best_k_models, callback.best_model_path} if path]
+        pairs = {path: str(_labelled(Path(path), label)) for path in ranked}
+        now = {old: new for old, new in pairs.items() if not os.path.exists(old) and os.path.exists(new)}
+        now = trainer.strategy.broadcast(now)
+        callback.best_k_models = {now.get(path, path): score for path, score in callback.best_k_models.items()}
+        callback.best_model_path = now.get(callback.best_model_path, callback.best_model_path)
+        callback.kth_best_model_path = now.get(callback.kth_best_model_path, callback.kth_best_model_path)
+
+
+def _ranks(callback: Any) -> bool:
+    return callback.monitor is not None and callback.save_top_k != 0
+
+
+def _worst(callback: Any) -> torch.Tensor:
+    return torch.tensor(torch.inf if callback.mode == "min" else -torch.inf)
+
+
+def _labelled(path: Path, label: str) -> Path:
+    return path.with_stem(f"{path.stem}-{label}")
+
+
+def _rename_best(trainer: Trainer, callback: Any, label: str) -> dict[str, str]:
+    """Rename what was ranked, in one process; return the new names by the old ones, in all of them."""
+    renamed: dict[str, str] = {}
+    if trainer.is_global_zero:
+        for name in callback.best_k_models:
+            # Not there: on a remote disk, or renamed before a run was killed that this one resumes; or found again.
+            if os.path.exists(name) and not Path(name).stem.endswith(f"-{label}"):
+                renamed[name] = str(unused(_labelled(Path(name), label)))
+                _rename(Path(name), Path(renamed[name]))
+    return trainer.strategy.broadcast(renamed)
+
+
+def _rename(path: Path, new: Path) -> None:
+    links = [link for link in path.parent.iterdir() if link.is_symlink() and link.resolve() == path.resolve()]
+    path.rename(new)
+    for link in links:  # last.ckpt, with save_last="link"
+        link.unlink()
+        link.symlink_to(new.name)
+
+
+def _forget_best(callback: Any, renamed: dict[str, str]) -> None:
+    callback.best_k_models = {}
+    callback.best_model_path = callback.kth_best_model_path = ""
+    callback.best_model_score = callback.current_score = None
+    callback.kth_value = _worst(callback)
+    # What save_last="link" will point to where an epoch is not among the best.
+    callback._last_checkpoint_saved = renamed.get(callback._last_checkpoint_saved, callback._last_checkpoint_saved)

@@ -1,0 +1,89 @@
+"""Pictures and numbers to whatever loggers the Trainer has: none, one or several, and none of them may stop a run."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+from numpy.typing import NDArray
+
+from lit_xai.trainer.access import is_a
+
+# Loggers the user was told of already, by id: a logger need not be hashable, and a dead one's id is given out again.
+_known_to_fail: WeakValueDictionary[int, Any] = WeakValueDictionary()
+_known_without_images: WeakValueDictionary[int, Any] = WeakValueDictionary()
+
+
+@rank_zero_only
+def log_image(trainer: Trainer, tag: str, image: NDArray[np.uint8], step: int, png: Path) -> None:
+    """Show a picture in every logger of the Trainer that can show one; a logger that cannot is named once.
+
+    Args:
+        trainer: of ``lightning.pytorch`` or ``pytorch_lightning``.
+        tag: the picture's name, with slashes for groups.
+        image: ``(height, width, channels)``.
+        step: its place on the x-axis, see :func:`~lit_xai.trainer.access.logged_step`.
+        png: the same picture, already written into the run's folder.
+    """
+    for logger in trainer.loggers:
+        with _outlived(logger):
+            _show(logger, tag, image, step, png)
+
+
+@rank_zero_only
+def log_scalars(trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
+    """Log numbers to every logger of the Trainer, under their names as they are and at this ``step``."""
+    for logger in trainer.loggers:
+        with _outlived(logger):
+            logger.log_metrics(dict(metrics), step=step)
+
+
+@rank_zero_only
+def log_text(trainer: Trainer, tag: str, markdown: str, step: int) -> None:
+    """Show a text in TensorBoard's text tab, and keep it as an artifact of an MLflow run; others have no place for it.
+
+    Args:
+        trainer: of ``lightning.pytorch`` or ``pytorch_lightning``.
+        tag: the text's name, with slashes for groups.
+        markdown: the text.
+        step: its place on the x-axis.
+    """
+    for logger in trainer.loggers:
+        with _outlived(logger):
+            if is_a(logger, "TensorBoardLogger"):
+                logger.experiment.add_text(tag, markdown, global_step=step)  # type: ignore[attr-defined]  # is_a narrows no type
+            elif is_a(logger, "MLFlowLogger"):
+                logger.experiment.log_text(logger.run_id, markdown, f"{tag}.md")  # type: ignore[attr-defined]  # as above
+
+
+def _show(logger: Any, tag: str, image: NDArray[np.uint8], step: int, png: Path) -> None:
+    if is_a(logger, "TensorBoardLogger"):
+        logger.experiment.add_image(tag, image, global_step=step, dataformats="HWC")
+    elif is_a(logger, "MLFlowLogger"):
+        # MLflow refuses any other character in an image's name.
+        key = re.sub(r"[^a-zA-Z0-9_./ -]", "_", tag)
+        logger.experiment.log_image(logger.run_id, image, key=key, step=step)
+    elif is_a(logger, "WandbLogger"):
+        # Through the logger, not its run: it is the logger that puts the step on the axis `trainer/global_step`.
+        logger.log_image(tag, [str(png)], step=step)
+    elif not is_a(logger, "CSVLogger", "DummyLogger") and id(logger) not in _known_without_images:
+        _known_without_images[id(logger)] = logger
+        rank_zero_info(f"{type(logger).__name__} is sent no pictures: they are the PNG files in '{png.parent}'.")
+
+
+@contextmanager
+def _outlived(logger: Any) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if id(logger) not in _known_to_fail:
+            _known_to_fail[id(logger)] = logger
+            rank_zero_warn(
+                f"{type(logger).__name__} failed to log ({type(error).__name__}: {error}): the run goes on, and further"
+                " failures of this logger are not reported."
+            )

@@ -1,0 +1,337 @@
+"""The order in which channels go, the nearest width, and targets that are reached."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+import torch_pruning
+from refusals import refused
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch_pruning.utils import count_ops_and_params
+from witness import digest
+
+from lit_xai.models import MLP, ResNet
+from lit_xai.network.layers import channels
+from lit_xai.pruning.prunable import Prunable
+from lit_xai.pruning.pruning import prunable_layers, prune_step, pruned_copy, reach
+from lit_xai.structure.kinds import apply_step_
+
+
+def resnet(width=16, depth=8):
+    torch.manual_seed(0)
+    return ResNet(depth, width=width, in_channels=1), torch.randn(1, 1, 12, 12)
+
+
+def macs(network):
+    with torch.no_grad():
+        return count_ops_and_params(copy.deepcopy(network), torch.zeros(1, 1, 12, 12))[0]
+
+
+def nearest_multiple(size, ratio, round_to):
+    """The independent witness: of all allowed widths the one nearest to the wanted, the larger of two."""
+    allowed = [size, *range(round_to, size, round_to)]
+    return min(allowed, key=lambda width: (abs(width - size * (1 - ratio)), -width))
+
+
+@pytest.mark.parametrize("round_to", [1, 3, 4, 8, 16])
+@pytest.mark.parametrize("ratio", [0.1, 0.25, 0.3, 0.5, 0.62, 0.9])
+def test_every_width_is_the_nearest_multiple(ratio, round_to):
+    network, x = resnet()
+    pruned = pruned_copy(network, x, pruning_ratio=ratio, round_to=round_to)
+    dense, left = channels(network), channels(pruned)
+    for name, width in left.items():
+        if name != "fc":
+            assert abs(width - nearest_multiple(dense[name], ratio, round_to)) <= (round_to == 1), name
+            assert width >= min(round_to, dense[name])
+
+
+@pytest.mark.parametrize("scope", ["global_pruning", "isomorphic"])
+@pytest.mark.parametrize("ratio", [0.2, 0.5])
+def test_ranking_over_several_layers_is_torch_prunings(ratio, scope):
+    network, x = resnet()
+    options = {"global_pruning": True, "isomorphic": scope == "isomorphic"}
+    bare = copy.deepcopy(network).eval()
+    fresh = {"in_channel_groups": {}, "out_channel_groups": {}, "num_heads": {}}
+    importance = torch_pruning.importance.GroupMagnitudeImportance()
+    torch_pruning.pruner.BasePruner(
+        bare, x, importance, pruning_ratio=ratio, ignored_layers=[bare.fc], **options, **fresh
+    ).step()
+    assert channels(pruned_copy(network, x, pruning_ratio=ratio, **options)) == channels(bare)
+
+
+@pytest.mark.parametrize("round_to", [1, 8])
+@pytest.mark.parametrize("share", [0.75, 0.5, 0.25])
+def test_macs_within_two_percent(share, round_to):
+    network, x = resnet()
+    dense = macs(network)
+    moves, found = reach(Prunable(copy.deepcopy(network), x, round_to=round_to), macs, share * dense)
+    assert found == pytest.approx(share * dense, rel=0.02) or round_to > 1
+    assert found == pytest.approx(share * dense, rel=0.06)
+    step = Prunable(copy.deepcopy(network), x, round_to=round_to).step(moves)
+    apply_step_(network, step)
+    assert macs(network) == found
+
+
+def test_a_target_out_of_reach():
+    network, x = resnet()
+    with refused("is out of reach", "the least that can be had"):
+        reach(Prunable(copy.deepcopy(network), x, round_to=8), macs, 10.0)
+
+
+def test_ratios_count_from_the_dense_network():
+    network, x = resnet()
+    at_once = pruned_copy(network, x, pruning_ratio=0.5, round_to=8)
+    dense = channels(network)
+    for ratio in (0.2, 0.3, 0.5):
+        step = prune_step(network, x, pruning_ratio=ratio, round_to=8, dense_channels=dense)
+        apply_step_(network, step)
+    assert channels(network) == channels(at_once)
+    assert prune_step(network, x, pruning_ratio=0.5, round_to=8, dense_channels=dense)["kept"] == []
+
+
+def test_ratios_of_single_layers():
+    network, x = resnet()
+    pruned = pruned_copy(network, x, pruning_ratio=0.0, pruning_ratio_dict={"layer3.0.conv1": 0.5})
+    changed = {name for name, width in channels(pruned).items() if width != channels(network)[name]}
+    assert changed == {"layer3.0.conv1"}
+    pruned = pruned_copy(network, x, pruning_ratio=0.5, pruning_ratio_dict={"layer1*": 0.0, "layer2.0.conv1": 0.25})
+    left, dense = channels(pruned), channels(network)
+    assert left["layer1.0.conv1"] == dense["layer1.0.conv1"] == left["conv1"]
+    assert left["layer2.0.conv1"] == 24
+    assert left["layer3.0.conv1"] == 32
+    with refused("pruning_ratio_dict: 'layer9'", "matches no layer"):
+        prune_step(network, x, pruning_ratio_dict={"layer9": 0.5})
+
+
+def test_no_layer_loses_more_than_allowed():
+    network, x = resnet()
+    left = channels(pruned_copy(network, x, pruning_ratio=0.9, max_pruning_ratio=0.5))
+    assert all(left[name] * 2 == width for name, width in channels(network).items() if name != "fc")
+
+
+def test_looking_at_one_candidate_leaves_the_next_as_it_was():
+    network, x = resnet()
+    prunable = Prunable(copy.deepcopy(network), x)
+    expected = digest(prunable.network.state_dict())
+    for count in (len(prunable.moves), 3, 40):
+        with prunable.pruned(prunable.moves[:count]) as pruned:
+            assert pruned(x).shape == (1, 10)
+        prunable.step(prunable.moves[:count])
+        assert digest(prunable.network.state_dict()) == expected
+    assert channels(prunable.network) == channels(network)
+
+
+def test_the_network_runs_once_to_be_traced_once_for_each_step_and_twice_to_be_checked():
+    network, x = resnet()
+    calls = []
+    network.register_forward_hook(lambda *_: calls.append(1))
+    prunable = Prunable(network, x, pruning_ratio=0.5)
+    assert len(calls) == 1
+    for taken in (1, 2):
+        prunable.step(prunable.due())
+        assert len(calls) == 1 + taken
+    prunable.check(prunable.due())
+    assert len(calls) == 5  # without the channels, and with them at zero
+
+
+def test_layers_that_go_together():
+    network, x = resnet()
+    groups = prunable_layers(network, x)
+    residual = next(group for group in groups if "conv1" in group)
+    assert set(residual) == {"conv1", "layer1.0.conv2"}
+    assert ["fc"] not in groups
+    named = [name for group in groups for name in group]
+    assert len(named) == len(set(named))
+
+
+class Untraceable(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.b(torch.from_numpy(self.a(x).detach().numpy()))
+
+
+class FixedView(nn.Module):
+    """Runs with its own width alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.b(self.a(x).view(len(x), 8))
+
+
+def raises(x):
+    raise KeyError("no such thing")
+
+
+class Raising(MLP):
+    def forward(self, x):
+        return raises(x)
+
+
+class Tied(nn.Module):
+    """A weight that one layer would lose rows of, and another columns too."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.head(self.b(self.a(x).relu()).relu())
+
+
+def scripted(module):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls it deprecated; users have such modules
+        return torch.jit.script(module)
+
+
+class ByPlace(nn.Module):
+    """One layer, what is done to its channels, and a layer that sees them."""
+
+    def __init__(self, between, width=8):
+        super().__init__()
+        self.stem, self.body, self.between = nn.Conv2d(3, 8, 1), nn.Conv2d(width, 6, 1), between
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x):
+        y = self.stem(x).relu()
+        y = self.between(y) if isinstance(self.between, nn.Module) else self.between(y, x)
+        return self.head(self.body(y).relu().mean((2, 3)))
+
+
+BY_PLACE = {
+    "shuffled": (lambda y, x: nn.functional.channel_shuffle(y, 2), 8),
+    "flipped": (lambda y, x: y.flip(1), 8),
+    "rolled": (lambda y, x: y + y.roll(1, 1), 8),
+    "the last ones": (lambda y, x: y[:, -3:], 3),
+    "stacked": (lambda y, x: torch.stack([y, -y], 1).flatten(1, 2), 16),
+    "behind an input": (lambda y, x: torch.cat([x, y], 1), 11),
+    "weighed one by one": (lambda y, x: torch.stack([c * (i + 1) for i, c in enumerate(y.unbind(1))], 1), 8),
+    "in halves": (lambda y, x: torch.maximum(*y.view(len(y), 2, -1, *y.shape[2:]).unbind(1)), 4),
+}
+
+
+@pytest.mark.parametrize("name", BY_PLACE)
+def test_channels_that_are_taken_by_their_places_are_refused_rather_than_mixed_up(name):
+    torch.manual_seed(0)
+    network, x = ByPlace(*BY_PLACE[name]), torch.randn(1, 3, 2, 2)
+    with refused("ByPlace computes something else", "than with them at zero", "ignored_layers=['stem']"):
+        prune_step(network, x)
+    assert {key for key, *_ in prune_step(network, x, ignored_layers=["stem"])["kept"]} == {
+        *("body.weight", "body.bias", "head.weight")
+    }
+
+
+class ConvolutionalAttention(nn.Module):
+    """One convolution gives query, key and value, of four heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.qkv, self.head = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 48, 1), nn.Linear(16, 4)
+
+    def forward(self, x):
+        query, key, value = self.qkv(self.stem(x).relu()).view(len(x), 3, 4, 4, -1).unbind(1)
+        weights = (query.transpose(-2, -1) @ key).softmax(-1)
+        return self.head((value @ weights.transpose(-2, -1)).reshape(len(x), 16, *x.shape[2:]).mean((2, 3)))
+
+
+@pytest.mark.parametrize("network", [ByPlace(lambda y, _: y[:, 1:] - y[:, :-1], 7), ConvolutionalAttention()])
+def test_a_search_that_would_not_end_is_ended(network):
+    with refused(type(network).__name__, "the search for what hangs together does not end", "ignored_layers="):
+        prune_step(network, torch.zeros(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        nn.LocalResponseNorm(3),
+        nn.Softmax(1),
+        nn.GroupNorm(2, 8),
+        lambda y, _: (y - y.mean(1, True)) / (y.var(1, keepdim=True) + 1e-3).sqrt(),
+        lambda y, _: y * torch.sigmoid(torch.cat([y.mean(1, True), y.amax(1, True)], 1).sum(1, True)),
+        lambda y, _: y * y.shape[1] ** 0.5,
+    ],
+)
+def test_statistics_over_channels_may_change(between):
+    network = ByPlace(between)
+    apply_step_(network, prune_step(network, torch.zeros(1, 3, 4, 4)))
+    assert channels(network)["stem"] == 4
+
+
+class TwoNames(nn.Module):
+    """A bare scale under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner, self.head = nn.Linear(4, 8), nn.Module(), nn.Linear(8, 2)
+        self.scale = nn.Parameter(torch.rand(8))
+        self.inner.scale = self.scale
+
+    def forward(self, x):
+        return self.head(self.stem(x) * self.scale + self.inner.scale)
+
+
+def test_a_bare_parameter_under_two_names_is_cut_once():
+    network = TwoNames()
+    apply_step_(network, prune_step(network, torch.zeros(1, 4)))
+    assert network.scale is network.inner.scale
+    assert network.scale.shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("network", "parts"),
+    [
+        (nn.Sequential(weight_norm(nn.Linear(4, 8)), nn.Linear(8, 2)), ("'0' cannot lose these channels",)),
+        (nn.Sequential(nn.Linear(4, 8), scripted(nn.Linear(8, 2))), ("TorchScript in '1'",)),
+        (nn.Sequential(nn.Linear(4, 8), nn.GLU(), nn.Linear(4, 6), nn.Linear(6, 2)), ("splits or joins channels",)),
+        (Tied(), ("'a.weight' and 'b.weight' are one parameter", "ignored_layers=['a', 'b']")),
+        (FixedView(), ("FixedView does not run without the channels that would go", "ignored_layers=")),
+        (Raising(4, (3,), 2), ("Raising cannot be traced for pruning", "KeyError", "module=")),
+    ],
+)
+def test_networks_that_cannot_be_pruned(network, parts):
+    with refused(*parts):
+        prune_step(network, torch.zeros(1, 4))
+
+
+class TiedEmbedding(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.middle, self.out = nn.Embedding(20, 8), nn.Linear(8, 8), nn.Linear(8, 20, bias=False)
+        self.out.weight = self.embedding.weight
+
+    def forward(self, x):
+        x = self.embedding(x)
+        return self.out(self.middle(x).relu() + x)
+
+
+def test_a_tied_weight_that_both_layers_lose_alike_is_cut_once():
+    network, tokens = TiedEmbedding(), torch.zeros(2, 3, dtype=torch.int64)
+    apply_step_(network, prune_step(network, tokens))
+    assert network.out.weight is network.embedding.weight
+    assert network.out.weight.shape == (20, 4)
+    network(tokens)
+
+
+def test_a_layer_cut_off_from_the_output_is_left_alone():
+    assert prune_step(Untraceable(), torch.zeros(1, 4))["kept"] == []
+
+
+def test_several_cuts_end_where_one_does_and_hollow_out_no_layer():
+    network, x = resnet()
+    dense, widths = macs(network), channels(network)
+    at_once = copy.deepcopy(network)
+    for one, plan in ((network, (0.85, 0.7, 0.55, 0.4, 0.25)), (at_once, (0.25,))):
+        for share in plan:
+            prunable = Prunable(copy.deepcopy(one), x, round_to=8, dense_channels=widths)
+            apply_step_(one, prunable.step(reach(prunable, macs, share * dense)[0]))
+    assert channels(network) == channels(at_once)
+    assert all(width * 4 >= widths[name] for name, width in channels(network).items())

@@ -1,0 +1,525 @@
+"""QuantizationAwareTraining in real runs: what it leaves alone, what checkpoints hold, what it refuses."""
+
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from refusals import refused
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import lit_xai
+from lit_xai import QuantizationAwareTraining, StructuredPruning
+from lit_xai.quantization.fake_quantizers import find_fake_quantizers
+from lit_xai.quantization.quantization import describe_quantization, is_quantized
+from lit_xai.structure.recipe import recipe_of
+
+
+class ByEpoch(torch.utils.data.Sampler):
+    def __init__(self, module, n):
+        self.module, self.n = module, n
+
+    def __len__(self):
+        return self.n
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(self.module.current_epoch)
+        return iter(torch.randperm(self.n, generator=generator).tolist())
+
+
+class Net(nn.Module):
+    """BatchNorms are declared after all convolutions: folding changes the order of parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 8, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(8, 8, 3, padding=1)
+        self.bn1, self.bn2 = nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+        self.relu, self.fc = nn.ReLU(), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.fc(F.max_pool2d(self.relu(self.bn2(self.conv2(x)) + x), 2).mean((2, 3)))
+
+
+class Module(LightningModule):
+    def __init__(self, lr=0.05, optimizer="SGD"):
+        super().__init__()
+        self.save_hyperparameters()
+        self.network = Net()
+        self.losses = []
+
+    def forward(self, x):
+        return self.network(x)
+
+    def training_step(self, batch, batch_idx):
+        loss = F.cross_entropy(self(batch[0]), batch[1])
+        self.losses.append(loss.item())
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", F.cross_entropy(self(batch[0]), batch[1]))
+
+    test_step = validation_step
+
+    def data(self):
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(48, 1, 8, 8, generator=generator)
+        return TensorDataset(x, (x.mean((1, 2, 3)) > 0).long() + 2 * (x[:, 0, 0, 0] > 0).long())
+
+    def train_dataloader(self):
+        return DataLoader(self.data(), batch_size=8, sampler=ByEpoch(self, 48))
+
+    def val_dataloader(self):
+        return DataLoader(self.data(), batch_size=16)
+
+    test_dataloader = val_dataloader
+
+    def configure_optimizers(self):
+        if self.hparams.optimizer == "groups":
+            decayed = [p for p in self.parameters() if p.dim() > 1]
+            rest = [p for p in self.parameters() if p.dim() == 1]
+            return torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}])
+        options = {"momentum": 0.9} if self.hparams.optimizer == "SGD" else {}
+        return getattr(torch.optim, self.hparams.optimizer)(self.parameters(), lr=self.hparams.lr, **options)
+
+
+def fit(folder, *callbacks, epochs=4, module=None, ckpt_path=None, **options):
+    seed_everything(0, verbose=False)
+    module = module or Module()
+    settings = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(max_epochs=epochs, callbacks=list(callbacks), default_root_dir=folder, **{**settings, **options})
+    trainer.fit(module, ckpt_path=ckpt_path)
+    return trainer, module
+
+
+def every_epoch(folder):
+    return ModelCheckpoint(folder, "{epoch}", save_top_k=-1, every_n_epochs=1, save_on_train_epoch_end=True)
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    best = ModelCheckpoint(folder / "best", monitor="val/loss", save_last=True)
+    callback = QuantizationAwareTraining(2, warm_up_batches=2, freeze_epoch=3)
+    trainer, module = fit(folder, callback, best, EarlyStopping("val/loss", patience=50))
+    return trainer, module, best
+
+
+def test_names_classes_and_hooks_stay(run):
+    _, module, _ = run
+    fresh = Module()
+    names = {name for name, _ in fresh.named_parameters() if ".bn" not in name} | {"network.conv1.bias"}
+    assert {name for name, _ in module.named_parameters()} == names
+    kinds = {name: type(part) for name, part in fresh.named_modules() if ".bn" not in name}
+    found = {name: type(part) for name, part in module.named_modules()}
+    assert {name: found[name] for name in kinds} == kinds
+    assert found["network.bn1"] is nn.Identity
+    assert set(found) - set(kinds) - {"network.bn1", "network.bn2"} == {
+        name for name in found if name.startswith("fake_quantizers")
+    }
+    assert not list(module.fake_quantizers.parameters())
+    assert "on_save_checkpoint" not in vars(module)
+    assert [step["kind"] for step in recipe_of(module).steps] == ["fold", "quantize"]
+
+
+def test_everything_is_an_integer(run):
+    facts = describe_quantization(run[1])
+    assert facts["integer"] == ["network.conv1", "network.conv2", "network.fc"]
+    assert facts["float"] == {}
+    assert len(run[1].network.conv1.weight.unique()) > 72 / 2  # the parameter itself stays what it is
+
+
+def test_ranges_are_frozen_and_nothing_moves_in_eval(run):
+    _, module, _ = run
+    rounds = find_fake_quantizers(module)
+    flags = {name: int(r.observer_enabled) for name, r in rounds.rounders.items()}
+    assert {name for name, flag in flags.items() if flag} == {name for name in flags if name.endswith("weight")}
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    module.eval()(torch.randn(8, 1, 8, 8) * 100)
+    assert same(before, module.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create")
+@pytest.mark.parametrize("which", ["best", "last", "path", "class", "plain"])
+def test_checkpoints_load_everywhere(run, which):
+    trainer, module, best = run
+    expected = trainer.validate(module, verbose=False, ckpt_path=best.best_model_path)[0]
+    if which in ("best", "last"):
+        assert trainer.test(module, ckpt_path=which, verbose=False)[0]["val/loss"] == pytest.approx(
+            expected["val/loss"] if which == "best" else trainer.validate(module, verbose=False)[0]["val/loss"]
+        )
+        return
+    options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    if which == "class":
+        loaded = lit_xai.load_from_checkpoint(Module, best.best_model_path)
+        assert is_quantized(loaded)
+        found = Trainer(**options).validate(loaded, verbose=False)[0]
+    else:
+        callbacks = [QuantizationAwareTraining(2)] if which == "path" else [Follow()]
+        found = Trainer(callbacks=callbacks, **options).validate(
+            Module(), ckpt_path=best.best_model_path, verbose=False
+        )[0]
+    assert found == expected
+
+
+class Follow(Callback):
+    def setup(self, trainer, pl_module, stage):
+        lit_xai.structure.recipe.attach(pl_module, self)
+
+
+def test_best_starts_over(run):
+    _, _, best = run
+    names = sorted(path.name for path in Path(best.dirpath).iterdir())
+    assert any("-dense" in name for name in names), names
+    state = torch.load(best.best_model_path)
+    assert [step["kind"] for step in state["lit_xai_recipe"]["steps"]] == ["fold", "quantize"]
+
+
+def test_copies_and_pickles_round_as_well(run):
+    _, module, _ = run
+    x = torch.randn(8, 1, 8, 8)
+    expected = module.eval()(x)
+    assert not torch.equal(expected, module.network(x))  # nothing is rounded in a part that is called by itself
+    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert torch.equal(other(x), expected)
+        assert find_fake_quantizers(other) is not find_fake_quantizers(module)
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "groups"])
+def test_resumed_from_any_epoch_it_ends_the_same(optimizer, tmp_path):
+    def callbacks(folder):
+        return [QuantizationAwareTraining(2, warm_up_batches=2, freeze_epoch=4), every_epoch(folder)]
+
+    _, whole = fit(tmp_path, *callbacks(tmp_path / "whole"), epochs=5, module=Module(optimizer=optimizer))
+    for epoch in range(4):
+        path = tmp_path / "whole" / f"epoch={epoch}.ckpt"
+        again = callbacks(tmp_path / str(epoch))
+        _, resumed = fit(tmp_path, *again, epochs=5, module=Module(optimizer=optimizer), ckpt_path=path)
+        assert same(whole.state_dict(), resumed.state_dict()), epoch
+
+
+def test_optimizers_go_on_with_what_is_left(tmp_path):
+    trainer, module = fit(tmp_path, QuantizationAwareTraining(1), epochs=2, module=Module(optimizer="groups"))
+    groups = trainer.optimizers[0].param_groups
+    held = [id(p) for group in groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in module.parameters())
+    assert all(p.dim() == 1 for p in groups[1]["params"])
+    assert {id(p) for p in trainer.optimizers[0].state} == set(held)
+
+
+@pytest.mark.filterwarnings("ignore:.*the student is ahead of its teacher")
+def test_after_pruning_and_with_a_dense_teacher(tmp_path):
+    callbacks = [
+        lit_xai.KnowledgeDistillation("dense"),
+        QuantizationAwareTraining(3),
+        StructuredPruning(0.5, start_epoch=1, end_epoch=2, every_n_epochs=1, round_to=1, report_latency=False),
+        every_epoch(tmp_path / "all"),
+    ]
+    _, module = fit(tmp_path, *callbacks, epochs=5)
+    assert [step["kind"] for step in recipe_of(module).steps] == ["prune", "prune", "fold", "quantize"]
+    assert module.network.conv1.out_channels == 4
+    loaded = lit_xai.load_from_checkpoint(Module, tmp_path / "all" / "epoch=4.ckpt")
+    assert same(loaded.state_dict(), module.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore:.*the student is ahead of its teacher")
+def test_what_is_copied_before_the_first_batch(tmp_path):
+    cuts = StructuredPruning(0.5, start_epoch=0, end_epoch=0, round_to=1, report_latency=False)
+    callbacks = [cuts, lit_xai.KnowledgeDistillation("dense"), QuantizationAwareTraining(1, warm_up_batches=1)]
+    _, module = fit(tmp_path, *callbacks, epochs=2)
+    assert find_fake_quantizers(module).is_calibrated()
+    assert not list(module.network._forward_pre_hooks)
+
+
+@pytest.mark.filterwarnings("ignore:.*the student is ahead of its teacher")
+def test_a_dense_teacher_without_pruning(tmp_path):
+    _, module = fit(tmp_path, lit_xai.KnowledgeDistillation("dense"), QuantizationAwareTraining(1), epochs=3)
+    assert is_quantized(module)
+
+
+def test_any_module_that_is_its_own_network(tmp_path):
+    class Direct(Module):
+        def __init__(self):
+            super().__init__()
+            del self.network
+            self.conv, self.bn, self.fc = nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.fc(F.relu(self.bn(self.conv(x))).mean((2, 3)))
+
+    _, module = fit(tmp_path, QuantizationAwareTraining(1), every_epoch(tmp_path), epochs=2, module=Direct())
+    assert describe_quantization(module)["integer"] == ["conv", "fc"]
+    assert is_quantized(lit_xai.load_from_checkpoint(Direct, tmp_path / "epoch=1.ckpt"))
+
+
+class OnlyANetwork(Module):
+    """No forward of its own, and another callback that calls its network before anything is trained."""
+
+    forward = LightningModule.forward
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self.network(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", F.cross_entropy(self.network(batch[0]), batch[1]))
+
+
+@pytest.mark.parametrize("manual", [False, True])
+def test_the_network_is_found_by_its_call(manual, tmp_path):
+    class Manual(OnlyANetwork):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            self.optimizers().zero_grad()
+            self.manual_backward(super().training_step(batch, batch_idx))
+            self.optimizers().step()
+
+    callback = QuantizationAwareTraining(1, warm_up_batches=1, module="network" if manual else None)
+    monitor = lit_xai.AttributionMonitor(module="network", probe=2)
+    _, module = fit(tmp_path, callback, monitor, epochs=2, module=Manual() if manual else OnlyANetwork())
+    assert find_fake_quantizers(module.network).is_calibrated()
+    assert recipe_of(module).steps[-1]["module"] == "network"
+
+
+class Wraps(SingleDeviceStrategy):
+    """Reaches the training step by a call of the module, as DDP does."""
+
+    def __init__(self):
+        super().__init__("cpu")
+
+    def setup(self, trainer):
+        super().setup(trainer)
+        self.model = nn.ModuleList([self.lightning_module])
+        self.model.forward = lambda *args: self.model[0](*args)
+
+
+def test_the_network_is_found_by_its_call_where_the_strategy_calls_the_module(tmp_path):
+    _, module = fit(
+        tmp_path, QuantizationAwareTraining(1, warm_up_batches=1), epochs=2, module=OnlyANetwork(), strategy=Wraps()
+    )
+    assert recipe_of(module).steps[-1]["module"] == "network"
+    assert "training_step" not in vars(module)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_precisions(precision, tmp_path):
+    _, module = fit(tmp_path, QuantizationAwareTraining(1, warm_up_batches=1), epochs=2, precision=precision)
+    assert find_fake_quantizers(module).is_calibrated()
+    assert torch.isfinite(module.network(torch.randn(2, 1, 8, 8))).all()
+
+
+class Overflows(Callback):
+    """Gradients are infinite in one step of float16, whose scaler then leaves it out."""
+
+    def __init__(self, scaler):
+        self.scaler, self.left_out = scaler, []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.scale = self.scaler.get_scale()
+        self.before = {n: p.detach().clone() for n, p in pl_module.named_parameters()}
+
+    def on_after_backward(self, trainer, pl_module):
+        if (trainer.current_epoch, len(self.left_out)) == (2, 0):
+            pl_module.network.conv1.weight.grad.fill_(torch.inf)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        assert torch.isfinite(outputs["loss"])
+        now = dict(pl_module.named_parameters())
+        moved = [name for name, value in self.before.items() if name in now and not torch.equal(now[name], value)]
+        if self.scaler.get_scale() < self.scale:
+            self.left_out += [trainer.current_epoch]
+            assert not moved
+        else:
+            assert "network.conv1.weight" in moved
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_float16_leaves_out_a_step_that_overflows(optimizer, tmp_path):
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    watch = Overflows(scaler)
+    _, module = fit(
+        tmp_path,
+        QuantizationAwareTraining(1, warm_up_batches=1),
+        watch,
+        epochs=3,
+        module=Module(optimizer=optimizer),
+        plugins=[MixedPrecision("16-mixed", "cpu", scaler=scaler)],
+        enable_checkpointing=False,
+    )
+    assert watch.left_out == [2]
+    rounds = find_fake_quantizers(module)
+    kept = [*rounds.ranges(), *(rounder.scale for rounder in rounds.rounders.values())]
+    assert {value.dtype for value in kept} == {torch.float32}
+    assert all(torch.isfinite(value).all() for value in kept)
+
+
+def test_pruned_and_quantised_again_is_left_as_it_was_after_an_exception(tmp_path):
+    class Fails(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.current_epoch == 1:
+                raise RuntimeError("on purpose")
+
+    module = Module()
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fit(tmp_path, QuantizationAwareTraining(1), Fails(), module=module)
+    assert not {"on_save_checkpoint", "on_load_checkpoint", "__reduce_ex__"} & set(vars(module))
+    assert not torch.nn.modules.module._global_forward_hooks
+
+
+# --- what it refuses --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ({"bits": 1}, ["bits expected an integer from 2 to 8", "1"]),
+        ({"bits": {"network.*": 9}}, ["bits['network.*']", "9"]),
+        ({"bits": True}, ["bits"]),
+        ({"cpu": "avx"}, ["cpu expected one of any, vnni, arm64", "avx"]),
+        ({"activations": "signed"}, ["activations expected one of"]),
+        ({"warm_up_batches": 0}, ["warm_up_batches expected a positive integer"]),
+        ({"start_epoch": 1.5}, ["start_epoch"]),
+        ({"freeze_epoch": -1}, ["freeze_epoch"]),
+    ],
+)
+def test_arguments_are_refused(arguments, parts):
+    with refused(*parts):
+        QuantizationAwareTraining(**arguments)
+
+
+class InParts(Module):
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self.head(self.body(batch[0])), batch[1])
+
+    def __init__(self):
+        super().__init__()
+        del self.network
+        self.body, self.head = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()), nn.Linear(144, 4)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+class NoLayers(Module):
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Sequential(nn.Flatten(), nn.LayerNorm(64), nn.AdaptiveAvgPool1d(4))
+
+
+class TakesAll(Module):
+    """Its forward takes a whole batch."""
+
+    def forward(self, b):
+        return self.network(b["image"])
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch), batch["label"])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self.training_step(batch, batch_idx))
+
+    def data(self):
+        return [dict(zip(("image", "label"), sample, strict=True)) for sample in super().data()]
+
+
+class Compiled(Module):
+    def __init__(self):
+        super().__init__()
+        self.network = torch.compile(self.network, backend="eager")
+
+
+@pytest.mark.parametrize(
+    ("make", "callbacks", "message"),
+    [
+        (
+            Module,
+            [QuantizationAwareTraining(4)],
+            "start_epoch expected an epoch of the run, .* 0 to 3, but got 4",
+        ),
+        (Module, [QuantizationAwareTraining(1), QuantizationAwareTraining(1)], "keep one"),
+        (Module, [QuantizationAwareTraining(1), StructuredPruning(0.5, start_epoch=1)], "after the last cut"),
+        (Module, [QuantizationAwareTraining(1, ignored_layers=["network.conv9"])], "Did you mean 'network.conv"),
+        (Module, [QuantizationAwareTraining(1, bits={"network.cnv*": 4})], "bits: 'network.cnv\\*' matches no layer"),
+        (InParts, [QuantizationAwareTraining(1)], r"calls 'body' and 'head': .* one of \['body', 'head'\]"),
+        (InParts, [QuantizationAwareTraining(1, module="bdy")], "Did you mean 'body'"),
+        (NoLayers, [QuantizationAwareTraining(1)], "no convolution or linear layer"),
+        (TakesAll, [QuantizationAwareTraining(1)], r"TakesAll.forward cannot be called with Tensor.* batch_to_inputs="),
+        (Compiled, [QuantizationAwareTraining(1)], "cannot see into the compiled 'network'"),
+    ],
+)
+def test_runs_are_refused_before_they_cost_anything(make, callbacks, message, tmp_path):
+    module = make()
+    with pytest.raises(Exception, match=message) as caught:
+        fit(tmp_path, *callbacks, module=module)
+    assert type(caught.value).__name__ in ("MisconfigurationException", "ValueError")
+    assert "/lit_xai/" in str(caught.traceback[-1].path)
+    assert "\n" not in str(caught.value)
+    assert len(module.losses) <= 1
+    assert not {"on_save_checkpoint", "on_load_checkpoint"} & set(vars(module))
+
+
+def test_a_module_without_forward_is_exported_too(tmp_path):
+    export = lit_xai.ModelExport(tmp_path / "export", program=False)
+    fit(tmp_path, QuantizationAwareTraining(1), export, epochs=2, module=OnlyANetwork())
+    assert (tmp_path / "export" / "model.int8.onnx").exists()
+
+
+def test_names_may_begin_at_the_module_or_inside(tmp_path):
+    for layer, name in (("fc", "one"), ("network.fc", "two")):
+        callback = QuantizationAwareTraining(1, ignored_layers=[layer], bits={"network.conv1": 4, "conv2": 3})
+        _, module = fit(tmp_path / name, callback, epochs=2, module=OnlyANetwork())
+        assert describe_quantization(module)["integer"] == ["network.conv1", "network.conv2"]
+        sites = find_fake_quantizers(module).sites
+        assert {s["layer"]: s["high"] for s in sites.values() if s["channels"]} == {"conv1": 7, "conv2": 3}
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create")
+def test_another_scheme_on_resume_is_said(tmp_path):
+    fit(tmp_path, QuantizationAwareTraining(0), every_epoch(tmp_path), epochs=1)
+    callbacks = [QuantizationAwareTraining(0, bits=4)]
+    with pytest.warns(UserWarning, match="goes on with bits=8, as the run began, rather than 4"):
+        fit(tmp_path, *callbacks, epochs=2, ckpt_path=tmp_path / "epoch=0.ckpt", enable_checkpointing=False)
+
+
+def test_a_run_that_ends_before_it_begins_says_so(tmp_path):
+    with pytest.warns(UserWarning, match=r"never began: the run ended before epoch 3.* max_steps"):
+        _, module = fit(tmp_path, QuantizationAwareTraining(3), max_steps=5)
+    assert not is_quantized(module)
+
+
+def test_one_layer_may_be_named_alone(tmp_path):
+    _, module = fit(tmp_path, QuantizationAwareTraining(1, ignored_layers="network.fc"), epochs=2)
+    assert describe_quantization(module)["integer"] == ["network.conv1", "network.conv2"]
+
+
+def test_a_run_that_diverges_is_told_why(tmp_path):
+    with pytest.warns(UserWarning, match="gradient_clip_val"):
+        fit(tmp_path, QuantizationAwareTraining(1), epochs=3, module=Module(lr=1e6))
+
+
+def test_averages_are_refused(tmp_path):
+    from lightning.pytorch.callbacks import EMAWeightAveraging
+
+    with pytest.raises(Exception, match="cannot work with EMAWeightAveraging"):
+        fit(tmp_path, QuantizationAwareTraining(1), EMAWeightAveraging())
+
+
+def test_weights_of_other_precision_are_refused(tmp_path):
+    with pytest.raises(Exception, match="expected weights of float32"):
+        fit(tmp_path, QuantizationAwareTraining(1), precision="bf16-true")

@@ -1,0 +1,235 @@
+"""A prepared network against rounding written by hand, and that nothing of it moves but what should."""
+
+import copy
+import pickle
+import warnings
+
+import captum_methods
+import pytest
+import torch
+import torch.nn.modules.module
+from networks import plain_cnn
+from quantized_networks import NETWORKS, Residual, make, quantized
+from refusals import refused
+from torch import nn
+from torch.nn import functional as F
+from witness import digest, leaks, module_state, rng_state
+
+from lit_xai.attribution.attribution import attribute
+from lit_xai.network.calling import call_network
+from lit_xai.quantization.fake_quantizers import (
+    find_fake_quantizers,
+    insert_fake_quantizers_,
+    remove_fake_quantizers_,
+)
+from lit_xai.quantization.folding import folded_copy
+from lit_xai.quantization.quantization import plan_quantization, prepare_, quantize
+
+
+class ByHand:
+    """Rounding by its formulas in float64: ranges are those of the second pass's float values."""
+
+    def __init__(self, bits=7, low=0, high=255):
+        self.bits, self.low, self.high = bits, low, high
+        self.ranges = {}
+
+    def of(self, tensor, name):
+        if name not in self.ranges:
+            self.ranges[name] = (min(tensor.min().item(), 0.0), max(tensor.max().item(), 0.0))
+            return tensor
+        least, most = self.ranges[name]
+        scale = (most - least) / (self.high - self.low)
+        zero = round(self.low - least / scale)
+        return ((tensor / scale).round() + zero).clamp(self.low, self.high).sub(zero) * scale
+
+    def weight(self, tensor, seen):
+        if not seen:
+            return tensor
+        low, high = -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1
+        flat = tensor.flatten(1)
+        scale = torch.maximum(flat.amin(1) / low, flat.amax(1) / high).clamp(min=1.2e-7)
+        scale = scale.view(-1, *(1,) * (tensor.dim() - 1))
+        return (tensor / scale).round().clamp(low, high) * scale
+
+    def residual(self, net, x, seen):
+        """The forward of quantized_networks.Residual, folded."""
+
+        def conv(x, layer):
+            return F.conv2d(x, self.weight(layer.weight, seen), layer.bias, layer.stride, layer.padding)
+
+        x = self.of(x, "x")
+        x = F.max_pool2d(self.of(conv(x, net.stem).relu(), "stem"), 2)
+        y = conv(self.of(conv(x, net.conv1).relu(), "conv1"), net.conv2)
+        y = (self.of(y, "left") + self.of(conv(x, net.short), "right")).relu()
+        y = self.of(self.of(y, "sum").mean((2, 3)), "mean")
+        return F.linear(y, self.weight(net.head.weight, seen), net.head.bias)
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("bits", [2, 5, 7])
+    def test_are_those_of_rounding_by_hand(self, bits):
+        network, x = make("residual")
+        found = quantize(network, [x], bits=bits, progress=False)
+        folded, hand = folded_copy(network, x).double(), ByHand(bits)
+        assert isinstance(folded, Residual)
+        with torch.no_grad():
+            hand.residual(folded, x.double(), False)
+            expected = hand.residual(folded, x.double(), True)
+            difference = (found(x).double() - expected).abs() / expected.abs().max()
+        # Where a value lies between two steps it may fall to the other one, and moves one sample a little.
+        assert (difference < 1e-4).double().mean() > 0.9
+        assert difference.max() < 1e-2
+
+    def test_weights_keep_0_at_0_also_where_a_channel_has_one_sign(self):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(3, 4))
+        with torch.no_grad():
+            network[0].weight.copy_(torch.tensor([[0.2, 0.3, 0.4], [-0.4, -0.2, -0.1], [0.0, 0.0, 0.0], [1, -1, 0.5]]))
+        rounds = prepare_(network, plan_quantization(network, torch.randn(4, 3)))
+        network(torch.randn(4, 3))
+        rounds.round_(True)
+        rounder = rounds.rounders["0/linear/weight"]
+        assert rounder.zero_point.tolist() == [0] * 4
+        out = rounds.rounded("0/linear/weight", network[0].weight, "0")
+        expected = ByHand(7).weight(network[0].weight.detach(), True)
+        torch.testing.assert_close(out, expected)
+
+    @pytest.mark.parametrize("name", ["residual", "attention", "in place", "dense", "weight norm", "recurrent"])
+    def test_gradients_are_finite_for_every_parameter(self, name):
+        network, x = quantized(name)
+        network.train()
+        call_network(network, x, **NETWORKS[name].options).square().sum().backward()
+        for parameter in network.parameters():
+            assert parameter.grad is not None
+            assert torch.isfinite(parameter.grad).all()
+
+    def test_before_rounding_is_told_nothing_is_rounded(self):
+        network, x = make("residual")
+        with torch.no_grad():
+            expected = network(x)
+            prepare_(network, plan_quantization(network, x))
+            torch.testing.assert_close(network(x), expected)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_other_precisions(self, dtype):
+        network, x = quantized()
+        expected = network(x).detach()
+        scales = digest([r.scale for r in find_fake_quantizers(network).rounders.values()])
+        network.to(dtype)
+        assert digest([r.scale for r in find_fake_quantizers(network).rounders.values()]) == scales
+        found = network.train()(x.to(dtype))
+        assert found.dtype == dtype
+        found.sum().backward()
+        tolerance = 0.05 if dtype == torch.bfloat16 else 0.02
+        assert (found - expected).abs().max() < tolerance * expected.abs().max()
+
+    def test_autocast(self):
+        network, x = quantized()
+        expected = network(x).detach()
+        network.train()
+        with torch.autocast("cpu", torch.bfloat16):
+            found = network(x)
+        assert found.dtype == torch.bfloat16
+        assert (found.float() - expected).abs().max() < 0.05 * expected.abs().max()
+        found.float().sum().backward()
+        assert all(torch.isfinite(p.grad).all() and p.grad.dtype == torch.float32 for p in network.parameters())
+
+    def test_memory_formats(self):
+        network, x = quantized()
+        with torch.no_grad():
+            expected = network(x)
+            found = network.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+        torch.testing.assert_close(found, expected)
+
+
+class TestKeepsTheNetwork:
+    @pytest.mark.parametrize("name", ["residual", "attention", "weight norm", "parent"])
+    def test_names_classes_and_hooks(self, name):
+        network, x = make(name)
+        calls = []
+        network.register_forward_hook(lambda *_: calls.append("after"))
+        network.register_forward_pre_hook(lambda *_: calls.append("before"))
+        before, classes = digest(module_state(network)), [type(m) for m in network.modules()]
+        names = [n for n, _ in network.named_parameters()]
+        prepare_(network, plan_quantization(network, x))
+        assert [n for n, _ in network.named_parameters()] == names
+        found = find_fake_quantizers(network)
+        assert [type(m) for n, m in network.named_modules() if not n.startswith("fake_quantizers")] == classes
+        assert list(found.parameters()) == []
+        network(x)
+        assert calls[-2:] == ["before", "after"]
+        remove_fake_quantizers_(network)
+        assert digest(module_state(network)) == before
+        assert find_fake_quantizers(network) is None
+
+    def test_of_a_part_are_taken_away_too(self):
+        part, _ = quantized()
+        whole = nn.Sequential(part)
+        remove_fake_quantizers_(whole)
+        assert find_fake_quantizers(whole) is None
+        assert not part._forward_hooks
+        remove_fake_quantizers_(whole)
+
+    @pytest.mark.parametrize("clone", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+    def test_copies_round_by_themselves(self, clone):
+        network, x = quantized()
+        expected = network(x)
+        copied = clone(network)
+        torch.testing.assert_close(copied(x), expected, rtol=0, atol=0)
+        copied.train()(x * 10)
+        torch.testing.assert_close(network(x), expected, rtol=0, atol=0)
+        remove_fake_quantizers_(copied)
+        torch.testing.assert_close(network(x), expected, rtol=0, atol=0)
+
+    def test_states_load_strictly(self):
+        network, x = quantized()
+        fresh = folded_copy(make("residual")[0], x)
+        plan = plan_quantization(fresh, x)
+        prepare_(fresh, plan)
+        fresh.load_state_dict(network.state_dict())
+        assert torch.equal(fresh.eval()(x), network(x))
+
+    def test_eval_moves_no_buffer_and_training_ranges_alone(self):
+        network, x = quantized("preactivation")
+        before = digest(module_state(network))
+        network(x * 100)
+        assert digest(module_state(network)) == before
+        network.train()
+        find_fake_quantizers(network).observe_(False)
+        ranges = digest(find_fake_quantizers(network).ranges())
+        network(x * 100)
+        assert digest(find_fake_quantizers(network).ranges()) == ranges
+        find_fake_quantizers(network).observe_(True)
+        network(x * 100)
+        assert digest(find_fake_quantizers(network).ranges()) != ranges
+
+    @pytest.mark.parametrize("name", captum_methods.METHODS)
+    def test_explaining_moves_nothing(self, name):
+        torch.manual_seed(0)
+        x, target = torch.randn(2, 2, 6, 6), torch.tensor([0, 2])
+        network = quantize(plain_cnn(), [torch.randn(16, 2, 6, 6)], progress=False).train()
+        before = digest([module_state(network), rng_state(), leaks()])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = attribute(network, x, target=target, **captum_methods.options(name))
+        assert digest([module_state(network), rng_state(), leaks()]) == before
+        parts = torch.utils._pytree.tree_leaves(found)
+        assert parts
+        assert all(torch.isfinite(part).all() for part in parts)
+
+    def test_an_explanation_is_of_the_rounded_network(self):
+        torch.manual_seed(0)
+        network = quantize(plain_cnn(), [torch.randn(16, 2, 6, 6)], bits=3, progress=False)
+        x = torch.randn(2, 2, 6, 6, requires_grad=True)
+        (expected,) = torch.autograd.grad(network(x)[:, 1].sum(), x)
+        found = attribute(network, x.detach(), method="Saliency", target=1, attribute_args={"abs": False})
+        torch.testing.assert_close(found, expected)
+
+    def test_already_there(self):
+        network, _ = quantized()
+        with refused("network expected one without fake-quantisers, but Residual has fake-quantisers already"):
+            insert_fake_quantizers_(network, [])
+        network = nn.Sequential()
+        network.fake_quantizers = nn.Identity()
+        with refused("has a part called 'fake_quantizers'"):
+            insert_fake_quantizers_(network, [])
