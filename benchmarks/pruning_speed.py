@@ -21,7 +21,7 @@ import torch_pruning
 from torch import nn
 
 from lit_xai.models import ResNet
-from lit_xai.network.calling import copy_network
+from lit_xai.network.copying import copy_network
 from lit_xai.network.profiling import count_macs
 from lit_xai.pruning.prunable import Prunable
 from lit_xai.pruning.pruning import reach

@@ -22,7 +22,7 @@ from quantization_speed import cpu, folded, import_nncf, quiet, resnet8, vit
 from torch import Tensor, nn
 
 from lit_xai.models import ResNet
-from lit_xai.network.calling import copy_network
+from lit_xai.network.copying import copy_network
 from lit_xai.quantization.folding import find_foldable
 from lit_xai.quantization.observers import quiet_import
 from lit_xai.quantization.quantization import plan_quantization, prepare_

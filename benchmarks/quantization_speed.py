@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from lit_xai.export.inspection import inspect_onnx
 from lit_xai.models import ResNet, VisionTransformer
-from lit_xai.network.calling import copy_network
+from lit_xai.network.copying import copy_network
 from lit_xai.network.profiling import with_batch_size
 from lit_xai.quantization.folding import find_foldable, fold_batch_norms_
 from lit_xai.quantization.observers import quiet_import

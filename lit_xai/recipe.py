@@ -3,7 +3,7 @@
 from lit_xai.structure.recipe import (
     Recipe,
     attach,
-    copy_before,
+    copy_as,
     dense_copy,
     detach,
     load_from_checkpoint,
@@ -15,7 +15,7 @@ from lit_xai.structure.recipe import (
 __all__ = [
     "Recipe",
     "attach",
-    "copy_before",
+    "copy_as",
     "dense_copy",
     "detach",
     "load_from_checkpoint",

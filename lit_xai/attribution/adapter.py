@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_xai.network.calling import LABEL_KEYS, Inputs, OutputSpec, call_network, describe
+from lit_xai.network.calling import LABEL_KEYS, Inputs, OutputSpec, call_network
+from lit_xai.network.describing import describe
 
 
 class Arguments:

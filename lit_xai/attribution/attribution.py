@@ -25,16 +25,8 @@ from lit_xai.attribution.methods import (
 )
 from lit_xai.attribution.options import FORWARD_ONLY, Options, check_bound
 from lit_xai.attribution.pitfalls import attach_lrp_rules, check_layer, check_pitfalls, copy_for_lrp, keep_lrp_rules
-from lit_xai.network.calling import (
-    Inputs,
-    OutputSpec,
-    call_network,
-    check_call,
-    describe,
-    find_call,
-    find_network,
-    module_names,
-)
+from lit_xai.network.calling import Inputs, OutputSpec, call_network, check_call, find_call, find_network, module_names
+from lit_xai.network.describing import describe
 from lit_xai.network.untouched import untouched
 
 

@@ -15,19 +15,20 @@ from lit_xai.attribution.baselines import check_baseline
 from lit_xai.attribution.evaluation import About, Evaluation, report
 from lit_xai.attribution.explanation import Explanation, check_target, class_labels, explain
 from lit_xai.attribution.methods import resolve_method
-from lit_xai.attribution.samples import (
-    Samples,
-    loader_name,
-    read_samples,
-    save_samples,
-    takes_baseline,
-    with_baseline,
-)
+from lit_xai.attribution.samples import Samples, read_samples, save_samples, takes_baseline, with_baseline
 from lit_xai.network.calling import BatchToInputs, OutputSpec, find_network
 from lit_xai.network.probing import Probe, as_probe
 from lit_xai.network.spelling import nearest
-from lit_xai.trainer.access import logged_step, refuse_strategies, require_writable, run_folder, without_log
+from lit_xai.trainer.access import (
+    callbacks_of,
+    logged_step,
+    refuse_strategies,
+    require_writable,
+    run_folder,
+    without_log,
+)
 from lit_xai.trainer.base import AnyCallback
+from lit_xai.trainer.batches import loader_name
 from lit_xai.trainer.scheduling import resolve_epochs
 
 KINDS = ("image", "tabular", "heatmap")
@@ -159,7 +160,10 @@ class AttributionMonitor(AnyCallback):
         self._warned = set()
         resolve_method(self.method)
         refuse_strategies(trainer, "AttributionMonitor", "leave the monitor out and explain a checkpoint afterwards")
-        if sum(isinstance(other, AttributionMonitor) and other.name == self.name for other in trainer.callbacks) > 1:  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+        if (
+            sum(isinstance(other, AttributionMonitor) and other.name == self.name for other in callbacks_of(trainer))
+            > 1
+        ):
             raise MisconfigurationException(
                 f"Two AttributionMonitors have the name {self.name!r}: give one of them another, with name=."
             )

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lit_xai.network.calling import describe
+from lit_xai.network.describing import describe
 
 
 @overload

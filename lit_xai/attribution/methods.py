@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_xai.network.calling import load_object, module_names
+from lit_xai.network.calling import module_names
+from lit_xai.network.import_path import load_object
 from lit_xai.network.spelling import nearest
 
 Method = type | str

@@ -16,7 +16,7 @@ from lit_xai.attribution.methods import (
     runs_samples_singly,
     tuples,
 )
-from lit_xai.network.calling import describe
+from lit_xai.network.describing import describe
 
 FORWARD_ONLY = 4
 """Perturbed samples are only run forward, which holds two layers' activations instead of all of them."""

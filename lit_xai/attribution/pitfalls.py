@@ -16,7 +16,9 @@ from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from lit_xai.network.calling import copy_network, describe, module_names
+from lit_xai.network.calling import module_names
+from lit_xai.network.copying import copy_network
+from lit_xai.network.describing import describe
 
 # By torch's names for the functions. DeepLift and LRP know rules for some of them, as modules of certain classes.
 _NONLINEAR = frozenset(

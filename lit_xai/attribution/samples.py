@@ -13,10 +13,10 @@ from lit_xai.attribution.adapter import Arguments
 from lit_xai.attribution.baselines import make_baselines
 from lit_xai.attribution.methods import attribute_parameters, draws_baselines
 from lit_xai.network.calling import BatchToInputs, Inputs, find_inputs, find_labels
-from lit_xai.network.probing import Probe, fingerprint, leaves, read_probe, reads_by_index, take
+from lit_xai.network.probing import Probe, fingerprint, leaves, reads_by_index, take
 from lit_xai.network.saving import save_arrays
-from lit_xai.network.untouched import fork_rng
 from lit_xai.trainer.access import to_model
+from lit_xai.trainer.batches import loaders, read_batch
 
 BACKGROUND = 64
 """How many training samples a baseline of them is made of."""
@@ -52,16 +52,6 @@ class Samples:
         return replace(self, inputs=take(self.inputs, rows, n), labels=take(self.labels, rows, n), baseline=baseline)
 
 
-def loader_name(trainer: Trainer, probe: Probe, stage: str) -> str:
-    """Return the loader that a probe is read from in a stage: outside ``fit`` there is only the stage's own."""
-    if stage != "fit":
-        return {"validate": "val", "test": "test"}[stage]
-    if probe.loader is not None:
-        return probe.loader
-    # Not its truth: a loader's length may not be known.
-    return "train" if trainer.val_dataloaders is None or trainer.val_dataloaders == [] else "val"
-
-
 def read_samples(
     trainer: Trainer, network: nn.Module, probe: Probe, name: str, batch_to_inputs: BatchToInputs, seed: int
 ) -> Samples:
@@ -87,7 +77,7 @@ def read_samples(
         indices = list(range(Arguments(inputs, any_dtype=True).n))
     if isinstance(inputs, Tensor) and labels is inputs:
         labels = None
-    by_index = reads_by_index(_loaders(trainer)[name])
+    by_index = reads_by_index(loaders(trainer)[name])
     return Samples(inputs, labels, indices, name, by_index, fingerprint(inputs))
 
 
@@ -164,33 +154,6 @@ def _given(baselines: Any, device: torch.device) -> Any:
 def _explained(inputs: Inputs) -> list[Tensor]:
     arguments = Arguments(inputs, any_dtype=True)
     return [arguments.values[i] for i in arguments.explained]
-
-
-def _loaders(trainer: Trainer) -> dict[str, Any]:
-    return {"train": trainer.train_dataloader, "val": trainer.val_dataloaders, "test": trainer.test_dataloaders}
-
-
-def read_batch(trainer: Trainer, name: str, probe: Probe, seed: int) -> tuple[Any, list[int]]:
-    """Return a probe's samples as the batch that the model's steps would get, and their indices.
-
-    Args:
-        trainer: inside a stage, its loaders set up.
-        name: of the loader.
-        probe: which samples.
-        seed: of the generators while reading.
-
-    Raises:
-        ValueError: there is no such loader, or nothing to read.
-    """
-    loader = _loaders(trainer)[name]
-    if loader is None:
-        raise ValueError(f"probe: there is no {name} loader to read from; name another with Probe(loader=...).")
-    device = trainer.lightning_module.device
-    batch, indices = read_probe(loader, probe, seed, {device})
-    if trainer.world_size > 1:  # a stream gives each process samples of its own
-        batch, indices = trainer.strategy.broadcast((batch, indices))
-    with fork_rng(seed, {device}):  # the user's transfer hooks may draw
-        return to_model(trainer, batch, name), indices
 
 
 def save_samples(folder: Path, samples: Samples) -> None:

@@ -6,7 +6,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_xai.structure import checkpoints
 from lit_xai.structure.checkpoints import first_mismatch
-from lit_xai.structure.recipe import attach, detach
 
 
 def read_checkpoint(path: str, weights_only: bool | None = None) -> dict[str, Any]:
@@ -80,22 +79,6 @@ class InitFrom(Callback):
         pl_module.configure_model = configure_model_then_load  # type: ignore[method-assign]  # on this instance, once
 
 
-class FollowRecipe(Callback):
-    """Lets every command load checkpoints of a pruned module, whether or not a compression callback is there."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the module replay the recipe of a checkpoint that is loaded."""
-        attach(pl_module, self)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the module as it was."""
-        detach(pl_module, self)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave it so also where Lightning does not tear down."""
-        detach(pl_module, self)
-
-
 def load_weights(pl_module: LightningModule, path: str, weights_only: bool | None = None) -> None:
     """Load a checkpoint's weights, and nothing else of it, into a module that fits them exactly.
 
@@ -103,6 +86,7 @@ def load_weights(pl_module: LightningModule, path: str, weights_only: bool | Non
         ValueError: names or shapes do not fit; the first that does not is named.
     """
     checkpoint = read_checkpoint(path, weights_only)
+    checkpoint.pop("optimizer_states", None)  # a fresh optimizer keeps its own order of parameters
     pl_module.on_load_checkpoint(checkpoint)
     try:
         pl_module.load_state_dict(checkpoint["state_dict"], strict=pl_module.strict_loading)

@@ -18,7 +18,9 @@ from lit_xai.cli.run import LitXaiCLI
 from lit_xai.export.callback import ModelExport
 from lit_xai.export.exporter import Exporter, check_asked
 from lit_xai.export.weights import Weights, live_weights, saved_weights
-from lit_xai.network.calling import BatchToInputs, OutputSpec, load_object
+from lit_xai.network.calling import BatchToInputs, OutputSpec
+from lit_xai.network.import_path import load_object
+from lit_xai.quantization.steps import quantize_steps
 from lit_xai.structure.recipe import KEY, Recipe
 
 if TYPE_CHECKING:
@@ -228,7 +230,7 @@ def _is_export(class_path: str) -> bool:
 
 def _check_asked(asked: dict[str, Any], int8: bool, checkpoint: dict[str, Any]) -> str:
     """Refuse, or return, what changes nothing of the options; ``int8`` may be the config's instead."""
-    steps = [step for step in Recipe.from_dict(checkpoint.get(KEY)).steps if step["kind"] == "quantize"]
+    steps = quantize_steps(Recipe.from_dict(checkpoint.get(KEY)))
     scheme = steps[0]["plan"]["scheme"] if steps else None
     if scheme is None and int8:
         return ""

@@ -6,7 +6,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lit_xai.network.saving import unused
-from lit_xai.trainer.access import is_a, require_writable, run_folder
+from lit_xai.trainer.access import callbacks_of, is_a, require_writable, run_folder
 
 
 def save_predictions(trainer: Trainer) -> Path | None:
@@ -19,7 +19,7 @@ def save_predictions(trainer: Trainer) -> Path | None:
         trainer: after its ``predict``.
     """
     batches = trainer.predict_loop.predictions
-    written = any(is_a(callback, "BasePredictionWriter") for callback in trainer.callbacks)  # type: ignore[attr-defined]  # set by its connector
+    written = any(is_a(callback, "BasePredictionWriter") for callback in callbacks_of(trainer))
     tried_out = trainer.fast_dev_run  # type: ignore[attr-defined]  # as above
     if written or tried_out or all(batch is None for batch in batches):
         return None

@@ -24,7 +24,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 import lit_xai.callbacks
 import lit_xai.data
 import lit_xai.models
-from lit_xai.cli.checkpoints import FollowRecipe, InitFrom, epochs_trained, read_checkpoint, short_schedule
+from lit_xai.cli.checkpoints import InitFrom, epochs_trained, read_checkpoint, short_schedule
 from lit_xai.cli.errors import setup_sentence, without_wrappers
 from lit_xai.cli.files import check_start, is_file_name
 from lit_xai.cli.nags import without_nags
@@ -32,7 +32,8 @@ from lit_xai.cli.parser import ConfigByName, Parser
 from lit_xai.cli.predictions import save_predictions
 from lit_xai.models.optim import configure_optimizers
 from lit_xai.network.saving import unused
-from lit_xai.trainer.access import require_writable, run_folder
+from lit_xai.trainer.access import callbacks_of, require_writable, run_folder
+from lit_xai.trainer.structural_callback import FollowRecipe
 
 
 class SaveConfig(SaveConfigCallback):
@@ -136,8 +137,8 @@ class LitXaiCLI(LightningCLI):
             self.model.configure_optimizers = partial(_configure_optimizers, self.model, optimizer, scheduler)
         if init_from and self.subcommand == "fit":
             callback = InitFrom(init_from, self._get(self.config, "weights_only"))
-            self.trainer.callbacks.insert(0, callback)  # type: ignore[attr-defined]  # set by its connector
-        self.trainer.callbacks.insert(0, FollowRecipe())  # type: ignore[attr-defined]  # as above
+            callbacks_of(self.trainer).insert(0, callback)
+        callbacks_of(self.trainer).insert(0, FollowRecipe())
         if self.subcommand != "fit" and not self._get(self.config_init, "ckpt_path"):
             rank_zero_info(
                 f"{type(self.model).__name__} has the weights it was built with, untrained unless it loads its own:"

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
-from lit_xai.network.calling import describe
+from lit_xai.network.describing import describe
 from lit_xai.network.untouched import fork_rng
 
 

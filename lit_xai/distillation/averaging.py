@@ -4,7 +4,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from lit_xai.network.calling import copy_network
+from lit_xai.network.copying import copy_network
 
 
 class RunningAverage:

@@ -22,12 +22,15 @@ from lit_xai.distillation.output_cache import OutputCache
 from lit_xai.distillation.student import Student
 from lit_xai.distillation.teacher import Teacher, read_teacher
 from lit_xai.distillation.terms import Terms, find_target
-from lit_xai.network.calling import OutputSpec, copy_network
+from lit_xai.network.calling import OutputSpec
+from lit_xai.network.copying import copy_network
 from lit_xai.structure.attaching import unwrap, wrap
 from lit_xai.structure.recipe import attach, dense_copy, detach, recipe_of
-from lit_xai.trainer.access import refuse_strategies
+from lit_xai.trainer.access import callbacks_of, refuse_strategies
 from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.scheduling import value_at
+from lit_xai.trainer.structural_callback import structural_callbacks
+from lit_xai.trainer.structure_change import bare_optimizers
 
 
 class KnowledgeDistillation(AnyCallback):
@@ -209,7 +212,7 @@ class KnowledgeDistillation(AnyCallback):
         self._forget()
         self._resumed, self._left = {}, {}
         refuse_strategies(trainer, "KnowledgeDistillation")
-        twins = [one for one in trainer.callbacks if isinstance(one, KnowledgeDistillation)]  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+        twins = [one for one in callbacks_of(trainer) if isinstance(one, KnowledgeDistillation)]
         if sum(one.state_key == self.state_key for one in twins) > 1:
             raise MisconfigurationException(
                 f"Two KnowledgeDistillations have one {'name' if self.name else 'teacher'}, {self.name or self._label}:"
@@ -229,7 +232,7 @@ class KnowledgeDistillation(AnyCallback):
         wrap(pl_module, "validation_step", self._validation_step)
         if not pl_module.automatic_optimization:
             wrap(pl_module, "manual_backward", self._manual_backward)
-        attach(pl_module, self, self._copies, self._before_step)
+        attach(pl_module, self, self._copies, lambda: bare_optimizers(trainer), self._before_step)
         rank_zero_info(f"KnowledgeDistillation, teacher {self._label}: {self._formula()}")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -245,7 +248,7 @@ class KnowledgeDistillation(AnyCallback):
         """Take over what a checkpoint holds, of a teacher whose file was moved too."""
         states = checkpoint.get("callbacks", {})
         ours = [key for key in states if str(key).startswith("KnowledgeDistillation[")]
-        alone = sum(isinstance(one, KnowledgeDistillation) for one in trainer.callbacks) == 1  # type: ignore[attr-defined]  # as above
+        alone = sum(isinstance(one, KnowledgeDistillation) for one in callbacks_of(trainer)) == 1
         moved = ours[0] if len(ours) == 1 and alone else None
         self._resumed = copy.deepcopy(states.get(self.state_key, states.get(moved, {})))
 
@@ -452,11 +455,7 @@ class KnowledgeDistillation(AnyCallback):
             return Teacher(root, **self._how)  # type: ignore[arg-type]  # one dict of arguments of different types
 
     def _require_cuts(self, trainer: Trainer) -> None:
-        from lit_xai.pruning.callback import StructuredPruning
-        from lit_xai.quantization.callback import QuantizationAwareTraining
-
-        changing = (StructuredPruning, QuantizationAwareTraining)
-        if not any(isinstance(one, changing) for one in trainer.callbacks):  # type: ignore[attr-defined]  # as above
+        if not structural_callbacks(trainer):
             raise MisconfigurationException(
                 "KnowledgeDistillation: teacher='dense' expected a callback that changes the structure, such as"
                 " StructuredPruning or QuantizationAwareTraining, but the Trainer has none: give a checkpoint, or"

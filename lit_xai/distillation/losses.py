@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_xai.network.calling import describe, load_object
+from lit_xai.network.describing import describe
+from lit_xai.network.import_path import load_object
 from lit_xai.network.spelling import nearest
 
 

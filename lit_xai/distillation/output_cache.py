@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_xai.network.calling import Inputs, describe, find_network
+from lit_xai.network.calling import Inputs, find_network
+from lit_xai.network.describing import describe
 from lit_xai.network.probing import fingerprint
 from lit_xai.network.saving import save_arrays
 

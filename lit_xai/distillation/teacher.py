@@ -14,7 +14,9 @@ from torch.utils._pytree import tree_map
 
 from lit_xai.attribution.differentiable import top_class
 from lit_xai.distillation.output_cache import OutputCache, module_hash, sample_keys
-from lit_xai.network.calling import OutputSpec, describe, find_logits, load_object, module_names
+from lit_xai.network.calling import OutputSpec, find_logits, module_names
+from lit_xai.network.describing import describe
+from lit_xai.network.import_path import load_object
 from lit_xai.network.recording import Call, recorded, requires_grad
 from lit_xai.network.spelling import nearest
 from lit_xai.network.untouched import fork_rng

@@ -12,7 +12,9 @@ from lit_xai.distillation.adapters import Adapters
 from lit_xai.distillation.explanation_matching import ExplanationMatching
 from lit_xai.distillation.losses import attention_transfer, check_logits, takes
 from lit_xai.distillation.teacher import Teacher
-from lit_xai.network.calling import OutputSpec, describe, find_labels, find_logits, load_object
+from lit_xai.network.calling import OutputSpec, find_labels, find_logits
+from lit_xai.network.describing import describe
+from lit_xai.network.import_path import load_object
 from lit_xai.network.recording import Call
 
 ANY_WIDTH = (attention_transfer,)

@@ -15,14 +15,17 @@ from lit_xai.attribution.evaluation import About
 from lit_xai.export.exporter import Exporter, check_asked
 from lit_xai.export.weights import Weights, final_weights, live_weights, saved_weights
 from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec
-from lit_xai.pruning.decision import Network
+from lit_xai.network.spec import Network
 from lit_xai.quantization.callback import QuantizationAwareTraining
 from lit_xai.quantization.quantization import check_scheme
+from lit_xai.quantization.steps import quantize_steps
 from lit_xai.runtime.onnx import export_onnx
 from lit_xai.structure.recipe import KEY, attach, detach, recipe_of
-from lit_xai.trainer.access import refuse_strategies, require_writable, run_folder, without_log
+from lit_xai.trainer.access import callbacks_of, refuse_strategies, require_writable, run_folder, without_log
 from lit_xai.trainer.base import AnyCallback
+from lit_xai.trainer.batches import example_inputs
 from lit_xai.trainer.logging import log_text
+from lit_xai.trainer.structure_change import bare_optimizers
 
 if TYPE_CHECKING:
     from lit_xai.export import ExportReport
@@ -130,13 +133,18 @@ class ModelExport(AnyCallback):
         self._forget()
         self.report, self._resumed = None, {}
         refuse_strategies(trainer, "ModelExport", "export a checkpoint afterwards, with `lit-xai export`")
-        twins = [one for one in trainer.callbacks if isinstance(one, ModelExport)]  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+        twins = [one for one in callbacks_of(trainer) if isinstance(one, ModelExport)]
         if sum(one.dirpath == self.dirpath for one in twins) > 1:
             raise MisconfigurationException(
                 "Two ModelExport callbacks would write into one folder: give each its own dirpath, or keep one."
             )
         self._folder = run_folder(trainer) / "export" if self.dirpath is None else Path(self.dirpath)
-        attach(pl_module, self, before_step=lambda module: self._keep(trainer, module))
+        attach(
+            pl_module,
+            self,
+            optimizers=lambda: bare_optimizers(trainer),
+            before_step=lambda module: self._keep(trainer, module),
+        )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put in the float weights, once the module has gone on without them, and which folders are the run's.
@@ -169,7 +177,7 @@ class ModelExport(AnyCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what contradicts the training; export a copy and throw it away, so that nothing fails in the end."""
         _in_first_process(trainer, lambda: self._check_asked(trainer, pl_module))
-        self._inputs = self.exporter.network.example(trainer, pl_module)
+        self._inputs = example_inputs(trainer, pl_module, self.exporter.network)
         if not _is_past(pl_module):
             _in_first_process(trainer, lambda: self._rehearse(live_weights(pl_module)))
 
@@ -214,8 +222,8 @@ class ModelExport(AnyCallback):
         # A config spells out the defaults too: nobody asked for these.
         given, default = vars(self.exporter), vars(Exporter())
         asked = {name: given[name] for name in ("int8", "cpu", "calibrate") if given[name] != default[name]}
-        taken = [step["plan"]["scheme"] for step in recipe_of(pl_module).steps if step["kind"] == "quantize"]
-        training = [one.scheme for one in trainer.callbacks if isinstance(one, QuantizationAwareTraining)]  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+        taken = [step["plan"]["scheme"] for step in quantize_steps(recipe_of(pl_module))]
+        training = [one.scheme for one in callbacks_of(trainer) if isinstance(one, QuantizationAwareTraining)]
         scheme = next(iter([*taken, *training]), None)
         is_kept = self._before is not None or not _is_past(pl_module)
         if said := check_asked(asked, scheme, is_kept):
@@ -242,8 +250,9 @@ class ModelExport(AnyCallback):
 
 
 def _is_past(pl_module: LightningModule) -> bool:
-    """Whether a module has gone on from its float weights: those of a pruned one are float still."""
-    return any(step["kind"] != "prune" for step in recipe_of(pl_module).steps)
+    """Return whether a module has gone on from its float weights: those of a pruned one are float still."""
+    recipe = recipe_of(pl_module)
+    return len(recipe.in_float().steps) < len(recipe.steps)
 
 
 def _tries_out(trainer: Trainer) -> bool:

@@ -10,10 +10,11 @@ from torch import nn
 
 from lit_xai.attribution.evaluation import About
 from lit_xai.export.weights import Weights, calibration_batches, evaluation_batches
-from lit_xai.network.calling import uncompiled_
+from lit_xai.network.copying import uncompiled_
+from lit_xai.network.spec import Network
 from lit_xai.network.untouched import fork_rng
-from lit_xai.pruning.decision import Network
 from lit_xai.quantization.quantization import is_quantized, quantize
+from lit_xai.quantization.steps import Quantize
 from lit_xai.trainer.access import is_a, without_log
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Exporter:
             return {"network": network, **ptq}, weights.source
         variants: dict[str, Any] = {"quantized": network}
         if before is None:
-            before, said = weights.without("quantize"), "the same weights, not rounded"
+            before, said = weights.as_before(Quantize.name), "the same weights, not rounded"
         else:  # only then it says what training was good for
             said = variants["float_source"] = before.source
             variants["ptq"] = self._quantized(trainer, before, weights.recipe.steps[-1])

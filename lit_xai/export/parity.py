@@ -9,15 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from lit_xai.network.calling import (
-    BatchToInputs,
-    Inputs,
-    OutputSpec,
-    call_network,
-    describe,
-    find_inputs,
-    find_labels,
-)
+from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec, call_network, find_inputs, find_labels
+from lit_xai.network.describing import describe
 from lit_xai.network.probing import to_device
 from lit_xai.pruning.sensitivity import _number, _same_order
 from lit_xai.runtime.latency import _feed, _session

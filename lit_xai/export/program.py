@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lit_xai.network.calling import Inputs, OutputSpec, copy_network
+from lit_xai.network.calling import Inputs, OutputSpec
+from lit_xai.network.copying import copy_network
 from lit_xai.network.profiling import batch_size, with_batch_size
 from lit_xai.network.untouched import untouched
 from lit_xai.runtime.onnx import _is_batched, _Logits, _quiet, _reason, named_tensors

@@ -13,7 +13,8 @@ from lit_xai.export.parity import Evaluation, OnnxPredictor, Parity, Predictor, 
 from lit_xai.export.parity import network_predictor as torch_predictor
 from lit_xai.export.report import Row
 from lit_xai.export.timing import alternate_latencies
-from lit_xai.network.calling import Inputs, OutputSpec, copy_network, find_network
+from lit_xai.network.calling import Inputs, OutputSpec, find_network
+from lit_xai.network.copying import copy_network
 from lit_xai.network.untouched import untouched
 from lit_xai.quantization.fake_quantizers import find_fake_quantizers
 from lit_xai.quantization.quantization import describe_quantization

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, IterableDataset
 
-from lit_xai.network.calling import copy_network, find_inputs
+from lit_xai.network.calling import find_inputs
+from lit_xai.network.copying import copy_network
 from lit_xai.network.probing import take, to_device
 from lit_xai.network.profiling import batch_size
-from lit_xai.pruning.decision import Network
+from lit_xai.network.spec import Network
 from lit_xai.structure.recipe import KEY, Recipe, recipe_of
-from lit_xai.trainer.access import is_a, to_model
+from lit_xai.trainer.access import callbacks_of, is_a, to_model
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,9 @@ class Weights:
     recipe: Recipe
     source: str
 
-    def without(self, *kinds: str) -> "Weights":
-        """Return these weights in the structure of before steps of some kinds, the last ones taken."""
-        kept = Recipe(itertools.takewhile(lambda step: step["kind"] not in kinds, self.recipe.steps))
-        copied = copy_network(self.pl_module)
+    def as_before(self, kind: str) -> "Weights":
+        """Return these weights in the structure of before the first step of a kind."""
+        kept, copied = self.recipe.before(kind), copy_network(self.pl_module)
         kept.replay_(copied, since=self.recipe)
         return Weights(copied, kept, self.source)  # type: ignore[arg-type]  # the copy of a LightningModule is one
 
@@ -78,7 +78,7 @@ def final_weights(trainer: Trainer, pl_module: LightningModule) -> Weights:
         trainer: after its last epoch.
         pl_module: its module, which stays as it is.
     """
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+    for callback in callbacks_of(trainer):
         path = str(getattr(callback, "best_model_path", ""))
         if not is_a(callback, "ModelCheckpoint") or callback.monitor is None or not os.path.isfile(path):
             continue

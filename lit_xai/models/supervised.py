@@ -17,11 +17,11 @@ from lit_xai.network.calling import (
     BatchToInputs,
     OutputSpec,
     call_network,
-    describe,
     find_inputs,
     find_labels,
     find_logits,
 )
+from lit_xai.network.describing import describe
 
 Metrics: TypeAlias = Metric | list[Metric] | dict[str, Metric]
 """One metric, several, or several by name."""

@@ -5,16 +5,15 @@ Four questions, four functions: :func:`find_network` (which module), :func:`find
 their answers as ``module``, ``batch_to_inputs`` and ``output``, and guesses the usual ones when they are left out.
 """
 
-import copy
-import importlib
 import inspect
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
+from lit_xai.network.describing import describe
+from lit_xai.network.import_path import load_object
 from lit_xai.network.spelling import nearest
 
 Inputs: TypeAlias = Tensor | tuple[Any, ...] | dict[str, Any]
@@ -65,65 +64,18 @@ def module_names(root: nn.Module) -> dict[str, nn.Module]:
     return {name.replace("._orig_mod", ""): _uncompiled(m) for name, m in root.named_modules() if name}
 
 
+def plain_name(name: str) -> str:
+    """Return the name of a module, parameter or buffer without ``torch.compile``'s wrappers in it.
+
+    Example:
+        >>> plain_name("network._orig_mod.0.weight")
+        'network.0.weight'
+    """
+    return ".".join(part for part in name.split(".") if part != "_orig_mod") if "_orig_mod" in name else name
+
+
 def _uncompiled(module: nn.Module) -> nn.Module:
     return getattr(module, "_orig_mod", module)
-
-
-def copy_network(network: nn.Module) -> nn.Module:
-    """Deep-copy a network, but not the trainer that a LightningModule refers to, nor its compiled methods.
-
-    Example:
-        >>> network = nn.Linear(2, 2)
-        >>> copy_network(network).weight is network.weight
-        False
-    """
-    outside = [vars(m).get(name) for m in network.modules() for name in ("_trainer", "_fabric")]
-    known: dict[int, Any] = {id(value): value for value in outside if value is not None}
-    # Two fifths of what a copy costs is the dozen of empty hook tables of every module: deepcopy is slow at these.
-    parts = [value for module in network.modules() for value in vars(module).values()]
-    known |= {id(value): type(value)() for value in parts if type(value) in (OrderedDict, set) and not value}
-    copied = copy.deepcopy(network, known)
-    for name in getattr(copied, "_compiler_ctx", None) or {}:  # of a compiled one: they would call the original
-        vars(copied).pop(name.removeprefix("original_"), None)
-    return copied
-
-
-def uncompiled_(copied: nn.Module) -> nn.Module:
-    """Take ``torch.compile``'s wrappers out of a copy: what happens inside could not be seen.
-
-    Example:
-        >>> copied = copy_network(nn.Sequential(nn.Linear(2, 2)))
-        >>> uncompiled_(copied)[0]
-        Linear(in_features=2, out_features=2, bias=True)
-    """
-    for module in list(copied.modules()):
-        module._modules.update({name: getattr(part, "_orig_mod", part) for name, part in module._modules.items()})
-    return copied
-
-
-def load_object(path: str, argument: str) -> Any:
-    """Return the object at the import path ``package.module.name``.
-
-    Args:
-        path: the dotted import path.
-        argument: the argument it was given for, named in the error.
-
-    Raises:
-        ValueError: the path cannot be imported.
-
-    Example:
-        >>> load_object("torch.nn.Linear", "method")
-        <class 'torch.nn.modules.linear.Linear'>
-    """
-    package, _, name = path.rpartition(".")
-    try:
-        found = importlib.import_module(package)
-    except (ImportError, ValueError, TypeError) as error:
-        message = f"{argument} expected an import path such as 'package.module.name', but got {path!r}: {error}."
-        raise ValueError(message) from None
-    if not hasattr(found, name):
-        raise ValueError(f"{argument}={path!r}: {package} has no {name!r}.{nearest(name, dir(found))}")
-    return getattr(found, name)
 
 
 def find_call(network: nn.Module, call: str = "forward") -> Callable[..., Any]:
@@ -418,22 +370,3 @@ def _member(result: Any, output: str | int) -> Any:
     if isinstance(output, str):
         return getattr(result, output, None)
     return result[output] if isinstance(result, (tuple, list)) and -len(result) <= output < len(result) else None
-
-
-def describe(value: Any) -> str:
-    """Say in a few words what a batch or an output is made of.
-
-    Example:
-        >>> import torch
-        >>> describe({"image": torch.zeros(8, 3), "id": ["a", "b"]})
-        'dict(image: Tensor[8, 3] float32, id: list(2 of str))'
-    """
-    if isinstance(value, Tensor):
-        return f"Tensor{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
-    if isinstance(value, Mapping):
-        return f"{type(value).__name__}({', '.join(f'{k}: {describe(v)}' for k, v in value.items())})"
-    if isinstance(value, (tuple, list)) and any(isinstance(v, (Tensor, Mapping)) for v in value):
-        return f"{type(value).__name__}({', '.join(describe(v) for v in value)})"
-    if isinstance(value, (tuple, list)) and value:
-        return f"{type(value).__name__}({len(value)} of {type(value[0]).__name__})"
-    return type(value).__name__

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_logits, load_object, module_names
+from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_logits, module_names
+from lit_xai.network.import_path import load_object
 from lit_xai.network.opaque import is_opaque
 from lit_xai.network.spelling import nearest
 from lit_xai.network.untouched import fork_rng

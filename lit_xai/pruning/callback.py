@@ -12,28 +12,30 @@ from torch.optim import Optimizer
 
 from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec
 from lit_xai.network.layers import channels, one_or_more
+from lit_xai.network.spec import Network
 from lit_xai.network.spelling import nearest
-from lit_xai.pruning.decision import Decider, Decision, Goal, Network, dense_facts
+from lit_xai.pruning.decision import Decider, Decision, Goal, dense_facts
 from lit_xai.pruning.importance import resolve_importance
 from lit_xai.pruning.pruning import TOLERANCE, check_ratio
 from lit_xai.pruning.report import PruningReport
 from lit_xai.pruning.sparsity import REGULARIZERS, Regularizer
+from lit_xai.pruning.step import Prune
 from lit_xai.pruning.targets import choose_target
 from lit_xai.pruning.training_data import TrainingData
 from lit_xai.runtime.latency import network_latency
-from lit_xai.structure.recipe import KEY, attach, detach, recipe_of
-from lit_xai.trainer.access import refuse_strategies
-from lit_xai.trainer.base import AnyCallback
-from lit_xai.trainer.best import find_best_again, start_over, structure_label
-from lit_xai.trainer.random_states import gathered_states, renew_batches_, restore_random_states_
+from lit_xai.structure.kinds import kind_of
+from lit_xai.structure.recipe import dense_copy, recipe_of
+from lit_xai.trainer.access import callbacks_of
+from lit_xai.trainer.batches import example_inputs
 from lit_xai.trainer.scheduling import plan_steps
-from lit_xai.trainer.structure_change import averaged_copies, change_structure, refuse_modules, refuse_optimizers
+from lit_xai.trainer.structural_callback import StructuralCallback
+from lit_xai.trainer.structure_change import refuse_modules, refuse_optimizers
 
 ROUND_TO = (16, 8, 4, 1)
 """Multiples of channels that runtimes are fast at, the fastest first."""
 
 
-class StructuredPruning(AnyCallback):
+class StructuredPruning(StructuralCallback):
     """Remove whole channels from any LightningModule while it trains, so that what is left is smaller and faster.
 
     Channels go at the start of a few epochs, by default from a tenth to the middle of the run; the rest is for
@@ -164,66 +166,51 @@ class StructuredPruning(AnyCallback):
         self._options["round_to"] = 8 if self._round_to is None else self._round_to
         self._plan: dict[int, float] = {}
         self._done: list[int] = []
-        self._resumed: dict[str, Any] | None = None
         self._inputs: Inputs | None = None
         self._decider: Decider | None = None
         self._report: PruningReport | None = None
         self._regularizer: Regularizer | None = None
         self._peaks: dict[int, float] = {}
 
-    def last_epoch(self, max_epochs: int | None) -> int:
+    def last_change(self, max_epochs: int | None) -> int:
         """Return the epoch of the last cut in a run of so many epochs."""
         return max(plan_steps(*self._when, max_epochs, self.schedule))
 
     # --- what Lightning calls -----------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what is wrong whatever the network, print the plan, and see that checkpoints carry the recipe."""
+        """Refuse what is wrong whatever the network, and plan the cuts."""
         if stage == "fit":
             self._forget()
-            refuse_strategies(trainer, "StructuredPruning")
-            if sum(isinstance(other, StructuredPruning) for other in trainer.callbacks) > 1:  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+            if sum(isinstance(other, StructuredPruning) for other in callbacks_of(trainer)) > 1:
                 raise MisconfigurationException("Two StructuredPruning callbacks would undo each other: keep one.")
             self._plan = plan_steps(*self._when, trainer.max_epochs, self.schedule)
-        attach(pl_module, self, lambda: averaged_copies(trainer))
+        super().setup(trainer, pl_module, stage)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put in what a resumed run has to know: cuts that were made, and the random generators' states.
+    def state(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return which cuts were made, and the widths that were chosen."""
+        return {"done": list(self._done), "round_to": self._options["round_to"]}
 
-        With ``state_dict`` instead, Lightning would refuse two of these before we can say what to do.
-        """
-        state = {"done": list(self._done), "random": gathered_states(), "round_to": self._options["round_to"]}
-        checkpoint.setdefault("callbacks", {})[self.state_key] = state
-        if recipe_of(pl_module).steps:  # after fit the module no longer says so itself, and may still be saved
-            checkpoint[KEY] = recipe_of(pl_module).to_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what a checkpoint holds."""
-        self._resumed = state_dict
-        self._done = list(state_dict["done"])
-        self._options["round_to"] = state_dict["round_to"]
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take them over."""
+        self._done = list(state["done"])
+        self._options["round_to"] = state["round_to"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Trace the network and go through the whole plan on a copy, so that nothing foreseeable fails later."""
-        self._inputs, dense = self._network.example(trainer, pl_module), self._network.dense_copy(pl_module)
+        self._inputs = example_inputs(trainer, pl_module, self._network)
+        dense = self._network.of(dense_copy(pl_module))
         if any(epoch >= trainer.current_epoch and epoch not in self._done for epoch in self._plan):
             self._prepare(trainer, pl_module, self._inputs, dense)
         self._report = PruningReport(
             self._network, self._inputs, self._milliseconds if self._report_latency else None, channels(dense)
         )
         self._report.start(trainer, pl_module)
-        if self._resumed is not None:
-            find_best_again(trainer, structure_label(pl_module))
+        super().on_train_start(trainer, pl_module)
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def change(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Cut, if it is due."""
         epoch = trainer.current_epoch
-        resumed = self._resumed
-        if resumed is not None:
-            # Nothing draws between the end of an epoch, where a checkpoint is written, and this hook of the next one.
-            states = resumed["random"]
-            restore_random_states_(states[trainer.global_rank % len(states)])
-            self._resumed = None
         is_due = epoch in self._plan and epoch not in self._done
         self._watch_rates(trainer, is_due)
         if is_due:
@@ -232,18 +219,10 @@ class StructuredPruning(AnyCallback):
             if decision.step["kept"]:
                 assert self._report is not None  # made in on_train_start
                 self._report.before(trainer)
-                label = structure_label(pl_module)
-                change_structure(trainer, pl_module, {**decision.step, "note": f"epoch {epoch}"})
-                start_over(trainer, label)
+                self.take_step(trainer, pl_module, {**decision.step, "note": f"epoch {epoch}"})
                 self._report.cut(trainer, pl_module, self._said(decision))
         is_sparse = self.regularize is not None and epoch < max(self._plan)
         self._regularizer = self._make_regularizer(pl_module) if is_sparse else None
-        if resumed is not None:
-            renew_batches_(trainer)
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Let go of the states of a run that was resumed within an epoch: they belong to no later one."""
-        self._resumed = None
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Add the regulariser's gradient: after unscaling, before clipping."""
@@ -262,18 +241,14 @@ class StructuredPruning(AnyCallback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module with nothing of ours."""
-        detach(pl_module, self)
+        super().teardown(trainer, pl_module, stage)
         self._forget()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the module with nothing of ours also where Lightning does not tear down."""
-        self.teardown(trainer, pl_module, "exception")
 
     # --- how it decides -----------------------------------------------------------------------------------------------
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, inputs: Inputs, dense: nn.Module) -> None:
         """Refuse what cannot be cut, and get ready for the cuts that are to come."""
-        if any(step["kind"] != "prune" for step in recipe_of(pl_module).steps):
+        if any(kind_of(step).order > Prune.order for step in recipe_of(pl_module).steps):
             raise MisconfigurationException(
                 "StructuredPruning comes before quantisation, which this module has been through: start from its float"
                 " weights, a checkpoint of before (such as a '-dense' one), or leave StructuredPruning out."
@@ -316,7 +291,7 @@ class StructuredPruning(AnyCallback):
     def _choose_widths(self, trainer: Trainer, pl_module: LightningModule) -> Decision:
         """Return the last step with the largest ``round_to`` that meets the target, and keep to that."""
         candidates: tuple[int, ...] = (self._options["round_to"],)  # of a resumed run: as it began
-        if self._resumed is None and self._round_to is None and self.target.name != "pruning_ratio":
+        if not self.is_resumed and self._round_to is None and self.target.name != "pruning_ratio":
             candidates = ROUND_TO
         for round_to in candidates:
             self._options["round_to"] = round_to

@@ -4,69 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import nn
 
-from lit_xai.attribution.samples import read_samples
-from lit_xai.network.calling import (
-    BatchToInputs,
-    Inputs,
-    OutputSpec,
-    copy_network,
-    defines_call,
-    find_network,
-)
+from lit_xai.network.calling import Inputs, OutputSpec
+from lit_xai.network.copying import copy_network
 from lit_xai.network.layers import channels
-from lit_xai.network.probing import Probe
 from lit_xai.network.profiling import count_macs, count_parameters
+from lit_xai.network.spec import Network
 from lit_xai.pruning.prunable import Prunable
 from lit_xai.pruning.pruning import reach
 from lit_xai.pruning.targets import Target
-from lit_xai.structure.recipe import copy_before, dense_copy
 from lit_xai.trainer.access import without_log
-from lit_xai.trainer.training_step import weighted_parts
-
-
-@dataclass(frozen=True)
-class Network:
-    """The network inside a LightningModule, and how it is called.
-
-    Args:
-        module: its dotted name, ``None`` for the LightningModule itself, or for its one part with weights where it
-            defines no forward.
-        batch_to_inputs: the model's inputs in a batch.
-        output: the logits in its output.
-    """
-
-    module: str | None = None
-    batch_to_inputs: BatchToInputs = None
-    output: OutputSpec = None
-
-    def of(self, pl_module: nn.Module) -> nn.Module:
-        """Return the network itself."""
-        return find_network(pl_module, self.module or _only_part(pl_module))
-
-    def prefix(self, pl_module: nn.Module) -> str:
-        """Return what names inside the network begin with, seen from the LightningModule."""
-        network = self.of(pl_module)
-        name = next(name for name, module in pl_module.named_modules(remove_duplicate=False) if module is network)
-        return f"{name}." if name else ""
-
-    def example(self, trainer: Trainer, pl_module: LightningModule) -> Inputs:
-        """Return the inputs of one sample of the training loader.
-
-        Raises:
-            ValueError: nothing usable is in its batches.
-        """
-        return read_samples(trainer, self.of(pl_module), Probe(n=1), "train", self.batch_to_inputs, seed=0).inputs
-
-    def dense_copy(self, pl_module: LightningModule) -> nn.Module:
-        """Return a copy of the network in the structure it had before anything was removed; what was is zero."""
-        return self.of(dense_copy(pl_module))
-
-    def pruned_copy(self, pl_module: LightningModule) -> nn.Module:
-        """Return a copy of the network as the last cut left it, whatever it was rounded to since."""
-        return self.of(copy_before(pl_module, "fold", "quantize"))
 
 
 @dataclass(frozen=True)
@@ -185,12 +134,6 @@ def dense_facts(dense: nn.Module, goal: Goal, inputs: Inputs, output: OutputSpec
     by_ratio = goal.target.name == "pruning_ratio"
     measured = None if by_ratio else goal.measure(dense, inputs, output)
     return {"channels": channels(dense), "measured": measured}
-
-
-def _only_part(pl_module: nn.Module) -> str | None:
-    """Return the name of the one part that can be called, of a module that cannot."""
-    parts = list(weighted_parts(pl_module))
-    return parts[0] if len(parts) == 1 and not defines_call(pl_module) else None
 
 
 def _prefixed(step: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from lit_xai.network.calling import Inputs, OutputSpec, call_network, load_object
+from lit_xai.network.calling import Inputs, OutputSpec, call_network
+from lit_xai.network.import_path import load_object
 from lit_xai.network.layers import traceable
 from lit_xai.network.spelling import nearest
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from lit_xai.network.calling import Inputs, OutputSpec, copy_network
+from lit_xai.network.calling import Inputs, OutputSpec
+from lit_xai.network.copying import copy_network
 from lit_xai.network.layers import channels, output_layers
 from lit_xai.pruning.moves import Move
 from lit_xai.pruning.prunable import Prunable

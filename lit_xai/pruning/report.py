@@ -7,11 +7,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import nn
 
-from lit_xai.network.calling import Inputs, copy_network
+from lit_xai.network.calling import Inputs
+from lit_xai.network.copying import copy_network
 from lit_xai.network.layers import channels
 from lit_xai.network.profiling import count_macs, count_parameters, size_on_disk
-from lit_xai.pruning.decision import Network
-from lit_xai.trainer.access import is_a, logged_step, require_writable, run_folder
+from lit_xai.network.spec import Network
+from lit_xai.structure.recipe import copy_as, dense_copy, recipe_of
+from lit_xai.trainer.access import callbacks_of, is_a, logged_step, require_writable, run_folder
 from lit_xai.trainer.logging import log_image, log_scalars, log_text
 
 TAGS = {"params": "params", "MACs": "MACs", "size on disk": "bytes_on_disk", "latency": "latency_ms"}
@@ -69,9 +71,13 @@ class PruningReport:
 
     def _measure_first(self, pl_module: LightningModule) -> None:
         self._left = self._channels(pl_module)
-        self._first = self._measured(self._network.dense_copy(pl_module))
+        self._first = self._measured(self._network.of(dense_copy(pl_module)))
         is_dense = self._left == self._dense
-        self._now = dict(self._first) if is_dense else self._measured(self._network.pruned_copy(pl_module))
+        self._now = (
+            dict(self._first)
+            if is_dense
+            else self._measured(self._network.of(copy_as(pl_module, recipe_of(pl_module).in_float())))
+        )
 
     def _channels(self, pl_module: LightningModule) -> dict[str, int]:
         return {name: n for name, n in channels(self._network.of(pl_module)).items() if name in self._dense}
@@ -140,7 +146,7 @@ class PruningReport:
 def _watched(trainer: Trainer) -> tuple[str, float] | None:
     """Return the metric that decides about checkpoints, else the first of a validation, else any."""
     found = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    monitors = [c.monitor for c in trainer.callbacks if is_a(c, "ModelCheckpoint", "EarlyStopping")]  # type: ignore[attr-defined]  # set by its connector
+    monitors = [c.monitor for c in callbacks_of(trainer) if is_a(c, "ModelCheckpoint", "EarlyStopping")]
     names = [*monitors, *(name for name in found if name.startswith("val")), *found]
     name = next((name for name in names if name in found), None)
     return None if name is None else (name, found[name])

@@ -10,16 +10,9 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
-from lit_xai.network.calling import (
-    BatchToInputs,
-    OutputSpec,
-    call_network,
-    copy_network,
-    describe,
-    find_inputs,
-    find_labels,
-    module_names,
-)
+from lit_xai.network.calling import BatchToInputs, OutputSpec, call_network, find_inputs, find_labels, module_names
+from lit_xai.network.copying import copy_network
+from lit_xai.network.describing import describe
 from lit_xai.network.layers import channels
 from lit_xai.network.probing import to_device
 from lit_xai.network.spelling import nearest

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lit_xai.network.calling import Inputs, copy_network
+from lit_xai.network.calling import Inputs
+from lit_xai.network.copying import copy_network
 from lit_xai.pruning.prunable import Prunable
 
 Regularizer = Callable[[Optimizer], None]

@@ -6,64 +6,68 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_xai.network.calling import plain_name
 from lit_xai.network.spelling import nearest
 from lit_xai.structure.following import follow_, successor
-
-Step = dict[str, Any]
-
-
-def apply_cut_(network: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
-    """Keep the named indices, set the named attributes.
-
-    Parameters become new objects, as their shapes do, with the old ones' flags, hooks and attributes; optimizers are
-    given them in the old ones' places, with their state (momentum, moments, row and column factors) cut the same way.
-    State that cannot be cut starts anew, with a warning.
-
-    Args:
-        network: whose names the step uses, with or without what ``torch.compile`` puts into names.
-        step: what to keep and to set.
-        optimizers: whose parameters are among the network's.
-
-    Raises:
-        ValueError: a name is not there, or has another size than when the step was recorded. Nothing is changed then.
-    """
-    found = _check(network, step, recorded=lambda size, kept: size)
-    _rebuild(network, step, found, optimizers, lambda value, dim, size, kept: value.index_select(dim, kept))
-    modules = _modules(network)
-    for name, attribute, _, new in step["attributes"]:
-        setattr(modules[_uncompiled(name)], attribute, _plain(new))
+from lit_xai.structure.kinds import Step, StepKind, check_entries
 
 
-def undo_cut_(network: nn.Module, step: Step) -> None:
-    """Go back behind a cut: the shapes and attributes of before, zeros where values were removed.
+class Prune(StepKind):
+    """Keep some indices of some dimensions of parameters and buffers, and set the attributes that hold their sizes."""
 
-    Raises:
-        ValueError: the network is not what the step led to.
-    """
+    name, label, order = "prune", "pruned", 10
 
-    def widened(value: Tensor, dim: int, size: int, kept: Tensor) -> Tensor:
-        room = value.new_zeros([*value.shape[:dim], size, *value.shape[dim + 1 :]])
-        return room.index_copy(dim, kept, value)
+    def check(self, step: Step) -> None:
+        """Refuse a step without what is kept and set."""
+        check_entries(step, kept=list, attributes=list)
 
-    found = _check(network, step, recorded=lambda size, kept: len(kept))
-    _rebuild(network, step, found, (), widened)
-    modules = _modules(network)
-    for name, attribute, old, _ in step["attributes"]:
-        setattr(modules[_uncompiled(name)], attribute, _plain(old))
+    def apply_(self, network: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
+        """Keep the named indices, set the named attributes.
+
+        Parameters become new objects, as their shapes do, with the old ones' flags, hooks and attributes; optimizers
+        are given them in the old ones' places, with their state (momentum, moments, row and column factors) cut the
+        same way. State that cannot be cut starts anew, with a warning.
+
+        Args:
+            network: whose names the step uses, with or without what ``torch.compile`` puts into names.
+            step: what to keep and to set.
+            optimizers: whose parameters are among the network's.
+
+        Raises:
+            ValueError: a name is not there, or has another size than when the step was recorded. Nothing is changed
+                then.
+        """
+        found = _check(network, step, recorded=lambda size, kept: size)
+        _rebuild(network, step, found, optimizers, lambda value, dim, size, kept: value.index_select(dim, kept))
+        modules = _modules(network)
+        for name, attribute, _, new in step["attributes"]:
+            setattr(modules[plain_name(name)], attribute, _plain(new))
+
+    def undo_(self, network: nn.Module, step: Step) -> None:
+        """Go back behind a cut: the shapes and attributes of before, zeros where values were removed.
+
+        Raises:
+            ValueError: the network is not what the step led to.
+        """
+
+        def widened(value: Tensor, dim: int, size: int, kept: Tensor) -> Tensor:
+            room = value.new_zeros([*value.shape[:dim], size, *value.shape[dim + 1 :]])
+            return room.index_copy(dim, kept, value)
+
+        found = _check(network, step, recorded=lambda size, kept: len(kept))
+        _rebuild(network, step, found, (), widened)
+        modules = _modules(network)
+        for name, attribute, old, _ in step["attributes"]:
+            setattr(modules[plain_name(name)], attribute, _plain(old))
 
 
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _uncompiled(name: str) -> str:
-    """Take ``torch.compile``'s wrappers out of a name: a recipe fits a network compiled or not."""
-    return ".".join(part for part in name.split(".") if part != "_orig_mod") if "_orig_mod" in name else name
-
-
 def _modules(network: nn.Module) -> dict[str, nn.Module]:
     # A wrapper comes before what it wraps, which then takes its name.
-    return {_uncompiled(name): module for name, module in network.named_modules(remove_duplicate=False)}
+    return {plain_name(name): module for name, module in network.named_modules(remove_duplicate=False)}
 
 
 def _check(network: nn.Module, step: Step, recorded: Callable[[int, list[int]], int]) -> dict[str, Tensor]:
@@ -72,19 +76,19 @@ def _check(network: nn.Module, step: Step, recorded: Callable[[int, list[int]], 
         **dict(network.named_parameters(remove_duplicate=False)),
         **dict(network.named_buffers(remove_duplicate=False)),
     }
-    named, modules = {_uncompiled(name): tensor for name, tensor in tensors.items()}, _modules(network)
+    named, modules = {plain_name(name): tensor for name, tensor in tensors.items()}, _modules(network)
     for name, dim, size, kept in step["kept"]:
-        if _uncompiled(name) not in named:
+        if plain_name(name) not in named:
             raise ValueError(
                 f"The recipe does not fit {type(network).__name__}: it has no {name!r}.{nearest(name, named)}"
             )
-        expected, shape = recorded(size, kept), tuple(named[_uncompiled(name)].shape)
+        expected, shape = recorded(size, kept), tuple(named[plain_name(name)].shape)
         if dim >= len(shape) or shape[dim] != expected:
             raise ValueError(
                 f"The recipe does not fit {type(network).__name__}: {name!r} expected size {expected} in dimension"
                 f" {dim}, but got shape {shape}."
             )
-    missing = next((name for name, *_ in step["attributes"] if _uncompiled(name) not in modules), None)
+    missing = next((name for name, *_ in step["attributes"] if plain_name(name) not in modules), None)
     if missing is not None:
         raise ValueError(
             f"The recipe does not fit {type(network).__name__}: it has no {missing!r}.{nearest(missing, modules)}"
@@ -106,10 +110,10 @@ def _rebuild(
     change: Change,
 ) -> None:
     cuts: dict[int, Cuts] = {}
-    named = {_uncompiled(name): tensor for name, tensor in tensors.items()}
+    named = {plain_name(name): tensor for name, tensor in tensors.items()}
     modules = dict(network.named_modules(remove_duplicate=False))
     for name, dim, size, kept in step["kept"]:
-        tensor = named[_uncompiled(name)]  # one of two names is cut once
+        tensor = named[plain_name(name)]  # one of two names is cut once
         cuts.setdefault(id(tensor), {})[dim] = size, torch.tensor(kept, device=tensor.device, dtype=torch.int64)
     new: dict[int, Tensor] = {}
     with torch.no_grad():

@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lit_xai.attribution.samples import read_batch
 from lit_xai.network.calling import BatchToInputs, OutputSpec, find_inputs, find_labels
 from lit_xai.network.probing import Probe, take
 from lit_xai.pruning.importance import needs_data, prepare_importance
+from lit_xai.trainer.batches import read_batch
 
 BATCH = 64
 """How many samples at a time."""

@@ -11,39 +11,29 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import distributed
 
-from lit_xai.attribution.samples import read_batch
 from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec, find_network
 from lit_xai.network.layers import one_or_more
 from lit_xai.network.probing import Probe
 from lit_xai.network.recording import recorded
-from lit_xai.pruning.callback import StructuredPruning
-from lit_xai.pruning.decision import Network
+from lit_xai.network.spec import Network
 from lit_xai.quantization.fake_quantizers import FakeQuantizers, find_fake_quantizers
 from lit_xai.quantization.observers import AVERAGING
 from lit_xai.quantization.quantization import check_scheme, describe_quantization
 from lit_xai.quantization.rehearsal import Rehearsal, refuse_averages, refuse_compiled, rehearse
+from lit_xai.quantization.steps import fold_step, quantize_step, quantize_steps
 from lit_xai.quantization.unfolded import UnfoldedUpdates, fold_scales
 from lit_xai.structure.attaching import unwrap, wrap
-from lit_xai.structure.kinds import fold_step, quantize_step
-from lit_xai.structure.recipe import KEY, attach, detach, recipe_of
-from lit_xai.trainer.access import refuse_strategies
-from lit_xai.trainer.base import AnyCallback
-from lit_xai.trainer.best import find_best_again, start_over, structure_label
+from lit_xai.structure.recipe import recipe_of
+from lit_xai.trainer.access import callbacks_of
+from lit_xai.trainer.batches import example_inputs, read_batch
 from lit_xai.trainer.logging import log_text
-from lit_xai.trainer.random_states import gathered_states, renew_batches_, restore_random_states_
 from lit_xai.trainer.scheduling import resolve_epochs
-from lit_xai.trainer.structure_change import (
-    arrange_parameters_,
-    averaged_copies,
-    bare_optimizers,
-    change_structure,
-    parameter_names,
-    refuse_optimizers,
-)
+from lit_xai.trainer.structural_callback import StructuralCallback, structural_callbacks
+from lit_xai.trainer.structure_change import bare_optimizers, refuse_optimizers
 from lit_xai.trainer.training_step import called, called_by_step, candidates, chosen, say_what_is_called
 
 
-class QuantizationAwareTraining(AnyCallback):
+class QuantizationAwareTraining(StructuralCallback):
     """Round weights and activations to integers for the last epochs of a run, in any LightningModule.
 
     At the start of ``start_epoch`` BatchNorms are folded into the layers before them (optimizers go on as if these were
@@ -120,7 +110,6 @@ class QuantizationAwareTraining(AnyCallback):
     def _forget(self) -> None:
         self.start_epoch = self.freeze_epoch = 0
         self._seen = 0
-        self._resumed: dict[str, Any] | None = None
         self._network = self._given
         self._inputs: Inputs | None = None
         self._watched: Callable[..., Any] | None = None
@@ -131,43 +120,36 @@ class QuantizationAwareTraining(AnyCallback):
     # --- what Lightning calls -----------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what is wrong whatever the network, and see that checkpoints carry the recipe."""
+        """Refuse what is wrong whatever the network."""
         if stage == "fit":
             self._forget()
-            refuse_strategies(trainer, "QuantizationAwareTraining")
             refuse_averages(trainer)
             self._plan(trainer)
-        attach(pl_module, self, lambda: averaged_copies(trainer))
+        super().setup(trainer, pl_module, stage)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put in what a resumed run has to know.
+    def last_change(self, max_epochs: int | None) -> int:
+        """Return the epoch that quantization begins with."""
+        return resolve_epochs(self._start, max_epochs, "start_epoch")
 
-        With ``state_dict`` instead, Lightning would refuse two of these before we can say what to do.
-        """
-        state = {"seen": self._seen, "random": gathered_states(), "names": parameter_names(trainer, pl_module)}
-        state["scales"] = dict(self._scales)
-        checkpoint.setdefault("callbacks", {})[self.state_key] = state
-        if recipe_of(pl_module).steps:  # after fit the module no longer says so itself, and may still be saved
-            checkpoint[KEY] = recipe_of(pl_module).to_dict()
+    def state(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return how many batches ranges were seen on, and the scales of the folded weights."""
+        return {"seen": self._seen, "scales": dict(self._scales)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what a checkpoint holds."""
-        self._resumed = state_dict
-        self._seen = state_dict["seen"]
-        self._scales = dict(state_dict["scales"])
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take them over."""
+        self._seen = state["seen"]
+        self._scales = dict(state["scales"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what cannot be seen into, and arrange optimizers before their states are loaded."""
+        """Refuse what cannot be seen into."""
         refuse_compiled(pl_module, self._given.of(pl_module))
         refuse_optimizers(trainer, "QuantizationAwareTraining")
-        if self._resumed is not None:
-            arrange_parameters_(trainer, pl_module, self._resumed["names"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fold, prepare and run a copy forwards and backwards, so that nothing foreseeable fails later."""
         if self._rounds(pl_module) is None:
             self._network = self._found(trainer, pl_module)
-            self._inputs = self._network.example(trainer, pl_module)
+            self._inputs = example_inputs(trainer, pl_module, self._network)
             found = self._rehearsed(pl_module)
             rank_zero_info(f"QuantizationAwareTraining begins with epoch {self.start_epoch}: {found.said()}")
             if self.freeze_epoch < (trainer.max_epochs or 0):
@@ -177,27 +159,19 @@ class QuantizationAwareTraining(AnyCallback):
         else:
             self._go_on(pl_module)
             self._update_unfolded(trainer, pl_module)
-        if self._resumed is not None:
-            find_best_again(trainer, structure_label(pl_module))
+        super().on_train_start(trainer, pl_module)
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def change(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to round, or let ranges be, if it is due."""
-        resumed = self._resumed
-        if resumed is not None:
-            states = resumed["random"]
-            restore_random_states_(states[trainer.global_rank % len(states)])
-            self._resumed = None
         rounds = self._rounds(pl_module)
         if rounds is None and trainer.current_epoch >= self.start_epoch:
             rounds = self._begin(trainer, pl_module)
         if rounds is not None:
             rounds.observe_(trainer.current_epoch < self.freeze_epoch)
-        if resumed is not None:
-            renew_batches_(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Count the batches that ranges are first seen on, and begin to round after them."""
-        self._resumed = None
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         rounds = self._rounds(pl_module)
         if rounds is None:
             return
@@ -238,16 +212,12 @@ class QuantizationAwareTraining(AnyCallback):
         self._stop_watching(pl_module)
         if self._updates is not None:
             self._updates.stop()
-        detach(pl_module, self)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the module so also where Lightning does not tear down."""
-        self.teardown(trainer, pl_module, "exception")
+        super().teardown(trainer, pl_module, stage)
 
     # --- how --------------------------------------------------------------------------------------------------------
 
     def _plan(self, trainer: Trainer) -> None:
-        if sum(isinstance(other, QuantizationAwareTraining) for other in trainer.callbacks) > 1:  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+        if sum(isinstance(other, QuantizationAwareTraining) for other in callbacks_of(trainer)) > 1:
             raise MisconfigurationException("Two QuantizationAwareTraining callbacks cannot share a model: keep one.")
         last = trainer.max_epochs
         self.start_epoch = resolve_epochs(self._start, last, "start_epoch")
@@ -257,16 +227,17 @@ class QuantizationAwareTraining(AnyCallback):
                 f"QuantizationAwareTraining: start_epoch expected an epoch of the run, which are 0 to {last - 1}, but"
                 f" got {self.start_epoch}: nothing would ever be rounded."
             )
-        for other in trainer.callbacks:  # type: ignore[attr-defined]  # as above
-            if isinstance(other, StructuredPruning) and other.last_epoch(last) >= self.start_epoch:
+        for other in structural_callbacks(trainer):
+            their_last = None if other is self else other.last_change(last)
+            if their_last is not None and their_last >= self.start_epoch:
                 raise MisconfigurationException(
-                    "QuantizationAwareTraining: start_epoch expected an epoch after the last cut of StructuredPruning,"
-                    f" which is at epoch {other.last_epoch(last)}, but got {self.start_epoch}: what is rounded cannot"
-                    " be cut any more."
+                    "QuantizationAwareTraining: start_epoch expected an epoch after the last step of"
+                    f" {type(other).__name__}, which is at epoch {their_last}, but got {self.start_epoch}: a quantized"
+                    " network keeps its structure."
                 )
 
     def _rounds(self, pl_module: LightningModule) -> FakeQuantizers | None:
-        steps = [step for step in recipe_of(pl_module).steps if step["kind"] == "quantize"]
+        steps = quantize_steps(recipe_of(pl_module))
         return find_fake_quantizers(find_network(pl_module, steps[0]["module"])) if steps else None
 
     def _found(self, trainer: Trainer, pl_module: LightningModule) -> Network:
@@ -310,18 +281,12 @@ class QuantizationAwareTraining(AnyCallback):
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> FakeQuantizers:
         found = self._rehearsed(pl_module)
-        network, prefix, label = (
-            self._network.of(pl_module),
-            self._network.prefix(pl_module),
-            structure_label(pl_module),
-        )
+        network, prefix = self._network.of(pl_module), self._network.prefix(pl_module)
         # Of the first process, whose statistics are folded everywhere: others may have seen other batches.
         scales = trainer.strategy.broadcast(fold_scales(network, found.pairs))
         self._scales = {f"{prefix}{layer}.weight": scale for layer, scale in scales.items()}
-        if found.pairs:
-            change_structure(trainer, pl_module, fold_step(network, found.pairs, prefix))
-        change_structure(trainer, pl_module, quantize_step(found.plan, prefix.removesuffix(".")))
-        start_over(trainer, label)
+        folds = [fold_step(network, found.pairs, prefix)] if found.pairs else []
+        self.take_step(trainer, pl_module, *folds, quantize_step(found.plan, prefix.removesuffix(".")))
         self._update_unfolded(trainer, pl_module)
         self._seen = 0
         rank_zero_info(f"QuantizationAwareTraining, epoch {trainer.current_epoch}: it begins.")
@@ -341,7 +306,7 @@ class QuantizationAwareTraining(AnyCallback):
         """Say how a resumed run rounds, and that this is not what was asked for, if it is not."""
         facts = describe_quantization(pl_module)
         rank_zero_info(f"QuantizationAwareTraining goes on: {len(facts['integer'])} layers, {facts['weights']}.")
-        (step,) = [step for step in recipe_of(pl_module).steps if step["kind"] == "quantize"]
+        (step,) = quantize_steps(recipe_of(pl_module))
         wanted = self._scheme_inside(f"{step['module']}." if step["module"] else "")
         other = [name for name, value in step["plan"]["scheme"].items() if wanted[name] != value]
         for name in other:

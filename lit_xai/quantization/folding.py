@@ -19,7 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from lit_xai.network.calling import Inputs, OutputSpec, call_network, copy_network, find_logits, find_network
+from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_logits, find_network
+from lit_xai.network.copying import copy_network
 from lit_xai.network.layers import match_layers
 from lit_xai.network.spelling import nearest
 from lit_xai.network.untouched import untouched

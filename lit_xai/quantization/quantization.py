@@ -15,14 +15,13 @@ from lit_xai.network.calling import (
     OutputSpec,
     call_network,
     check_call,
-    copy_network,
-    describe,
     find_inputs,
     find_logits,
     find_network,
     module_names,
-    uncompiled_,
 )
+from lit_xai.network.copying import copy_network, uncompiled_
+from lit_xai.network.describing import describe
 from lit_xai.network.layers import match_layers
 from lit_xai.network.probing import to_device
 from lit_xai.network.spelling import nearest

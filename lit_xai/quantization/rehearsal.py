@@ -8,11 +8,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from lit_xai.network.calling import Inputs, OutputSpec, call_network, check_call, copy_network
+from lit_xai.network.calling import Inputs, OutputSpec, call_network, check_call
+from lit_xai.network.copying import copy_network
 from lit_xai.network.untouched import untouched
 from lit_xai.quantization.folding import find_foldable, fold_batch_norms_
 from lit_xai.quantization.quantization import Plan, describe_quantization, plan_quantization, prepare_
-from lit_xai.trainer.access import is_a
+from lit_xai.trainer.access import callbacks_of, is_a
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def refuse_averages(trainer: Trainer) -> None:
     Raises:
         MisconfigurationException: names the callback.
     """
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+    for callback in callbacks_of(trainer):
         if is_a(callback, "WeightAveraging", "StochasticWeightAveraging"):
             raise MisconfigurationException(
                 f"QuantizationAwareTraining cannot work with {type(callback).__name__}: an average of weights does not"

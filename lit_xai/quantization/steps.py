@@ -11,8 +11,8 @@ from lit_xai.network.spelling import nearest
 from lit_xai.quantization.fake_quantizers import NAME, insert_fake_quantizers_, remove_fake_quantizers_
 from lit_xai.quantization.folding import fold_batch_norms_, replace_
 from lit_xai.structure.following import exchange_
-
-Step = dict[str, Any]
+from lit_xai.structure.kinds import Step, StepKind, check_entries
+from lit_xai.structure.recipe import Recipe
 
 
 def fold_step(network: nn.Module, pairs: Iterable[tuple[str, str]], prefix: str = "") -> Step:
@@ -43,45 +43,55 @@ def fold_step(network: nn.Module, pairs: Iterable[tuple[str, str]], prefix: str 
     return {"kind": "fold", "pairs": found}
 
 
-def apply_fold_(network: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
-    """Fold; parameters that go on stay the objects they are.
+class Fold(StepKind):
+    """Fold BatchNorms into the layers before them."""
 
-    A layer without a bias takes over its BatchNorm's, whose gradient is the same: optimizers keep its state.
+    name, label, order, stays_float = "fold", "folded", 20, False
 
-    Raises:
-        ValueError: a pair is not there; nothing is changed then.
-    """
-    named = _checked(network, step, folded=False)
-    layers: list[Any] = [named[layer] for layer, _, _ in step["pairs"]]
-    norms: list[Any] = [named[norm] for _, norm, _ in step["pairs"]]
-    biases = [layer.bias if layer.bias is not None else norm.bias for layer, norm in zip(layers, norms, strict=True)]
-    weights = [layer.weight for layer in layers]
-    fold_batch_norms_(network, [(layer, norm) for layer, norm, _ in step["pairs"]])
-    gone, added = [], []
-    for layer, norm, weight, bias in zip(layers, norms, weights, biases, strict=True):
-        layer.weight = _with_value(weight, layer.weight)
-        if bias is None:  # neither had one
-            added.append((layer.bias, weight))
-        else:
-            layer.bias = _with_value(bias, layer.bias)
-        gone += [parameter for parameter in norm.parameters() if parameter is not bias]
-    exchange_(optimizers, gone, added)
+    def check(self, step: Step) -> None:
+        """Refuse a step without pairs."""
+        check_entries(step, pairs=list)
 
+    def apply_(self, network: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
+        """Fold; parameters that go on stay the objects they are.
 
-def undo_fold_(network: nn.Module, step: Step) -> None:
-    """Put BatchNorms back, as new: their statistics and weights are gone.
+        A layer without a bias takes over its BatchNorm's, whose gradient is the same: optimizers keep its state.
 
-    Raises:
-        ValueError: the network is not what the step led to.
-    """
-    named = _checked(network, step, folded=True)
-    for name, norm, facts in step["pairs"]:
-        layer: Any = named[name]
-        options = {key: facts[key] for key in ("eps", "momentum", "affine")}
-        fresh = getattr(nn, facts["class"])(facts["num_features"], **options)
-        replace_(network, named[norm], fresh.to(layer.weight).train(named[norm].training))
-        if not facts["bias"]:
-            layer.bias = None
+        Raises:
+            ValueError: a pair is not there; nothing is changed then.
+        """
+        named = _checked(network, step, folded=False)
+        layers: list[Any] = [named[layer] for layer, _, _ in step["pairs"]]
+        norms: list[Any] = [named[norm] for _, norm, _ in step["pairs"]]
+        biases = [
+            layer.bias if layer.bias is not None else norm.bias for layer, norm in zip(layers, norms, strict=True)
+        ]
+        weights = [layer.weight for layer in layers]
+        fold_batch_norms_(network, [(layer, norm) for layer, norm, _ in step["pairs"]])
+        gone, added = [], []
+        for layer, norm, weight, bias in zip(layers, norms, weights, biases, strict=True):
+            layer.weight = _with_value(weight, layer.weight)
+            if bias is None:  # neither had one
+                added.append((layer.bias, weight))
+            else:
+                layer.bias = _with_value(bias, layer.bias)
+            gone += [parameter for parameter in norm.parameters() if parameter is not bias]
+        exchange_(optimizers, gone, added)
+
+    def undo_(self, network: nn.Module, step: Step) -> None:
+        """Put BatchNorms back, as new: their statistics and weights are gone.
+
+        Raises:
+            ValueError: the network is not what the step led to.
+        """
+        named = _checked(network, step, folded=True)
+        for name, norm, facts in step["pairs"]:
+            layer: Any = named[name]
+            options = {key: facts[key] for key in ("eps", "momentum", "affine")}
+            fresh = getattr(nn, facts["class"])(facts["num_features"], **options)
+            replace_(network, named[norm], fresh.to(layer.weight).train(named[norm].training))
+            if not facts["bias"]:
+                layer.bias = None
 
 
 def _with_value(parameter: nn.Parameter, value: nn.Parameter) -> nn.Parameter:
@@ -121,32 +131,40 @@ def quantize_step(plan: dict[str, Any], module: str = "") -> Step:
     return {"kind": "quantize", "module": module, "plan": plan}
 
 
-def apply_quantize_(network: nn.Module, step: Step) -> None:
-    """Put fake-quantisers in, which observe and do not round yet.
+class Quantize(StepKind):
+    """Put fake-quantizers in."""
 
-    Raises:
-        ValueError: the network is not what the step was written for; nothing is changed then.
-    """
-    part = _part(network, step)
-    named = {"", *module_names(part)}
-    missing = next((site["layer"] for site in step["plan"]["sites"] if site["layer"] not in named), None)
-    if missing is not None:
-        raise ValueError(
-            f"The recipe does not fit {type(network).__name__}: it has no {missing!r}.{nearest(missing, named)}"
-        )
-    insert_fake_quantizers_(part, step["plan"]["sites"], step["plan"]["float_layers"])
+    name, label, order, once, stays_float = "quantize", "quantized", 30, True, False
 
+    def check(self, step: Step) -> None:
+        """Refuse a step without a network's name and a plan."""
+        check_entries(step, module=str, plan=dict)
 
-def undo_quantize_(network: nn.Module, step: Step) -> None:
-    """Take them out again.
+    def apply_(self, network: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
+        """Put fake-quantisers in, which observe and do not round yet.
 
-    Raises:
-        ValueError: the network has none.
-    """
-    part = _part(network, step)
-    if not hasattr(part, NAME):
-        raise ValueError(f"The recipe does not fit {type(network).__name__}: it has no {NAME!r}.")
-    remove_fake_quantizers_(part)
+        Raises:
+            ValueError: the network is not what the step was written for; nothing is changed then.
+        """
+        part = _part(network, step)
+        named = {"", *module_names(part)}
+        missing = next((site["layer"] for site in step["plan"]["sites"] if site["layer"] not in named), None)
+        if missing is not None:
+            raise ValueError(
+                f"The recipe does not fit {type(network).__name__}: it has no {missing!r}.{nearest(missing, named)}"
+            )
+        insert_fake_quantizers_(part, step["plan"]["sites"], step["plan"]["float_layers"])
+
+    def undo_(self, network: nn.Module, step: Step) -> None:
+        """Take them out again.
+
+        Raises:
+            ValueError: the network has none.
+        """
+        part = _part(network, step)
+        if not hasattr(part, NAME):
+            raise ValueError(f"The recipe does not fit {type(network).__name__}: it has no {NAME!r}.")
+        remove_fake_quantizers_(part)
 
 
 def _part(network: nn.Module, step: Step) -> nn.Module:
@@ -154,3 +172,8 @@ def _part(network: nn.Module, step: Step) -> nn.Module:
         return find_network(network, step["module"])
     except ValueError as error:
         raise ValueError(f"The recipe does not fit {type(network).__name__}: {error}") from None
+
+
+def quantize_steps(recipe: Recipe) -> list[Step]:
+    """Return the steps of a recipe that put fake-quantizers in: one, or none."""
+    return [step for step in recipe.steps if step["kind"] == Quantize.name]

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from lit_xai.network.calling import Inputs, OutputSpec, describe, load_object
+from lit_xai.network.calling import Inputs, OutputSpec
+from lit_xai.network.describing import describe
+from lit_xai.network.import_path import load_object
 from lit_xai.network.profiling import with_batch_size
 from lit_xai.runtime.onnx import export_onnx, named_tensors
 

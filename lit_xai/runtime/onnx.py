@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_xai.network.calling import Inputs, OutputSpec, call_network, copy_network, find_network
+from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_network
+from lit_xai.network.copying import copy_network
 from lit_xai.network.probing import leaves
 from lit_xai.network.profiling import batch_size, with_batch_size
 from lit_xai.network.untouched import untouched

@@ -111,14 +111,15 @@ def exchange_(
     Args:
         optimizers: whose groups are meant.
         gone: what nothing uses any longer.
-        added: pairs of a parameter and one beside which it belongs, as that is in its group.
+        added: pairs of a new parameter and the one whose group it belongs to, which may be among those that go.
     """
     ids, beside = {id(parameter) for parameter in gone}, [(new, id(old)) for new, old in added]
     for optimizer in optimizers:
         changes = False
         for group in optimizer.param_groups:
             kept = [parameter for parameter in group["params"] if id(parameter) not in ids]
-            kept += [new for new, old in beside if any(id(parameter) == old for parameter in kept)]
+            held = {id(parameter) for parameter in group["params"]}
+            kept += [new for new, old in beside if old in held]
             changes |= list(map(id, kept)) != list(map(id, group["params"]))
             group["params"][:] = kept
         for parameter in gone:

@@ -18,10 +18,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from lit_xai.network.calling import copy_network
+from lit_xai.network.copying import copy_network
 from lit_xai.structure.attaching import unwrap, wrap
 from lit_xai.structure.checkpoints import advise_arguments, first_mismatch, read_checkpoint
-from lit_xai.structure.kinds import KINDS, Step, apply_step_, undo_step_
+from lit_xai.structure.kinds import Step, apply_step_, kind_of, undo_step_
+from lit_xai.structure.parameter_order import Names, arrange_parameters_, optimizers_in, parameter_names
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -69,10 +70,42 @@ class Recipe:
                 f"The checkpoint's recipe expected version {VERSION}, but got {saved.get('version')!r}: load it with"
                 " the lit_xai that wrote it, or a newer one."
             )
-        unknown = next((step.get("kind") for step in saved["steps"] if step.get("kind") not in KINDS), None)
-        if unknown is not None:
-            raise ValueError(f"The checkpoint's recipe holds a step {unknown!r}, but known are {', '.join(KINDS)}.")
+        for step in saved["steps"]:
+            kind_of(step).check(step)
         return cls(saved["steps"])
+
+    @property
+    def label(self) -> str:
+        """What checkpoints of the structure are called: after the last step, and how many of its kind there were.
+
+        Example:
+            >>> Recipe().label, Recipe([{"kind": "prune"}, {"kind": "prune"}]).label
+            ('dense', 'pruned2')
+            >>> Recipe([{"kind": "prune"}, {"kind": "fold"}, {"kind": "quantize"}]).label
+            'quantized'
+        """
+        if not self.steps:
+            return "dense"
+        last = kind_of(self.steps[-1])
+        return last.label if last.once else f"{last.label}{sum(kind_of(step) is last for step in self.steps)}"
+
+    def before(self, kind: str) -> "Recipe":
+        """Return the part of before the first step of a kind.
+
+        Example:
+            >>> Recipe([{"kind": "prune"}, {"kind": "fold"}, {"kind": "quantize"}]).before("quantize").steps
+            [{'kind': 'prune'}, {'kind': 'fold'}]
+        """
+        return Recipe(itertools.takewhile(lambda step: step["kind"] != kind, self.steps))
+
+    def in_float(self) -> "Recipe":
+        """Return the part up to the first step after which training no longer goes on in float.
+
+        Example:
+            >>> Recipe([{"kind": "prune"}, {"kind": "fold"}, {"kind": "quantize"}]).in_float().steps
+            [{'kind': 'prune'}]
+        """
+        return Recipe(itertools.takewhile(lambda step: kind_of(step).stays_float, self.steps))
 
     def replay_(self, network: nn.Module, since: "Recipe | None" = None) -> None:
         """Bring a network from the structure of ``since`` (default: dense) to that of this recipe, in place.
@@ -96,7 +129,7 @@ class Recipe:
             for step in self.steps[shared:]:
                 apply_step_(network, step)
                 done.append(lambda step=step: undo_step_(network, step))  # type: ignore[misc]  # bound now
-        except ValueError:
+        except Exception:  # a kind of somebody else's may raise anything
             for back in reversed(done):
                 back()
             raise
@@ -137,9 +170,12 @@ def take_step_(
         ValueError: see :func:`~lit_xai.structure.kinds.apply_step_`, or the step comes too late; it is then not kept.
     """
     before, attachment = recipe_of(module), _attached.get(module)
-    later = next((s["kind"] for s in before.steps if KINDS.index(s["kind"]) > KINDS.index(step["kind"])), None)
+    kind = kind_of(step)
+    later = next((s["kind"] for s in before.steps if kind_of(s).order > kind.order), None)
     if later is not None:
-        raise ValueError(f"A {step['kind']!r} step has to come before {later!r}, which was taken already.")
+        raise ValueError(f"A {kind.name!r} step has to come before {later!r}, which was taken already.")
+    if kind.once and any(kind_of(s) is kind for s in before.steps):
+        raise ValueError(f"A {kind.name!r} step is taken once, and this module has been through one.")
     if attachment is not None:
         for holder in list(attachment.holders.values()):
             holder.before_step(module)
@@ -153,6 +189,32 @@ def _keep_in_step_(module: nn.Module, copies: Iterable[nn.Module], before: Recip
     for copied in copies:
         recipe_of(module).replay_(copied, since=_recipes.get(copied, before))
         _recipes[copied] = recipe_of(module)
+
+
+def save_structure_(
+    module: nn.Module, checkpoint: dict[str, Any], optimizers: Iterable[torch.optim.Optimizer] = ()
+) -> None:
+    """Put a module's recipe into a checkpoint, and which parameter stands where in its optimizers.
+
+    Nothing is put in for a module that was never changed: its checkpoints are plain Lightning's.
+
+    Args:
+        module: whose structure is meant.
+        checkpoint: that is being written.
+        optimizers: that train it.
+    """
+    if recipe_of(module).steps:
+        checkpoint[KEY] = recipe_of(module).to_dict() | {"parameters": parameter_names(module, optimizers)}
+
+
+def _saved_order(checkpoint: Mapping[str, Any]) -> Names | None:
+    """Return which parameter stood where, of a checkpoint whose optimizers are going to be resumed."""
+    if not checkpoint.get("optimizer_states") or KEY not in checkpoint:
+        return None
+    # 0.1 left it to one callback's state.
+    of_0_1 = checkpoint.get("callbacks", {}).get("QuantizationAwareTraining", {}).get("names")
+    order: Names | None = checkpoint[KEY].get("parameters") or of_0_1
+    return order
 
 
 def restore_structure_(module: nn.Module, checkpoint: Mapping[str, Any], copies: Iterable[nn.Module] = ()) -> None:
@@ -182,19 +244,18 @@ def dense_copy(module: M) -> M:
     Args:
         module: what steps were taken on; it stays as it is.
     """
-    return copy_before(module, *KINDS)
+    return copy_as(module, Recipe())
 
 
-def copy_before(module: M, *kinds: str) -> M:
-    """Return a copy in the structure of before the first step of some kinds.
+def copy_as(module: M, recipe: Recipe) -> M:
+    """Return a copy in another structure that the module had.
 
     Args:
         module: what steps were taken on; it stays as it is.
-        kinds: of steps.
+        recipe: of that structure, such as ``recipe_of(module).in_float()``.
     """
-    copied, recipe = copy_network(module), recipe_of(module)
-    kept = Recipe(list(itertools.takewhile(lambda step: step["kind"] not in kinds, recipe.steps)))
-    kept.replay_(copied, since=recipe)
+    copied = copy_network(module)
+    recipe.replay_(copied, since=recipe_of(module))
     return copied  # type: ignore[return-value]  # the copy of a module is of its class
 
 
@@ -202,25 +263,35 @@ class _Holder(NamedTuple):
     """What somebody who relies on the attachment has to do with it."""
 
     copies: Callable[[], Iterable[nn.Module]]
+    optimizers: Callable[[], Iterable[torch.optim.Optimizer]]
     before_step: Callable[[Any], None]
 
 
 class _Attachment:
-    """A LightningModule's two checkpoint hooks with the recipe in them, its loading, and who relies on that."""
+    """What is wrapped around methods of a LightningModule so that its structure is saved and loaded, and for whom."""
 
     def __init__(self, pl_module: Any) -> None:
         self.holders: dict[Any, _Holder] = {}
         self._arguments: Mapping[str, Any] = {}
+        self._order: Names | None = None
 
         def save(method: Callable[[Any], None], checkpoint: dict[str, Any]) -> None:
             method(checkpoint)
-            if recipe_of(pl_module).steps:
-                checkpoint[KEY] = recipe_of(pl_module).to_dict()
+            save_structure_(pl_module, checkpoint, self.optimizers())
 
         def load(method: Callable[[Any], None], checkpoint: dict[str, Any]) -> None:
             method(checkpoint)
             self._arguments = checkpoint.get("hyper_parameters", {})
             restore_structure_(pl_module, checkpoint, self.copies())
+            self._order = _saved_order(checkpoint)
+
+        def configure(method: Callable[[], Any]) -> Any:
+            # Between the loading of a checkpoint's weights and that of its optimizers' states.
+            configured, order = method(), self._order
+            if order is not None:
+                arrange_parameters_(pl_module, optimizers_in(configured), order)
+                self._order = None
+            return configured
 
         def load_weights(method: Callable[..., Any], *args: Any, **options: Any) -> Any:
             try:
@@ -234,6 +305,7 @@ class _Attachment:
             "on_save_checkpoint": save,
             "on_load_checkpoint": load,
             "load_state_dict": load_weights,
+            "configure_optimizers": configure,
         }
         for name, around in self.around.items():
             wrap(pl_module, name, around)
@@ -243,11 +315,16 @@ class _Attachment:
         found = (copied for holder in self.holders.values() for copied in holder.copies())
         return list({id(copied): copied for copied in found}.values())
 
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Return the optimizers that train the module, as the first holder that knows of any gives them."""
+        return next((found for holder in self.holders.values() if (found := list(holder.optimizers()))), [])
+
 
 def attach(
     pl_module: Any,
     holder: Any,
     copies: Callable[[], Iterable[nn.Module]] = tuple,
+    optimizers: Callable[[], Iterable[torch.optim.Optimizer]] = tuple,
     before_step: Callable[[Any], None] = lambda pl_module: None,
 ) -> None:
     """Make a LightningModule save its recipe and replay a checkpoint's before its weights are loaded.
@@ -259,11 +336,12 @@ def attach(
         pl_module: of either Lightning package; its own ``on_save_checkpoint`` and ``on_load_checkpoint`` run first.
         holder: who asks, usually a callback; asking again replaces what it gave before.
         copies: returns the copies of the module that it keeps by then, see :func:`take_step_`.
+        optimizers: returns those that train it: checkpoints then hold which of its parameters stands where in them.
         before_step: called with the module before each step that is taken.
     """
     if pl_module not in _attached:
         _attached[pl_module] = _Attachment(pl_module)
-    _attached[pl_module].holders[holder] = _Holder(copies, before_step)
+    _attached[pl_module].holders[holder] = _Holder(copies, optimizers, before_step)
 
 
 def detach(pl_module: Any, holder: Any) -> None:

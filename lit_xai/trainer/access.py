@@ -39,6 +39,12 @@ def is_a(obj: object, *class_names: str) -> bool:
     )
 
 
+def callbacks_of(trainer: Trainer) -> list[Any]:
+    """Return a Trainer's callbacks: the list itself, which its connector sets in ``Trainer.__init__``."""
+    found: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # no annotation in Lightning
+    return found
+
+
 def refuse_strategies(trainer: Trainer, name: str, otherwise: str = "train on one device") -> None:
     """Refuse strategies under which no process holds the whole module.
 

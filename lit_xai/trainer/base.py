@@ -13,4 +13,4 @@ else:
     import pytorch_lightning
 
     class AnyCallback(Callback, pytorch_lightning.Callback):
-        pass
+        """A Callback of both packages."""

@@ -8,20 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_xai.network.saving import unused
-from lit_xai.structure.recipe import recipe_of
-from lit_xai.trainer.access import is_a
-
-
-def structure_label(pl_module: LightningModule) -> str:
-    """Return what checkpoints of a module's present structure are called."""
-    kinds = [step["kind"] for step in recipe_of(pl_module).steps]
-    if "quantize" in kinds:
-        return "quantized"
-    return f"pruned{kinds.count('prune')}" if kinds else "dense"
+from lit_xai.trainer.access import callbacks_of, is_a
 
 
 def start_over(trainer: Trainer, label: str) -> None:
@@ -35,7 +26,7 @@ def start_over(trainer: Trainer, label: str) -> None:
         trainer: inside ``fit``.
         label: of the structure that ends: ``"dense"``, or ``"pruned1"`` after one cut.
     """
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+    for callback in callbacks_of(trainer):
         if is_a(callback, "ModelCheckpoint") and _ranks(callback):
             renamed = _rename_best(trainer, callback, label) if callback.save_top_k > 0 else {}
             _forget_best(callback, renamed)
@@ -57,7 +48,7 @@ def find_best_again(trainer: Trainer, label: str) -> None:
         trainer: whose callbacks' states are restored.
         label: of the structure that the checkpoint was saved in.
     """
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+    for callback in callbacks_of(trainer):
         if not is_a(callback, "ModelCheckpoint") or not _ranks(callback):
             continue
         ranked = [path for path in {*callback.best_k_models, callback.best_model_path} if path]

@@ -16,9 +16,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.optim import Optimizer
 
 from lit_xai.structure.recipe import take_step_
-from lit_xai.trainer.access import is_a, refuse_strategies
-
-__all__ = ["averaged_copies", "change_structure", "refuse_modules", "refuse_optimizers", "refuse_strategies"]
+from lit_xai.trainer.access import callbacks_of, is_a
 
 
 def refuse_modules(module: nn.Module, name: str) -> None:
@@ -76,7 +74,7 @@ def averaged_copies(trainer: Trainer) -> list[nn.Module]:
         trainer: after its callbacks' ``setup``.
     """
     found = []
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
+    for callback in callbacks_of(trainer):
         if is_a(callback, "WeightAveraging") and callback._average_model is not None:
             found.append(callback._average_model.module)
         elif is_a(callback, "StochasticWeightAveraging") and getattr(callback, "_average_model", None) is not None:
@@ -105,31 +103,6 @@ def change_structure(trainer: Trainer, pl_module: LightningModule, step: dict[st
         _wrap_again(trainer.strategy, pl_module)
     if _is_compiled(pl_module):
         torch.compiler.reset()  # what was compiled is of no use, and would count towards the limit of recompilations
-
-
-def parameter_names(trainer: Trainer, pl_module: LightningModule) -> list[list[list[str]]]:
-    """Return the names of each optimizer's parameters, group by group."""
-    names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
-    optimizers = [one.param_groups for one in bare_optimizers(trainer)]
-    return [[[names.get(id(p), "") for p in group["params"]] for group in groups] for groups in optimizers]
-
-
-def arrange_parameters_(trainer: Trainer, pl_module: LightningModule, names: list[list[list[str]]]) -> None:
-    """Put fresh optimizers' parameters into the groups and the order of a run that is resumed.
-
-    A checkpoint holds an optimizer's state by position, and a step that folds a layer moves parameters.
-
-    Args:
-        trainer: between the making of its optimizers and the loading of their states: in ``on_fit_start``.
-        pl_module: in the structure of the checkpoint.
-        names: from :func:`parameter_names`; optimizers of another make are left to Lightning's own complaint.
-    """
-    named = dict(pl_module.named_parameters())
-    for optimizer, groups in zip(bare_optimizers(trainer), names, strict=False):
-        fits = len(groups) == len(optimizer.param_groups) and all(n in named for group in groups for n in group)
-        if fits:
-            for group, wanted in zip(optimizer.param_groups, groups, strict=True):
-                group["params"][:] = [named[name] for name in wanted]
 
 
 def bare_optimizers(trainer: Trainer) -> list[Optimizer]:

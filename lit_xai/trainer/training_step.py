@@ -7,20 +7,11 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from lit_xai.network.calling import copy_network
+from lit_xai.network.copying import copy_network
 from lit_xai.network.recording import Call, recorded
+from lit_xai.network.spec import weighted_parts
 from lit_xai.network.untouched import untouched
 from lit_xai.trainer.access import without_log
-
-
-def weighted_parts(pl_module: nn.Module) -> dict[str, nn.Module]:
-    """Return a module's direct parts that have weights, by name.
-
-    Example:
-        >>> list(weighted_parts(nn.Sequential(nn.Linear(2, 3), nn.ReLU())))
-        ['0']
-    """
-    return {name: part for name, part in pl_module.named_children() if any(True for _ in part.parameters())}
 
 
 def candidates(pl_module: nn.Module, module: str | None) -> dict[str, nn.Module]:

@@ -118,9 +118,9 @@ def test_weights_are_there_when_optimizers_are_built_and_the_module_is_left_as_i
 def test_a_pruned_checkpoint_loads_without_the_callback(tmp_path, monkeypatch):
     """Whoever tests a pruned model need not say how it was pruned."""
     from lit_xai.callbacks import StructuredPruning
-    from lit_xai.cli.checkpoints import FollowRecipe
     from lit_xai.data import Digits
     from lit_xai.models import Classifier, ResNet
+    from lit_xai.trainer.structural_callback import FollowRecipe
 
     monkeypatch.chdir(tmp_path)
     quiet = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}

@@ -12,7 +12,10 @@ from refusals import refused
 from torch import Tensor, nn
 
 from lit_xai.functional import call_network, find_inputs, find_labels, find_logits, find_network
-from lit_xai.network.calling import copy_network, describe, find_call, load_object, module_names
+from lit_xai.network.calling import find_call, module_names
+from lit_xai.network.copying import copy_network
+from lit_xai.network.describing import describe
+from lit_xai.network.import_path import load_object
 
 X, Y, IDS = torch.zeros(4, 5), torch.arange(4), torch.ones(4, 2, dtype=torch.int64)
 

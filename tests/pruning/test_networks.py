@@ -6,7 +6,8 @@ import pytest
 import torch
 from pruning_networks import NETWORKS, make
 
-from lit_xai.network.calling import call_network, copy_network
+from lit_xai.network.calling import call_network
+from lit_xai.network.copying import copy_network
 from lit_xai.network.layers import channels
 from lit_xai.pruning.prunable import Prunable
 from lit_xai.pruning.pruning import prune_step

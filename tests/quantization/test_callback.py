@@ -453,7 +453,11 @@ class Compiled(Module):
             "start_epoch expected an epoch of the run, .* 0 to 3, but got 4",
         ),
         (Module, [QuantizationAwareTraining(1), QuantizationAwareTraining(1)], "keep one"),
-        (Module, [QuantizationAwareTraining(1), StructuredPruning(0.5, start_epoch=1)], "after the last cut"),
+        (
+            Module,
+            [QuantizationAwareTraining(1), StructuredPruning(0.5, start_epoch=1)],
+            "last step of StructuredPruning",
+        ),
         (Module, [QuantizationAwareTraining(1, ignored_layers=["network.conv9"])], "Did you mean 'network.conv"),
         (Module, [QuantizationAwareTraining(1, bits={"network.cnv*": 4})], "bits: 'network.cnv\\*' matches no layer"),
         (InParts, [QuantizationAwareTraining(1)], r"calls 'body' and 'head': .* one of \['body', 'head'\]"),

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from lit_xai.quantization.folding import find_foldable
-from lit_xai.structure.kinds import apply_step_, fold_step, undo_step_
+from lit_xai.quantization.steps import fold_step
+from lit_xai.structure.kinds import apply_step_, undo_step_
 from lit_xai.structure.recipe import Recipe
 
 

@@ -15,8 +15,8 @@ from lit_xai.cli.checkpoints import read_checkpoint as read_at_the_command_line
 from lit_xai.pruning.pruning import prune_step
 from lit_xai.quantization.folding import find_foldable
 from lit_xai.quantization.quantization import plan_quantization
+from lit_xai.quantization.steps import fold_step, quantize_step
 from lit_xai.structure.checkpoints import read_checkpoint
-from lit_xai.structure.kinds import fold_step, quantize_step
 from lit_xai.structure.recipe import KEY, attach, detach, recipe_of, take_step_
 
 READ = pytest.mark.parametrize(

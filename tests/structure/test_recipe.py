@@ -152,7 +152,7 @@ def test_a_recipe_of_another_network_is_refused_and_changes_nothing(edit):
 def test_unknown_versions_and_steps_are_refused_by_name():
     with pytest.raises(ValueError, match="expected version 1, but got 7"):
         Recipe.from_dict({"version": 7, "steps": []})
-    with pytest.raises(ValueError, match="holds a step 'grow'"):
+    with pytest.raises(ValueError, match="but got 'grow'"):
         Recipe.from_dict({"version": 1, "steps": [{"kind": "grow"}]})
 
 

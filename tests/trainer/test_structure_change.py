@@ -18,13 +18,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_xai.structure.kinds import apply_step_
 from lit_xai.structure.recipe import KEY, Recipe, attach, detach, recipe_of
-from lit_xai.trainer.structure_change import (
-    averaged_copies,
-    change_structure,
-    refuse_modules,
-    refuse_optimizers,
-    refuse_strategies,
-)
+from lit_xai.trainer.access import refuse_strategies
+from lit_xai.trainer.structure_change import averaged_copies, change_structure, refuse_modules, refuse_optimizers
 
 pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 

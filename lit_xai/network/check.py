@@ -1,0 +1,132 @@
+"""Checks of arguments, with one wording: ``NAME expected WHAT, but got VALUE.``
+
+Each returns the value that it let pass. ``bool`` is no number here, although Python says it is: ``threads=True`` is a
+mistake.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from lit_xai.network.spelling import nearest
+
+T = TypeVar("T")
+
+
+def refusal(name: str, expected: str, value: object, hint: str = "") -> ValueError:
+    """Return the error for an argument that is not what was expected.
+
+    Args:
+        name: of the argument.
+        expected: what it may be, in words.
+        value: what came.
+        hint: what to do about it; a sentence, or a clause that begins with a colon.
+
+    Example:
+        >>> refusal("threads", "a positive integer", 0)
+        ValueError('threads expected a positive integer, but got 0.')
+        >>> refusal("bits", "an integer from 2 to 8", 1, ": 8 is what runtimes compute in")
+        ValueError('bits expected an integer from 2 to 8, but got 1: 8 is what runtimes compute in.')
+    """
+    clause = hint.rstrip(".") if hint.startswith(":") else ""
+    sentence = f" {hint.strip()}" if hint and not clause else ""
+    return ValueError(f"{name} expected {expected}, but got {value!r}{clause}.{sentence}")
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a finite real number, which a bool is not.
+
+    Example:
+        >>> is_number(1.5), is_number(True), is_number(math.nan), is_number("1")
+        (True, False, False, False)
+    """
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_flag(name: str, value: T) -> T:
+    """Refuse what is neither True nor False.
+
+    Raises:
+        ValueError: names the argument.
+
+    Example:
+        >>> check_flag("overwrite", "yes")
+        Traceback (most recent call last):
+        ...
+        ValueError: overwrite expected True or False, but got 'yes'.
+    """
+    if not isinstance(value, bool):
+        raise refusal(name, "True or False", value)
+    return value
+
+
+def check_integer(name: str, value: T, low: int = 1, high: int | None = None) -> T:
+    """Refuse what is no integer from ``low`` to ``high``; by default a positive one is expected.
+
+    Raises:
+        ValueError: names the argument.
+
+    Example:
+        >>> check_integer("threads", 4)
+        4
+        >>> check_integer("bits", 1, 2, 8)
+        Traceback (most recent call last):
+        ...
+        ValueError: bits expected an integer from 2 to 8, but got 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+        limits = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
+        raise refusal(name, "a positive integer" if (low, high) == (1, None) else limits, value)
+    return value
+
+
+def check_positive(name: str, value: T, unit: str = "number") -> T:
+    """Refuse what is no finite number above 0.
+
+    Raises:
+        ValueError: names the argument.
+
+    Example:
+        >>> check_positive("temperature", 0)
+        Traceback (most recent call last):
+        ...
+        ValueError: temperature expected a number above 0, but got 0.
+    """
+    if not is_number(value) or value <= 0:  # type: ignore[operator]  # is_number lets numbers pass alone
+        raise refusal(name, f"a {unit} above 0", value)
+    return value
+
+
+def check_share(name: str, value: T, low: float = 0.0, high: float = 1.0) -> T:
+    """Refuse what is no number from ``low`` to ``high``, both included.
+
+    Raises:
+        ValueError: names the argument.
+
+    Example:
+        >>> check_share("alpha", 1.5)
+        Traceback (most recent call last):
+        ...
+        ValueError: alpha expected a number from 0 to 1, but got 1.5.
+    """
+    if not is_number(value) or not low <= value <= high:  # type: ignore[operator]  # as above
+        raise refusal(name, f"a number from {low:g} to {high:g}", value)
+    return value
+
+
+def check_choice(name: str, value: T, known: Iterable[str]) -> T:
+    """Refuse what is not among the known names; the nearest are suggested.
+
+    Raises:
+        ValueError: names the argument and what is known.
+
+    Example:
+        >>> check_choice("schedule", "cubik", ["linear", "cubic"])
+        Traceback (most recent call last):
+        ...
+        ValueError: schedule expected one of linear, cubic, but got 'cubik'. Did you mean 'cubic'?
+    """
+    names: list[Any] = list(known)
+    if value not in names:
+        raise refusal(name, f"one of {', '.join(names)}", value, nearest(str(value), names))
+    return value

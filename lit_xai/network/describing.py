@@ -1,0 +1,25 @@
+"""What a batch or an output is made of, in a few words, for messages."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+def describe(value: Any) -> str:
+    """Say in a few words what a batch or an output is made of.
+
+    Example:
+        >>> import torch
+        >>> describe({"image": torch.zeros(8, 3), "id": ["a", "b"]})
+        'dict(image: Tensor[8, 3] float32, id: list(2 of str))'
+    """
+    if isinstance(value, Tensor):
+        return f"Tensor{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, Mapping):
+        return f"{type(value).__name__}({', '.join(f'{k}: {describe(v)}' for k, v in value.items())})"
+    if isinstance(value, (tuple, list)) and any(isinstance(v, (Tensor, Mapping)) for v in value):
+        return f"{type(value).__name__}({', '.join(describe(v) for v in value)})"
+    if isinstance(value, (tuple, list)) and value:
+        return f"{type(value).__name__}({len(value)} of {type(value[0]).__name__})"
+    return type(value).__name__

@@ -1,0 +1,63 @@
+"""Which parameter stands where in an optimizer, by name.
+
+A checkpoint holds an optimizer's state by position. A step that folds, splits or replaces layers moves parameters, so
+that the optimizers of a resumed run, built anew on the changed module, have them in another order, or another group.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from lit_xai.network.calling import plain_name
+
+Names = list[list[list[str]]]
+"""Of the parameters of each group of each optimizer; empty for one that is not the module's."""
+
+
+def parameter_names(module: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> Names:
+    """Return the names of the optimizers' parameters, group by group.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> parameter_names(layer, [torch.optim.SGD([{"params": [layer.bias]}, {"params": [layer.weight]}])])
+        [[['bias'], ['weight']]]
+    """
+    names = {id(parameter): plain_name(name) for name, parameter in module.named_parameters()}
+    return [[[names.get(id(p), "") for p in group["params"]] for group in one.param_groups] for one in optimizers]
+
+
+def optimizers_in(configured: Any) -> list[torch.optim.Optimizer]:
+    """Return the optimizers in whatever form ``configure_optimizers`` returned them, in order.
+
+    Example:
+        >>> sgd = torch.optim.SGD(nn.Linear(2, 2).parameters())
+        >>> optimizers_in({"optimizer": sgd, "lr_scheduler": {"scheduler": None}}) == [sgd]
+        True
+    """
+    return [one for one in tree_leaves(configured) if isinstance(one, torch.optim.Optimizer)]
+
+
+def arrange_parameters_(module: nn.Module, optimizers: Iterable[torch.optim.Optimizer], names: Names) -> None:
+    """Put the parameters of fresh optimizers where they stood when a checkpoint was written.
+
+    Optimizers of another make (other parameters, another number of groups) are left as they are: loading their state
+    is then refused by torch, as it is without any step.
+
+    Args:
+        module: in the structure of the checkpoint.
+        optimizers: without state yet; schedulers that refer to their groups stay valid.
+        names: from :func:`parameter_names`.
+    """
+    named: dict[str, Any] = {plain_name(name): parameter for name, parameter in module.named_parameters()}
+    for optimizer, groups in zip(optimizers, names, strict=False):
+        held = {id(p): p for group in optimizer.param_groups for p in group["params"]}
+        known = {id(named[name]) for group in groups for name in group if name in named}
+        others = iter([p for key, p in held.items() if key not in known])  # the module does not know them by name
+        wanted = [[named[name] if name in named else next(others, None) for name in group] for group in groups]
+        is_same = len(groups) == len(optimizer.param_groups) and {id(p) for group in wanted for p in group} == set(held)
+        if is_same:
+            for group, parameters in zip(optimizer.param_groups, wanted, strict=True):
+                group["params"][:] = parameters
