@@ -29,9 +29,7 @@ from lit_xai.export.variants import (
 )
 from lit_xai.export.versions import find_versions, fingerprints
 from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec, find_inputs
-from lit_xai.network.probing import to_device
-from lit_xai.network.untouched import fork_rng
-from lit_xai.pruning.sensitivity import _same_order
+from lit_xai.network.metric import check_rereadable, first_batch
 from lit_xai.runtime.latency import _check_positive
 from lit_xai.runtime.onnx import named_tensors
 
@@ -151,13 +149,8 @@ def _check_numbers(opset: Any, threads: Any, batch_sizes: Sequence[int], toleran
 
 
 def _first_inputs(loader: Iterable[Any], network: nn.Module, batch_to_inputs: BatchToInputs) -> Inputs:
-    if hasattr(loader, "__next__"):
-        raise ValueError("loader expected batches that can be read twice, but got an iterator: give a DataLoader.")
-    with fork_rng(0), _same_order(loader):
-        batch = next(iter(loader), None)
-    if batch is None:
-        raise ValueError("loader expected one or more batches, but got none.")
-    return in_float(find_inputs(to_device(batch, torch.device("cpu")), network, batch_to_inputs))
+    batch = first_batch(check_rereadable(loader), torch.device("cpu"))
+    return in_float(find_inputs(batch, network, batch_to_inputs))
 
 
 def _plain(values: Sequence[float] | None) -> list[float] | None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec, call_network, find_inputs, find_labels
 from lit_xai.network.describing import describe
+from lit_xai.network.metric import metric_name, metric_value, same_order
 from lit_xai.network.probing import to_device
-from lit_xai.pruning.sensitivity import _number, _same_order
 from lit_xai.runtime.latency import _feed, _session
 from lit_xai.runtime.onnx import _filled, named_tensors
 
@@ -155,7 +155,7 @@ def evaluate(
     # Not around the loader: it would begin to read it once more, at once.
     # None: where there is no terminal there is no bar, which would fill a log with lines.
     bar = tqdm(total=total, desc="comparing the exported files", disable=None if progress else True, leave=False)
-    with bar, _same_order(loader), torch.no_grad():
+    with bar, same_order(loader), torch.no_grad():
         for batch in loader:
             batch = to_device(batch, torch.device("cpu"))
             inputs, labels = in_float(find_inputs(batch, network, batch_to_inputs)), find_labels(batch, network)
@@ -170,7 +170,9 @@ def evaluate(
         raise ValueError("loader expected one or more batches, but got none.")
     metrics = {name: value for name, meter in meters.items() if (value := meter.compute()) is not None}
     parities = {pair: tally.compute() for pair, tally in tallies.items()}
-    return Evaluation(metrics, parities, _metric_name(metric), seen.classification, seen.outputs)
+    return Evaluation(
+        metrics, parities, "accuracy" if metric is None else metric_name(metric), seen.classification, seen.outputs
+    )
 
 
 class _Seen:
@@ -213,11 +215,11 @@ class _Meter:
         if self._metric is None:
             return self._right / self._all if self._all else None
         if hasattr(self._metric, "update"):
-            return _number(self._metric.compute()) if self._metric.update_called else None
+            return metric_value(self._metric.compute()) if self._metric.update_called else None
         if not self._collected:
             return None
         logits, labels = zip(*self._collected, strict=True)
-        return _number(self._metric(torch.cat(logits), torch.cat(labels)))
+        return metric_value(self._metric(torch.cat(logits), torch.cat(labels)))
 
 
 class _Tally:
@@ -251,13 +253,6 @@ def _finite(logits: Tensor, name: str) -> Tensor:
     if not bool(torch.isfinite(logits).all()):
         raise ValueError(f"Outputs expected finite numbers, but got NaN or infinity from {name}.")
     return logits.detach()
-
-
-def _metric_name(metric: Any) -> str:
-    if metric is None:
-        return "accuracy"
-    name = str(getattr(metric, "__name__", type(metric).__name__))
-    return "metric" if name in ("<lambda>", "partial", "function", "method") else name
 
 
 def check_float(parity: Parity, tolerance: float) -> None:

@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from lit_xai.network.calling import BatchToInputs, OutputSpec
+from lit_xai.network.metric import LoaderMetric, Metric, metric_name, resolve_direction, same_order
+from lit_xai.network.sensitivity import SensitivityTable, select_rows
 from lit_xai.network.untouched import fork_rng
-from lit_xai.pruning.sensitivity import Measured, Metric, _chosen, _direction, _Evaluation, _name, _same_order
 from lit_xai.quantization.fake_quantizers import FakeQuantizers, find_fake_quantizers
 from lit_xai.quantization.quantization import check_scheme, quantize
 
 
-class QuantizationSensitivity(Measured):
+class QuantizationSensitivity(SensitivityTable):
     """What :func:`quantization_sensitivity` measured: each row is one layer, ``dense`` the metric in float."""
 
     @property
@@ -38,7 +39,7 @@ class QuantizationSensitivity(Measured):
             >>> QuantizationSensitivity((("a",), ("b",), ("c",)), (8, 4), values, 0.9).to_bits(0.02)
             {'a': 8, 'b': 4, 'c': None}
         """
-        return {name: min(bits, default=None) for name, bits in self._affordable_columns(max_drop)}
+        return {name: min(bits, default=None) for name, bits in self.affordable_columns(max_drop)}
 
 
 def quantization_sensitivity(
@@ -93,16 +94,16 @@ def quantization_sensitivity(
     from tqdm.auto import tqdm  # type: ignore[import-untyped]  # ships no types
 
     bits = _checked(bits)
-    upwards = _direction(metric, higher_is_better)
-    run = _Evaluation(loader, metric, batch_to_inputs, "forward", output)
+    upwards = resolve_direction(metric, higher_is_better)
+    run = LoaderMetric(loader, metric, batch_to_inputs, "forward", output)
     scheme: dict[str, Any] = {"cpu": "vnni", "activations": activations, "ignored_layers": ignored_layers}
-    with fork_rng(0), _same_order(loader):
+    with fork_rng(0), same_order(loader):
         quantized = quantize(
             network, loader, batches=batches, batch_to_inputs=batch_to_inputs, output=output, progress=False, **scheme
         )
     rounds = find_fake_quantizers(quantized)
     assert rounds is not None  # of what quantize returns
-    rows = _chosen(_rows(rounds), layers, type(network).__name__, "quantised")
+    rows = select_rows(_rows(rounds), layers, type(network).__name__, "quantised")
     values = torch.empty(len(rows), len(bits), dtype=torch.float64)
     with tqdm(total=values.numel() + 1, desc="layer sensitivity", disable=not progress, leave=False) as bar:
         rounds.round_(False)
@@ -114,7 +115,7 @@ def quantization_sensitivity(
                 rounds.round_alone_(sites, n)
                 values[i, j] = run(quantized, f"{name} in {n} bits")
                 bar.update()
-    return QuantizationSensitivity(tuple(rows), bits, values, dense, upwards, _name(metric))
+    return QuantizationSensitivity(tuple(rows), bits, values, dense, upwards, metric_name(metric))
 
 
 def _checked(bits: int | Sequence[int]) -> tuple[int, ...]:

@@ -293,7 +293,7 @@ def test_refusals(tmp_path):
             export_model(network, LOADER, folder, **{**OPTIONS, **arguments})
     with refused("loader expected one or more batches"):
         export_model(network, [], folder, **OPTIONS)
-    with refused("loader expected batches that can be read twice"):
+    with refused("loader expected batches that can be read again"):
         export_model(network, iter(LOADER), folder, **OPTIONS)
     assert not any(tmp_path.iterdir())
 
