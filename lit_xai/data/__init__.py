@@ -1,9 +1,13 @@
-"""Data sets as LightningDataModules: small images kept in memory as bytes and read in whole batches."""
+"""Datasets as LightningDataModules: images and tables kept in memory and read in whole batches."""
 
 from lit_xai.data.cifar10 import CIFAR10 as CIFAR10
 from lit_xai.data.digits import Digits as Digits
 from lit_xai.data.fashion_mnist import FashionMNIST as FashionMNIST
 from lit_xai.data.files import ImageFilesDataModule as ImageFilesDataModule
 from lit_xai.data.images import ImageDataModule as ImageDataModule
+from lit_xai.data.in_memory import InMemoryDataModule as InMemoryDataModule
 from lit_xai.data.mnist import MNIST as MNIST
+from lit_xai.data.table import Table as Table
+from lit_xai.data.table import TableDataModule as TableDataModule
 from lit_xai.data.tensor_images import TensorImages as TensorImages
+from lit_xai.data.tensor_rows import TensorRows as TensorRows

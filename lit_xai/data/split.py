@@ -4,44 +4,58 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lit_xai.network.check import is_number, refusal
+
 
 def split_indices(n: int, val_size: int | float, train_size: int | float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Split ``range(n)`` at random into disjoint training and validation indices.
 
     Args:
         n: number of samples.
-        val_size: how many to validate on; a float is a fraction of ``n``.
-        train_size: how many of the others to train on; a float is a fraction of them.
+        val_size: number of samples to validate on; a float is a fraction of ``n``.
+        train_size: number of the others to train on; a float is a fraction of them.
         seed: another seed, another split; the global random state is neither read nor moved.
 
     Returns:
         The two index tensors, each int64.
 
     Raises:
-        ValueError: if a size is not a number in range, or there is nothing left to train on.
+        ValueError: a size is not a number in range, or there is nothing left to train on.
 
     Example:
         >>> split_indices(10, val_size=0.2, seed=0)
         (tensor([4, 9, 1, 6, 7, 3, 0, 5]), tensor([2, 8]))
     """
-    validation = _count("val_size", val_size, n)
-    training = _count("train_size", train_size, n - validation)
+    validation = count_of("val_size", val_size, n)
+    training = count_of("train_size", train_size, n - validation)
     if not training:
         raise ValueError(
-            f"`val_size` and `train_size` must leave images to train on, but got {val_size} and {train_size} for {n}."
+            f"val_size and train_size expected to leave samples to train on, but got {val_size} and {train_size} for"
+            f" {n} samples."
         )
     # numpy guarantees RandomState's stream for good, which it does not for its newer generators, nor torch for its own.
     order = torch.from_numpy(np.random.RandomState(seed).permutation(n)).to(torch.int64)
     return order[validation : validation + training], order[:validation]
 
 
-def _count(name: str, size: int | float, n: int) -> int:
-    is_number = isinstance(size, int | float) and not isinstance(size, bool)
-    if not is_number or not 0 <= size <= (1 if isinstance(size, float) else n):
-        raise ValueError(
-            f"`{name}` must be a number of images up to {n} (an int) or a fraction between 0 and 1 (a float),"
-            f" but got {size!r}."
-        )
+def count_of(name: str, size: int | float, n: int) -> int:
+    """Return how many of ``n`` samples a size stands for.
+
+    Args:
+        name: of the argument.
+        size: a number of samples, or as a float a fraction of ``n``.
+        n: number of samples.
+
+    Raises:
+        ValueError: the size is neither a number of samples up to ``n`` nor a fraction.
+
+    Example:
+        >>> count_of("val_size", 0.25, 10), count_of("val_size", 3, 10)
+        (2, 3)
+    """
+    if not is_number(size) or not 0 <= size <= (1 if isinstance(size, float) else n):
+        expected = f"a number of samples up to {n} (an int) or a fraction from 0 to 1 (a float)"
+        raise refusal(name, expected, size)
     if isinstance(size, int):
         return size
-    return max(1, round(size * n)) if size and n else 0  # a fraction too small for one image still means "some"
+    return max(1, round(size * n)) if size and n else 0  # a fraction too small for one sample still means "some"

@@ -1,18 +1,15 @@
-"""Images in memory, handed out as normalised batches."""
+"""Images in memory, read as normalized batches."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+
+from lit_xai.data.tensor_rows import TensorRows
 
 
-class TensorImages(Dataset[tuple[Tensor, Tensor]]):
-    r"""Images held as bytes, normalised a batch at a time: :math:`(x / x_{max} - mean) / std`, per channel.
-
-    A ``DataLoader`` asks ``__getitems__`` for a whole batch where a dataset has one, also behind the distributed
-    sampler that Lightning injects; give it :meth:`collate_fn`, which passes the ready batch on.
+class TensorImages(TensorRows):
+    r"""Images held as bytes, normalized a batch at a time: :math:`(x / x_{max} - mean) / std`, per channel.
 
     Args:
         images: ``(N, C, H, W)``, uint8.
@@ -20,10 +17,10 @@ class TensorImages(Dataset[tuple[Tensor, Tensor]]):
         mean: one value per channel, in units of pixels between 0 and 1.
         std: one value per channel, in the same units.
         pixel_max: the byte that stands for a pixel of 1.
-        augment: maps a batch of bytes ``(N, C, H, W)`` to another of the same shape, before normalisation.
+        augment: maps a batch of bytes ``(N, C, H, W)`` to another of the same shape, before normalization.
 
     Raises:
-        ValueError: if the images are not bytes of that shape, or the other arguments do not fit them.
+        ValueError: the images are not bytes of that shape, or the other arguments do not fit them.
 
     Example:
         >>> images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
@@ -43,40 +40,27 @@ class TensorImages(Dataset[tuple[Tensor, Tensor]]):
         augment: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4:
-            raise ValueError(f"`images` must be uint8 (N, C, H, W), but got {images.dtype} {tuple(images.shape)}.")
+            raise ValueError(f"images expected uint8 (N, C, H, W), but got {images.dtype} {tuple(images.shape)}.")
         if targets.shape != images.shape[:1]:
             raise ValueError(
-                f"`targets` must be one label per image, but got {tuple(targets.shape)} for {len(images)}."
+                f"targets expected one label per image, but got shape {tuple(targets.shape)} for {len(images)} images."
             )
         channels = images.shape[1]
         if len(mean) != channels or len(std) != channels:
-            raise ValueError(f"`mean` and `std` must have {channels} values (channels), but got {mean} and {std}.")
-        self.images = images
-        self.targets = targets.to(torch.int64)
+            raise ValueError(f"mean and std expected {channels} values (channels), but got {mean} and {std}.")
+        super().__init__(images, targets.to(torch.int64))
         self.augment = augment
         # In units of the stored bytes, so that a batch takes one subtraction and one division.
         self._offset = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1) * pixel_max
         self._scale = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1) * pixel_max
 
-    def __len__(self) -> int:
-        return len(self.images)
+    @property
+    def images(self) -> Tensor:
+        """The images as they are stored, uint8 ``(N, C, H, W)``."""
+        return self.inputs
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return one image ``(C, H, W)``, normalised, and its label."""
-        return self._ready(self.images[index, None])[0], self.targets[index]
-
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return the images ``(N, C, H, W)``, normalised, and labels ``(N,)`` of a batch of indices."""
-        index = torch.as_tensor(indices)
-        # `index_select` copies whole images; `images[index]` copies byte by byte and takes four times as long.
-        return self._ready(self.images.index_select(0, index)), self.targets.index_select(0, index)
-
-    def _ready(self, images: Tensor) -> Tensor:
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Augment and normalize bytes ``(N, C, H, W)``."""
         if self.augment is not None:
-            images = self.augment(images)
-        return images.to(torch.float32).sub_(self._offset).div_(self._scale)
-
-    @staticmethod
-    def collate_fn(batch: Any) -> tuple[Tensor, Tensor]:
-        """Pass a ready batch on; a list of single samples (``ConcatDataset`` asks one by one) is stacked."""
-        return tuple(default_collate(batch)) if isinstance(batch, list) else batch
+            inputs = self.augment(inputs)
+        return inputs.to(torch.float32).sub_(self._offset).div_(self._scale)

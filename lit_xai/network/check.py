@@ -6,6 +6,7 @@ mistake.
 
 import math
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any, TypeVar
 
 from lit_xai.network.spelling import nearest
@@ -74,7 +75,9 @@ def check_integer(name: str, value: T, low: int = 1, high: int | None = None) ->
         ...
         ValueError: bits expected an integer from 2 to 8, but got 1.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+    # Integral: NumPy's integers, which a size read from an array's shape may be, are no instances of int.
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_integer or value < low or (high is not None and value > high):  # type: ignore[operator]  # an integer
         limits = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
         raise refusal(name, "a positive integer" if (low, high) == (1, None) else limits, value)
     return value

@@ -139,15 +139,15 @@ def test_sizes_and_drop_last(make_trainer, make_model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "`batch_size` must be an integer of at least 1, but got 0"),
+        ({"batch_size": 0}, "batch_size expected a positive integer, but got 0"),
         ({"batch_size": 1.5}, "but got 1.5"),
         ({"batch_size": True}, "but got True"),
-        ({"num_workers": -1}, "`num_workers` must be an integer of at least 0, but got -1"),
-        ({"seed": -1}, "`seed` must be an integer between 0 and 4294967295, but got -1"),
+        ({"num_workers": -1}, "num_workers expected an integer of at least 0, but got -1"),
+        ({"seed": -1}, "seed expected an integer from 0 to 4294967295, but got -1"),
         ({"seed": 2**32}, "but got 4294967296"),
-        ({"val_size": 1437}, "must leave images to train on"),
-        ({"val_size": 2000}, "`val_size` must be a number of images up to 1437"),
-        ({"drop_last": True, "train_size": 100}, r"`batch_size` must be at most .* \(100\), but got 128"),
+        ({"val_size": 1437}, "expected to leave samples to train on"),
+        ({"val_size": 2000}, "val_size expected a number of samples up to 1437"),
+        ({"drop_last": True, "train_size": 100}, "batch_size expected an integer from 1 to 100, .*, but got 128"),
     ],
 )
 def test_refuses_arguments_before_the_first_step(make_trainer, make_model, arguments, message):
@@ -156,9 +156,9 @@ def test_refuses_arguments_before_the_first_step(make_trainer, make_model, argum
 
 
 def test_loaders_before_setup_say_what_to_call():
-    with pytest.raises(MisconfigurationException, match=r"images of Digits are not read yet: call `prepare_data\(\)`"):
+    with pytest.raises(MisconfigurationException, match=r"Digits has not been read yet: call `prepare_data\(\)`"):
         Digits().train_dataloader()
-    with pytest.raises(MisconfigurationException, match="not read yet"):
+    with pytest.raises(MisconfigurationException, match="not been read yet"):
         Digits().val_dataloader()
 
 

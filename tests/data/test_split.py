@@ -55,16 +55,16 @@ def test_global_random_states_are_neither_read_nor_moved():
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"val_size": -1}, r"`val_size` must be a number of images up to 100 .* but got -1\."),
+        ({"val_size": -1}, r"val_size expected a number of samples up to 100 .* but got -1\."),
         ({"val_size": 101}, "but got 101"),
-        ({"val_size": 1.5}, "a fraction between 0 and 1 .* but got 1.5"),
+        ({"val_size": 1.5}, "a fraction from 0 to 1 .* but got 1.5"),
         ({"val_size": float("nan")}, "but got nan"),
         ({"val_size": True}, "but got True"),
         ({"val_size": "0.1"}, "but got '0.1'"),
-        ({"val_size": 60, "train_size": 41}, r"`train_size` must be a number of images up to 40 .* but got 41"),
-        ({"val_size": 100}, "must leave images to train on, but got 100 and 1.0 for 100"),
-        ({"val_size": 1.0}, "must leave images to train on"),
-        ({"val_size": 0.5, "train_size": 0}, "must leave images to train on"),
+        ({"val_size": 60, "train_size": 41}, r"train_size expected a number of samples up to 40 .* but got 41"),
+        ({"val_size": 100}, "expected to leave samples to train on, but got 100 and 1.0 for 100"),
+        ({"val_size": 1.0}, "expected to leave samples to train on"),
+        ({"val_size": 0.5, "train_size": 0}, "expected to leave samples to train on"),
     ],
 )
 def test_refuses_sizes_out_of_range(sizes, message):

@@ -90,12 +90,12 @@ def test_augmentation_follows_the_seed_also_in_workers(dataset):
     [
         (
             {"images": torch.zeros(2, 3, 4, 4)},
-            r"`images` must be uint8 \(N, C, H, W\), but got torch.float32 \(2, 3, 4",
+            r"images expected uint8 \(N, C, H, W\), but got torch.float32 \(2, 3, 4",
         ),
         ({"images": torch.zeros(2, 4, 4, dtype=torch.uint8)}, r"but got torch.uint8 \(2, 4, 4\)"),
-        ({"targets": torch.zeros(3)}, r"`targets` must be one label per image, but got \(3,\) for 2"),
-        ({"mean": (0.5,)}, r"`mean` and `std` must have 3 values \(channels\), but got \(0.5,\)"),
-        ({"std": (1.0,) * 4}, r"must have 3 values"),
+        ({"targets": torch.zeros(3)}, r"targets expected one label per image, but got shape \(3,\) for 2"),
+        ({"mean": (0.5,)}, r"mean and std expected 3 values \(channels\), but got \(0.5,\)"),
+        ({"std": (1.0,) * 4}, r"expected 3 values"),
     ],
 )
 def test_refuses_what_does_not_fit(changes, message):
