@@ -29,7 +29,7 @@ from lit_xai.trainer.access import (
 )
 from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.batches import loader_name
-from lit_xai.trainer.scheduling import resolve_epochs
+from lit_xai.trainer.scheduling import Epochs, resolve_epochs
 
 KINDS = ("image", "tabular", "heatmap")
 
@@ -90,7 +90,7 @@ class AttributionMonitor(AnyCallback):
         baselines: Any = "zero",
         probe: int | list[int] | Probe = 8,
         target: int | str = "label",
-        every_n_epochs: int | float = 1,
+        every_n_epochs: Epochs = 1,
         at_start: bool = False,
         name: str | None = None,
         on_error: str = "warn",

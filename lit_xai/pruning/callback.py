@@ -20,14 +20,14 @@ from lit_xai.pruning.pruning import TOLERANCE, check_ratio
 from lit_xai.pruning.report import PruningReport
 from lit_xai.pruning.sparsity import REGULARIZERS, Regularizer
 from lit_xai.pruning.step import Prune
-from lit_xai.pruning.targets import choose_target
+from lit_xai.pruning.targets import Amount, choose_target
 from lit_xai.pruning.training_data import TrainingData
 from lit_xai.runtime.latency import network_latency
 from lit_xai.structure.kinds import kind_of
 from lit_xai.structure.recipe import dense_copy, recipe_of
 from lit_xai.trainer.access import callbacks_of
 from lit_xai.trainer.batches import example_inputs
-from lit_xai.trainer.scheduling import plan_steps
+from lit_xai.trainer.scheduling import Epochs, plan_steps
 from lit_xai.trainer.structural_callback import StructuralCallback
 from lit_xai.trainer.structure_change import refuse_modules, refuse_optimizers
 
@@ -96,12 +96,12 @@ class StructuredPruning(StructuralCallback):
         self,
         pruning_ratio: float | None = None,
         *,
-        target_macs: int | float | str | None = None,
-        target_params: int | float | str | None = None,
-        target_latency: int | float | str | None = None,
-        start_epoch: int | float = 0.1,
-        end_epoch: int | float | None = None,
-        every_n_epochs: int | float = 0.1,
+        target_macs: Amount | None = None,
+        target_params: Amount | None = None,
+        target_latency: Amount | None = None,
+        start_epoch: Epochs = 0.1,
+        end_epoch: Epochs | None = None,
+        every_n_epochs: Epochs = 0.1,
         schedule: str = "linear",
         importance: str | type = "GroupMagnitudeImportance",
         importance_args: dict[str, Any] | None = None,

@@ -3,6 +3,13 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+Amount: TypeAlias = Annotated[int | float | str, "a share up to 1, or an amount"]
+"""A target: a float up to 1 is a share, an integer or text such as ``"5M"`` an amount.
+
+``Annotated`` keeps YAML's integers integers, see :data:`lit_xai.trainer.scheduling.Epochs`: 1 is no share.
+"""
 
 UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 
@@ -37,7 +44,7 @@ class Target:
         return dense - progress * (dense - final)
 
 
-def choose_target(given: Mapping[str, int | float | str | None]) -> Target:
+def choose_target(given: Mapping[str, Amount | None]) -> Target:
     """Return the one target that was given.
 
     Args:

@@ -27,7 +27,7 @@ from lit_xai.structure.recipe import recipe_of
 from lit_xai.trainer.access import callbacks_of
 from lit_xai.trainer.batches import example_inputs, read_batch
 from lit_xai.trainer.logging import log_text
-from lit_xai.trainer.scheduling import resolve_epochs
+from lit_xai.trainer.scheduling import Epochs, resolve_epochs
 from lit_xai.trainer.structural_callback import StructuralCallback, structural_callbacks
 from lit_xai.trainer.structure_change import bare_optimizers, refuse_optimizers
 from lit_xai.trainer.training_step import called, called_by_step, candidates, chosen, say_what_is_called
@@ -79,14 +79,14 @@ class QuantizationAwareTraining(StructuralCallback):
 
     def __init__(
         self,
-        start_epoch: int | float = 0.7,
+        start_epoch: Epochs = 0.7,
         *,
         bits: int | dict[str, int] = 8,
         cpu: str = "any",
         activations: str = "unsigned",
         ignored_layers: str | list[Any] | None = None,
         warm_up_batches: int = 16,
-        freeze_epoch: int | float = 0.9,
+        freeze_epoch: Epochs = 0.9,
         module: str | None = None,
         batch_to_inputs: BatchToInputs = None,
         output: OutputSpec = None,

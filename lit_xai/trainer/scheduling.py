@@ -1,9 +1,18 @@
 """One vocabulary for when something happens: an integer counts epochs, a fraction is a share of ``max_epochs``."""
 
 from collections.abc import Sequence
+from typing import Annotated, TypeAlias
+
+Epochs: TypeAlias = Annotated[int | float, "epochs, or a fraction of max_epochs"]
+"""A number of epochs, or a fraction of ``max_epochs``: the type of every such argument of a callback.
+
+``Annotated`` keeps YAML's integers integers. ``typing`` caches unions without regard to their order: in a parser which
+has met ``float | int | None`` (Lightning's Trainer brings it) ``int | float | None`` becomes that one, and jsonargparse
+then reads ``end_epoch: 3`` as 3.0, and 1 as the whole run.
+"""
 
 
-def resolve_epochs(value: int | float, max_epochs: int | None, argument: str) -> int:
+def resolve_epochs(value: Epochs, max_epochs: int | None, argument: str) -> int:
     """Return a number of epochs.
 
     Args:
@@ -34,9 +43,9 @@ CURVES = {"linear": lambda share: share, "cubic": lambda share: 1 - (1 - share) 
 
 
 def plan_steps(
-    start_epoch: int | float,
-    end_epoch: int | float | None,
-    every_n_epochs: int | float,
+    start_epoch: Epochs,
+    end_epoch: Epochs | None,
+    every_n_epochs: Epochs,
     max_epochs: int | None,
     schedule: str = "linear",
 ) -> dict[int, float]:

@@ -1,6 +1,12 @@
+import inspect
+import typing
+
 import pytest
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Trainer
 from refusals import refused
 
+import lit_xai.callbacks
 from lit_xai.trainer.scheduling import CURVES, plan_steps, resolve_epochs
 
 
@@ -70,3 +76,39 @@ def test_one_cut():
 def test_plans_refused(given, parts):
     with refused(*parts):
         plan_steps(*given)
+
+
+def numbers():
+    for name in lit_xai.callbacks.__all__:
+        for argument, annotation in typing.get_type_hints(getattr(lit_xai.callbacks, name).__init__).items():
+            if {int, float} <= set(typing.get_args(annotation)):
+                yield name, argument
+
+
+@pytest.fixture(scope="module")
+def parser():
+    """As LightningCLI makes it: the Trainer's types come first."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Trainer, "trainer")
+    return parser
+
+
+def test_the_arguments_that_take_integers_and_fractions_are_found():
+    assert {
+        ("StructuredPruning", "end_epoch"),
+        ("QuantizationAwareTraining", "start_epoch"),
+        ("AttributionMonitor", "every_n_epochs"),
+    } < set(numbers())
+
+
+@pytest.mark.parametrize("value", [1, 3, 0.5, 1.0])
+@pytest.mark.parametrize(("name", "argument"), list(numbers()))
+def test_numbers_in_yaml_keep_their_type(name, argument, value, parser):
+    cls = getattr(lit_xai.callbacks, name)
+    given = {argument: value}
+    given |= {p.name: "x" for p in inspect.signature(cls).parameters.values() if p.default is p.empty}
+    parsed = parser.parse_object({"trainer": {"callbacks": [{"class_path": f"lit_xai.{name}", "init_args": given}]}})
+    again = parser.parse_string(parser.dump(parsed))
+    for config in (parsed, again):
+        found = config.trainer.callbacks[0].init_args[argument]
+        assert (type(found), found) == (type(value), value)
