@@ -1,6 +1,7 @@
 """The command line: Lightning's own commands behind a thin dispatcher.
 
-Nothing here imports torch before a command that needs it was named.
+Nothing here imports torch before the command is known to need it: help, and the answer to a misspelled name, take
+0.1 seconds instead of several.
 """
 
 import sys
@@ -19,11 +20,11 @@ _TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 _COMMANDS = (*_TRAINER_COMMANDS, "export", "demo")
 
 _HELP = """\
-lit-xai: shrink a Lightning model and see, in the same run, whether its reasons survived.
+lit-xai: shrink a Lightning model and see, in the same run, whether its explanations survive.
 
-  lit-xai demo                                 train on real digits and look at the model's reasons
+  lit-xai demo                                 train on real digits and look at the model's explanations
   lit-xai fit --config base --config digits --config attributions         configs stack, later ones win
-  lit-xai fit --config base --model my_module.MyModel --data my_module.MyData     classes of this folder
+  lit-xai fit --config base --model my_module.MyModel --data my_module.MyData     classes from this folder
   lit-xai fit ... --ckpt_path FILE             resume    (--init_from FILE: only its weights, epoch 0)
   lit-xai validate|test|predict --config logs/version_0/config.yaml --ckpt_path FILE
   lit-xai export --config logs/version_0/config.yaml --ckpt FILE [--int8]     as ONNX files
@@ -34,28 +35,56 @@ lit-xai: shrink a Lightning model and see, in the same run, whether its reasons 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code: 0, 1 when it failed, 2 when it was called wrongly.
+    """Run one command and return the exit code: 0, 1 if it failed, 2 if it was called wrongly.
 
     Args:
         argv: the arguments after the program's name; default those of the process.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    command = arguments[0] if arguments else "--help"
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    text = _help(arguments)
+    if text is not None:
+        sys.stdout.write(f"{text}\n")
+        return 0
+    try:
+        arguments = _checked(arguments)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"lit-xai: error: {error}\n")
+        return 2
+    return _run(arguments)
+
+
+def _help(arguments: Sequence[str]) -> str | None:
+    """Return the text that the arguments ask for, ``None`` if they are a command to run."""
+    command, *options = arguments
     if command in ("-h", "--help"):
         names = f"Configs by name: {', '.join(known_configs())}."
-        return _say(_HELP.format(configs=textwrap.fill(names, 100)))
+        return _HELP.format(configs=textwrap.fill(names, 100))
     if command == "--version":
-        return _say(f"lit-xai {__version__}")
+        return f"lit-xai {__version__}"
+    if command == "export" and {"-h", "--help"} & set(options):
+        return HELP
+    return None
+
+
+def _checked(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments as the parser of their command takes them.
+
+    Raises:
+        OSError: there is no such checkpoint.
+        ValueError: there is no such command or config, or the options exclude each other.
+    """
+    command = arguments[0]
     if command not in _COMMANDS and not command.startswith("-"):
         hint = nearest(command, _COMMANDS) or f" Expected one of {', '.join(_COMMANDS)}."
-        return _refuse(f"there is no command '{command}'.{hint}")
-    if command == "export" and {"-h", "--help"} & set(arguments):
-        return _say(HELP)
-    try:
-        arguments = spelled_out(arguments) if command == "export" else arguments
-        check_files(arguments)
-    except (OSError, ValueError) as error:
-        return _refuse(str(error))
+        raise ValueError(f"there is no command '{command}'.{hint}")
+    checked = spelled_out(arguments) if command == "export" else list(arguments)
+    check_files(checked)
+    return checked
+
+
+def _run(arguments: Sequence[str]) -> int:
+    # The commands import torch: only the one that was named does, and only now.
+    command = arguments[0]
     if command == "demo":
         from lit_xai.cli.demo import demo
 
@@ -65,13 +94,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     from lit_xai.cli.run import run
 
     return run(arguments)
-
-
-def _refuse(sentence: str) -> int:
-    sys.stderr.write(f"lit-xai: error: {sentence}\n")
-    return 2
-
-
-def _say(text: str) -> int:
-    sys.stdout.write(text + "\n")
-    return 0

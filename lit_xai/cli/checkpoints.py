@@ -9,12 +9,12 @@ from lit_xai.structure.checkpoints import first_mismatch
 
 
 def read_checkpoint(path: str, weights_only: bool | None = None) -> dict[str, Any]:
-    """Read a Lightning checkpoint, like the function it calls; errors speak of options."""
+    """Read a Lightning checkpoint; errors name the command line's option, ``--weights_only``."""
     return checkpoints.read_checkpoint(path, weights_only, trust="--weights_only false")
 
 
 def epochs_trained(checkpoint: dict[str, Any]) -> int:
-    """Return how many epochs a checkpoint's training had completed, wherever in the last one it was written.
+    """Return how many epochs of training a checkpoint has completed, even if it was written during the last one.
 
     Source: ``_FitLoop.update_restart_stage`` and ``_FitLoop.reset``.
     """
@@ -30,10 +30,10 @@ def epochs_trained(checkpoint: dict[str, Any]) -> int:
 def short_schedule(checkpoint: dict[str, Any], max_epochs: int) -> int | None:
     """Return the steps of a schedule of fixed length, such as OneCycleLR's, that ends before a resumed run would.
 
-    Within an epoch it is not known how many steps one takes: then only a schedule that has ended is seen.
+    A checkpoint written within an epoch does not tell the steps per epoch: only an ended schedule is reported then.
 
     Args:
-        checkpoint: that is resumed.
+        checkpoint: the one to resume.
         max_epochs: of the run.
 
     Example:
@@ -54,7 +54,7 @@ class InitFrom(Callback):
 
     The weights are loaded once every layer exists, also those built in ``setup`` or ``configure_model``, and before
     Lightning wraps the module and builds its optimizers. The module's ``on_load_checkpoint`` is called first, as in a
-    resume: what changes the structure there has done so by then.
+    resume, so that structure restored there is restored by then.
 
     Args:
         path: a Lightning checkpoint.
@@ -80,10 +80,10 @@ class InitFrom(Callback):
 
 
 def load_weights(pl_module: LightningModule, path: str, weights_only: bool | None = None) -> None:
-    """Load a checkpoint's weights, and nothing else of it, into a module that fits them exactly.
+    """Load only a checkpoint's weights into a module that they fit exactly.
 
     Raises:
-        ValueError: names or shapes do not fit; the first that does not is named.
+        ValueError: names or shapes do not fit; the first mismatch is named.
     """
     checkpoint = read_checkpoint(path, weights_only)
     checkpoint.pop("optimizer_states", None)  # a fresh optimizer keeps its own order of parameters

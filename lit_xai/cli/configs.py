@@ -10,7 +10,7 @@ _PACKAGE = Path(__file__).parents[1]
 def find_config(name: str) -> str:
     """Return the path of a configuration: a file as given, else ``NAME.yaml`` here, in ``./configs`` or shipped.
 
-    What is a URL, or YAML itself, is returned as it is.
+    A URL, or YAML itself, is returned unchanged.
 
     Raises:
         ValueError: there is no such file and no such name.
@@ -23,19 +23,19 @@ def find_config(name: str) -> str:
         return name
     if Path(f"{name}.yaml").is_file():
         return f"{name}.yaml"
-    found = _configs_by_name().get(name.removesuffix(".yaml"))
-    if found is None:
+    path = _configs_by_name().get(name.removesuffix(".yaml"))
+    if path is None:
         known = known_configs()
         hint = nearest(name.removesuffix(".yaml"), known)
         raise ValueError(
             f"there is no config '{name}': no such file in this folder, and no such name.{hint}"
             f" Known by name: {', '.join(known)}."
         )
-    return str(found)
+    return str(path)
 
 
 def known_configs() -> list[str]:
-    """Return the names of ``./configs/*.yaml`` and of the configurations shipped with this package, sorted."""
+    """Return the names of the files in ``./configs`` and of the configurations shipped with this package, sorted."""
     return sorted(_configs_by_name())
 
 

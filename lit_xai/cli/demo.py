@@ -1,4 +1,4 @@
-"""``lit-xai demo``: real digits, a small network, and a picture of its reasons; ``--full``: compressed on the way."""
+"""``lit-xai demo``: real digits, a small network, and a picture of its attributions; ``--full``: also compressed."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ The compressed network, which runs without torch; `python {infer}` checks it:
 """
 
 _END = """
-What the network looks at after its last epoch (red speaks for the class, blue against):
+What the network looks at after its last epoch (red: evidence for the class, blue: against it):
   {picture}
 All epochs, on TensorBoard's slider:
   tensorboard --logdir {logs} --samples_per_plugin images=500
@@ -25,7 +25,7 @@ All epochs, on TensorBoard's slider:
 
 
 def demo(options: Sequence[str]) -> int:
-    """Train as ``lit-xai fit --config base --config digits --config attributions`` would, and say where to look.
+    """Train as ``lit-xai fit --config base --config digits --config attributions`` would, and print where to look.
 
     Args:
         options: ``--full`` for ``--config compress`` in place of ``attributions``; further options of ``fit``, such as
@@ -33,18 +33,18 @@ def demo(options: Sequence[str]) -> int:
     """
     full = "--full" in options
     configs = [part for name in (_FULL if full else _CONFIGS) for part in ("--config", name)]
-    others = [option for option in options if option != "--full"]
-    cli = start(["fit", *configs, "--trainer.devices", "1", *others])
+    fit_options = [option for option in options if option != "--full"]
+    cli = start(["fit", *configs, "--trainer.devices", "1", *fit_options])
     if cli is None:
         return 1
     folder = run_folder(cli.trainer)
     pictures = sorted(folder.glob("attribution/**/*.png"), key=os.path.getmtime)
     if not pictures:
-        sys.stderr.write(f"lit-xai: error: the run in '{folder}' left no picture; the warnings above say why.\n")
+        sys.stderr.write(f"lit-xai: error: the run in '{folder}' left no picture; the warnings above tell why.\n")
         return 1
     exported = folder / "export"
     if full and not (exported / "infer.py").exists():
-        sys.stderr.write(f"lit-xai: error: the run in '{folder}' left no export; the warnings above say why.\n")
+        sys.stderr.write(f"lit-xai: error: the run in '{folder}' left no export; the warnings above tell why.\n")
         return 1
     if full:
         sys.stdout.write(_EXPORTED.format(folder=_relative(exported), infer=_relative(exported / "infer.py")))

@@ -1,4 +1,4 @@
-"""Which errors of a command are one sentence to its user, and which are a traceback."""
+"""The choice between one line and a traceback for an error that ends a command."""
 
 import site
 import sysconfig
@@ -7,18 +7,20 @@ from traceback import walk_tb
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+# All folders that installed packages and the standard library may lie in: a file elsewhere is the user's own.
 _LIBRARIES = (*site.getsitepackages(), site.getusersitepackages(), *sysconfig.get_paths().values())
 _PACKAGE = str(Path(__file__).parents[1])
-_SPEAK_PLAINLY = ("lit_xai", "lightning", "pytorch_lightning", "jsonargparse")
+_CLEAR_MESSAGES = ("lit_xai", "lightning", "pytorch_lightning", "jsonargparse")
+# From the first batch on, an error is most likely about the user's code or data, and the traceback says where.
 _TRAINING = "lightning.pytorch.loops.training_epoch_loop"
 
 
 def setup_sentence(error: BaseException) -> str | None:
-    """Return the sentence that an error before the first training step comes down to, ``None`` for a traceback.
+    """Return the one line that explains an error before the first training step, ``None`` if the traceback has to.
 
-    The traceback stays where the error passed through the user's own files, came up in training, or was raised by a
-    library that does not write for those who configure it. What the operating system says (no space, no permission) is
-    plain wherever it surfaces.
+    The traceback stays if the error passed through the user's own files, came up in training, or was raised by a
+    library whose messages are not meant for those who configure it. Errors of the operating system (no space, no
+    permission) are clear wherever they surface.
 
     Args:
         error: as caught around the whole command.
@@ -26,26 +28,26 @@ def setup_sentence(error: BaseException) -> str | None:
     cause = without_wrappers(error)
     if is_users_own(cause) or _TRAINING in _modules(error):
         return None
-    if isinstance(cause, OSError) and cause.filename and _raised_by(cause) not in _SPEAK_PLAINLY:
+    if isinstance(cause, OSError) and cause.filename and _raised_by(cause) not in _CLEAR_MESSAGES:
         return f"cannot use '{cause.filename}': {cause.strerror}."
     if isinstance(cause, RuntimeError) and str(cause).startswith("Error(s) in loading state_dict"):
         first = str(cause).splitlines()[1:2]
         return " ".join(f"the checkpoint's weights do not fit this model: {' '.join(first)}".split())
     plain = isinstance(cause, ValueError | TypeError | ImportError | MisconfigurationException)
-    if isinstance(cause, OSError) or (plain and _raised_by(cause) in _SPEAK_PLAINLY):
+    if isinstance(cause, OSError) or (plain and _raised_by(cause) in _CLEAR_MESSAGES):
         return " ".join(str(cause).split())
     return None
 
 
 def without_wrappers(error: BaseException) -> BaseException:
-    """Return the error that jsonargparse met, and wrapped, while it tried the alternatives of a type."""
+    """Return the error that jsonargparse wrapped while it tried the alternatives of a type."""
     while error.__cause__ is not None and _raised_by(error) == "jsonargparse":
         error = error.__cause__
     return error
 
 
 def is_users_own(error: BaseException) -> bool:
-    """Whether an error passed through a file outside this package, the standard library and installed packages."""
+    """Return whether an error passed through a file outside this package, Python and installed packages."""
     files = [frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)]
     # Compiled modules and generated code name no file that could be opened.
     sources = [file for file in files if file.endswith(".py")]

@@ -9,29 +9,29 @@ lit-xai export: write a checkpoint as ONNX files and compare them with the model
   lit-xai export --config logs/version_0/config.yaml --ckpt FILE [options]
 
   --config FILE         what the run was configured with; stacks as for the other commands
-  --ckpt FILE           the checkpoint; of a pruned or quantisation-aware run it gives what it holds
+  --ckpt FILE           the checkpoint; of a pruned or quantized run its structure is restored
   --dirpath FOLDER      where the files go (export)
-  --int8                quantise to 8 bits without training, to see what training for it would be good for
+  --int8                quantize to 8 bits without training, to compare with quantization-aware training
   --calibrate N         with --int8: on N training samples (512)
-  --cpu any|vnni|arm64  with --int8: what the integers are for; any: right on every x86 (any)
-  --module NAME         the part that is exported: a dotted name inside the LightningModule (all of it)
-  --batch_to_inputs ..  what of a batch it is called with: a key, an index, several, a function's import path
-  --output ..           where the logits are in its output: likewise
+  --cpu any|vnni|arm64  with --int8: the target CPU; any: correct results on every x86 (any)
+  --module NAME         the submodule to export: a dotted name inside the LightningModule (all of it)
+  --batch_to_inputs ..  the model's inputs in a batch: a key, an index, several, a function's import path
+  --output ..           the logits in its output: a key, an attribute, an index, a function's import path
   --metric CLASS        a torchmetrics class by import path, its arguments as --metric.NAME (accuracy)
   --threads N           of ONNX Runtime, for the latency (1)
   --program false       without the torch.export program
   --overwrite           replace the files of an earlier export
 
-Written are model.onnx, model.int8.onnx (with --int8, or after quantisation-aware training), infer.py (which needs
-onnxruntime and numpy alone), a torch.export program, and a table of metric, agreement, size and latency. What is
-not given is taken from the ModelExport in the config, if there is one. What `lit-xai validate` takes goes here
-too: --data.batch_size 256, --model ..., --weights_only false, --print_config."""
+Written are model.onnx, model.int8.onnx (with --int8, or after quantization-aware training), infer.py (which needs
+onnxruntime and numpy alone), a torch.export program, and a table of metric, agreement, size and latency. Options
+that are left out are taken from the ModelExport in the config, if there is one. The options of `lit-xai validate`
+work here too: --data.batch_size 256, --model ..., --weights_only false, --print_config."""
 
 _FLAGS = ("--int8", "--overwrite")
 
 
 def spelled_out(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments in the words of the other commands: ``--ckpt_path``, and flags with a value.
+    """Return the arguments as the other commands spell them: ``--ckpt_path``, and flags with a value.
 
     Args:
         arguments: the command and its options, as typed.
@@ -43,24 +43,24 @@ def spelled_out(arguments: Sequence[str]) -> list[str]:
         >>> spelled_out(["export", "--ckpt", "last.ckpt", "--int8", "--overwrite=false"])
         ['export', '--ckpt_path', 'last.ckpt', '--int8=true', '--overwrite=false']
     """
-    found = []
+    spelled = []
     for place, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         following = arguments[place + 1] if place + 1 < len(arguments) else ""
         if name == "--ckpt":
-            found.append(f"--ckpt_path{equals}{value}")
+            spelled.append(f"--ckpt_path{equals}{value}")
         elif argument in _FLAGS and following.lower() not in ("true", "false"):
-            found.append(f"{argument}=true")
+            spelled.append(f"{argument}=true")
         else:
-            found.append(argument)
-    named = any(argument.partition("=")[0] in ("--ckpt_path", "--print_config") for argument in found)
+            spelled.append(argument)
+    named = any(argument.partition("=")[0] in ("--ckpt_path", "--print_config") for argument in spelled)
     if not named:
         raise ValueError("export needs --ckpt FILE, the checkpoint whose weights are written.")
-    return found
+    return spelled
 
 
 def export(arguments: Sequence[str]) -> int:
-    """Export a checkpoint, and say what came of it; return 0, or 1 for a reason told in one sentence.
+    """Export a checkpoint and print the report; return 0, or 1 if that failed for a reason explained in one line.
 
     Args:
         arguments: the command and its options, spelled out.

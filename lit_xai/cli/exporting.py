@@ -26,8 +26,8 @@ from lit_xai.structure.recipe import KEY, Recipe
 if TYPE_CHECKING:
     from lit_xai.export import ExportReport
 
-# What trained may have been a GPU, or several of them; files are written and compared on one CPU, and leave no run.
-_SETTINGS: dict[str, Any] = {
+# The run may have trained on GPUs; files are written and compared on one CPU, and no run folder is left behind.
+_TRAINER_SETTINGS: dict[str, Any] = {
     "accelerator": "cpu",
     "strategy": "auto",
     "devices": 1,
@@ -50,7 +50,7 @@ class ExportTrainer(Trainer):
     """A Trainer that loads a checkpoint, exports it, and does nothing else.
 
     Attributes:
-        report: what came of it.
+        report: of the export.
     """
 
     report: "ExportReport"
@@ -79,11 +79,11 @@ class ExportTrainer(Trainer):
             model: whose weights the checkpoint holds.
             datamodule: where it has the data that files are compared on.
             ckpt_path: the checkpoint.
-            weights_only: False to unpickle what is in it beside tensors and plain values.
+            weights_only: False to unpickle a checkpoint that holds more than tensors and plain values.
             dirpath: the folder for the files.
-            int8: quantise to 8 bits without training.
+            int8: quantize to 8 bits without training.
             calibrate: on how many training samples; default 512.
-            cpu: that the integers are for: any, vnni or arm64; default any.
+            cpu: the target of the integers: any, vnni or arm64; default any.
             module: the network inside the module, a dotted name; default the module itself.
             batch_to_inputs: its inputs in a batch: a key, an index, several, or a function's import path.
             output: the logits in its output: a key, an attribute, an index, or a function's import path.
@@ -92,25 +92,25 @@ class ExportTrainer(Trainer):
             program: false to leave out the torch.export program.
             overwrite: replace the files of an earlier export.
 
-        What is not given here is as in the ModelExport among the callbacks, if there is one.
+        Arguments left out are taken from the ModelExport among the callbacks, if there is one.
         """
         callbacks: list[Callback] = self.callbacks  # type: ignore[attr-defined]  # set in Trainer.__init__, by its connector
-        given = [one for one in callbacks if isinstance(one, ModelExport)]
-        known = given[0].exporter if given else Exporter()
-        given_here = {"calibrate": calibrate, "cpu": cpu, "metric": metric, "threads": threads, "program": program}
-        how = {"module": module, "batch_to_inputs": batch_to_inputs, "output": output}
-        network = replace(known.network, **_given(how))
-        exporter = replace(known, network=network, int8=int8 or known.int8, **_given(given_here))
-        exporting = _Exporting(exporter, str(ckpt_path), weights_only, Path(dirpath), overwrite)
-        callbacks[:] = [*(one for one in callbacks if not isinstance(one, ModelExport)), exporting]
+        exporters = [callback.exporter for callback in callbacks if isinstance(callback, ModelExport)]
+        configured = exporters[0] if exporters else Exporter()
+        network_options = {"module": module, "batch_to_inputs": batch_to_inputs, "output": output}
+        options = {"calibrate": calibrate, "cpu": cpu, "metric": metric, "threads": threads, "program": program}
+        network = replace(configured.network, **_not_none(network_options))
+        exporter = replace(configured, network=network, int8=int8 or configured.int8, **_not_none(options))
+        export_loaded = _ExportLoaded(exporter, str(ckpt_path), weights_only, Path(dirpath), overwrite)
+        callbacks[:] = [*(callback for callback in callbacks if not isinstance(callback, ModelExport)), export_loaded]
         run = self.validate if _has(model, datamodule, "validation_step", "val_dataloader") else self.test
         with warnings.catch_warnings():
-            # The callbacks that trained the model are not needed.
+            # The checkpoint names the callbacks that trained the model, which are not needed here.
             warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks")
             run(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=weights_only)
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
+def _not_none(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -119,8 +119,11 @@ def _has(model: LightningModule, datamodule: LightningDataModule | None, step: s
     return has_loader and is_overridden(step, model)
 
 
-class _Exporting(Callback):
-    """Exports what was loaded, after one batch has gone through it: the files are compared on all of them."""
+class _ExportLoaded(Callback):
+    """Export the model once Lightning has loaded it.
+
+    Loading needs a loop of the Trainer, which runs a single batch; the export itself goes through all of them.
+    """
 
     def __init__(
         self, exporter: Exporter, ckpt_path: str, weights_only: bool | None, folder: Path, overwrite: bool
@@ -135,30 +138,30 @@ class _Exporting(Callback):
 
     def on_validation_end(self, trainer: Any, pl_module: LightningModule) -> None:
         checkpoint = read_checkpoint(self._path, self._weights_only)
-        weights = live_weights(pl_module, _described(checkpoint, self._path))
+        weights = live_weights(pl_module, _weights_label(checkpoint, self._path))
         trainer.limit_val_batches, trainer.limit_test_batches = self._limits
-        before = _before(pl_module, checkpoint)
+        before = _weights_before_quantization(pl_module, checkpoint)
         try:
             trainer.report = self._exporter.export(trainer, weights, before, self._folder, self._overwrite)
         except ValueError as error:
-            raise ValueError(_as_options(str(error))) from error
+            raise ValueError(_with_option_names(str(error))) from error
 
     on_test_end = on_validation_end
 
 
-def _described(checkpoint: dict[str, Any], path: str) -> str:
-    """Say which weights these are, with the metric that they were ranked by if they were the best."""
-    said = [f"epoch {checkpoint['epoch']}"] if "epoch" in checkpoint else []
+def _weights_label(checkpoint: dict[str, Any], path: str) -> str:
+    """Describe a checkpoint's weights: their epoch, and the monitored metric if they were the best."""
+    parts = [f"epoch {checkpoint['epoch']}"] if "epoch" in checkpoint else []
     for state in checkpoint.get("callbacks", {}).values():
         best = isinstance(state, dict) and Path(state.get("best_model_path") or ".").name == Path(path).name
         if best and state.get("monitor") and state.get("best_model_score") is not None:
-            said.append(f"{state['monitor']} {float(state['best_model_score']):.4g}")
+            parts.append(f"{state['monitor']} {float(state['best_model_score']):.4g}")
             break
-    return ", ".join([*said, path])
+    return ", ".join([*parts, path])
 
 
-def _before(pl_module: LightningModule, checkpoint: dict[str, Any]) -> Weights | None:
-    """Return the weights of before quantisation-aware training, where a ModelExport kept them."""
+def _weights_before_quantization(pl_module: LightningModule, checkpoint: dict[str, Any]) -> Weights | None:
+    """Return the weights from before quantization-aware training, if a ModelExport kept them."""
     state = _export_state(checkpoint)
     if "before" not in state:
         return None
@@ -182,56 +185,61 @@ class ExportCLI(LitXaiCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Name the one command, and what of its method is no option."""
+        """Return the only command, and the arguments of its method that are no options."""
         return {"export": {"model", "datamodule"}}
 
     def _check(self, config: Any) -> None:
         from lit_xai.export.folder import check_folder
 
         super()._check(config)
-        asked = _given({"int8": config.int8 or None, "cpu": config.cpu, "calibrate": config.calibrate})
-        # What the constructor refuses is no number, no CPU ...
-        ModelExport(config.dirpath, **_given({"threads": config.threads}), **asked)
+        options = _not_none({"int8": config.int8 or None, "cpu": config.cpu, "calibrate": config.calibrate})
+        ModelExport(config.dirpath, **_not_none({"threads": config.threads}), **options)  # checks the values
         try:
             check_folder(config.dirpath, config.overwrite)
         except ValueError as error:
-            raise ValueError(_as_options(str(error))) from None
+            raise ValueError(_with_option_names(str(error))) from None
         if is_file_name(config.ckpt_path):
             checkpoint = read_checkpoint(config.ckpt_path, config.weights_only)
-            configured = any(one.get("init_args", {}).get("int8") for one in _exports(config.trainer.callbacks))
-            if said := _check_asked(asked, configured, checkpoint):
-                rank_zero_info(said)
+            configured = any(one.get("init_args", {}).get("int8") for one in _model_exports(config.trainer.callbacks))
+            if note := _check_integer_options(options, configured, checkpoint):
+                rank_zero_info(note)
 
     def before_instantiate_classes(self) -> None:
-        """Set what the files are made with, and leave out the callbacks that have nothing to do with them."""
+        """Set up the Trainer for export, and leave out all callbacks but ModelExport."""
         config = self.config["export"].trainer
-        for name, value in _SETTINGS.items():
+        for name, value in _TRAINER_SETTINGS.items():
             config[name] = value
-        config.callbacks = _exports(config.callbacks)
+        config.callbacks = _model_exports(config.callbacks)
 
 
-def _as_options(sentence: str) -> str:
-    """Return a sentence on arguments as one on options."""
+def _with_option_names(sentence: str) -> str:
+    """Return an error message on Python arguments with the command line's options in their place."""
     for argument in ("module", "batch_to_inputs", "output"):
         sentence = sentence.replace(f"with {argument}=", f"with --{argument}")
     return re.sub(r"^dirpath", "--dirpath", sentence).replace("overwrite=True", "--overwrite")
 
 
-def _exports(callbacks: Any) -> list[Any]:
-    """Return what a config says of ModelExports."""
-    given = callbacks if isinstance(callbacks, list) else [callbacks]
-    return [one for one in given if one is not None and _is_export(one.class_path)]
+def _model_exports(callbacks: Any) -> list[Any]:
+    """Return the entries of a config's callbacks that are ModelExports."""
+    entries = callbacks if isinstance(callbacks, list) else [callbacks]
+    return [entry for entry in entries if entry is not None and _is_model_export(entry.class_path)]
 
 
-def _is_export(class_path: str) -> bool:
-    found = load_object(class_path, "callbacks")
-    return isinstance(found, type) and issubclass(found, ModelExport)
+def _is_model_export(class_path: str) -> bool:
+    callback = load_object(class_path, "callbacks")
+    return isinstance(callback, type) and issubclass(callback, ModelExport)
 
 
-def _check_asked(asked: dict[str, Any], int8: bool, checkpoint: dict[str, Any]) -> str:
-    """Refuse, or return, what changes nothing of the options; ``int8`` may be the config's instead."""
+def _check_integer_options(options: dict[str, Any], configured: bool, checkpoint: dict[str, Any]) -> str:
+    """Return a note on options that have no effect on this checkpoint's integers, and refuse those that contradict it.
+
+    Args:
+        options: ``int8``, ``cpu`` and ``calibrate``, those that were given.
+        configured: whether the config's ModelExport sets ``int8``.
+        checkpoint: the one to export.
+    """
     steps = quantize_steps(Recipe.from_dict(checkpoint.get(KEY)))
     scheme = steps[0]["plan"]["scheme"] if steps else None
-    if scheme is None and int8:
+    if scheme is None and configured:
         return ""
-    return check_asked(asked, scheme, "before" in _export_state(checkpoint), lambda name: f"--{name}")
+    return check_asked(options, scheme, "before" in _export_state(checkpoint), lambda name: f"--{name}")

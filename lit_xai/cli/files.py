@@ -1,4 +1,4 @@
-"""The files that a command line names, looked for before torch is imported: a misspelt name is answered at once."""
+"""Checks of the files that a command line names, before torch is imported: a misspelled name is reported at once."""
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from lit_xai.structure.checkpoints import require_file
 
 
 def check_files(arguments: Sequence[str]) -> None:
-    """Refuse configs and checkpoints that are not there; what else is wrong is left to the command's own parser.
+    """Refuse configs and checkpoints that do not exist; other mistakes are left to the command's own parser.
 
     Args:
         arguments: the command and its options, as typed.
@@ -35,12 +35,12 @@ def _or_none(value: str) -> str | None:
 
 
 def check_start(command: str, init_from: str | None, ckpt_path: str | None) -> None:
-    """Refuse checkpoint files that are not there, and two starts at once.
+    """Refuse checkpoint files that do not exist, and two starting points at once.
 
     Args:
         command: ``fit``, ``validate`` ...
-        init_from: a file; ``fit`` alone looks at it.
-        ckpt_path: a file, or what :func:`is_file_name` tells from one.
+        init_from: a file; only ``fit`` uses it.
+        ckpt_path: a file, or one of the words that :func:`is_file_name` tells from a file.
 
     Raises:
         OSError: there is no such file, or it is a folder.
@@ -55,7 +55,7 @@ def check_start(command: str, init_from: str | None, ckpt_path: str | None) -> N
 
 
 def is_file_name(ckpt_path: str | Path | None) -> bool:
-    """Whether this names a file here: not one of Lightning's words, a model registry's entry or a folder of shards.
+    """Return whether this names a local file, rather than "best", a model registry's entry or a folder of shards.
 
     Example:
         >>> is_file_name("logs/version_0/checkpoints/last.ckpt"), is_file_name("last")

@@ -1,4 +1,4 @@
-"""A parser that answers mistakes with one sentence instead of its whole list of options."""
+"""A parser that reports a mistake in one line instead of the whole list of options."""
 
 from typing import Any, NoReturn
 
@@ -7,12 +7,11 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_xai.cli.configs import find_config
 from lit_xai.cli.errors import is_users_own, without_wrappers
-from lit_xai.cli.sentences import explain
-from lit_xai.network.spelling import nearest
+from lit_xai.cli.sentences import explain, mark
 
 
 class Parser(LightningArgumentParser):
-    """The parser of a command, and, as jsonargparse makes them of the same class, of every class named in a config.
+    """The parser of a command; jsonargparse makes one of the same class for every class named in a configuration.
 
     Args:
         **kwargs: of LightningArgumentParser. Abbreviated options are off: ``--trainer.max_epoch`` is a mistake, and
@@ -24,22 +23,23 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        self._owner = "this function"
+
+    def add_class_arguments(self, theclass: type, *args: Any, **kwargs: Any) -> list[str]:
+        """Add the arguments of a class, and remember its name for error messages."""
+        self._owner = theclass.__name__
+        return super().add_class_arguments(theclass, *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say in one sentence what is wrong and exit with 2; an error of the user's own module keeps its traceback."""
-        if not self.exit_on_error:  # a class named in a config: the report goes on to the command's parser
-            super().error(message + self._names_near(message), ex)
+        """Print one line on the mistake and exit with 2; an error inside a user's own module keeps its traceback."""
+        if not self.exit_on_error:  # the parser of a class: jsonargparse puts its message into the command's report
+            names = [action.dest for action in self._actions if not action.dest.endswith("help")]
+            super().error(mark(explain(message, names, self._owner)), ex)
         if ex is not None and is_users_own(cause := without_wrappers(ex)):
             raise cause
         parser = getattr(ex, "subcommand_parser", self)
         options = [name for action in parser._actions for name in action.option_strings if not name.endswith(".help")]
-        self.exit(2, f"lit-xai: error: {self._place()}{explain(message, options)}\n")
-
-    def _names_near(self, message: str) -> str:
-        if not message.startswith("Option '"):
-            return ""
-        names = [action.dest for action in self._actions if not action.dest.endswith("help")]
-        return "." + (nearest(message.split("'")[1], names) or f" It takes {', '.join(names)}.")
+        self.exit(2, f"lit-xai: error: {self._place()}{explain(message, options).removeprefix(': ')}\n")
 
     def _place(self) -> str:
         return f"in config '{self.reading}': " if self.reading else ""

@@ -1,4 +1,4 @@
-"""What ``lit-xai predict`` leaves behind."""
+"""The file that ``lit-xai predict`` writes."""
 
 from pathlib import Path
 
@@ -12,15 +12,15 @@ from lit_xai.trainer.access import callbacks_of, is_a, require_writable, run_fol
 def save_predictions(trainer: Trainer) -> Path | None:
     """Save what ``predict_step`` returned, batch by batch, as ``predictions.pt`` in the run's folder; return its path.
 
-    With several processes each saves its share, as ``predictions-rank0.pt`` and so on. ``None`` where there is nothing
-    to save: nothing was returned, a callback writes it already, or the run was only tried out.
+    With several processes each saves its own batches, as ``predictions-rank0.pt`` and so on. ``None`` if nothing is
+    saved: nothing was returned, a callback writes the predictions, or ``fast_dev_run`` only tried the run out.
 
     Args:
         trainer: after its ``predict``.
     """
     batches = trainer.predict_loop.predictions
     written = any(is_a(callback, "BasePredictionWriter") for callback in callbacks_of(trainer))
-    tried_out = trainer.fast_dev_run  # type: ignore[attr-defined]  # as above
+    tried_out = trainer.fast_dev_run  # type: ignore[attr-defined]  # set in Trainer.__init__, by a connector
     if written or tried_out or all(batch is None for batch in batches):
         return None
     folder = run_folder(trainer)

@@ -27,7 +27,7 @@ import lit_xai.models
 from lit_xai.cli.checkpoints import InitFrom, epochs_trained, read_checkpoint, short_schedule
 from lit_xai.cli.errors import setup_sentence, without_wrappers
 from lit_xai.cli.files import check_start, is_file_name
-from lit_xai.cli.nags import without_nags
+from lit_xai.cli.log_filters import filter_messages
 from lit_xai.cli.parser import ConfigByName, Parser
 from lit_xai.cli.predictions import save_predictions
 from lit_xai.models.optim import configure_optimizers
@@ -37,7 +37,7 @@ from lit_xai.trainer.structural_callback import FollowRecipe
 
 
 class SaveConfig(SaveConfigCallback):
-    """Save the exact config into the run's folder; one that lies there already is kept beside ``config-v1.yaml``."""
+    """Save the exact config into the run's folder; an existing one is kept, the next is ``config-v1.yaml``."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save once, however many stages follow."""
@@ -55,14 +55,14 @@ class SaveConfig(SaveConfigCallback):
 
 
 class LitXaiCLI(LightningCLI):
-    """Lightning's command line with configs by name, ``--init_from``, and one sentence for each mistake.
+    """Lightning's command line with configs by name, ``--init_from``, and one line for each mistake.
 
     Any LightningModule, LightningDataModule, callback, logger, optimizer and scheduler can be named by its import path;
-    what is imported already, this library's and Lightning's own, by its short name.
+    classes of this library and of Lightning, which are imported already, by their short names.
 
     Args:
         arguments: the command and its options, as typed.
-        options: of LightningCLI, over those set here.
+        options: of LightningCLI, in place of those set here.
     """
 
     def __init__(self, arguments: Sequence[str], **options: Any) -> None:
@@ -71,7 +71,7 @@ class LitXaiCLI(LightningCLI):
             "parser_kwargs": {"prog": "lit-xai"},
             "save_config_callback": SaveConfig,
             "seed_everything_default": 0,
-            # Lightning's own way binds the optimizer to the parameters before `setup` and `configure_model` have run.
+            # Lightning binds the optimizer to parameters before `setup` and `configure_model`, which may build layers.
             "auto_configure_optimizers": False,
         }
         super().__init__(args=list(arguments), **{**own, **options})
@@ -84,13 +84,13 @@ class LitXaiCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what goes beyond the Trainer's arguments, to every command: they share one config."""
+        """Add our own options to every command, as all commands read the same config."""
         parser.add_argument("--init_from", type=str | None, help="fit: start with this checkpoint's weights.")
-        parser.add_argument("--optimizer", type=OptimizerCallable | None, help="In place of the module's own.")
-        parser.add_argument("--lr_scheduler", type=LRSchedulerCallable | None, help="Along with --optimizer.")
+        parser.add_argument("--optimizer", type=OptimizerCallable | None, help="Replaces the module's own optimizer.")
+        parser.add_argument("--lr_scheduler", type=LRSchedulerCallable | None, help="Used with --optimizer.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, and look at the checkpoint files before anything is built."""
+        """Parse, and check the checkpoint files before anything is built."""
         self.config = parser.parse_args(cast(list[str], args))
         config = self.config[self.config.subcommand]
         try:
@@ -101,7 +101,9 @@ class LitXaiCLI(LightningCLI):
     def _check(self, config: Any) -> None:
         fit = self.config.subcommand == "fit"
         if config.lr_scheduler and not config.optimizer:
-            raise ValueError("--lr_scheduler needs --optimizer; the module's own has its scheduler beside it.")
+            raise ValueError(
+                "--lr_scheduler needs --optimizer: the module's own configure_optimizers() returns its scheduler."
+            )
         check_start(self.config.subcommand, config.init_from, config.ckpt_path)
         if fit and config.init_from:
             read_checkpoint(config.init_from, config.weights_only)
@@ -110,9 +112,8 @@ class LitXaiCLI(LightningCLI):
             epochs, last = epochs_trained(checkpoint), config.trainer.max_epochs
             if fit and last is not None and (steps := short_schedule(checkpoint, last)):
                 raise ValueError(
-                    f"'{config.ckpt_path}' follows a schedule of the learning rate of {steps} steps, which cannot be"
-                    f" made longer and leaves none for --trainer.max_epochs {last}: start afresh from its weights with"
-                    f" --init_from {config.ckpt_path}."
+                    f"'{config.ckpt_path}' has a learning rate schedule of {steps} steps, which cannot be extended to"
+                    f" --trainer.max_epochs {last}: start afresh from its weights with --init_from {config.ckpt_path}."
                 )
             if fit and last is not None and 0 <= last <= epochs:
                 raise ValueError(
@@ -121,8 +122,8 @@ class LitXaiCLI(LightningCLI):
                 )
 
     def _parse_ckpt_path(self) -> None:
-        # Lightning completes the config with the module's arguments in the file. It cannot where a script wrote them,
-        # which names no class, nor where the file has to be trusted.
+        # Lightning completes the config with the module's arguments in the checkpoint. That fails if a script wrote it,
+        # without the class's name, and for a file that has to be unpickled.
         config = self.config[self.config.subcommand]
         if not is_file_name(config.ckpt_path) or config.weights_only is False:
             return
@@ -130,7 +131,7 @@ class LitXaiCLI(LightningCLI):
             super()._parse_ckpt_path()
 
     def after_instantiate_classes(self) -> None:
-        """Give the module its optimizer and its first weights, or say that it has none but its own."""
+        """Give the module its optimizer and its initial weights, or report that it has only its own."""
         optimizer, init_from = self._get(self.config_init, "optimizer"), self._get(self.config_init, "init_from")
         if optimizer is not None:
             scheduler = self._get(self.config_init, "lr_scheduler")
@@ -146,7 +147,7 @@ class LitXaiCLI(LightningCLI):
             )
 
     def after_predict(self) -> None:
-        """Save what was predicted, and say where."""
+        """Save the predictions, and print where."""
         path = save_predictions(self.trainer)
         if path is not None:
             sys.stdout.write(f"The predictions, batch by batch, for torch.load: {os.path.relpath(path)}\n")
@@ -159,31 +160,31 @@ def _configure_optimizers(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command of the Trainer; return 0, or 1 where it could not be set up, for a reason told in one sentence.
+    """Run a command of the Trainer; return 0, or 1 if it could not be set up, for a reason explained in one line.
 
     Args:
         arguments: the command and its options, as typed.
 
     Raises:
-        SystemExit: 2 where the options themselves are wrong; 0 after ``--help`` and ``--print_config``.
+        SystemExit: 2 if the options themselves are wrong; 0 after ``--help`` and ``--print_config``.
     """
     return 0 if start(arguments) else 1
 
 
 def start(arguments: Sequence[str], cli: Callable[[Sequence[str]], Any] = LitXaiCLI) -> Any:
-    """Run a command and return the command line it ran with, ``None`` where it could not be set up.
+    """Run a command and return the command line object, ``None`` if it could not be set up.
 
     Args:
         arguments: the command and its options, as typed.
-        cli: runs it.
+        cli: the class that runs it.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     if not sys.stdout.isatty():
-        # Lightning's own switch: in a file every redrawing of the bar is a line of its own.
+        # Lightning's own switch: in a file, every update of the bar is a line of its own.
         os.environ.setdefault("TQDM_MINITERS", "1000")
     try:
-        with without_nags(arguments[0]):
+        with filter_messages(arguments[0]):
             return cli(arguments)
     except Exception as error:
         sentence = setup_sentence(error)

@@ -1,10 +1,13 @@
-"""jsonargparse's reports, a tree of every alternative that was tried, as the one sentence that matters."""
+"""One line for each mistake in a configuration, in place of jsonargparse's tree of every alternative that it tried.
+
+jsonargparse reads each class named in a configuration with a parser of its own. Its report of a mistake deep inside
+therefore holds the innermost parser's message, indented once for each level. So every parser turns its own message
+into a line, marked by :func:`mark`, and the parser above only puts its key before that line.
+"""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from importlib import import_module
+import sys
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -14,18 +17,18 @@ from torch import nn, optim
 
 from lit_xai.network.spelling import nearest
 
-_KEY = re.compile(r'Parser key "(.+?)"(?: element \d+)?:\s*(.*)')
-_CLASS = re.compile(r"Problem with given class_path '(.+)':")
-_CALLABLE = re.compile(r"^Type typing.Callable.* expects a function or a callable class: ")
-_GIVEN = re.compile(r"Given value: ((?:Namespace\(class_path='(.+?)')?.*?)(?:\. Got value: .*)?$")
-_DOT_PATH = re.compile(r"Expected a dot import path string: (.*)")
-_EXPECTED = re.compile(r"Expected an? (?!path but)(.+?)(?:\. Got value: (.*))?$")
-_NESTED = re.compile(r"NestedArg\(key='(.+?)'")
-_ABOUT_YAML = ("Problems parsing config", "Unexpected config")
-_NOISE = re.compile(
-    r"$|Does not validate|Subtypes:|Errors:|Given value type:|Subclass types expect|an? (class path|dict) |"
-    r"Expected a path but|Expected an instantiatable|Not a valid subclass of|Unable to load config"
+_START, _END = "\x02", "\x03"  # the control characters around a text: no message holds them, no terminal shows them
+_MARKED = re.compile(f"{_START}(.*?){_END}")
+_NO_CLASS = re.compile(
+    r"(?:given class_path '.+':\s+|expects a function or a callable class: )(.+?)(?:\. Got value: .*)?$", re.MULTILINE
 )
+_WRONG_BASE = re.compile(r"Import path (\S* ?)does not correspond to a subclass of (\w+)")
+# "Expected a path" is the offer to name a file that holds the value: nobody who mistypes a value needs it.
+_EXPECTED = re.compile(
+    r"(?:Expected an? (?!path but )|Not a valid (?=subclass))(.+?)(?:: .*|, but .*|\. Got value: .*)?$", re.MULTILINE
+)
+_VALUE = re.compile(r"(?:Given value|Got value|import path string): (.+)")
+_IMPORT_PATH = "dot import path string"  # jsonargparse's words for the name of a class
 _BASES = (
     Callback,
     LightningDataModule,
@@ -37,136 +40,102 @@ _BASES = (
 )
 
 
-@dataclass
-class _Report:
-    """What a report says of the first alternative that says more than "it is no None"."""
-
-    keys: list[str] = field(default_factory=list)
-    class_path: str = ""
-    problem: str = ""
-    expected: list[str] = field(default_factory=list)
-    short_name: str = ""
-    given: str = ""
+def mark(line: str) -> str:
+    """Return a line such that :func:`explain` finds it in the report of the parser above."""
+    return f"{_START}{line}{_END}"
 
 
-def explain(message: str, options: Iterable[str]) -> str:
-    """Return one sentence that says where a configuration is wrong, what was expected and what is near to it.
+def explain(message: str, options: Iterable[str], owner: str = "") -> str:
+    """Return one line ``KEY: SENTENCE`` on what is wrong in a configuration; the key may be empty.
 
     Args:
         message: as jsonargparse wrote it.
-        options: the options of the command, as typed (``--trainer.max_epochs``).
+        options: the options of the command, as typed (``--trainer.max_epochs``), or the arguments of a class.
+        owner: the name of the class whose arguments are read; default the command.
 
     Example:
         >>> explain("unrecognized arguments: --trainer.max_epoch 3", ["--trainer.max_epochs"])
-        "there is no option '--trainer.max_epoch'. Did you mean '--trainer.max_epochs'?"
+        ": there is no option '--trainer.max_epoch'. Did you mean '--trainer.max_epochs'?"
+        >>> explain('Parser key "width": Expected a <class \\'int\\'>. Got value: wide', ["width"], "MLP")
+        "width: expected int, but got 'wide'."
     """
-    if message.startswith(_ABOUT_YAML):
-        return " ".join(message.replace('in "<unicode string>", ', "at ").split())
-    report = _read(message)
-    if report.problem:
-        sentence = _say_problem(report, options)
-    elif nested := _NESTED.match(report.given):
-        sentence = f"name a class before its '{nested[1]}'."
-    elif report.short_name and (_similar_class(report.short_name) or not report.expected):
-        sentence = f"there is no class '{report.short_name}' among those imported.{_similar_class(report.short_name)}"
-        sentence += "" if sentence.endswith("?") else " Give its import path."
-    else:
-        expected = [*report.expected, *(["the import path of a class"] if report.short_name else [])]
-        named = nearest(report.given, re.findall(r"'(.+?)'", " ".join(expected)))
-        sentence = f"expected {' or '.join(expected)}, but got '{report.given}'.{named}"
-    return ".".join(report.keys) + (": " if report.keys else "") + sentence
+    key = message.split('"')[1] if message.startswith('Parser key "') else ""
+    if inner := _MARKED.search(message):
+        is_nested = key and not inner[1].startswith(":")
+        return f"{key}{'.' if is_nested else ''}{inner[1]}"
+    return f"{key}: {_explain_value(message) if key else _explain_names(message, list(options), owner)}"
 
 
-def _read(message: str) -> _Report:
-    report = _Report()
-    for line in message.splitlines():
-        _read_line(_CALLABLE.sub("", line.strip().removeprefix("- ")), report)
-    return report
+def _explain_names(message: str, options: list[str], owner: str) -> str:
+    """Explain an option that does not exist or is missing; other messages stay, on one line."""
+    if message.startswith("unrecognized arguments: "):
+        return _no_option(message.split()[2].partition("=")[0], options)
+    if message.startswith("Subcommand "):  # an option in a file
+        return _no_option("--" + message.split("'")[-2], options)
+    if message.startswith("Option "):  # of a class
+        name = message.split("'")[1]
+        return f"{owner} takes no '{name}'." + (nearest(name, options) or f" It takes {', '.join(options)}.")
+    if message.startswith("the following arguments are required: "):
+        names = message.partition(": ")[2]
+        if owner:
+            return f"{owner} needs {names}."
+        given = " and ".join(f"--{name.partition('.')[2] or name}" for name in names.split(", "))
+        return f"{given} is missing: give it here, or in a file named with --config."
+    return " ".join(message.replace('in "<unicode string>", ', "at ").split())
 
 
-def _read_line(line: str, report: _Report) -> None:
-    if match := _GIVEN.match(line):
-        report.given = report.given or match[1]
-        report.class_path = report.class_path or match[2] or ""
-    elif report.problem or report.given or _NOISE.match(line):
-        return  # the innermost report comes first, and each ends with what was given
-    elif match := _KEY.match(line):
-        report.keys.append(match[1])
-        _read_line(match[2], report)
-    elif match := _CLASS.match(line):
-        report.class_path = match[1]
-    elif match := _DOT_PATH.match(line):
-        report.short_name = match[1]
-    elif match := _EXPECTED.match(line):
-        report.expected += [name for name in [_type_name(match[1])] if name not in report.expected]
-        report.given = match[2] or ""
-    else:
-        report.problem = line
-        # The report of a class that is to be called later names it as what was given.
-        if called_later := re.search(r"(.*)\. Got value: \w*\(?class_path='(.+?)'", line):
-            report.problem, report.class_path = called_later.groups()
-
-
-def _type_name(annotation: str) -> str:
-    if annotation.startswith("typing.Literal["):
-        return annotation.removeprefix("typing.Literal[").removesuffix("]").replace(", ", " or ")
-    name = re.sub(r"^<class '(.+)'>$", r"\1", annotation)
-    return {"NoneType": "null"}.get(name, name)
-
-
-def _say_problem(report: _Report, options: Iterable[str]) -> str:
-    rules: list[tuple[str, Callable[..., str]]] = [
-        (r"Subcommand '\w+' does not accept option '(.+)'", lambda name: _no_option(f"--{name}", options)),
-        (r"unrecognized arguments: (\S+)", lambda name: _no_option(name.partition("=")[0], options)),
-        (r"Option '(.+?)' is not accepted\.?( Did you mean .+?\?| It takes .+?\.)?", partial(_no_argument, report)),
-        (r"the following arguments are required: (.+)", partial(_missing, report)),
-        (r"module '(.+)' has no attribute '(.+)'", _no_class),
-        (r"No module named '(.+)'", _no_module),
-        (r"Import path (\S+ )?does not correspond to a subclass of (\w+)", partial(_no_subclass, report)),
-    ]
-    for pattern, say in rules:
-        if match := re.search(pattern, report.problem):
-            return say(*match.groups(default=""))
-    return report.problem
-
-
-def _no_option(name: str, options: Iterable[str]) -> str:
+def _no_option(name: str, options: list[str]) -> str:
     return f"there is no option '{name}'.{nearest(name, options)}"
 
 
-def _no_argument(report: _Report, name: str, hint: str) -> str:
-    return f"{report.class_path or 'this class'} takes no '{name}'.{hint}"
+def _explain_value(message: str) -> str:
+    """Explain a value that does not fit its option."""
+    found = _VALUE.findall(message)
+    value = found[-1] if found else ""
+    if problem := _NO_CLASS.search(message):
+        return f"{problem[1].rstrip('.')}.{_similar_import(problem[1])}"
+    if wrong := _WRONG_BASE.search(message):
+        path = wrong[1].strip() or value
+        return f"{path} is not a {wrong[2]}.{_twin_hint(path)}"
+    if value.startswith("NestedArg(key="):
+        return f"name a class before its {value.partition('=')[2].partition(',')[0]}."
+    expected = list(dict.fromkeys(map(_type_name, _EXPECTED.findall(message))))
+    if not expected:
+        reason = message.partition("\n")[2].strip().partition("\n")[0]
+        return f"{reason.partition('. Got value: ')[0]}, but got '{value}'."
+    known = _quoted(" ".join(expected))
+    if _IMPORT_PATH in message:
+        known += [cls.__name__ for base in _BASES for cls in _subclasses(base)]
+    return f"expected {' or '.join(expected)}, but got '{value}'.{nearest(value, known)}"
 
 
-def _missing(report: _Report, names: str) -> str:
-    if report.class_path:
-        return f"{report.class_path} needs {names}."
-    given = " and ".join(f"--{name.partition('.')[2] or name}" for name in names.split(", "))
-    return f"{given} is missing: give it here, or in a file named with --config."
+def _type_name(annotation: str) -> str:
+    name = annotation.removeprefix("<class '").removesuffix("'>")
+    if name.startswith("typing.Literal["):
+        return name.removeprefix("typing.Literal[").removesuffix("]").replace(", ", " or ")
+    return {"NoneType": "null", _IMPORT_PATH: "the import path of a class"}.get(name, name)
 
 
-def _no_class(module: str, name: str) -> str:
-    classes = [known for known, value in vars(import_module(module)).items() if isinstance(value, type)]
-    return f"there is no '{name}' in {module}.{nearest(name, classes)}"
+def _similar_import(problem: str) -> str:
+    """Return what is similar to the name that Python could not import, from its own words on that."""
+    module, *names = _quoted(problem) or [""]
+    if names and module in sys.modules:  # "module 'a' has no attribute 'B'"
+        return nearest(
+            names[0], [known for known, value in vars(sys.modules[module]).items() if isinstance(value, type)]
+        )
+    return nearest(module, [file.stem for file in Path().glob("*.py")])
 
 
-def _no_module(module: str) -> str:
-    here = [file.stem for file in Path().glob("*.py")]
-    return f"there is no module '{module}' in this folder or among the installed packages.{nearest(module, here)}"
+def _quoted(text: str) -> list[str]:
+    return re.findall(r"'(.+?)'", text)
 
 
-def _no_subclass(report: _Report, path: str, base: str) -> str:
-    path = path.strip() or report.given
+def _twin_hint(path: str) -> str:
     module, _, name = path.rpartition(".")
-    bases = getattr(getattr(import_module(module), name), "__mro__", ())
-    # Lightning is published twice, and the classes of one package are none of the other's.
-    twin = any(cls.__module__.startswith("pytorch_lightning.") for cls in bases)
-    hint = " It is one of pytorch_lightning: import lightning.pytorch instead." if twin else ""
-    return f"{path} is not a {base}.{hint}"
-
-
-def _similar_class(name: str) -> str:
-    return nearest(name, {cls.__name__ for base in _BASES for cls in _subclasses(base)})
+    bases = getattr(getattr(sys.modules.get(module), name, None), "__mro__", ())
+    # Lightning is published twice, and a class of one package does not inherit the other's.
+    is_twin = any(cls.__module__.startswith("pytorch_lightning.") for cls in bases)
+    return " It is one of pytorch_lightning: import lightning.pytorch instead." if is_twin else ""
 
 
 def _subclasses(cls: type) -> Iterator[type]:

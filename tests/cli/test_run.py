@@ -229,9 +229,8 @@ def test_a_schedule_of_fixed_length_is_not_made_longer(done, wanted, code, fit, 
     checkpoint = the_one("*.ckpt")
     assert fit(*options, f"--trainer.max_epochs={wanted}", f"--ckpt_path={checkpoint}") == code
     said = (
-        f"lit-xai: error: '{checkpoint}' follows a schedule of the learning rate of 4 steps, which cannot be made"
-        f" longer and leaves none for --trainer.max_epochs {wanted}: start afresh from its weights with --init_from"
-        f" {checkpoint}.\n"
+        f"lit-xai: error: '{checkpoint}' has a learning rate schedule of 4 steps, which cannot be extended to"
+        f" --trainer.max_epochs {wanted}: start afresh from its weights with --init_from {checkpoint}.\n"
     )
     assert (said in capsys.readouterr().err) is (code == 2)
 

@@ -1,4 +1,4 @@
-"""What Lightning says to every user of the command line and helps none of them."""
+"""Filters of Lightning messages that every user of the command line gets and none can act on."""
 
 import logging
 import warnings
@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _WARNINGS = (
-    # The data here lies in memory, where more workers are slower; whoever reads files sees the GPU wait.
+    # Our data sets lie in memory, where more workers are slower; those who read files see the GPU wait.
     r"The '\w+_dataloader' does not have many workers",
-    # Lightning's own affair with this release of torch.
+    # Lightning's own use of an API that this release of torch deprecates.
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
 _WITHOUT_TRAINING = (
-    # ModelCheckpoint, which has nothing to do then, on every file that is evaluated.
+    # From ModelCheckpoint, for every checkpoint that is evaluated, where it saves nothing.
     r"The dirpath has changed from .*, therefore `best_model_score`",
 )
-# Lightning is published twice; the package that was imported last speaks for both.
+# Lightning is published twice; the package that was imported last logs for both.
 _LOGGERS = (
     logging.getLogger("lightning.pytorch.utilities.rank_zero"),
     logging.getLogger("pytorch_lightning.utilities.rank_zero"),
@@ -24,14 +24,14 @@ _INFO = ("💡 Tip: For seamless cloud", "TPU available: False", "Loading `train
 
 
 @contextmanager
-def without_nags(command: str) -> Iterator[None]:
-    """Leave out a few messages, by their exact words, and no others.
+def filter_messages(command: str) -> Iterator[None]:
+    """Drop a few messages, by their exact words, and no others.
 
     Args:
         command: ``fit``, ``validate`` ...
     """
     for logger in _LOGGERS:
-        logger.addFilter(_is_no_nag)
+        logger.addFilter(_is_kept)
     try:
         with warnings.catch_warnings():
             for message in _WARNINGS + (() if command == "fit" else _WITHOUT_TRAINING):
@@ -39,8 +39,8 @@ def without_nags(command: str) -> Iterator[None]:
             yield
     finally:
         for logger in _LOGGERS:
-            logger.removeFilter(_is_no_nag)
+            logger.removeFilter(_is_kept)
 
 
-def _is_no_nag(record: logging.LogRecord) -> bool:
+def _is_kept(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(_INFO)
