@@ -22,7 +22,7 @@ def test_the_demo_trains_on_real_digits_and_shows_where_to_look(tmp_path):
     assert "Warning" not in ended.stderr
     assert "💡" not in ended.stderr
     *_, intro, picture, _, tensorboard = ended.stdout.splitlines()
-    assert "red speaks for the class, blue against" in intro
+    assert "red: evidence for the class, blue: against it" in intro
     assert (tmp_path / picture.strip()).read_bytes().startswith(b"\x89PNG")
     assert re.fullmatch(r"logs/version_0/attribution/IntegratedGradients/epoch=2.*\.png", picture.strip())
     assert tensorboard.strip() == "tensorboard --logdir logs --samples_per_plugin images=500"
