@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lit_xai.export.metadata import CHECKSUM, weights_checksum
+from lit_xai.runtime.errors import first_line
+from lit_xai.runtime.session import open_session
 
 
 def check_onnx(path: str | os.PathLike[str]) -> None:
@@ -44,7 +46,7 @@ def _read(path: Path) -> Any:
     try:
         model = onnx.load(path)
     except Exception as error:  # protobuf's own, or the system's
-        raise ValueError(f"path expected an ONNX file, but {path} cannot be read: {_first_line(error)}.") from None
+        raise ValueError(f"path expected an ONNX file, but {path} cannot be read: {first_line(error)}.") from None
     if not model.graph.node:
         raise ValueError(f"path expected an ONNX file, but {path} ({path.stat().st_size} bytes) holds no operator.")
     return model
@@ -53,15 +55,8 @@ def _read(path: Path) -> Any:
 def _check_rules(path: Path, model: Any) -> None:
     import onnx
 
-    from lit_xai.runtime.latency import _session
-
     try:
         onnx.checker.check_model(model)
     except Exception as error:  # its own, or that names in the file are no text
-        raise ValueError(f"path expected an ONNX file, but {path} breaks ONNX's rules: {_first_line(error)}.") from None
-    _session(path, 1)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200].rstrip(".:") if lines else type(error).__name__
+        raise ValueError(f"path expected an ONNX file, but {path} breaks ONNX's rules: {first_line(error)}.") from None
+    open_session(path, threads=1)

@@ -12,7 +12,7 @@ from lit_xai.export.parity import OnnxPredictor
 from lit_xai.export.versions import opset_of
 from lit_xai.network.calling import Inputs, OutputSpec
 from lit_xai.network.profiling import batch_size, with_batch_size
-from lit_xai.runtime.onnx import OLDEST_OPSET, export_onnx
+from lit_xai.runtime.onnx import export_onnx
 
 
 def write_onnx(
@@ -36,7 +36,7 @@ def write_onnx(
         >>> write_onnx(nn.Linear(4, 2), torch.zeros(1, 4), Path(tempfile.mkdtemp()) / "model.onnx", opset=17)
         Traceback (most recent call last):
         ...
-        ValueError: opset expected an integer of 18 or more, but got 17.
+        ValueError: opset expected an integer of at least 18, but got 17.
     """
     try:
         export_onnx(network, inputs, path, output=output, opset=opset)
@@ -48,16 +48,6 @@ def write_onnx(
     check_onnx(path)
     _check_opset(path, opset)
     _check_samples(path, inputs, type(network).__name__)
-
-
-def check_opset(opset: int | None) -> None:
-    """Refuse a version of ONNX's operators that is too old, or none.
-
-    Raises:
-        ValueError: it is.
-    """
-    if opset is not None and (isinstance(opset, bool) or not isinstance(opset, int) or opset < OLDEST_OPSET):
-        raise ValueError(f"opset expected an integer of {OLDEST_OPSET} or more, but got {opset!r}.")
 
 
 def take_onnx(source: str | os.PathLike[str], path: Path) -> None:

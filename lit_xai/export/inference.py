@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lit_xai.network.calling import Inputs
 from lit_xai.network.profiling import with_batch_size
-from lit_xai.runtime.onnx import named_tensors
+from lit_xai.runtime.flat import named_tensors
 
 LARGEST_INSIDE = 64_000
 """Bytes of a sample from which on it lies in a file of its own."""

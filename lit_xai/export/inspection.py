@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lit_xai.runtime.session import open_session
+
 # By kind: operators that compute in float, and those that do in integers.
 KINDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "convolution": (
@@ -103,19 +105,10 @@ def _kind(node: Any, constant: set[str]) -> str | None:
 
 def _optimized(path: Path) -> bytes:
     """Return the graph that ONNX Runtime makes of a file."""
-    import onnxruntime
-
-    from lit_xai.runtime.latency import _one_line
-
     with tempfile.TemporaryDirectory(prefix="lit_xai-") as folder:
-        options = onnxruntime.SessionOptions()
-        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
-        options.log_severity_level = 4  # it warns that such a file is made for this CPU alone
-        try:
-            onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise ValueError(f"path expected an ONNX file, but got {path}: {_one_line(error)}.") from None
-        return (Path(folder) / "optimized.onnx").read_bytes()
+        optimized = Path(folder) / "optimized.onnx"
+        open_session(path, optimized_path=optimized)
+        return optimized.read_bytes()
 
 
 class _Names:

@@ -1,21 +1,24 @@
-"""Where in the user's code an exporter stumbled."""
+"""The line of the user's code at which an exporter failed."""
 
 import os
 import traceback
 
 import torch
 
-_LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
+from lit_xai.runtime.errors import root_cause
+
+_TORCH, _PACKAGE = os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__))
+_MODELS = os.path.join(_PACKAGE, "models")
 
 
 def user_line(error: BaseException) -> str:
-    """Return the line of the network's code on which an exception arose, or its causes, as ``file:number: code``.
+    """Return the line of the network's code that raised an exception's root cause, as ``file:number: code``.
 
     Args:
-        error: what was caught.
+        error: the exception.
 
     Returns:
-        Empty where only libraries took part.
+        An empty string where only libraries are in the traceback.
 
     Example:
         >>> try:
@@ -24,13 +27,12 @@ def user_line(error: BaseException) -> str:
         ...     user_line(error).endswith("torch.zeros(2) @ torch.zeros(3)")
         True
     """
-    while error.__cause__ is not None:
-        error = error.__cause__
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = traceback.extract_tb(root_cause(error).__traceback__)
     own = [frame for frame in frames if not _is_library(frame.filename)]
     return f"{own[-1].filename}:{own[-1].lineno}: {own[-1].line}" if own else ""
 
 
 def _is_library(path: str) -> bool:
-    packages = [os.path.join(_LIBRARIES[1], part) for part in ("functional", "export")]
-    return path == "<string>" or path.startswith((_LIBRARIES[0], *packages))
+    if path.startswith(_MODELS):  # we ship them, but users read and copy them as their own
+        return False
+    return path == "<string>" or path.startswith((_TORCH, _PACKAGE))

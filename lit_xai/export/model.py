@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lit_xai.export.files import check_opset, take_onnx, write_onnx
+from lit_xai.export.files import take_onnx, write_onnx
 from lit_xai.export.folder import FILES, check_folder, staged
 from lit_xai.export.inference import check_normalization, write_inference
 from lit_xai.export.inspection import inspect_onnx
@@ -29,9 +29,10 @@ from lit_xai.export.variants import (
 )
 from lit_xai.export.versions import find_versions, fingerprints
 from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec, find_inputs
+from lit_xai.network.check import check_integer, check_positive
 from lit_xai.network.metric import check_rereadable, first_batch
-from lit_xai.runtime.latency import _check_positive
-from lit_xai.runtime.onnx import named_tensors
+from lit_xai.runtime.flat import named_tensors
+from lit_xai.runtime.onnx import check_opset
 
 INT8_TOLERANCE = 0.05
 """How far an int8 file's own check may be off on another machine, where nothing larger was seen here."""
@@ -143,9 +144,10 @@ def export_model(
 
 def _check_numbers(opset: Any, threads: Any, batch_sizes: Sequence[int], tolerance: Any) -> None:
     check_opset(opset)
-    _check_positive(threads=threads, **{f"latency_batches[{i}]": size for i, size in enumerate(batch_sizes)})
-    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not tolerance > 0:
-        raise ValueError(f"tolerance expected a number above 0, but got {tolerance!r}.")
+    check_integer("threads", threads)
+    for i, size in enumerate(batch_sizes):
+        check_integer(f"latency_batches[{i}]", size)
+    check_positive("tolerance", tolerance)
 
 
 def _first_inputs(loader: Iterable[Any], network: nn.Module, batch_to_inputs: BatchToInputs) -> Inputs:

@@ -13,8 +13,9 @@ from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec, call_netw
 from lit_xai.network.describing import describe
 from lit_xai.network.metric import metric_name, metric_value, same_order
 from lit_xai.network.probing import to_device
-from lit_xai.runtime.latency import _feed, _session
-from lit_xai.runtime.onnx import _filled, named_tensors
+from lit_xai.runtime.errors import one_line
+from lit_xai.runtime.flat import named_tensors, replace_tensors
+from lit_xai.runtime.session import open_session, session_feed
 
 Predictor: TypeAlias = Callable[[Inputs], Tensor]
 """From inputs to logits."""
@@ -88,17 +89,18 @@ class OnnxPredictor:
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
-        self._path, self._runtime = path, _session(path, threads)
+        self._path, self._session = path, open_session(path, threads)
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """Return the logits."""
         try:
-            (logits,) = self._runtime.run(None, _feed(self._runtime, inputs))
+            (logits,) = self._session.run(None, session_feed(self._session, inputs))
         except ValueError:
             raise
-        except Exception as error:  # ONNX Runtime's own, which derive from nothing else
-            said = " ".join(str(error).split())[:200].rstrip(".")
-            raise ValueError(f"{self._path.name} does not run on inputs of {describe(inputs)}: {said}.") from None
+        except Exception as error:  # ONNX Runtime's own exceptions share no base class
+            raise ValueError(
+                f"{self._path.name} does not run on inputs of {describe(inputs)}: {one_line(error)}."
+            ) from None
         return torch.from_numpy(logits)
 
 
@@ -109,8 +111,8 @@ def in_float(inputs: Inputs) -> Inputs:
         >>> in_float({"image": torch.zeros(1, dtype=torch.bfloat16), "flip": True})
         {'image': tensor([0.]), 'flip': True}
     """
-    filled: Inputs = _filled(inputs, iter(named_tensors(inputs).values()))
-    return filled
+    converted: Inputs = replace_tensors(inputs, iter(named_tensors(inputs).values()))
+    return converted
 
 
 def network_predictor(network: nn.Module, output: OutputSpec = None) -> Predictor:

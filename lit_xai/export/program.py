@@ -7,9 +7,9 @@ from torch import nn
 
 from lit_xai.network.calling import Inputs, OutputSpec
 from lit_xai.network.copying import copy_network
-from lit_xai.network.profiling import batch_size, with_batch_size
 from lit_xai.network.untouched import untouched
-from lit_xai.runtime.onnx import _is_batched, _Logits, _quiet, _reason, named_tensors
+from lit_xai.runtime.errors import describe_cause
+from lit_xai.runtime.flat import FlatNetwork, quiet_export
 
 
 def export_program(network: nn.Module, inputs: Inputs, path: Path, output: OutputSpec = None) -> None:
@@ -35,16 +35,16 @@ def export_program(network: nn.Module, inputs: Inputs, path: Path, output: Outpu
         torch.Size([5, 2])
     """
     copied = copy_network(network).cpu().float()
-    inputs = with_batch_size(inputs, max(batch_size(inputs), 2))  # torch takes sizes 0 and 1 for constants
-    tensors = named_tensors(inputs)
-    dynamic = tuple({0: torch.export.Dim.AUTO} if _is_batched(t, inputs) else None for t in tensors.values())
-    with untouched(copied), torch.no_grad(), _quiet():
-        wrapped = _Logits(copied, inputs, "forward", output)
+    flat = FlatNetwork(copied, inputs, output=output)
+    tensors = tuple(flat.tensors.values())
+    with untouched(copied), torch.no_grad(), quiet_export():
         try:
-            program = torch.export.export(wrapped.eval(), tuple(tensors.values()), dynamic_shapes=(dynamic,))
+            program = torch.export.export(flat.eval(), tensors, dynamic_shapes=flat.dynamic_shapes)
             torch.export.save(program, path)
-            found, expected = torch.export.load(path).module()(*tensors.values()), wrapped(*tensors.values())
+            result, expected = torch.export.load(path).module()(*tensors), flat()
         except Exception as error:
-            raise ValueError(f"{type(network).__name__} cannot be exported as a program ({_reason(error)}).") from error
-    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+            raise ValueError(
+                f"{type(network).__name__} cannot be exported as a program ({describe_cause(error)})."
+            ) from error
+    if not torch.allclose(result, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
         raise ValueError(f"The program of {type(network).__name__} does not compute what the network does.")

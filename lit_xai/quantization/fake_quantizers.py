@@ -147,6 +147,26 @@ class FakeQuantizers(nn.Module):
         """
         self._integers = Integers([(self.sites[name], rounder) for name, rounder in self._named()], weights)
 
+    def prepare_export_(self, network: nn.Module, run: Callable[[], object]) -> None:
+        """Have the network's forward written down in integers, see :class:`~lit_xai.runtime.onnx.PreparesExport`.
+
+        Args:
+            network: whose forward it is.
+            run: calls it once, which shows every weight.
+
+        Raises:
+            ValueError: no ranges were observed yet.
+        """
+        if not self.is_calibrated():
+            raise ValueError(
+                f"{type(network).__name__} expected ranges that were observed on data, but got none yet: train it, or"
+                " take quantize() with a loader."
+            )
+        weights: dict[str, Tensor] = {}
+        with self.looked_at(lambda name, tensor: weights.update({name: tensor})):
+            run()
+        self.collect_integers_(weights)
+
     def enter(self, network: nn.Module, args: tuple[Any, ...]) -> None:
         """Begin to round: before the network's forward."""
         runs = self._running.setdefault(threading.get_ident(), [])

@@ -13,19 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from lit_xai.network.calling import Inputs, OutputSpec
+from lit_xai.network.check import check_integer
 from lit_xai.network.describing import describe
 from lit_xai.network.import_path import load_object
 from lit_xai.network.profiling import with_batch_size
-from lit_xai.runtime.onnx import export_onnx, named_tensors
+from lit_xai.runtime.errors import one_line
+from lit_xai.runtime.onnx import export_onnx
+from lit_xai.runtime.session import open_session, session_feed
 
 Measure = Callable[[Path], float]
 """From an ONNX file to milliseconds."""
-
-_TYPES = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ def network_latency(
         >>> network_latency(nn.Linear(4, 2), torch.zeros(1, 4), measure=lambda path: 3.0).milliseconds
         3.0
     """
-    _check_positive(threads=threads, batch_size=batch_size)
+    check_integer("threads", threads)
+    check_integer("batch_size", batch_size)
     function = load_object(measure, "measure") if isinstance(measure, str) else measure
     if function is not None and not callable(function):
         raise ValueError(f"measure expected a function from an ONNX file's path to milliseconds, but got {measure!r}.")
@@ -134,16 +135,17 @@ def measure_latency(
         >>> latency.milliseconds > 0, latency.batch_size
         (True, 8)
     """
-    _check_positive(threads=threads, repeats=repeats, **({} if batch_size is None else {"batch_size": batch_size}))
+    check_integer("threads", threads)
+    check_integer("repeats", repeats)
     if batch_size is not None:
-        inputs = with_batch_size(inputs, batch_size)
-    session = _session(Path(path), threads)
-    feed = _feed(session, inputs)
+        inputs = with_batch_size(inputs, check_integer("batch_size", batch_size))
+    session = open_session(path, threads)
+    feed = session_feed(session, inputs)
     start = time.perf_counter()
     try:
         session.run(None, feed)
     except Exception as error:
-        raise ValueError(f"{path} does not run on inputs of {describe(inputs)}: {_one_line(error)}.") from None
+        raise ValueError(f"{path} does not run on inputs of {describe(inputs)}: {one_line(error)}.") from None
     if time.perf_counter() - start < seconds / 5:
         _block(session, feed, seconds / 5)
     blocks = _blocks(session, feed, repeats, seconds)
@@ -166,30 +168,6 @@ def cpu_name() -> str:
     except OSError:  # not Linux
         described = None
     return described[1].strip() if described else platform.processor() or platform.machine() or "unknown CPU"
-
-
-def _session(path: Path, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4  # it prints what it raises
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ValueError(f"path expected an ONNX file, but got {path}: {_one_line(error)}.") from None
-
-
-def _feed(session: Any, inputs: Inputs) -> dict[str, Any]:
-    """Give the file its inputs: by their names, or in their order where the file knows them by others."""
-    arrays = {name: tensor.numpy() for name, tensor in named_tensors(inputs).items()}
-    wanted = session.get_inputs()
-    if not all(one.name in arrays for one in wanted):
-        if len(wanted) != len(arrays):
-            names = [one.name for one in wanted]
-            raise ValueError(f"inputs expected what the ONNX file takes, {names}, but got {describe(inputs)}.")
-        arrays = {one.name: array for one, array in zip(wanted, arrays.values(), strict=True)}
-    return {one.name: arrays[one.name].astype(_TYPES.get(one.type, arrays[one.name].dtype)) for one in wanted}
 
 
 def _blocks(session: Any, feed: dict[str, Any], repeats: int, seconds: float) -> list[float]:
@@ -219,13 +197,3 @@ def _checked_time(found: Any, name: str) -> float:
     if isinstance(found, bool) or not isinstance(found, numbers.Real) or not 0 < float(found) < math.inf:
         raise ValueError(f"measure={name} expected to return milliseconds, a number above 0, but got {found!r}.")
     return float(found)
-
-
-def _check_positive(**arguments: int) -> None:
-    for name, value in arguments.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} expected an integer of 1 or more, but got {value!r}.")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".")

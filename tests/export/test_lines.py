@@ -4,8 +4,15 @@ import linecache
 
 import torch
 from networks import mlp
+from torch import nn
 
 from lit_xai.export.lines import user_line
+from lit_xai.network.calling import call_network
+
+
+class Broken(nn.Module):
+    def forward(self, x):
+        return x.view(3)
 
 
 def caught(function):
@@ -35,4 +42,5 @@ def test_the_innermost_line_of_the_cause():
 def test_libraries_are_passed_over():
     line = user_line(caught(lambda: mlp()(torch.zeros(2, 7))))
     assert line.split(":")[0] == __file__
+    assert user_line(caught(lambda: call_network(Broken(), torch.zeros(2)))).endswith("return x.view(3)")
     assert user_line(ValueError("never raised")) == ""

@@ -278,7 +278,7 @@ def test_without_a_program_there_is_a_warning(tmp_path, monkeypatch):
 def test_refusals(tmp_path):
     network, folder = cnn(), tmp_path / "export"
     for arguments, said in (
-        ({"opset": 11}, "opset expected an integer of 18 or more, but got 11"),
+        ({"opset": 11}, "opset expected an integer of at least 18, but got 11"),
         ({"threads": 0}, "threads expected"),
         ({"latency_batches": (1, 0)}, "latency_batches[1] expected"),
         ({"tolerance": -1}, "tolerance expected"),

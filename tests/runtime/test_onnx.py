@@ -16,7 +16,8 @@ from lit_xai.models import MLP, ResNet, VisionTransformer
 from lit_xai.network.calling import call_network
 from lit_xai.network.profiling import with_batch_size
 from lit_xai.quantization.quantization import quantize
-from lit_xai.runtime.onnx import export_onnx, named_tensors
+from lit_xai.runtime.flat import named_tensors
+from lit_xai.runtime.onnx import PreparesExport, check_opset, export_onnx
 
 
 class Ratings(nn.Module):
@@ -156,3 +157,34 @@ def test_refusals(tmp_path, capfd):
     assert path.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
     assert capfd.readouterr() == ("", "")
+
+
+def test_versions_of_operators_that_no_exporter_writes():
+    for wrong in (17, 0, 20.0, True, "20"):
+        with refused("opset expected an integer of at least 18", repr(wrong)):
+            check_opset(wrong)
+    check_opset(None)
+
+
+class Doubling(nn.Module):
+    """Doubles its inputs when it is exported, and leaves them alone otherwise."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = 1.0
+
+    def prepare_export_(self, network, run):
+        assert not network.training
+        assert run().shape == (3, 4)
+        self.factor = 2.0
+
+    def forward(self, x):
+        return x * self.factor
+
+
+def test_modules_of_ones_own_say_how_they_are_written_down(tmp_path):
+    network, x = nn.Sequential(nn.Linear(4, 4), Doubling()), torch.randn(3, 4)
+    assert isinstance(network[1], PreparesExport)
+    export_onnx(network, x, tmp_path / "network.onnx")
+    assert network[1].factor == 1
+    np.testing.assert_allclose(run(tmp_path / "network.onnx", x), 2 * network(x).detach().numpy(), atol=1e-5)

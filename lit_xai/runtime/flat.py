@@ -1,0 +1,115 @@
+"""A network as exporters take one: tensors in, logits out, whatever nest of inputs and outputs it has itself."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_xai.network.calling import Inputs, OutputSpec, call_network
+from lit_xai.network.probing import leaves
+from lit_xai.network.profiling import batch_size, with_batch_size
+
+
+class FlatNetwork(nn.Module):
+    """Takes the tensors of a network's inputs one by one, and returns its logits.
+
+    The names of its parameters begin with ``network.``, in exported files as well.
+
+    Args:
+        network: the module.
+        inputs: what it is called with; what is no tensor becomes part of an exported file.
+        call: the network's method that is called.
+        output: where the logits are in its output.
+        dynamic_batch: whether to export for any number of samples, where the network takes that.
+
+    Example:
+        >>> flat = FlatNetwork(nn.Linear(4, 2), {"input": torch.zeros(1, 4)})
+        >>> list(flat.tensors), flat().shape, flat(torch.zeros(5, 4)).shape
+        (['input'], torch.Size([2, 2]), torch.Size([5, 2]))
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        inputs: Inputs,
+        call: str = "forward",
+        output: OutputSpec = None,
+        dynamic_batch: bool = True,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        if dynamic_batch:  # torch.export takes a dimension of size 0 or 1 for a constant
+            inputs = with_batch_size(inputs, max(batch_size(inputs), 2))
+        self._inputs, self._call, self._output = inputs, call, output
+        self.tensors = named_tensors(inputs)
+
+    @property
+    def dynamic_shapes(self) -> tuple[Any, ...]:
+        """The ``dynamic_shapes`` that ``torch.export`` takes: first dimensions that count samples are dynamic."""
+        n, tensors = batch_size(self._inputs), self.tensors.values()
+        return (tuple({0: torch.export.Dim.AUTO} if t.dim() > 0 and len(t) == n else None for t in tensors),)
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """Return the logits for tensors in the order of ``tensors``, by default for these."""
+        inputs = replace_tensors(self._inputs, iter(tensors or self.tensors.values()))
+        return call_network(self.network, inputs, self._call, self._output)
+
+
+def named_tensors(inputs: Inputs) -> dict[str, Tensor]:
+    """Return the tensors in inputs by their names in an ONNX file, on the CPU and floats in float32.
+
+    Example:
+        >>> list(named_tensors({"user": torch.zeros(1), "items": (torch.zeros(1), torch.zeros(1))}))
+        ['user', 'items.0', 'items.1']
+        >>> list(named_tensors(torch.zeros(1))), list(named_tensors((torch.zeros(1), torch.zeros(1))))
+        (['input'], ['input.0', 'input.1'])
+    """
+    prefix = "" if isinstance(inputs, Mapping) else "input"
+    detached = {name: tensor.detach().cpu() for name, tensor in leaves(inputs, prefix)}
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in detached.items()}
+
+
+def replace_tensors(inputs: Any, tensors: Iterator[Tensor]) -> Any:
+    """Return inputs with other tensors in the places of theirs, in the order of :func:`named_tensors`.
+
+    Example:
+        >>> replace_tensors({"image": torch.zeros(1), "flip": True}, iter([torch.ones(1)]))
+        {'image': tensor([1.]), 'flip': True}
+    """
+    if isinstance(inputs, Tensor):
+        return next(tensors)
+    if isinstance(inputs, Mapping):
+        return {key: replace_tensors(value, tensors) for key, value in inputs.items()}
+    if isinstance(inputs, (list, tuple)):
+        parts = [replace_tensors(value, tensors) for value in inputs]
+        return type(inputs)(*parts) if hasattr(inputs, "_fields") else type(inputs)(parts)
+    return inputs
+
+
+@contextlib.contextmanager
+def quiet_export() -> Iterator[None]:
+    """Silence ``torch.export`` and ``torch.onnx`` inside: what they raise is enough.
+
+    They log that torchvision is missing and tables of the strategies they tried, print graphs they could not read, and
+    warn of their own deprecations.
+    """
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

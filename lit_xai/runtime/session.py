@@ -1,0 +1,72 @@
+"""An ONNX file opened in ONNX Runtime on the CPU, and its inputs as arrays."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lit_xai.network.calling import Inputs
+from lit_xai.network.describing import describe
+from lit_xai.runtime.errors import one_line
+from lit_xai.runtime.flat import named_tensors
+
+DTYPES = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
+"""Floating types of arrays by the names that ONNX Runtime has for them."""
+
+
+def open_session(
+    path: str | os.PathLike[str], threads: int | None = None, optimized_path: str | os.PathLike[str] | None = None
+) -> Any:
+    """Return an ``onnxruntime.InferenceSession`` of an ONNX file on the CPU.
+
+    Args:
+        path: of the ONNX file.
+        threads: how many the runtime may use; default as it decides.
+        optimized_path: where the runtime writes the graph that it executes, with what it fused and exchanged.
+
+    Raises:
+        ValueError: the file is no ONNX file.
+
+    Example:
+        >>> open_session("nothing.onnx")
+        Traceback (most recent call last):
+        ...
+        ValueError: path expected an ONNX file, but got nothing.onnx: ...
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # ONNX Runtime prints each error that it also raises, and warns that an optimized graph is for this CPU alone.
+    options.log_severity_level = 4
+    if threads is not None:
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    if optimized_path is not None:
+        options.optimized_model_filepath = str(optimized_path)
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exceptions share no base class
+        raise ValueError(f"path expected an ONNX file, but got {Path(path)}: {one_line(error)}.") from None
+
+
+def session_feed(session: Any, inputs: Inputs) -> dict[str, Any]:
+    """Return a network's inputs as the arrays that a session takes, in the floating types of the file.
+
+    They are matched by name, or by position where the file has other names.
+
+    Args:
+        session: from :func:`open_session`.
+        inputs: what the network is called with.
+
+    Raises:
+        ValueError: the file takes another number of inputs.
+    """
+    arrays = {name: tensor.numpy() for name, tensor in named_tensors(inputs).items()}
+    expected = session.get_inputs()
+    if not all(entry.name in arrays for entry in expected):
+        if len(expected) != len(arrays):
+            names = [entry.name for entry in expected]
+            raise ValueError(f"inputs expected what the ONNX file takes, {names}, but got {describe(inputs)}.")
+        arrays = {entry.name: array for entry, array in zip(expected, arrays.values(), strict=True)}
+    dtypes = {entry.name: DTYPES.get(entry.type, arrays[entry.name].dtype) for entry in expected}
+    return {name: arrays[name].astype(dtype) for name, dtype in dtypes.items()}
