@@ -195,5 +195,5 @@ def test_resumed_after_any_epoch(names, tmp_path):
 def test_what_cannot_follow_is_refused_by_name(turn, tmp_path):
     callbacks = [QuantizationAwareTraining(1), StructuredPruning(0.5, start_epoch=2)][::turn]
     trainer = Trainer(max_epochs=4, callbacks=callbacks, logger=False, accelerator="cpu", default_root_dir=tmp_path)
-    with pytest.raises(Exception, match="after the last cut of StructuredPruning"):
+    with pytest.raises(Exception, match="after the last step of StructuredPruning"):
         trainer.fit(Perceptron(), *[[(torch.zeros(2, 1, 8, 8), torch.zeros(2).long())]] * 2)
