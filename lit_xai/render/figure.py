@@ -6,22 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from lit_xai.render.canvas import ENDS, Ends, plain_style
 from lit_xai.render.captions import PerSample, make_captions
-from lit_xai.render.heatmap import heatmap_figure
-from lit_xai.render.image import image_figure
-from lit_xai.render.kinds import Kind, are_tokens, choose_kind, find_shares
-from lit_xai.render.pixels import PerChannel, to_pixels
-from lit_xai.render.shares import ArrayLike, Shares, round_up, to_array
-from lit_xai.render.tabular import mean_shares, tabular_figure
+from lit_xai.render.pixels import PerChannel
+from lit_xai.render.registry import choose_renderer
+from lit_xai.render.renderer import Drawing, Renderer
+from lit_xai.render.shares import ArrayLike, to_array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-PERCENTILE = 99
-"""The colour limit leaves this part of all pixels unclipped: single extremes would fade everything else to white."""
 
 
 def attribution_figure(
@@ -37,13 +30,14 @@ def attribution_figure(
     mean: PerChannel = None,
     std: PerChannel = None,
     limit: float | None = None,
-    kind: Kind | None = None,
+    kind: str | Renderer | None = None,
     ends: Ends = ENDS,
 ) -> Figure:
     r"""Draw what speaks for a class (red) and against it (blue), by sample or, for tables, by feature.
 
     Every map is divided by its own total, :math:`a_i / \sum_j |a_j|`, so that one colour means the same share in every
-    sample, epoch and method; the total itself is written beside the map. The three kinds:
+    sample, epoch and method; the total itself is written beside the map. The library's three kinds, next to those that
+    were registered with :func:`~lit_xai.render.registry.register_renderer`:
 
     - ``"image"``: each input beside its attribution over the input in light grey, channels summed, coarser maps
       (GradCAM) resized bilinearly. At most 32 samples.
@@ -63,7 +57,8 @@ def attribution_figure(
         std: what it divided by, likewise.
         limit: the share at which colours and bars end; default :func:`color_limit` of these attributions. Pass one
             number to every figure that is to be compared.
-        kind: ``"image"``, ``"tabular"`` or ``"heatmap"``; default by the shapes.
+        kind: ``"image"``, ``"tabular"``, ``"heatmap"``, the name or import path of another renderer, or a renderer;
+            default by the shapes.
         ends: what negative and positive values do, in words; an empty first one where none are negative.
 
     Raises:
@@ -77,22 +72,18 @@ def attribution_figure(
         >>> figure.canvas.get_width_height()
         (700, 371)
     """
-    kind = choose_kind(inputs, attributions, kind)
-    shares = find_shares(inputs, attributions, kind)
+    renderer = choose_renderer(inputs, attributions, kind)
+    shares = renderer.find_shares(inputs, attributions)
     captions = make_captions(len(inputs), labels, predictions, probabilities, class_names)
-    limit = _limit_of(shares, kind) if limit is None else limit
+    limit = renderer.find_limit(shares) if limit is None else limit
     if not (math.isfinite(limit) and limit > 0):
         raise ValueError(f"limit must be a positive share, such as 0.02 for 2%, but got {limit}.")
-    values = to_array(inputs, "inputs")
+    to_array(inputs, "inputs")  # refuses what no renderer could draw
     with plain_style():
-        if kind == "image":
-            return image_figure(to_pixels(values, mean, std), shares, captions, title, limit, ends)
-        if kind == "tabular":
-            return tabular_figure(shares, captions, title, limit, feature_names, ends)
-        return heatmap_figure(None if are_tokens(inputs) else values, shares, captions, title, limit, ends)
+        return renderer.draw(Drawing(inputs, shares, captions, title, limit, feature_names, mean, std, ends))
 
 
-def color_limit(attributions: ArrayLike, inputs: ArrayLike | None = None, kind: Kind | None = None) -> float:
+def color_limit(attributions: ArrayLike, inputs: ArrayLike | None = None, kind: str | Renderer | None = None) -> float:
     """Return one readable limit (1, 2, 3 or 5 times a power of ten) to draw these attributions and later ones with.
 
     The 99th percentile of all shares, or for tables the largest mean absolute share, rounded up. Take it from the first
@@ -112,15 +103,5 @@ def color_limit(attributions: ArrayLike, inputs: ArrayLike | None = None, kind: 
         0.002
     """
     inputs = attributions if inputs is None else inputs
-    kind = choose_kind(inputs, attributions, kind)
-    return _limit_of(find_shares(inputs, attributions, kind), kind)
-
-
-def _limit_of(shares: Shares, kind: Kind) -> float:
-    used = np.abs(shares.values[shares.drawable])
-    if not used.size:
-        return 1.0
-    if kind == "tabular":
-        return round_up(mean_shares(shares)[1].max())
-    # Where hardly any pixel counts (a single super-pixel), the percentile is zero.
-    return round_up(np.percentile(used, PERCENTILE) or used.max())
+    renderer = choose_renderer(inputs, attributions, kind)
+    return renderer.find_limit(renderer.find_shares(inputs, attributions))

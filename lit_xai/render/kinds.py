@@ -1,122 +1,118 @@
-"""Which picture suits which attributions, and the maps it is drawn from."""
+"""The library's own kinds of pictures: which shapes each suits, and the maps it is drawn from."""
 
-from typing import Literal, TypeAlias, get_args
+from __future__ import annotations
 
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
-from lit_xai.network.spelling import nearest
-from lit_xai.render.shares import Array, ArrayLike, Shares, pool, resize, shares_of_total, to_array
+from lit_xai.render.heatmap import heatmap_figure
+from lit_xai.render.image import image_figure
+from lit_xai.render.pixels import to_pixels
+from lit_xai.render.renderer import Drawing, Renderer
+from lit_xai.render.shares import ArrayLike, Shares, pool, resize, round_up, shares_of_total, sum_over, to_array
+from lit_xai.render.tabular import mean_shares, tabular_figure
 
-Kind: TypeAlias = Literal["image", "tabular", "heatmap"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SMALLEST_IMAGE, LONGEST_IMAGE = 8, {3: 2, 4: 8}
-"""What ``(N, A, B)`` must look like to be taken for images: sides of 8 at least, one at most twice the other; series
-``(N, channels, length)`` and embeddings ``(N, tokens, features)`` rarely do, and ``kind`` decides where they do. Images
-``(N, C, H, W)`` may be up to eight times as long as wide: beyond that they are series that a Conv2d reads."""
-NEEDS = {
-    "image": "inputs (N, C, H, W) with C in 1, 3, 4, or (N, H, W), and attributions (N, C, h, w) or (N, h, w)",
-    "tabular": "attributions (N, features)",
-}
+"""The shapes ``(N, A, B)`` that are taken for images: sides of 8 at least, one at most twice the other; series
+``(N, channels, length)`` and embeddings ``(N, tokens, features)`` rarely have them, and ``kind`` decides where they do.
+Images ``(N, C, H, W)`` may be up to eight times as long as wide: longer ones are series that a Conv2d reads."""
 LARGEST_MAP = 128
 """Cells along the longer side of a map; larger ones would not survive a logger's card."""
 
 
-def choose_kind(inputs: ArrayLike, attributions: ArrayLike, kind: str | None = None) -> Kind:
-    """Return ``kind``, checked, or the kind that the shapes call for.
-
-    The input decides, unless the attributions have lost its layout (those of a fully connected layer for an image).
-
-    Raises:
-        TypeError: inputs or attributions are several tensors (a tuple), or none.
-        ValueError: ``kind`` is no kind of picture, or does not fit the shapes; or these are not of one batch.
+class ImageRenderer(Renderer):
+    """Draws each input beside its attribution, over the input in light grey.
 
     Example:
-        >>> choose_kind(torch.zeros(2, 3, 32, 32), torch.zeros(2, 1, 8, 8))
-        'image'
-        >>> choose_kind(torch.zeros(2, 30), torch.zeros(2, 30))
-        'tabular'
-        >>> choose_kind(torch.zeros(2, 3, 99), torch.zeros(2, 3, 99))
-        'heatmap'
-    """
-    for name, values in (("inputs", inputs), ("attributions", attributions)):
-        if not isinstance(values, (torch.Tensor, np.ndarray)):
-            raise TypeError(f"{name} must be one tensor or array, but got {type(values).__name__}.")
-    given, attributed = tuple(inputs.shape), tuple(attributions.shape)
-    if len(attributed) < 2 or len(given) < 2 or attributed[0] != given[0] or 0 in attributed + given:
-        raise ValueError(
-            "attributions must hold one map for each sample of inputs, (N, ...) with N at least 1,"
-            f" but got attributions of shape {attributed} for inputs of shape {given}."
-        )
-    if kind is None:
-        return _kind_of(inputs, attributions)
-    known: dict[str, Kind] = {name: name for name in KINDS}
-    if kind not in known:
-        raise ValueError(f"kind must be one of {list(KINDS)}, but got {kind!r}.{nearest(kind, KINDS)}")
-    fits = {"image": _has_pixels(given) and len(attributed) in (3, 4), "tabular": len(attributed) == 2}
-    if not fits.get(kind, True):
-        raise ValueError(
-            f"kind={kind!r} needs {NEEDS[kind]}, but got attributions of shape {attributed} for inputs of shape"
-            f" {given}. Leave kind out to have it chosen by the shapes."
-        )
-    return known[kind]
-
-
-def find_shares(inputs: ArrayLike, attributions: ArrayLike, kind: Kind) -> Shares:
-    """Return the shares that a picture of ``kind`` shows: channels summed, image maps at the input's size.
-
-    Maps of large images are summed over cells of several pixels.
-
-    Shapes: image ``(N, H, W)``, tabular ``(N, features)``, heatmap ``(N, rows, positions)``.
-
-    Example:
-        >>> find_shares(torch.zeros(2, 3, 8, 8), torch.ones(2, 16, 4, 4), "image").values.shape
+        >>> import torch
+        >>> ImageRenderer().find_shares(torch.zeros(2, 3, 8, 8), torch.ones(2, 16, 4, 4)).values.shape
         (2, 8, 8)
     """
-    maps = to_array(attributions, "attributions")
-    if kind == "image":
-        maps = _sum(maps, axis=1) if maps.ndim == 4 else maps
+
+    name = "image"
+    needs = "inputs (N, C, H, W) with C in 1, 3, 4, or (N, H, W), and attributions (N, C, h, w) or (N, h, w)"
+
+    def suits(self, inputs: ArrayLike, attributions: ArrayLike) -> bool:
+        """Return whether both have images' shapes; the attributions of a fully connected layer do not."""
+        shape = tuple(inputs.shape)
+        if not self.fits(inputs, attributions):
+            return False
+        short, long = sorted(shape[-2:])
+        return long <= LONGEST_IMAGE[len(shape)] * short and (len(shape) == 4 or short >= SMALLEST_IMAGE)
+
+    def fits(self, inputs: ArrayLike, attributions: ArrayLike) -> bool:
+        """Return whether inputs can be pixels and attributions a map of them."""
+        shape = tuple(inputs.shape)
+        has_pixels = len(shape) == 3 or (len(shape) == 4 and shape[1] in (1, 3, 4))
+        return has_pixels and len(attributions.shape) in (3, 4)
+
+    def find_shares(self, inputs: ArrayLike, attributions: ArrayLike) -> Shares:
+        """Return maps ``(N, H, W)`` at the input's size, channels summed; large ones summed over cells of pixels."""
+        maps = to_array(attributions, "attributions")
+        maps = sum_over(maps, axis=1) if maps.ndim == 4 else maps
         size = (inputs.shape[-2], inputs.shape[-1])
         shares = shares_of_total(maps)
         return pool(shares if maps.shape[1:] == size else resize(shares, size), LARGEST_MAP)
-    return shares_of_total(maps if kind == "tabular" else _rows(maps, len(inputs.shape)))
+
+    def draw(self, drawing: Drawing) -> Figure:
+        """Return a figure of up to 32 samples."""
+        pixels = to_pixels(to_array(drawing.inputs, "inputs"), drawing.mean, drawing.std)
+        return image_figure(pixels, drawing.shares, drawing.captions, drawing.title, drawing.limit, drawing.ends)
+
+
+class TabularRenderer(Renderer):
+    """Draws bars of each feature's mean signed and mean absolute share."""
+
+    name = "tabular"
+    needs = "attributions (N, features)"
+
+    def suits(self, inputs: ArrayLike, attributions: ArrayLike) -> bool:
+        """Return whether there is one number per feature, and features are not token ids."""
+        return self.fits(inputs, attributions) and not are_tokens(inputs)
+
+    def fits(self, inputs: ArrayLike, attributions: ArrayLike) -> bool:
+        """Return whether there is one number per feature."""
+        return len(attributions.shape) == 2
+
+    def find_shares(self, inputs: ArrayLike, attributions: ArrayLike) -> Shares:
+        """Return shares ``(N, features)``."""
+        return shares_of_total(to_array(attributions, "attributions"))
+
+    def find_limit(self, shares: Shares) -> float:
+        """Return the largest mean absolute share of a feature, rounded up: bars are means, and shorter than shares."""
+        return round_up(mean_shares(shares)[1].max()) if shares.drawable.any() else 1.0
+
+    def draw(self, drawing: Drawing) -> Figure:
+        """Return a figure of up to 16 features."""
+        return tabular_figure(
+            drawing.shares, drawing.captions, drawing.title, drawing.limit, drawing.feature_names, drawing.ends
+        )
+
+
+class HeatmapRenderer(Renderer):
+    """Draws each map as a strip, for series, tokens and whatever else."""
+
+    name = "heatmap"
+
+    def suits(self, inputs: ArrayLike, attributions: ArrayLike) -> bool:
+        """Return True: it draws what no other renderer suits."""
+        return True
+
+    def draw(self, drawing: Drawing) -> Figure:
+        """Return a figure of up to 16 samples."""
+        # Token ids are names: a line through them would mean nothing.
+        series = None if are_tokens(drawing.inputs) else to_array(drawing.inputs, "inputs")
+        return heatmap_figure(series, drawing.shares, drawing.captions, drawing.title, drawing.limit, drawing.ends)
 
 
 def are_tokens(inputs: ArrayLike) -> bool:
-    """Return whether inputs are whole numbers ``(N, T)``: names of tokens, neither features nor values of a series.
+    """Return whether inputs are whole numbers ``(N, T)``: token ids, neither features nor values of a series.
 
     Example:
+        >>> import torch
         >>> are_tokens(torch.tensor([[4, 7, 2]])), are_tokens(torch.rand(1, 3))
         (True, False)
     """
     return "int" in str(inputs.dtype) and len(inputs.shape) == 2
-
-
-def _kind_of(inputs: ArrayLike, attributions: ArrayLike) -> Kind:
-    if _is_image(tuple(inputs.shape)) and len(attributions.shape) in (3, 4):
-        return "image"
-    return "tabular" if len(attributions.shape) == 2 and not are_tokens(inputs) else "heatmap"
-
-
-def _has_pixels(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3 or (len(shape) == 4 and shape[1] in (1, 3, 4))
-
-
-def _is_image(shape: tuple[int, ...]) -> bool:
-    if not _has_pixels(shape):
-        return False
-    short, long = sorted(shape[-2:])
-    return long <= LONGEST_IMAGE[len(shape)] * short and (len(shape) == 4 or short >= SMALLEST_IMAGE)
-
-
-def _rows(maps: Array, input_dims: int) -> Array:
-    # One dimension more than the input: what an embedding layer added, summed so that each token has one number.
-    maps = _sum(maps, axis=-1) if maps.ndim == input_dims + 1 else maps
-    return maps.reshape(len(maps), -1, maps.shape[-1])
-
-
-def _sum(maps: Array, axis: int) -> Array:
-    # Infinities of both signs make NaN, which the figure counts; numpy need not warn about it too.
-    with np.errstate(invalid="ignore", over="ignore"):
-        return np.asarray(maps.sum(axis=axis))

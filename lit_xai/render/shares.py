@@ -91,6 +91,17 @@ def shares_of_total(maps: Array) -> Shares:
     return Shares(values.reshape(maps.shape), totals, (~finite).sum(axis=1))
 
 
+def sum_over(maps: Array, axis: int) -> Array:
+    """Return maps summed over one axis; infinities of both signs make NaN, which :class:`Shares` counts.
+
+    Example:
+        >>> sum_over(np.array([[1.0, -3.0]]), axis=1)
+        array([-2.])
+    """
+    with np.errstate(invalid="ignore", over="ignore"):  # counted later, so numpy need not warn
+        return np.asarray(maps.sum(axis=axis))
+
+
 def resize(shares: Shares, size: tuple[int, int]) -> Shares:
     """Return image maps ``(N, h, w)`` resized bilinearly to ``size``, each again of total 1.
 

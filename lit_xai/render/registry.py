@@ -1,0 +1,126 @@
+"""The renderers that are known, and the choice of one for given attributions.
+
+A renderer of one's own is a subclass of :class:`~lit_xai.render.renderer.Renderer`. Registered once, where the package
+that defines it is imported, it is chosen by its ``suits`` and by ``kind="name"`` wherever the library draws
+attributions. Without being registered, it can be named by its import path, ``kind="my_package.TokenRenderer"``.
+"""
+
+import numpy as np
+import torch
+
+from lit_xai.network.check import check_choice
+from lit_xai.network.import_path import load_object
+from lit_xai.render.kinds import HeatmapRenderer, ImageRenderer, TabularRenderer
+from lit_xai.render.renderer import Renderer
+from lit_xai.render.shares import ArrayLike
+
+# The first one that suits is chosen, and the heatmap suits everything: the order is part of the meaning.
+_LIBRARY: tuple[Renderer, ...] = (ImageRenderer(), TabularRenderer(), HeatmapRenderer())
+_registered: dict[str, Renderer] = {}
+
+
+def register_renderer(renderer: Renderer) -> None:
+    """Make a renderer known in this process; it is asked whether it suits before the library's own.
+
+    Registering an instance of the same class again replaces the former one.
+
+    Args:
+        renderer: an instance, with a ``name`` that no other renderer has.
+
+    Raises:
+        TypeError: it is no :class:`~lit_xai.render.renderer.Renderer`, or has no name.
+        ValueError: another renderer has its name.
+
+    Example:
+        >>> class Strips(HeatmapRenderer):
+        ...     name = "strips"
+        >>> register_renderer(Strips())
+        >>> find_renderer("strips").name
+        'strips'
+        >>> unregister_renderer("strips")
+    """
+    if not isinstance(renderer, Renderer) or not isinstance(getattr(renderer, "name", None), str):
+        raise TypeError(f"register_renderer expected an instance of a Renderer with a name, but got {renderer!r}.")
+    known = _known().get(renderer.name)
+    # By name: a module that is imported again, as notebooks do, defines its class anew.
+    if known is not None and type(known).__qualname__ != type(renderer).__qualname__:
+        raise ValueError(f"register_renderer expected a new name, but there is a renderer {renderer.name!r} already.")
+    _registered.pop(renderer.name, None)  # so that it moves to the end, and is asked first
+    _registered[renderer.name] = renderer
+
+
+def unregister_renderer(name: str) -> None:
+    """Forget a renderer that was registered; the library's own stay.
+
+    Raises:
+        ValueError: none was registered under that name.
+    """
+    del _registered[check_choice("name", name, _registered)]
+
+
+def find_renderer(kind: str | Renderer) -> Renderer:
+    """Return a renderer by its name or import path; a renderer itself is returned as it is.
+
+    Raises:
+        ValueError: there is none.
+
+    Example:
+        >>> find_renderer("heatmap").name
+        'heatmap'
+        >>> find_renderer("imgae")
+        Traceback (most recent call last):
+        ...
+        ValueError: kind expected one of image, tabular, heatmap, but got 'imgae'. Did you mean 'image'?
+    """
+    if isinstance(kind, Renderer):
+        return kind
+    known = _known()
+    if isinstance(kind, str) and "." in kind and kind not in known:
+        loaded = load_object(kind, "kind")
+        renderer = loaded() if isinstance(loaded, type) and issubclass(loaded, Renderer) else loaded
+        if not isinstance(renderer, Renderer):
+            raise ValueError(f"kind expected the import path of a Renderer, but got {kind!r}, which is {loaded!r}.")
+        return renderer
+    return known[check_choice("kind", kind, known)]
+
+
+def choose_renderer(inputs: ArrayLike, attributions: ArrayLike, kind: str | Renderer | None = None) -> Renderer:
+    """Return the renderer for ``kind``, checked, or the first one that suits the shapes.
+
+    Renderers of one's own come before the library's, the one registered last first.
+
+    Raises:
+        TypeError: inputs or attributions are several tensors (a tuple), or none.
+        ValueError: there is no such ``kind``, or it does not fit the shapes; or these are not of one batch.
+
+    Example:
+        >>> choose_renderer(torch.zeros(2, 3, 32, 32), torch.zeros(2, 1, 8, 8)).name
+        'image'
+        >>> choose_renderer(torch.zeros(2, 30), torch.zeros(2, 30)).name
+        'tabular'
+        >>> choose_renderer(torch.zeros(2, 3, 99), torch.zeros(2, 3, 99)).name
+        'heatmap'
+    """
+    for name, values in (("inputs", inputs), ("attributions", attributions)):
+        if not isinstance(values, (torch.Tensor, np.ndarray)):
+            raise TypeError(f"{name} expected one tensor or array, but got {type(values).__name__}.")
+    given, attributed = tuple(inputs.shape), tuple(attributions.shape)
+    if len(attributed) < 2 or len(given) < 2 or attributed[0] != given[0] or 0 in attributed + given:
+        raise ValueError(
+            "attributions expected one map for each sample of inputs, (N, ...) with N at least 1, but got shape"
+            f" {attributed} for inputs of shape {given}."
+        )
+    if kind is None:
+        candidates = (*reversed(_registered.values()), *_LIBRARY)
+        return next(renderer for renderer in candidates if renderer.suits(inputs, attributions))
+    renderer = find_renderer(kind)
+    if not renderer.fits(inputs, attributions):
+        raise ValueError(
+            f"kind={renderer.name!r} expected {renderer.needs}, but got attributions of shape {attributed} for inputs"
+            f" of shape {given}. Leave kind out to have it chosen by the shapes."
+        )
+    return renderer
+
+
+def _known() -> dict[str, Renderer]:
+    return {**{renderer.name: renderer for renderer in _LIBRARY}, **_registered}

@@ -1,0 +1,97 @@
+"""The interface of a kind of picture: when it suits, which maps it is drawn from, and how."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from lit_xai.render.canvas import ENDS, Ends
+from lit_xai.render.captions import Caption
+from lit_xai.render.pixels import PerChannel
+from lit_xai.render.shares import ArrayLike, Shares, round_up, shares_of_total, sum_over, to_array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PERCENTILE = 99
+"""The colour limit leaves this part of all cells unclipped: single extremes would fade everything else to white."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Everything that a renderer may draw: the samples, their maps, and the words beside them.
+
+    Args:
+        inputs: what the network was given, ``(N, ...)``, a tensor or an array.
+        shares: the maps as :meth:`Renderer.find_shares` returned them.
+        captions: one per sample.
+        title: of the figure.
+        limit: the share at which colours and bars end.
+        feature_names: of tabular inputs, where known.
+        mean: what the images' normalization subtracted.
+        std: what it divided by.
+        ends: what negative and positive values do, in words; an empty first one where none are negative.
+    """
+
+    inputs: ArrayLike
+    shares: Shares
+    captions: Sequence[Caption]
+    title: str
+    limit: float
+    feature_names: Sequence[str] | None = None
+    mean: PerChannel = None
+    std: PerChannel = None
+    ends: Ends = ENDS
+
+
+class Renderer(ABC):
+    """One kind of picture of attributions.
+
+    A subclass that is given to :func:`~lit_xai.render.registry.register_renderer` is chosen by the library wherever
+    :meth:`suits` says so, and by name with ``kind=``.
+
+    Attributes:
+        name: what ``kind=`` calls it.
+        needs: the shapes that it can draw, in words, for the error where others are given.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[str] = "other shapes"
+
+    def suits(self, inputs: ArrayLike, attributions: ArrayLike) -> bool:
+        """Return whether to choose this renderer where no ``kind`` is given; by default it never is."""
+        return False
+
+    def fits(self, inputs: ArrayLike, attributions: ArrayLike) -> bool:
+        """Return whether it can draw these at all, given its name; by default it can draw everything."""
+        return True
+
+    def find_shares(self, inputs: ArrayLike, attributions: ArrayLike) -> Shares:
+        """Return the shares of each map's total to draw; by default as strips ``(N, rows, positions)``.
+
+        Attributions with one dimension more than the inputs are those of an embedding layer; they are summed over it so
+        that each token has one number.
+
+        Args:
+            inputs: what the network was given, ``(N, ...)``.
+            attributions: one map per sample, ``(N, ...)``.
+        """
+        maps = to_array(attributions, "attributions")
+        maps = sum_over(maps, axis=-1) if maps.ndim == len(inputs.shape) + 1 else maps
+        return shares_of_total(maps.reshape(len(maps), -1, maps.shape[-1]))
+
+    def find_limit(self, shares: Shares) -> float:
+        """Return the share at which colours end; by default the 99th percentile of all shares, rounded up."""
+        used = np.abs(shares.values[shares.drawable])
+        if not used.size:
+            return 1.0
+        # Where hardly any cell counts (a single super-pixel), the percentile is zero.
+        return round_up(np.percentile(used, PERCENTILE) or used.max())
+
+    @abstractmethod
+    def draw(self, drawing: Drawing) -> Figure:
+        """Return the figure; matplotlib's own defaults hold meanwhile, and pyplot is not to be used."""
