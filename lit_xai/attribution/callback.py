@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from lit_xai.attribution.attribution import rehearse
 from lit_xai.attribution.baselines import check_baseline
-from lit_xai.attribution.evaluation import About, Evaluation, report
+from lit_xai.attribution.evaluation import DataInfo, Evaluation, report
 from lit_xai.attribution.explanation import Explanation, check_target, class_labels, explain
 from lit_xai.attribution.methods import resolve_method
 from lit_xai.attribution.samples import Samples, read_samples, save_samples, takes_baseline, with_baseline
 from lit_xai.network.calling import BatchToInputs, OutputSpec, find_network
 from lit_xai.network.probing import Probe, as_probe
-from lit_xai.network.spelling import nearest
+from lit_xai.render.registry import find_renderer
 from lit_xai.trainer.access import (
     callbacks_of,
     logged_step,
@@ -30,8 +30,6 @@ from lit_xai.trainer.access import (
 from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.batches import loader_name
 from lit_xai.trainer.scheduling import Epochs, resolve_epochs
-
-KINDS = ("image", "tabular", "heatmap")
 
 
 class AttributionMonitor(AnyCallback):
@@ -65,7 +63,8 @@ class AttributionMonitor(AnyCallback):
         feature_names: of tabular inputs; default the data module's ``feature_names``.
         mean: what normalisation subtracted, one number per channel; default the data module's ``mean``.
         std: what it divided by; default the data module's ``std``.
-        kind: of figure: ``"image"``, ``"tabular"`` or ``"heatmap"``; default by the input's shape.
+        kind: of figure: ``"image"``, ``"tabular"``, ``"heatmap"``, or the name or import path of a
+            :class:`~lit_xai.render.Renderer` of one's own; default by the input's shape.
         internal_batch_size: most samples in one forward/backward pass.
         seed: for methods that draw, and for augmentation while the probe is read.
 
@@ -112,8 +111,8 @@ class AttributionMonitor(AnyCallback):
             raise ValueError(f"on_error expected 'warn' or 'raise', but got {on_error!r}.")
         if internal_batch_size < 1:
             raise ValueError(f"internal_batch_size expected a positive integer, but got {internal_batch_size}.")
-        if kind is not None and kind not in KINDS:
-            raise ValueError(f"kind expected one of {', '.join(KINDS)}, but got {kind!r}.{nearest(kind, KINDS)}")
+        if kind is not None:
+            find_renderer(kind)
         if name is not None and set(name) & set("/\\:"):
             raise ValueError(f"name expected a folder's name, without slashes, but got {name!r}.")
         self.probe = as_probe(probe)
@@ -121,7 +120,7 @@ class AttributionMonitor(AnyCallback):
         self.every_n_epochs, self.at_start, self.on_error = every_n_epochs, at_start, on_error
         self.module, self.batch_to_inputs, self.seed = module, batch_to_inputs, seed
         self.name = name or _default_name(method, layer, target, noise_tunnel)
-        self.about = About(class_names, feature_names, mean, std, kind)
+        self.data_info = DataInfo(class_names, feature_names, mean, std, kind)
         self._call: dict[str, Any] = {"method": method, "layer": layer, "output": output, "init_args": init_args}
         self._call |= {"attribute_args": attribute_args, "noise_tunnel": noise_tunnel}
         self._internal_batch_size = internal_batch_size
@@ -227,7 +226,7 @@ class AttributionMonitor(AnyCallback):
         samples = self._read(trainer, network, stage)
         with without_log(pl_module):
             rehearse(network, samples.inputs, **self._call)
-        about = self.about.completed_by(getattr(trainer, "datamodule", None))
+        data_info = self.data_info.completed_by(getattr(trainer, "datamodule", None))
         self._samples = with_baseline(
             trainer,
             network,
@@ -235,7 +234,7 @@ class AttributionMonitor(AnyCallback):
             resolve_method(self.method),
             self.baselines,
             self.batch_to_inputs,
-            about,
+            data_info,
             self.seed,
         )
         if stage == "fit":
@@ -287,9 +286,9 @@ class AttributionMonitor(AnyCallback):
             weights = f", {Path(loaded).name}" if loaded else ""
             evaluation = Evaluation(self.name, self._title(samples, found.logits), when, weights, step, samples, found)
             limits = self._state.setdefault("limits", {})
-            about = self.about.completed_by(getattr(trainer, "datamodule", None))
+            data_info = self.data_info.completed_by(getattr(trainer, "datamodule", None))
             try:
-                report(trainer, evaluation, about, limits, self._folder)
+                report(trainer, evaluation, data_info, limits, self._folder)
             except Exception as caught:  # a full disk, a figure that cannot be drawn: as above
                 self._fail(caught, when)
         return None

@@ -17,7 +17,7 @@ from lit_xai.trainer.logging import log_image, log_scalars
 
 
 @dataclass(frozen=True)
-class About:
+class DataInfo:
     """What pictures say of the data.
 
     Args:
@@ -34,7 +34,7 @@ class About:
     std: Any = None
     kind: Any = None
 
-    def completed_by(self, datamodule: Any) -> "About":
+    def completed_by(self, datamodule: Any) -> "DataInfo":
         """Fill in what the data module says of itself."""
         names = ("class_names", "feature_names", "mean", "std")
         said = {name: getattr(datamodule, name, None) for name in names if getattr(self, name) is None}
@@ -81,13 +81,15 @@ class Evaluation:
         )
 
 
-def report(trainer: Trainer, evaluation: Evaluation, about: About, limits: dict[str, float], folder: Path) -> None:
+def report(
+    trainer: Trainer, evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float], folder: Path
+) -> None:
     """Write ``attributions.npz`` and ``figure.png`` and log the figure and the numbers.
 
     Args:
         trainer: whose loggers are meant.
         evaluation: what to report.
-        about: what to say of the data.
+        data_info: names and normalization of the data.
         limits: the colour limits of the run by input; those that are missing are set by this evaluation.
         folder: the monitor's, inside the run's.
     """
@@ -109,13 +111,13 @@ def report(trainer: Trainer, evaluation: Evaluation, about: About, limits: dict[
         if maps.dim() == 1:  # one number per sample is a table of one column
             shown, maps = shown.reshape(-1, 1), maps.reshape(-1, 1)
         png = place / (f"figure-{name}.png" if name else "figure.png")
-        _draw(trainer, evaluation, about, limits, name, shown, maps, png)
+        _draw(trainer, evaluation, data_info, limits, name, shown, maps, png)
 
 
 def _draw(
     trainer: Trainer,
     evaluation: Evaluation,
-    about: About,
+    data_info: DataInfo,
     limits: dict[str, float],
     name: str,
     inputs: Tensor,
@@ -125,18 +127,18 @@ def _draw(
     from lit_xai.render import attribution_figure, color_limit, figure_to_rgb, save_png
 
     if maps.any():  # the first map that shows anything sets the colours of the run
-        limits.setdefault(name, color_limit(maps, inputs, about.kind))
+        limits.setdefault(name, color_limit(maps, inputs, data_info.kind))
     answers = answers_of(evaluation.explanation.logits, evaluation.samples.labels)
     figure = attribution_figure(
         inputs,
         maps,
         title=f"{evaluation.title}\n{evaluation.when}, step {evaluation.step}{evaluation.weights}",
-        class_names=about.class_names,
-        feature_names=about.feature_names,
-        mean=about.mean,
-        std=about.std,
+        class_names=data_info.class_names,
+        feature_names=data_info.feature_names,
+        mean=data_info.mean,
+        std=data_info.std,
         limit=limits.get(name),
-        kind=about.kind,
+        kind=data_info.kind,
         ends=_ends(maps, answers),
         **answers,
     )

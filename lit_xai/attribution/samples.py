@@ -93,7 +93,7 @@ def with_baseline(
     method: type,
     baselines: Any,
     batch_to_inputs: BatchToInputs,
-    about: Any,
+    data_info: Any,
     seed: int,
 ) -> Samples:
     """Return the samples with what they are compared with.
@@ -105,7 +105,7 @@ def with_baseline(
         method: the attribution class.
         baselines: a name, a number, or tensors structured like the inputs.
         batch_to_inputs: the model's inputs in a batch.
-        about: the data's ``mean`` and ``std``.
+        data_info: the data's ``mean`` and ``std``.
         seed: of the generators while reading.
 
     Raises:
@@ -134,8 +134,8 @@ def with_baseline(
             baselines,
             value,
             background=background[place] if background else None,
-            mean=about.mean,
-            std=about.std,
+            mean=data_info.mean,
+            std=data_info.std,
             draws=draws_baselines(method),
         )
         for place, value in enumerate(explained)

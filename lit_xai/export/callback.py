@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torchmetrics import Metric
 
-from lit_xai.attribution.evaluation import About
+from lit_xai.attribution.evaluation import DataInfo
 from lit_xai.export.exporter import Exporter, check_asked
 from lit_xai.export.weights import Weights, final_weights, live_weights, saved_weights
 from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec
@@ -103,11 +103,11 @@ class ModelExport(AnyCallback):
         if metric is not None and (not callable(metric) or isinstance(metric, type)):
             raise ValueError(f"metric expected a torchmetrics.Metric, a function or None, but got {metric!r}.")
         check_scheme(8, cpu, "unsigned")
-        _check_about(classes, mean, std)
+        _check_data_info(classes, mean, std)
         self.dirpath, self.overwrite = dirpath, overwrite
         self.exporter = Exporter(
             Network(module, batch_to_inputs, output),
-            About(classes, mean=mean, std=std),
+            DataInfo(classes, mean=mean, std=std),
             metric,
             int8,
             calibrate,
@@ -272,7 +272,7 @@ def _in_first_process(trainer: Trainer, work: Callable[[], Any]) -> None:
         raise MisconfigurationException(refused)
 
 
-def _check_about(classes: Any, mean: Any, std: Any) -> None:
+def _check_data_info(classes: Any, mean: Any, std: Any) -> None:
     if classes is not None and not _all(classes, str):
         raise ValueError(f"classes expected a list of names, but got {classes!r}.")
     for name, values in (("mean", mean), ("std", std)):

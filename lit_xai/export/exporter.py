@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Trainer
 from torch import nn
 
-from lit_xai.attribution.evaluation import About
+from lit_xai.attribution.evaluation import DataInfo
 from lit_xai.export.weights import Weights, calibration_batches, evaluation_batches
 from lit_xai.network.copying import uncompiled_
 from lit_xai.network.spec import Network
@@ -30,7 +30,7 @@ class Exporter:
 
     Args:
         network: what is exported, and how it is called.
-        about: what the files say of the data: class names, normalisation.
+        data_info: what the files say of the data: class names, normalisation.
         metric: see :func:`lit_xai.export.export_model`.
         int8: whether to quantise what was not trained for it.
         calibrate: on how many training samples.
@@ -40,7 +40,7 @@ class Exporter:
     """
 
     network: Network = field(default_factory=Network)
-    about: About = field(default_factory=About)
+    data_info: DataInfo = field(default_factory=DataInfo)
     metric: Any = None
     int8: bool = False
     calibrate: int = 512
@@ -69,16 +69,16 @@ class Exporter:
             variants, source = self._variants(trainer, weights, before)
             batches = evaluation_batches(trainer)
             on = {"val": "validation", "test": "test", "train": "training"}[batches.name]
-            about = self._about(trainer)
+            data_info = self._data_info(trainer)
             return export_model(
                 variants.pop("network"),
                 batches,
                 folder.absolute(),
                 **variants,
                 metric=self.metric,
-                classes=about.class_names,
-                mean=about.mean,
-                std=about.std,
+                classes=data_info.class_names,
+                mean=data_info.mean,
+                std=data_info.std,
                 recipe=weights.recipe.to_dict(),
                 source=f"{source}; compared on the {on} data",
                 batch_to_inputs=self.network.batch_to_inputs,
@@ -122,13 +122,13 @@ class Exporter:
             **scheme,
         )
 
-    def _about(self, trainer: Trainer) -> About:
-        about = self.about.completed_by(getattr(trainer, "datamodule", None))
+    def _data_info(self, trainer: Trainer) -> DataInfo:
+        data_info = self.data_info.completed_by(getattr(trainer, "datamodule", None))
         names = getattr(trainer.lightning_module, "class_names", None)
         # Not its mean and std: a module that has them normalises by itself.
-        if about.class_names is None and isinstance(names, (list, tuple)):
-            return replace(about, class_names=list(names))
-        return about
+        if data_info.class_names is None and isinstance(names, (list, tuple)):
+            return replace(data_info, class_names=list(names))
+        return data_info
 
 
 def _scheme(step: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from typing import Any
 
 from lit_xai.runtime.session import open_session
 
-# By kind: operators that compute in float, and those that do in integers.
-KINDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+OPERATORS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "convolution": (
         frozenset({"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "ConvTransposeWithDynamicPads"}),
         frozenset({"QLinearConv", "QLinearConvTranspose", "ConvInteger"}),
@@ -28,10 +27,11 @@ KINDS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
         frozenset({"QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearReduceMean"}),
     ),
 }
+"""Operators of ONNX Runtime by what they compute: those in float, and those in integers."""
 
-_INTEGER = frozenset().union(*(integer for _, integer in KINDS.values()))
+_INTEGER = frozenset().union(*(integer for _, integer in OPERATORS.values()))
 
-# What lies between a weight in the file and the operator that takes it.
+# Operators between a weight in the file and the operator that computes with it.
 _WRAPPERS = {"DequantizeLinear", "QuantizeLinear", "Transpose", "Reshape", "Cast", "Identity", "Unsqueeze", "Squeeze"}
 
 _PARAMETER = re.compile(r"^network\.(?:(.+)\.)?[^.]+$")
@@ -95,7 +95,7 @@ def inspect_onnx(path: str | os.PathLike[str]) -> tuple[Operator, ...]:
 
 
 def _kind(node: Any, constant: set[str]) -> str | None:
-    kind = next((kind for kind, types in KINDS.items() if any(node.op_type in known for known in types)), None)
+    kind = next((kind for kind, types in OPERATORS.items() if any(node.op_type in known for known in types)), None)
     if node.op_type == "Add" and any(name in constant for name in node.input):
         return None  # a bias, or positions
     if kind == "matrix product" and not any(name in constant for name in node.input):

@@ -13,7 +13,7 @@ from lit_xai.export.folder import FILES, check_folder, staged
 from lit_xai.export.inference import check_normalization, write_inference
 from lit_xai.export.inspection import inspect_onnx
 from lit_xai.export.metadata import check_plain, read_metadata, write_metadata
-from lit_xai.export.parity import Evaluation, evaluate, in_float
+from lit_xai.export.parity import ParityResult, in_float, measure_parity
 from lit_xai.export.program import export_program
 from lit_xai.export.report import ExportReport, Row, slower_warnings, write_report
 from lit_xai.export.variants import (
@@ -128,15 +128,17 @@ def export_model(
             more = {"recipe": recipe, "source": source, "quantization": variants.quantization}
             _describe(temporary / INT8, inputs, {**facts, **more})
         predictors = variants.predictors(temporary, output, threads)
-        found = evaluate(predictors, variants.pairs(), loader, variants.network, metric, batch_to_inputs, progress)
-        _check_classes(classes, found)
-        warnings = check_parities(found, tolerance, float_file is not None)
-        rows = make_rows(found, temporary, inputs, latency_batches, threads)
+        result = measure_parity(
+            predictors, variants.pairs(), loader, variants.network, metric, batch_to_inputs, progress
+        )
+        _check_classes(classes, result)
+        warnings = check_parities(result, tolerance, float_file is not None)
+        rows = make_rows(result, temporary, inputs, latency_batches, threads)
         warnings += slower_warnings(rows, FLOAT_ROW, INT8_ROW)
-        warnings += _float_warnings(found, metric, float_source)
+        warnings += _float_warnings(result, metric, float_source)
         warnings += _write_program(temporary, variants.network, inputs, output) if program else []
-        _write_script(temporary, inputs, facts, found, tolerance)
-        report = _report(path, temporary, variants, found, rows, warnings, source)
+        _write_script(temporary, inputs, facts, result, tolerance)
+        report = _report(path, temporary, variants, result, rows, warnings, source)
         extra = {"files": fingerprints(temporary), "metadata": read_metadata(temporary / FLOAT)}
         write_report(report, temporary, extra)
     return report
@@ -181,9 +183,9 @@ def _describe(path: Path, inputs: Inputs, facts: Mapping[str, Any]) -> None:
     write_metadata(path, {**given, "inputs": list(named_tensors(inputs)), "versions": find_versions(path)})
 
 
-def _check_classes(classes: Sequence[str] | None, found: Evaluation) -> None:
-    if classes is not None and len(classes) != found.outputs and not (found.outputs == 1 and len(classes) == 2):
-        raise ValueError(f"classes expected {found.outputs} names, one per output, but got {len(classes)}.")
+def _check_classes(classes: Sequence[str] | None, result: ParityResult) -> None:
+    if classes is not None and len(classes) != result.outputs and not (result.outputs == 1 and len(classes) == 2):
+        raise ValueError(f"classes expected {result.outputs} names, one per output, but got {len(classes)}.")
 
 
 def _write_program(folder: Path, network: nn.Module, inputs: Inputs, output: OutputSpec) -> list[str]:
@@ -195,46 +197,48 @@ def _write_program(folder: Path, network: nn.Module, inputs: Inputs, output: Out
     return []
 
 
-def _float_warnings(found: Evaluation, metric: Any, float_source: str) -> list[str]:
+def _float_warnings(result: ParityResult, metric: Any, float_source: str) -> list[str]:
     """Return a sentence where training for integers made things worse, or went on from weights that had hardly been
     trained.
 
     Only of a metric that counts from 0 to 1 and upwards is known how much a point is.
     """
     upwards = metric is None or getattr(metric, "higher_is_better", None) is True
-    known = [found.metrics.get(name) for name in (FLOAT_ROW, INT8_ROW)]
+    known = [result.metrics.get(name) for name in (FLOAT_ROW, INT8_ROW)]
     if not float_source or not upwards or any(value is None or not 0 <= value <= 1 for value in known):
         return []
     before, after = (float(value) for value in known if value is not None)
-    untrained = float(found.metrics.get(PTQ_ROW) or 0.0)
+    untrained = float(result.metrics.get(PTQ_ROW) or 0.0)
     if untrained - after > A_POINT:
         return [
-            f"{INT8} has a {found.metric} of {after:.4f}, {100 * (untrained - after):.1f} points below the"
+            f"{INT8} has a {result.metric} of {after:.4f}, {100 * (untrained - after):.1f} points below the"
             f" {untrained:.4f} of the weights of before, quantised without training for it: export with int8=True"
             " alone, or train on at a lower learning rate."
         ]
     if after - before <= A_POINT:
         return []
-    said, points = f"{found.metric} of {before:.4f}", 100 * (after - before)
+    said, points = f"{result.metric} of {before:.4f}", 100 * (after - before)
     return [
         f"{FLOAT} holds {float_source}, whose {said} is {points:.1f} points below the {after:.4f} of {INT8}, which was"
         " trained on from there: for a float file of use, and to see what rounding costs, begin with integers later."
     ]
 
 
-def _write_script(folder: Path, inputs: Inputs, facts: Mapping[str, Any], found: Evaluation, tolerance: float) -> None:
-    parity = int8_parity(found)
+def _write_script(
+    folder: Path, inputs: Inputs, facts: Mapping[str, Any], result: ParityResult, tolerance: float
+) -> None:
+    parity = int8_parity(result)
     tolerances = {FLOAT: tolerance}
     if parity is not None:  # the first is what the script takes by itself
         tolerances = {INT8: max(INT8_TOLERANCE, 2 * parity.largest), **tolerances}
-    write_inference(folder, tolerances, inputs, **facts, classification=found.classification)
+    write_inference(folder, tolerances, inputs, **facts, classification=result.classification)
 
 
 def _report(
     path: Path,
     temporary: Path,
     variants: Variants,
-    found: Evaluation,
+    result: ParityResult,
     rows: tuple[Row, ...],
     warnings: list[str],
     source: str,
@@ -248,8 +252,8 @@ def _report(
         warnings=(*warnings, *variants.surprises(operators)),
         integer_operators=tuple(one for one in operators if one.integer),
         float_operators=tuple(one for one in operators if not one.integer),
-        metric=found.metric,
-        samples=next(iter(found.parities.values())).samples,
+        metric=result.metric,
+        samples=next(iter(result.parities.values())).samples,
         source=source,
         quantization=variants.quantization,
         versions=find_versions(temporary / FLOAT),

@@ -59,7 +59,7 @@ class Parity:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ParityResult:
     """What a pass over a loader found.
 
     Args:
@@ -120,7 +120,7 @@ def network_predictor(network: nn.Module, output: OutputSpec = None) -> Predicto
     return lambda inputs: call_network(network, inputs, output=output)
 
 
-def evaluate(
+def measure_parity(
     predictors: Mapping[str, Predictor],
     pairs: Iterable[tuple[str, str]],
     loader: Iterable[Any],
@@ -128,7 +128,7 @@ def evaluate(
     metric: Any = None,
     batch_to_inputs: BatchToInputs = None,
     progress: bool = True,
-) -> Evaluation:
+) -> ParityResult:
     """Run every predictor on every batch, compute a metric of each, and compare pairs of them.
 
     Integer labels with one score per class make it a classification: predictions are the largest scores, and the
@@ -172,7 +172,7 @@ def evaluate(
         raise ValueError("loader expected one or more batches, but got none.")
     metrics = {name: value for name, meter in meters.items() if (value := meter.compute()) is not None}
     parities = {pair: tally.compute() for pair, tally in tallies.items()}
-    return Evaluation(
+    return ParityResult(
         metrics, parities, "accuracy" if metric is None else metric_name(metric), seen.classification, seen.outputs
     )
 

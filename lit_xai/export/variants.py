@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from lit_xai.export.inspection import Operator
-from lit_xai.export.parity import Evaluation, OnnxPredictor, Parity, Predictor, check_float, check_int8
+from lit_xai.export.parity import OnnxPredictor, Parity, ParityResult, Predictor, check_float, check_int8
 from lit_xai.export.parity import network_predictor as torch_predictor
 from lit_xai.export.report import Row
 from lit_xai.export.timing import alternate_latencies
@@ -75,14 +75,14 @@ class Variants:
 
     def predictors(self, folder: Path, output: OutputSpec, threads: int) -> dict[str, Predictor]:
         """Return what computes each row's outputs, the files in ``folder`` among them."""
-        found: dict[str, Predictor] = {FLOAT_ROW: OnnxPredictor(folder / FLOAT, threads)}
-        found[_NETWORK] = torch_predictor(self.network, output)
+        predictors: dict[str, Predictor] = {FLOAT_ROW: OnnxPredictor(folder / FLOAT, threads)}
+        predictors[_NETWORK] = torch_predictor(self.network, output)
         if self.ptq is not None:
-            found[PTQ_ROW] = torch_predictor(self.ptq, output)
+            predictors[PTQ_ROW] = torch_predictor(self.ptq, output)
         if self.quantized is not None:
-            found[self.row] = torch_predictor(self.quantized, output)
-            found[INT8_ROW] = OnnxPredictor(folder / INT8, threads)
-        return found
+            predictors[self.row] = torch_predictor(self.quantized, output)
+            predictors[INT8_ROW] = OnnxPredictor(folder / INT8, threads)
+        return predictors
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return which rows to compare: each with the float file, and the files with torch."""
@@ -96,21 +96,21 @@ class Variants:
         meant, floats = self.quantization.get("integer", ()), self.quantization.get("float", {})
         left = [one.layer for one in operators if not one.integer and one.layer in meant]
         taken = [one.layer for one in operators if one.integer and one.layer in floats]
-        found = []
+        surprises = []
         if left:
-            found.append(
+            surprises.append(
                 f"ONNX Runtime leaves {len(left)} of {len(meant)} quantised layers in float: {', '.join(left)}."
             )
         if taken:  # a layer in float between two in integers: it rounds such weights by itself, to 8 bits
-            found.append(f"ONNX Runtime rounds by itself what was to stay in float: {', '.join(taken)}.")
-        return found
+            surprises.append(f"ONNX Runtime rounds by itself what was to stay in float: {', '.join(taken)}.")
+        return surprises
 
 
-def check_parities(found: Evaluation, tolerance: float, float_is_given: bool) -> list[str]:
+def check_parities(result: ParityResult, tolerance: float, float_is_given: bool) -> list[str]:
     """Refuse files that do not compute what the networks do; return what to warn of.
 
     Args:
-        found: from :func:`~lit_xai.export.parity.evaluate`.
+        result: from :func:`~lit_xai.export.parity.measure_parity`.
         tolerance: of the float file.
         float_is_given: whether that is a file of other weights, of which nothing is expected.
 
@@ -118,30 +118,30 @@ def check_parities(found: Evaluation, tolerance: float, float_is_given: bool) ->
         ValueError: a file is beyond the limits of :func:`~lit_xai.export.parity.check_float` and ``check_int8``.
     """
     if not float_is_given:
-        check_float(found.parities[FLOAT_ROW, _NETWORK], tolerance)
-    parity = int8_parity(found)
+        check_float(result.parities[FLOAT_ROW, _NETWORK], tolerance)
+    parity = int8_parity(result)
     said = None if parity is None else check_int8(parity)
     return [] if said is None else [said]
 
 
-def int8_parity(found: Evaluation) -> Parity | None:
+def int8_parity(result: ParityResult) -> Parity | None:
     """Return how far the int8 file is from the quantised network, if there are both."""
-    return _with_torch(found, INT8_ROW)
+    return _with_torch(result, INT8_ROW)
 
 
-def _with_torch(found: Evaluation, name: str) -> Parity | None:
+def _with_torch(result: ParityResult, name: str) -> Parity | None:
     """Return how far a file is from the network that it was written from."""
-    pairs = [(left, right) for left, right in found.parities if left == name and right != FLOAT_ROW]
-    return found.parities[pairs[0]] if pairs and name in (FLOAT_ROW, INT8_ROW) else None
+    pairs = [(left, right) for left, right in result.parities if left == name and right != FLOAT_ROW]
+    return result.parities[pairs[0]] if pairs and name in (FLOAT_ROW, INT8_ROW) else None
 
 
 def make_rows(
-    found: Evaluation, folder: Path, inputs: Inputs, batch_sizes: Sequence[int], threads: int
+    result: ParityResult, folder: Path, inputs: Inputs, batch_sizes: Sequence[int], threads: int
 ) -> tuple[Row, ...]:
     """Return the table's rows; measures latencies.
 
     Args:
-        found: what the pass over the loader found.
+        result: what the pass over the loader result.
         folder: that holds the files.
         inputs: what they are called with.
         batch_sizes: of the latencies.
@@ -149,16 +149,16 @@ def make_rows(
     """
     paths = {name: folder / file for name, file in ((FLOAT_ROW, FLOAT), (INT8_ROW, INT8)) if (folder / file).exists()}
     latency = alternate_latencies(paths, inputs, batch_sizes, threads)
-    names = [name for name in (FLOAT_ROW, PTQ_ROW, QUANTIZED_ROW, INT8_ROW) if (name, FLOAT_ROW) in found.parities]
-    return tuple(_row(name, found, paths.get(name), latency.get(name, {})) for name in names)
+    names = [name for name in (FLOAT_ROW, PTQ_ROW, QUANTIZED_ROW, INT8_ROW) if (name, FLOAT_ROW) in result.parities]
+    return tuple(_row(name, result, paths.get(name), latency.get(name, {})) for name in names)
 
 
-def _row(name: str, found: Evaluation, path: Path | None, latency: dict[int, Latency]) -> Row:
-    with_torch = _with_torch(found, name)
+def _row(name: str, result: ParityResult, path: Path | None, latency: dict[int, Latency]) -> Row:
+    with_torch = _with_torch(result, name)
     return Row(
         name,
-        metric=found.metrics.get(name),
-        agreement=found.parities[name, FLOAT_ROW].agreement,
+        metric=result.metrics.get(name),
+        agreement=result.parities[name, FLOAT_ROW].agreement,
         difference=None if with_torch is None else with_torch.largest,
         torch_agreement=None if with_torch is None else with_torch.agreement,
         bytes=None if path is None else path.stat().st_size,

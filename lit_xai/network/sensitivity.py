@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
 from lit_xai.network.check import refusal
 from lit_xai.network.spelling import nearest
 
-Row = TypeVar("Row")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,14 @@ class SensitivityTable:
         dense: the metric before anything is changed.
         higher_is_better: whether a higher value is a better one.
         metric: its name.
+
+    Attributes:
+        columns_title: what columns stand for, in words.
+        reference: the name of the network that nothing was changed in.
     """
+
+    columns_title: ClassVar[str] = "change of the layer"
+    reference: ClassVar[str] = "dense"
 
     layers: tuple[tuple[str, ...], ...]
     columns: tuple[Any, ...]
@@ -31,6 +38,11 @@ class SensitivityTable:
     dense: float
     higher_is_better: bool = True
     metric: str = "metric"
+
+    @property
+    def column_labels(self) -> list[str]:
+        """The columns in words."""
+        return [str(column) for column in self.columns]
 
     @property
     def drop(self) -> Tensor:
@@ -66,8 +78,8 @@ class SensitivityTable:
 
 
 def select_rows(
-    rows: dict[tuple[str, ...], Row], layers: Iterable[str] | None, network: str, changed: str
-) -> dict[tuple[str, ...], Row]:
+    rows: dict[tuple[str, ...], T], layers: Iterable[str] | None, network: str, changed: str
+) -> dict[tuple[str, ...], T]:
     """Return the rows that hold the selected layers, all by default, in the order of the network.
 
     Args:

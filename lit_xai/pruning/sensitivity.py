@@ -18,6 +18,13 @@ from lit_xai.pruning.pruning import check_ratio
 class Sensitivity(SensitivityTable):
     """What :func:`layer_sensitivity` measured: rows are layers whose channels can only go together."""
 
+    columns_title = "channels removed from the layer"
+
+    @property
+    def column_labels(self) -> list[str]:
+        """The ratios in percent."""
+        return [f"{100 * ratio:.3g}%" for ratio in self.ratios]
+
     @property
     def ratios(self) -> tuple[float, ...]:
         """The share of channels that each column removes."""

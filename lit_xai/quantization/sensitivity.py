@@ -17,6 +17,9 @@ from lit_xai.quantization.quantization import check_scheme, quantize
 class QuantizationSensitivity(SensitivityTable):
     """What :func:`quantization_sensitivity` measured: each row is one layer, ``dense`` the metric in float."""
 
+    columns_title = "bits of the layer's weights"
+    reference = "float"
+
     @property
     def bits(self) -> tuple[int, ...]:
         """How many bits each column leaves in weights."""

@@ -99,6 +99,7 @@ def color_limit(attributions: ArrayLike, inputs: ArrayLike | None = None, kind: 
         ValueError: shapes that do not belong together, or an unknown ``kind``.
 
     Example:
+        >>> import numpy as np
         >>> color_limit(np.ones((4, 1, 28, 28)))  # 1 / 784 = 0.0013
         0.002
     """

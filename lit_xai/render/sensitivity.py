@@ -1,4 +1,4 @@
-"""Layer sensitivity as a heat map: one row per layer, one column per ratio or bits, what the metric loses in each."""
+"""Layer sensitivity as a heat map: one row per layer, one column per ratio or bits, and the metric's drop in each."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lit_xai.network.sensitivity import SensitivityTable
 from lit_xai.render.canvas import GREY, INK, LINE, MARGIN, SMALL, WIDTH, Canvas, plain_style
 from lit_xai.render.names import shorten_names
 from lit_xai.render.shares import Array
@@ -15,10 +16,6 @@ from lit_xai.render.text import text_width, wrap
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lit_xai.pruning.sensitivity import Sensitivity
-    from lit_xai.quantization.sensitivity import QuantizationSensitivity
-
-    Measurement = Sensitivity | QuantizationSensitivity
 
 ROW, COLUMN, HEAD, BAR = 30, 64, 58, 100
 """Height of a row, least width of a column, height of the columns' names, and of the colour bar with its words."""
@@ -26,19 +23,18 @@ MAP = "cividis_r"
 """Light is no loss, dark is much: uniform to the eye, the same with any colour blindness, and in grey."""
 
 
-def sensitivity_figure(sensitivity: Measurement, title: str = "") -> Figure:
-    """Draw what each layer, pruned or quantised alone, costs of the metric: dark cells cannot give channels, or bits.
+def sensitivity_figure(sensitivity: SensitivityTable, title: str = "") -> Figure:
+    """Draw how much the metric drops with each layer pruned or quantized alone: dark cells do not tolerate it.
 
     Args:
-        sensitivity: what :func:`~lit_xai.pruning.sensitivity.layer_sensitivity` or
-            :func:`~lit_xai.quantization.sensitivity.quantization_sensitivity` measured.
-        title: what the reader has to know: network, data, importance.
+        sensitivity: from :func:`~lit_xai.pruning.sensitivity.layer_sensitivity` or
+            :func:`~lit_xai.quantization.sensitivity.quantization_sensitivity`.
+        title: of the figure: network, data, importance.
 
     Example:
         >>> import torch
-        >>> from lit_xai.pruning.sensitivity import Sensitivity
         >>> values = torch.tensor([[0.90, 0.88], [0.89, 0.52]])
-        >>> figure = sensitivity_figure(Sensitivity((("conv1",), ("conv2", "conv3")), (0.1, 0.5), values, 0.91))
+        >>> figure = sensitivity_figure(SensitivityTable((("conv1",), ("conv2", "conv3")), (0.1, 0.5), values, 0.91))
         >>> figure.get_size_inches().tolist()
         [7.0, 3.17]
     """
@@ -49,7 +45,8 @@ def sensitivity_figure(sensitivity: Measurement, title: str = "") -> Figure:
         width = max(WIDTH, math.ceil(left + COLUMN * columns + MARGIN))
         lines = wrap("\n".join(notes), width - 2 * MARGIN, SMALL, "normal")
         height = LINE * len(lines) + HEAD + ROW * rows + BAR
-        canvas = Canvas(_title(sensitivity, title), height, width)
+        whole = f"{sensitivity.reference} {sensitivity.metric} {sensitivity.dense:.4g}"
+        canvas = Canvas(f"{title or 'Layer sensitivity'}\n{whole}", height, width)
         for i, line in enumerate(lines):
             canvas.text(MARGIN, canvas.top + LINE * i, line, size=SMALL, color=GREY)
         top = canvas.top + LINE * len(lines) + HEAD
@@ -59,32 +56,14 @@ def sensitivity_figure(sensitivity: Measurement, title: str = "") -> Figure:
         _draw_cells(canvas, drop, scale, left, top, cell)
         for i, name in enumerate(names):
             canvas.text(left - 10, top + ROW * (i + 0.5), name, size=SMALL, ha="right", va="center_baseline")
-        _draw_bar(canvas, scale, _decimals(drop), _unit(sensitivity))
+        change = "drop" if sensitivity.higher_is_better else "rise"
+        unit = f"{change} of {sensitivity.metric} from {sensitivity.reference}"
+        _draw_bar(canvas, scale, _decimals(drop), unit)
         return canvas.finish()
 
 
-def _title(sensitivity: Measurement, title: str) -> str:
-    return f"{title or 'Layer sensitivity'}\n{_whole(sensitivity)} {sensitivity.metric} {sensitivity.dense:.4g}"
-
-
-def _unit(sensitivity: Measurement) -> str:
-    change = "drop" if sensitivity.higher_is_better else "rise"
-    return f"{change} of {sensitivity.metric} from {_whole(sensitivity)}"
-
-
-def _whole(sensitivity: Measurement) -> str:
-    return "float" if hasattr(sensitivity, "bits") else "dense"
-
-
-def _columns(sensitivity: Measurement) -> tuple[str, list[str]]:
-    """Return what stands over all columns, and over each."""
-    if hasattr(sensitivity, "bits"):
-        return "bits of the layer's weights", [str(n) for n in sensitivity.bits]
-    return "channels removed from the layer", [f"{100 * ratio:.3g}%" for ratio in sensitivity.ratios]
-
-
-def _names(sensitivity: Measurement) -> tuple[float, list[str], list[str]]:
-    """Return where the cells begin, what stands before each row, and what has to be said about these names."""
+def _names(sensitivity: SensitivityTable) -> tuple[float, list[str], list[str]]:
+    """Return where the cells begin, the name of each row, and notes on these names."""
     more = [f" +{len(names) - 1}" if len(names) > 1 else "" for names in sensitivity.layers]
     extra = max(text_width(words, SMALL) for words in more)
     most = max(WIDTH - 2 * MARGIN - COLUMN * sensitivity.values.shape[1] - 10, 0.3 * WIDTH) - extra
@@ -95,8 +74,8 @@ def _names(sensitivity: Measurement) -> tuple[float, list[str], list[str]]:
     return MARGIN + 10 + max(text_width(name, SMALL) for name in names), names, notes
 
 
-def _write_columns(canvas: Canvas, sensitivity: Measurement, left: float, top: float, cell: float) -> None:
-    words, labels = _columns(sensitivity)
+def _write_columns(canvas: Canvas, sensitivity: SensitivityTable, left: float, top: float, cell: float) -> None:
+    words, labels = sensitivity.columns_title, sensitivity.column_labels
     # Centred over the columns, unless that would stick out of the page.
     middle = min(left + cell * len(labels) / 2, canvas.width - MARGIN - text_width(words, SMALL) / 2)
     canvas.text(middle, top - HEAD + 2, words, size=SMALL, color=GREY, ha="center")

@@ -11,6 +11,7 @@ import pytorch_lightning
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from renderers import Words
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -18,6 +19,7 @@ from lit_xai.callbacks import AttributionMonitor
 from lit_xai.data import Digits
 from lit_xai.functional import attribute
 from lit_xai.network.probing import Probe
+from lit_xai.render import register_renderer, unregister_renderer
 
 PACKAGES = pytest.mark.parametrize("package", [lightning.pytorch, pytorch_lightning], ids=["lightning", "pl"])
 
@@ -574,3 +576,35 @@ def test_digits_end_to_end_with_data_module(tmp_path):
         trainer.fit(Classifier(MLP(64, (32,), 10), num_classes=10), datamodule=Digits(batch_size=64))
     assert len(arrays(tmp_path)) == 3
     assert json.dumps(trainer.callbacks[0]._state)  # plain values
+
+
+class Sentences(Words):
+    drawn = []
+
+    def draw(self, drawing):
+        figure = super().draw(drawing)
+        self.drawn.append([text.get_text() for text in figure.texts])
+        return figure
+
+
+def text_net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(4, 8), nn.Flatten(), nn.Linear(24, 3))
+
+
+@pytest.mark.parametrize("kind", ["words", None], ids=["by name", "where it suits"])
+def test_a_renderer_of_ones_own_draws_the_pictures_of_a_fit(kind, tmp_path):
+    tokens, labels = torch.tensor([[0, 1, 2], [3, 0, 1], [2, 2, 2]]), torch.tensor([0, 1, 2])
+    data = DataLoader(TensorDataset(tokens, labels), batch_size=3)
+    Sentences.drawn.clear()
+    register_renderer(Sentences())
+    try:
+        monitor = AttributionMonitor("FeatureAblation", probe=2, kind=kind)
+        run(tmp_path, monitor, network=text_net(), train=data, val=data, max_epochs=2)
+    finally:
+        unregister_renderer("words")
+    assert len(Sentences.drawn) == 2  # one per epoch
+    assert all([word[0] for word in words[1:]] == ["a", "b", "c"] for words in Sentences.drawn)
+    assert len(list(tmp_path.rglob("figure.png"))) == 2
+    with pytest.raises(ValueError, match="kind expected one of image, tabular, heatmap, but got 'words'"):
+        AttributionMonitor(kind="words")

@@ -10,7 +10,7 @@ from torchmetrics import MeanSquaredError
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from witness import digest, rng_state
 
-from lit_xai.export.parity import OnnxPredictor, Parity, check_float, check_int8, evaluate, network_predictor
+from lit_xai.export.parity import OnnxPredictor, Parity, check_float, check_int8, measure_parity, network_predictor
 from lit_xai.runtime.onnx import export_onnx
 
 X = torch.randn(70, 6, generator=torch.Generator().manual_seed(0))
@@ -32,7 +32,7 @@ def evaluated(labels, metric=None, networks=None, batches=16):
     predictors = {"left": network_predictor(left), "right": network_predictor(right)}
     with torch.no_grad():
         outputs = left(X).numpy(), right(X).numpy()
-    return evaluate(predictors, [("left", "right")], loader, left, metric, progress=False), *outputs
+    return measure_parity(predictors, [("left", "right")], loader, left, metric, progress=False), *outputs
 
 
 def test_against_numpy():
@@ -113,7 +113,7 @@ def test_pixels():
 def test_without_labels():
     left, right = pair()
     predictors = {"left": network_predictor(left), "right": network_predictor(right)}
-    found = evaluate(predictors, [("left", "right")], [X[:30], X[30:]], left, progress=False)
+    found = measure_parity(predictors, [("left", "right")], [X[:30], X[30:]], left, progress=False)
     assert found.metrics == {}
     assert found.parities["left", "right"].predictions == 70
 
@@ -122,7 +122,7 @@ def test_the_loader_goes_on_as_if_nothing_had_been():
     left, _ = pair()
     loader = DataLoader(TensorDataset(X, X), 16, shuffle=True, generator=torch.Generator().manual_seed(3))
     before = digest([rng_state(), loader.generator.get_state()])
-    evaluate({"left": network_predictor(left)}, [("left", "left")], loader, left)
+    measure_parity({"left": network_predictor(left)}, [("left", "left")], loader, left)
     assert before == digest([rng_state(), loader.generator.get_state()])
 
 
@@ -139,9 +139,9 @@ def test_refusals():
     left, _ = pair()
     predictors = {"left": network_predictor(left)}
     with refused("loader expected one or more batches"):
-        evaluate(predictors, [("left", "left")], [], left, progress=False)
+        measure_parity(predictors, [("left", "left")], [], left, progress=False)
     with refused("Outputs expected finite numbers", "left"):
-        evaluate(predictors, [("left", "left")], [X / 0], left, progress=False)
+        measure_parity(predictors, [("left", "left")], [X / 0], left, progress=False)
     labels = torch.zeros(70, dtype=torch.long)
     for wrong in (lambda logits, labels: logits, lambda logits, labels: float("nan"), lambda logits, labels: "good"):
         with refused("metric expected"):

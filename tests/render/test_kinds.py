@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from lit_xai.render.kinds import choose_kind, find_shares
+from lit_xai.render.registry import choose_renderer, find_renderer
+
+
+def choose_kind(inputs, attributions, kind=None):
+    return choose_renderer(inputs, attributions, kind).name
+
+
+def find_shares(inputs, attributions, kind):
+    return find_renderer(kind).find_shares(inputs, attributions)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +49,7 @@ def test_a_kind_named_wins_where_it_fits():
 
 @pytest.mark.parametrize(("misspelt", "meant"), [("images", "image"), ("tabluar", "tabular"), ("heat_map", "heatmap")])
 def test_misspelt_kinds_are_answered_with_the_nearest(misspelt, meant):
-    with pytest.raises(ValueError, match=rf"kind must be one of .* but got '{misspelt}'\. Did you mean '{meant}'"):
+    with pytest.raises(ValueError, match=rf"kind expected one of .* but got '{misspelt}'\. Did you mean '{meant}'"):
         choose_kind(torch.zeros(2, 30), torch.zeros(2, 30), misspelt)
 
 
@@ -55,7 +63,7 @@ def test_misspelt_kinds_are_answered_with_the_nearest(misspelt, meant):
     ],
 )
 def test_kinds_that_do_not_fit_say_what_they_need(kind, inputs, attributions):
-    with pytest.raises(ValueError, match=f"kind='{kind}' needs .* but got attributions of shape"):
+    with pytest.raises(ValueError, match=f"kind='{kind}' expected .* but got attributions of shape"):
         choose_kind(torch.zeros(inputs), torch.zeros(attributions), kind)
 
 
@@ -63,12 +71,12 @@ def test_kinds_that_do_not_fit_say_what_they_need(kind, inputs, attributions):
     ("inputs", "attributions"), [((2, 3), (3, 3)), ((2,), (2,)), ((2, 3), (2,)), ((0, 3), (0, 3)), ((2, 0), (2, 0))]
 )
 def test_shapes_of_different_batches_are_refused(inputs, attributions):
-    with pytest.raises(ValueError, match=r"one map for each sample of inputs, .* but got attributions of shape"):
+    with pytest.raises(ValueError, match=r"one map for each sample of inputs, .* but got shape"):
         choose_kind(torch.zeros(inputs), torch.zeros(attributions))
 
 
 def test_a_tuple_of_tensors_is_refused():
-    with pytest.raises(TypeError, match="attributions must be one tensor or array, but got tuple"):
+    with pytest.raises(TypeError, match="attributions expected one tensor or array, but got tuple"):
         choose_kind(torch.zeros(2, 3), (torch.zeros(2, 3),))
 
 
