@@ -1,12 +1,13 @@
 # make demo   train on real digits and look at the model's reasons      make test   the tests
 # make demo-full   prune, teach, quantise and export it as well, in a few minutes
 # make lint   ruff, mypy, import directions                             make bench  the figures the README quotes
+# make docs   the documentation site, in docs/_build                    make figures  the pictures on its pages
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_ARGS ?=
 
-.PHONY: demo demo-full test test-slow lint bench clean
+.PHONY: demo demo-full test test-slow lint docs figures bench clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/lit-xai demo
@@ -26,6 +27,14 @@ test-slow: $(VENV)/.test
 lint: $(VENV)/.lint
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
+# A warning is an error: dead references, dead links, pages that no menu leads to.
+docs: $(VENV)/.docs
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build
+	@echo "The site is in docs/_build: open docs/_build/index.html."
+
+figures: $(VENV)/.docs
+	@$(BIN)/python docs/figures.py
+
 bench: $(VENV)/.test
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
@@ -36,15 +45,17 @@ $(BIN)/python:
 $(VENV)/.demo: SIZE = about 0.4 GB with a CPU build of torch, 3 GB or more where pip finds a CUDA build
 $(VENV)/.test: SIZE = about 0.6 GB with a CPU build of torch, 3 GB or more where pip finds a CUDA build
 $(VENV)/.lint: SIZE = under 50 MB beyond the library's own requirements
+$(VENV)/.docs: SIZE = about 30 MB beyond the library's own requirements
 $(VENV)/.demo: EXTRAS =
 $(VENV)/.test: EXTRAS = [test]
 $(VENV)/.lint: EXTRAS = [lint]
+$(VENV)/.docs: EXTRAS = [docs]
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Setting up $(VENV): pip downloads what is not there yet, $(SIZE)."
 	@echo "(Another package index: make PIP_ARGS='--index-url ...'. This takes a few minutes the first time.)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.$(EXTRAS)'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist docs/_build docs/reference
