@@ -3,8 +3,9 @@
 import ast
 import inspect
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from pydoc import locate
 from typing import Any, TypeVar
 
 from docutils.nodes import SkipNode
@@ -151,8 +152,8 @@ def resolve_public_name(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
     target = str(node.get("reftarget", ""))
     if not target.startswith("lit_xai.") or node.get("refdomain") != "py":
         return None
-    name = target.rpartition(".")[2]
-    found = locate(target)
+    module, _, name = target.rpartition(".")
+    found = getattr(import_module(module), name, None) if find_spec(module) else None
     if isinstance(found, TypeVar):
         return None
     home = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', name)}"

@@ -45,7 +45,7 @@ from lit_xai.models import MLP, Classifier
 
 class MyModel(Classifier):
     def __init__(self, width: int = 16):
-        super().__init__(MLP(in_shape=(1, 8, 8), hidden_dims=[width], num_classes=10), num_classes=10)
+        super().__init__(MLP(64, [width]), num_classes=10)
         self.save_hyperparameters()
 """
 """``my_module.py`` in the folder in which blocks run."""
@@ -62,6 +62,8 @@ def _start(namespace):
     stack.enter_context(mock.patch.object(sys, "path", [str(ROOT / "docs"), str(folder), *sys.path]))
     stack.callback(sys.modules.pop, "my_module", None)
     (folder / "my_module.py").write_text(OWN_MODULE)
+    (folder / "mine.yaml").write_text("trainer:\n  max_epochs: 3\n")
+    (folder / "configs").symlink_to(ROOT / "configs")
 
 
 def _stop(namespace):
@@ -87,6 +89,8 @@ def _check_command(words):
     elif command == "make":
         for target in (one for one in arguments if "=" not in one):
             assert re.search(rf"^{re.escape(target)}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+    elif [command, arguments[0]] == ["python", "main.py"]:  # the reader's own LightningCLI
+        _parse(arguments[1:])
     elif command == "python" and arguments[0] != "-m":
         _check_script(*arguments)
     elif command in ("pip", "python"):

@@ -1,0 +1,117 @@
+"""Make the figures of the documentation: `make figures`. Everything is trained here, on data that scikit-learn holds."""
+
+import shutil
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from sklearn.datasets import load_breast_cancer
+from torchmetrics.classification import MulticlassAccuracy
+
+from lit_xai import AttributionMonitor, QuantizationAwareTraining, StructuredPruning
+from lit_xai.data import Digits, Table, TableDataModule
+from lit_xai.models import MLP, Classifier, ResNet
+from lit_xai.pruning.sensitivity import layer_sensitivity
+from lit_xai.quantization.sensitivity import quantization_sensitivity
+from lit_xai.render import figure_to_rgb, save_png, sensitivity_figure
+
+HERE = Path(__file__).parent
+GALLERY = HERE / "gallery"
+EPOCHS = 10
+
+QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+QUIET |= {"accelerator": "cpu", "deterministic": True}
+
+
+def classifier() -> Classifier:
+    """Return the network of configs/digits.yaml."""
+    optimizer = partial(torch.optim.AdamW, lr=0.01, weight_decay=0.01)
+    schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.01)
+    network = ResNet(depth=8, width=16, in_channels=1, num_classes=10)
+    return Classifier(network, num_classes=10, optimizer=optimizer, lr_scheduler=schedule)
+
+
+def train(folder: Path, *callbacks: object, **options: object) -> Classifier:
+    """Train on the digits, with callbacks, in a folder of its own."""
+    seed_everything(0)
+    model = classifier()
+    trainer = Trainer(max_epochs=EPOCHS, default_root_dir=folder, callbacks=[*callbacks], **{**QUIET, **options})
+    trainer.fit(model, Digits(batch_size=64))
+    return model
+
+
+def keep(figure: Path, name: str) -> None:
+    """Copy a run's figure to the gallery."""
+    GALLERY.mkdir(exist_ok=True)
+    shutil.copyfile(figure, GALLERY / f"{name}.png")
+
+
+def dense(folder: Path) -> Classifier:
+    """Train the dense network: the README's figure, the epochs, then other methods and baselines on what it learned."""
+    few = AttributionMonitor(probe=4, name="epochs", at_start=True)
+    model = train(folder, AttributionMonitor(), few)
+    shutil.copyfile(folder / f"attribution/IntegratedGradients/epoch={EPOCHS - 1}/figure.png", HERE / "attributions.png")
+    keep(folder / "attribution/epochs/before-training/figure.png", "untrained")
+    keep(folder / f"attribution/epochs/epoch={EPOCHS - 1}/figure.png", "trained")
+    monitors = {
+        "occlusion": AttributionMonitor("Occlusion", attribute_args={"sliding_window_shapes": (1, 2, 2)}, probe=4),
+        "grad-cam": AttributionMonitor("LayerGradCam", layer="network.layer3", probe=4),
+        "saliency": AttributionMonitor("Saliency", probe=4),
+        "mean": AttributionMonitor(baselines="mean", probe=4, name="mean"),
+    }
+    trainer = Trainer(default_root_dir=folder / "methods", callbacks=[*monitors.values()], **QUIET)
+    trainer.validate(model, Digits(batch_size=64), verbose=False)
+    for name, monitor in monitors.items():
+        keep(next((folder / "methods/attribution" / monitor.name).glob("*/figure.png")), name)
+    return model
+
+
+def compressed(folder: Path) -> None:
+    """Prune to a quarter of the MACs and train for integers: channels, and attributions of what is left."""
+    monitor = AttributionMonitor(probe=4, name="compressed")
+    pruning = StructuredPruning(target_macs=0.25, start_epoch=3, end_epoch=5, report_latency=False)
+    train(folder, pruning, QuantizationAwareTraining(start_epoch=7), monitor, gradient_clip_val=1.0)
+    keep(folder / f"attribution/compressed/epoch={EPOCHS - 1}/figure.png", "compressed")
+    keep(sorted((folder / "compression").glob("channels-*.png"))[-1], "channels")
+
+
+def sensitivities(model: Classifier) -> None:
+    """Draw which layers tolerate losing channels, and bits."""
+    data = Digits(batch_size=256)
+    data.prepare_data()
+    data.setup("validate")
+    loader, metric = data.val_dataloader(), MulticlassAccuracy(10, average="micro")
+    pruned = layer_sensitivity(model, loader, metric)
+    save_png(figure_to_rgb(sensitivity_figure(pruned, "ResNet-8 on digits")), GALLERY / "layer-sensitivity.png")
+    quantized = quantization_sensitivity(model, loader, metric, bits=(8, 4, 2))
+    save_png(figure_to_rgb(sensitivity_figure(quantized, "ResNet-8 on digits")), GALLERY / "quantization-sensitivity.png")
+
+
+def table(folder: Path) -> None:
+    """Attribute a network on a table: 30 measurements of 569 tumors."""
+    seed_everything(0)
+    cancer = load_breast_cancer()
+    data = TableDataModule.from_table(Table(cancer.data, cancer.target, cancer.feature_names, cancer.target_names))
+    model = Classifier(MLP(30, [32], 2), num_classes=2, optimizer=partial(torch.optim.AdamW, lr=0.01))
+    monitor = AttributionMonitor(probe=32, name="table")
+    Trainer(max_epochs=EPOCHS, default_root_dir=folder, callbacks=[monitor], **QUIET).fit(model, data)
+    keep(folder / f"attribution/table/epoch={EPOCHS - 1}/figure.png", "table")
+
+
+def main() -> None:
+    """Make all figures."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = dense(folder / "dense")
+        sensitivities(model)
+        compressed(folder / "compressed")
+        table(folder / "table")
+    sys.stdout.write(f"The figures are in {GALLERY} and {HERE / 'attributions.png'}.\n")
+
+
+if __name__ == "__main__":
+    main()
