@@ -1,4 +1,4 @@
-"""Make the figures of the documentation: `make figures`. Everything is trained here, on data that scikit-learn holds."""
+"""Make the figures of the documentation: `make figures`. All is trained here, on data that scikit-learn holds."""
 
 import shutil
 import sys
@@ -53,7 +53,9 @@ def dense(folder: Path) -> Classifier:
     """Train the dense network: the README's figure, the epochs, then other methods and baselines on what it learned."""
     few = AttributionMonitor(probe=4, name="epochs", at_start=True)
     model = train(folder, AttributionMonitor(), few)
-    shutil.copyfile(folder / f"attribution/IntegratedGradients/epoch={EPOCHS - 1}/figure.png", HERE / "attributions.png")
+    shutil.copyfile(
+        folder / f"attribution/IntegratedGradients/epoch={EPOCHS - 1}/figure.png", HERE / "attributions.png"
+    )
     keep(folder / "attribution/epochs/before-training/figure.png", "untrained")
     keep(folder / f"attribution/epochs/epoch={EPOCHS - 1}/figure.png", "trained")
     monitors = {
@@ -87,7 +89,9 @@ def sensitivities(model: Classifier) -> None:
     pruned = layer_sensitivity(model, loader, metric)
     save_png(figure_to_rgb(sensitivity_figure(pruned, "ResNet-8 on digits")), GALLERY / "layer-sensitivity.png")
     quantized = quantization_sensitivity(model, loader, metric, bits=(8, 4, 2))
-    save_png(figure_to_rgb(sensitivity_figure(quantized, "ResNet-8 on digits")), GALLERY / "quantization-sensitivity.png")
+    save_png(
+        figure_to_rgb(sensitivity_figure(quantized, "ResNet-8 on digits")), GALLERY / "quantization-sensitivity.png"
+    )
 
 
 def table(folder: Path) -> None:
