@@ -1,22 +1,46 @@
 """The fits that the side-effect tests compare: real digits, a small CNN, each Trainer setting."""
 
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from torch import nn
+from torchmetrics import Metric
 from witness import Witness
 
 from lit_xai.callbacks import AttributionMonitor
 from lit_xai.data import Digits
 
+
+class Careless(Metric):
+    """Does to everything it can reach what a metric might do: draws, writes, switches modes, logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, network, inputs, attributions, target):
+        torch.rand(3), np.random.rand(3), random.random()
+        network.train()
+        with torch.enable_grad():
+            inputs.requires_grad_()
+            self.total += torch.autograd.grad(network(inputs + torch.randn_like(inputs)).sum(), inputs)[0].sum()
+        for tensor in (attributions, inputs.detach(), target):
+            tensor.zero_()
+
+    def compute(self):
+        return self.total + torch.rand(())
+
+
 METHODS: dict[str, dict[str, Any]] = {
-    "IntegratedGradients": {"attribute_args": {"n_steps": 8}},
+    "IntegratedGradients": {"attribute_args": {"n_steps": 8}, "metrics": [Careless]},
     "DeepLift": {},
     "LayerGradCam": {"layer": "network.0"},
-    "Occlusion": {"attribute_args": {"sliding_window_shapes": [1, 2, 2]}},
+    "Occlusion": {"attribute_args": {"sliding_window_shapes": [1, 2, 2]}, "metrics": [Careless]},
     "KernelShap": {"attribute_args": {"feature_mask": 4, "n_samples": 8}},
     "LRP": {},
 }

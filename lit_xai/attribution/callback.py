@@ -15,9 +15,11 @@ from lit_xai.attribution.baselines import check_baseline
 from lit_xai.attribution.evaluation import DataInfo, Evaluation, report
 from lit_xai.attribution.explanation import Explanation, check_target, class_labels, explain
 from lit_xai.attribution.methods import resolve_method
+from lit_xai.attribution.quality import AnyMetric, compute_metric, resolve_metrics, update_metric
 from lit_xai.attribution.samples import Samples, read_samples, save_samples, takes_baseline, with_baseline
 from lit_xai.network.calling import BatchToInputs, OutputSpec, find_network
 from lit_xai.network.probing import Probe, as_probe
+from lit_xai.network.untouched import untouched
 from lit_xai.render.registry import find_renderer
 from lit_xai.trainer.access import (
     callbacks_of,
@@ -66,6 +68,9 @@ class AttributionMonitor(AnyCallback):
         kind: of figure: ``"image"``, ``"tabular"``, ``"heatmap"``, or the name or import path of a
             :class:`~lit_xai.render.Renderer` of one's own; default by the input's shape.
         internal_batch_size: most samples in one forward/backward pass.
+        metrics: of the explanations' quality: instances, classes or import paths of ``torchmetrics.Metric`` that
+            implement :class:`~lit_xai.attribution.quality.ExplanationMetric`, updated with every evaluation and logged
+            as ``attribution/<name>/<class>``, over all processes.
         seed: for methods that draw, and for augmentation while the probe is read.
 
     Raises:
@@ -102,6 +107,7 @@ class AttributionMonitor(AnyCallback):
         std: list[float] | None = None,
         kind: str | None = None,
         internal_batch_size: int = 64,
+        metrics: list[AnyMetric] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -124,6 +130,7 @@ class AttributionMonitor(AnyCallback):
         self._call: dict[str, Any] = {"method": method, "layer": layer, "output": output, "init_args": init_args}
         self._call |= {"attribute_args": attribute_args, "noise_tunnel": noise_tunnel}
         self._internal_batch_size = internal_batch_size
+        self.metrics = resolve_metrics(metrics)
         # What a continued run has to have in common with its first part; plain values, so that any checkpoint loads.
         self._state: dict[str, Any] = {}
         self._warned: set[str] = set()
@@ -280,11 +287,13 @@ class AttributionMonitor(AnyCallback):
         # One process' failure is everybody's: the others would wait for its share for ever.
         if not trainer.strategy.reduce_boolean_decision(error is None, all=True) or found is None:
             return self._fail(error or RuntimeError("another process failed"), when)
+        metrics = self._measure(trainer, pl_module, samples, found)
         found = found.gathered(trainer.strategy.all_gather, trainer.world_size, len(samples.indices))
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
             loaded = trainer.ckpt_path if when in ("validate", "test") else None
             weights = f", {Path(loaded).name}" if loaded else ""
-            evaluation = Evaluation(self.name, self._title(samples, found.logits), when, weights, step, samples, found)
+            title = self._title(samples, found.logits)
+            evaluation = Evaluation(self.name, title, when, weights, step, samples, found, metrics)
             limits = self._state.setdefault("limits", {})
             data_info = self.data_info.completed_by(getattr(trainer, "datamodule", None))
             try:
@@ -306,6 +315,40 @@ class AttributionMonitor(AnyCallback):
                 seed=self.seed + pl_module.global_rank,
                 **self._call,
             )
+
+    def _measure(
+        self, trainer: Trainer, pl_module: LightningModule, samples: Samples, explanation: Explanation
+    ) -> dict[str, float]:
+        """Return the metrics of all processes' explanations; one that fails is left out."""
+        rank, world_size, numbers = trainer.global_rank, trainer.world_size, dict[str, float]()
+        if not self.metrics:
+            return numbers
+        share = samples.share(rank, world_size, resolve_method(self.method))
+        own = len(range(rank, len(samples.indices), world_size))  # the rest of the share repeats other processes'
+        network = find_network(pl_module, self.module)
+        with without_log(pl_module), untouched(network, self.seed + rank):
+            for name, metric in self.metrics.items():
+                error: Exception | None = None
+                try:
+                    update_metric(metric, network, share.inputs, explanation, own)
+                except Exception as caught:  # somebody's code must not end a run
+                    error = caught
+                # As above: a metric's states are gathered from all processes, or from none.
+                if not trainer.strategy.reduce_boolean_decision(error is None, all=True):
+                    self._fail_metric(name, error or RuntimeError("another process failed"))
+                    continue
+                try:
+                    values = compute_metric(metric)
+                except Exception as caught:
+                    self._fail_metric(name, caught)
+                    continue
+                numbers |= {f"{name}/{key}".rstrip("/"): value for key, value in values.items()}
+        return numbers
+
+    def _fail_metric(self, name: str, error: Exception) -> None:
+        if self.on_error == "raise":
+            raise error
+        self._warn(f"{self.name}: the metric {name} is left out. {type(error).__name__}: {error}", f"{name}: {error}")
 
     def _title(self, samples: Samples, logits: Tensor) -> str:
         method = resolve_method(self.method)

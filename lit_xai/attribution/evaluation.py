@@ -1,6 +1,7 @@
 """One evaluation of a probe, to files, pictures and numbers."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class Evaluation:
         step: its place on the x-axis.
         samples: the whole probe.
         explanation: of the whole probe.
+        metrics: numbers about the explanation's quality, by name.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Evaluation:
     step: int
     samples: Samples
     explanation: Explanation
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def tag(self) -> str:
@@ -103,6 +106,7 @@ def report(
     numbers = {f"{evaluation.tag}/total": _mean_total(found)}
     if found.delta is not None:
         numbers[f"{evaluation.tag}/convergence_delta"] = found.delta.abs().mean().item()
+    numbers |= {f"{evaluation.tag}/{name}": value for name, value in evaluation.metrics.items()}
     log_scalars(trainer, numbers, evaluation.step)
     inputs = by_name(samples.inputs)
     first = Arguments(samples.inputs, any_dtype=True)

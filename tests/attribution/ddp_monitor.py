@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import Metric
 
 from lit_xai.callbacks import AttributionMonitor
 
@@ -18,6 +20,31 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from processes import leave_together
 
 warnings.simplefilter("ignore")
+
+
+class Total(Metric):
+    """The sum of absolute attributions, and which samples it was shown: the first pixel of each input."""
+
+    def __init__(self, broken_rank=None):
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("pixels", [], dist_reduce_fx="cat")
+        self.broken_rank = broken_rank
+
+    def update(self, network, inputs, attributions, target):
+        if self.broken_rank is not None and torch.distributed.get_rank() == self.broken_rank:
+            raise RuntimeError("broken metric")
+        self.total += attributions.abs().sum()
+        self.pixels.append(inputs[:, 0, 0, 0])
+
+    def compute(self):
+        pixels = torch.cat([p.reshape(-1) for p in self.pixels]) if isinstance(self.pixels, list) else self.pixels
+        return {"total": self.total, "samples": len(pixels), "pixels": pixels.sum()}
+
+
+class BrokenMetric(Total):
+    def __init__(self):
+        super().__init__(broken_rank=1)
 
 
 class Module(LightningModule):
@@ -38,7 +65,7 @@ class Module(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(folder, module):
+def fit(folder, module, probe=5):
     seed_everything(0, verbose=False)
     data = TensorDataset(torch.randn(32, 1, 8, 8), torch.arange(32) % 10)
     trainer = Trainer(
@@ -46,8 +73,9 @@ def fit(folder, module):
         strategy="ddp",
         devices=int(os.environ["WORLD_SIZE"]),
         accelerator="cpu",
-        logger=False,
-        callbacks=[AttributionMonitor(probe=5)],
+        logger=CSVLogger(folder, name="", version=""),
+        log_every_n_steps=1,
+        callbacks=[AttributionMonitor(probe=probe, metrics=[BrokenMetric, Total])],
         default_root_dir=folder,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -61,5 +89,6 @@ def fit(folder, module):
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     fit(folder / "whole", Module())
+    fit(folder / "fewer", Module(), probe=1)  # the second process has no sample of its own
     fit(folder / "broken", Module(broken_rank=1))
     leave_together()

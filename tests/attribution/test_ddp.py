@@ -1,5 +1,6 @@
 """Two processes attribute their shares of the probe; one figure comes out."""
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,22 @@ def test_shares_make_the_whole(folder):
     assert found["attributions"].shape == (5, 1, 8, 8)  # an odd number over two processes
     torch.testing.assert_close(torch.from_numpy(found["attributions"]), attribute(network, x, target=y))
     np.testing.assert_allclose(found["logits"], network(x).detach().numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("part", "n"), [("whole", 5), ("fewer", 1)])
+def test_metrics_are_those_of_all_samples_each_counted_once(folder, part, n):
+    logged = list(csv.DictReader((folder / part / "metrics.csv").read_text().splitlines()))
+    rows = [row for row in logged if row.get("attribution/IntegratedGradients/Total/total")]
+    files = sorted((folder / part).rglob("attributions.npz"))
+    assert len(rows) == len(files) == 2
+    probe = np.load(next((folder / part).rglob("probe-train-*.npz")))
+    for row, file in zip(rows, files, strict=True):
+        numbers = {key.rpartition("/")[2]: float(value) for key, value in row.items() if "/Total/" in key}
+        assert numbers["samples"] == n
+        assert numbers["total"] == pytest.approx(np.abs(np.load(file)["attributions"]).sum(), rel=1e-5)
+        assert numbers["pixels"] == pytest.approx(probe["inputs"][:, 0, 0, 0].sum(), abs=1e-5)
+        # It fails on the second process, which in the other run has nothing to measure.
+        assert any("BrokenMetric" in key for key in row) == (n == 1)
 
 
 def test_failure_of_one_process_leaves_none_waiting(folder):
