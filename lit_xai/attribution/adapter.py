@@ -1,4 +1,9 @@
-"""Between a network as its users call it and the forward function that Captum expects."""
+"""The adapter between a network as its users call it and the forward function that Captum expects.
+
+Captum explains positional tensors with one row per sample. Networks are called with a tensor, a tuple or a dict, in
+which masks, integer ids and constants stand next to what can be explained. :class:`Arguments` takes such a call apart,
+and :class:`Forward` puts it together again inside Captum's.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -11,40 +16,46 @@ from lit_xai.network.describing import describe
 
 
 class Arguments:
-    """A call's arguments taken apart into what is explained, what goes along per sample, and what stays the same.
+    """The arguments of a call, split into those to explain, those with one row per sample, and constants.
 
     Args:
         inputs: what the network is called with.
         any_dtype: whether integer tensors can be explained too.
 
+    Attributes:
+        values: the arguments in order, tensors as detached copies.
+        explained: places of the tensors to explain: the floating ones, or else the first where any type will do.
+        along: places of the other tensors with one row per sample, which are passed to the network unchanged.
+        n: number of samples.
+
     Raises:
-        ValueError: there is no tensor with samples among them, or not as many in each.
+        ValueError: no argument holds samples, or the explained ones hold different numbers of them.
     """
 
     def __init__(self, inputs: Inputs, any_dtype: bool = False) -> None:
         self.keys = list(inputs) if isinstance(inputs, Mapping) else None
         self.single = isinstance(inputs, Tensor)
-        leaves: list[Any] = _elements(inputs)
         # Clones: tensors made in inference mode cannot be saved for backward, and methods write to what they are given.
-        self.values: list[Any] = [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        self.values: list[Any] = [_copied(value) for value in _elements(inputs)]
         tensors = [i for i, value in enumerate(self.values) if isinstance(value, Tensor) and value.dim()]
         if not tensors:
             raise ValueError(
                 "inputs expected a tensor with one row per sample, or a tuple or dict that holds one, but got"
                 f" {describe(inputs)}."
             )
-        floats = [i for i in tensors if self.values[i].is_floating_point() and not self._goes_along(i)]
-        self.explained = floats or (tensors[:1] if any_dtype else [])
-        self.n = len(self.values[self.explained[0]]) if self.explained else 0
-        self.along = [i for i in tensors if i not in self.explained and len(self.values[i]) == self.n]
-        if self.explained and (self.n == 0 or any(len(self.values[i]) != self.n for i in self.explained)):
+        self.explained = list(filter(self._is_explainable, tensors)) or (tensors[:1] if any_dtype else [])
+        rows = {len(self.values[i]) for i in self.explained}
+        if len(rows) > 1 or 0 in rows:
             raise ValueError(
                 f"inputs expected one or more samples, as many in each floating tensor, but got {describe(inputs)}."
             )
+        self.n = max(rows, default=0)
+        self.along = [i for i in tensors if i not in self.explained and len(self.values[i]) == self.n]
 
-    def _goes_along(self, i: int) -> bool:
-        """Whether a tensor is by its name no input to explain: an attention mask of floats, the labels."""
-        return self.keys is not None and ("mask" in self.keys[i] or self.keys[i] in LABEL_KEYS)
+    def _is_explainable(self, i: int) -> bool:
+        """Return whether a tensor holds floats, and is neither a mask nor the labels by its name."""
+        key = self.keys[i] if self.keys else ""
+        return self.values[i].is_floating_point() and "mask" not in key and key not in LABEL_KEYS
 
     def rows(self, rows: slice) -> list[Any]:
         """Return all values, those that have one row per sample cut to ``rows``."""
@@ -60,37 +71,44 @@ class Arguments:
 
     def shaped(self, attributions: tuple[Tensor, ...]) -> Any:
         """Put attributions into the structure of the inputs."""
-        found = dict(zip(self.explained, attributions, strict=True))
+        by_place = dict(zip(self.explained, attributions, strict=True))
         if self.keys is not None:
-            return {self.keys[i]: value for i, value in found.items()}
-        return found[0] if self.single else tuple(found.get(i) for i in range(len(self.values)))
+            return {self.keys[i]: value for i, value in by_place.items()}
+        return by_place[0] if self.single else tuple(by_place.get(i) for i in range(len(self.values)))
 
     def like_inputs(self, given: Any, argument: str) -> tuple[Any, ...] | None:
-        """Return one part of ``given`` for each tensor that is explained.
+        """Return one part of ``given`` for each explained tensor.
 
         Args:
             given: a tuple or dict like the inputs, a tuple for the explained ones alone, one tensor for a single one,
                 or one number for all.
-            argument: what it was given for, named in the error.
+            argument: its name, for the error.
         """
-        parts: Any = given
         if given is None:
             return None
         if isinstance(given, (int, float)):
             return (given,) * len(self.explained)
-        if isinstance(given, Mapping):
-            keys = [self.keys[i] if self.keys else i for i in self.explained]
-            parts = tuple(given.get(key) for key in keys)
-        elif not isinstance(given, (tuple, list)):
-            parts = (given,)
-        elif len(given) == len(self.values):
-            parts = tuple(given[i] for i in self.explained)
-        if len(parts) != len(self.explained) or any(part is None for part in parts):
-            names = ", ".join(repr(self.keys[i] if self.keys else i) for i in self.explained)
+        names = [self.keys[i] if self.keys else i for i in self.explained]
+        parts = self._parts_of(given, names)
+        if len(parts) != len(names) or any(part is None for part in parts):
             raise ValueError(
-                f"{argument} expected one part for each explained input ({names}), but got {describe(given)}."
+                f"{argument} expected one part for each explained input ({', '.join(map(repr, names))}), but got"
+                f" {describe(given)}."
             )
-        return tuple(parts)
+        return parts
+
+    def _parts_of(self, given: Any, names: list[Any]) -> tuple[Any, ...]:
+        if isinstance(given, Mapping):
+            return tuple(given.get(name) for name in names)
+        if not isinstance(given, (tuple, list)):
+            return (given,)
+        if len(given) == len(self.values):
+            return tuple(given[i] for i in self.explained)
+        return tuple(given)
+
+
+def _copied(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value
 
 
 def _elements(inputs: Any) -> list[Any]:
@@ -100,7 +118,7 @@ def _elements(inputs: Any) -> list[Any]:
 
 
 class Forward(nn.Module):
-    """The network as Captum wants it: explained tensors first, then what goes along, and logits out.
+    """The network in the form Captum calls: explained tensors first, then the other batched ones, and logits out.
 
     Args:
         network: the module.
@@ -109,8 +127,11 @@ class Forward(nn.Module):
         output: where the logits are in its output.
         at_most: most samples in one pass without gradients; ``None`` where hooks need the batch in one piece.
         check: called once, with the first logits and the number of samples they belong to.
-        differentiated: whether the logits have to depend on the inputs in a way that can be differentiated.
-        flat: whether ``(N, 1)`` is returned as ``(N,)``, since no target says which column is meant.
+        differentiated: whether the logits must be differentiable with respect to the inputs.
+        flat: whether ``(N, 1)`` is returned as ``(N,)``: Captum selects a column by its target, and there is none.
+
+    Raises:
+        ValueError: the logits have to be differentiable and are not.
     """
 
     def __init__(
@@ -132,7 +153,7 @@ class Forward(nn.Module):
         self._check, self._differentiated, self._flat = check, differentiated, flat
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        """Return the logits, in pieces where nothing has to be remembered for a backward pass."""
+        """Return the logits, in pieces where no graph has to be kept for a backward pass."""
         if self._at_most is None or torch.is_grad_enabled() or len(tensors[0]) <= self._at_most:
             return self._logits(*tensors)
         return torch.cat([self._logits(*part) for part in _pieces(tensors, self._at_most)])
@@ -140,7 +161,7 @@ class Forward(nn.Module):
     def _logits(self, *tensors: Tensor) -> Tensor:
         values = list(self._arguments.values)
         for place, tensor in zip([*self._arguments.explained, *self._arguments.along], tensors, strict=True):
-            # What a method draws in float32 goes in as the network's own precision.
+            # Methods that draw samples do so in float32, also for a network in another precision.
             values[place] = tensor.to(values[place].dtype) if tensor.is_floating_point() else tensor
         logits = call_network(self.network, self._arguments.rebuild(values), self._call, self._output)
         if self._check is not None:
@@ -148,7 +169,7 @@ class Forward(nn.Module):
             self._check = None
         if self._differentiated and torch.is_grad_enabled() and not logits.requires_grad:
             raise ValueError(
-                f"{type(self.network).__name__}'s output cannot be differentiated: take a method that only calls the"
+                f"{type(self.network).__name__}'s output cannot be differentiated: use a method that only calls the"
                 " network, such as method='FeatureAblation'."
             )
         return logits.squeeze(1) if self._flat and logits.dim() == 2 else logits

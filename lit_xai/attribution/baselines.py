@@ -1,4 +1,4 @@
-"""Baselines by name: what an explanation compares a sample with, which decides much of what it shows."""
+"""Baselines by name. An explanation compares a sample with its baseline, which decides much of what it shows."""
 
 import math
 from typing import Any
@@ -13,10 +13,10 @@ BASELINES = ("zero", "black", "mean", "blur", "training")
 
 
 def check_baseline(baselines: Any) -> None:
-    """Refuse a baseline's name that is not one.
+    """Refuse an unknown name of a baseline.
 
     Raises:
-        ValueError: names the nearest.
+        ValueError: suggests the nearest name.
 
     Example:
         >>> check_baseline("blak")
@@ -43,20 +43,20 @@ def make_baselines(
     """Return baselines for a batch.
 
     Args:
-        name: ``"zero"`` in the model's space (after normalisation: usually the mean image), ``"black"`` in pixel space,
+        name: ``"zero"`` in the model's space (after normalization: usually the mean image), ``"black"`` in pixel space,
             the ``"mean"`` of training samples, a ``"blur"`` of each input (standard deviation an eighth of its side),
             or ``"training"`` samples themselves.
         inputs: ``(N, ...)``.
         background: training samples ``(M, ...)``, for ``"mean"`` and ``"training"``.
-        mean: what normalisation subtracted from pixels, one number per channel, for ``"black"``.
-        std: what it divided by.
+        mean: the mean that normalization subtracted, one number per channel, for ``"black"``.
+        std: the standard deviation that it divided by.
         draws: whether the method draws from a distribution of baselines; it then gets all training samples.
 
     Returns:
         ``(1, ...)``, or one per sample ``(N, ...)``, or the distribution ``(M, ...)``.
 
     Raises:
-        ValueError: an unknown name, or what the baseline is made of is missing.
+        ValueError: an unknown name, or the data for that baseline is missing.
 
     Example:
         >>> make_baselines("black", torch.zeros(2, 1, 2, 2), mean=[0.5], std=[0.25]).flatten()
@@ -69,7 +69,7 @@ def make_baselines(
         if mean is None or std is None:
             raise ValueError(
                 "baselines='black' needs the mean and std that pixels were normalised with: give both, as the monitor's"
-                " arguments or as attributes of the data module, or take baselines='zero'."
+                " arguments or as attributes of the data module, or use baselines='zero'."
             )
         black = -torch.as_tensor(mean, dtype=inputs.dtype) / torch.as_tensor(std, dtype=inputs.dtype)
         shape = (-1, *[1] * (inputs.dim() - 2)) if black.dim() else ()
@@ -102,7 +102,7 @@ def gaussian_blur(images: Tensor, sigma: float | None = None) -> Tensor:
             f"baselines='blur' expected images (N, C, H, W), but got inputs of shape {tuple(images.shape)}."
         )
     sigma = min(images.shape[2:]) / 8 if sigma is None else sigma
-    reach = max(1, math.ceil(3 * sigma))
+    reach = max(1, math.ceil(3 * sigma))  # beyond three standard deviations a weight is below 1% of the largest
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=images.device) / sigma) ** 2).to(images.dtype)
     weights = weights / weights.sum()
     flat = images.reshape(-1, 1, *images.shape[2:])

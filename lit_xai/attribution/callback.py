@@ -1,4 +1,4 @@
-"""See what a model looks at, epoch by epoch."""
+"""The callback that shows what a model looks at, epoch by epoch."""
 
 import copy
 import warnings
@@ -18,6 +18,7 @@ from lit_xai.attribution.methods import resolve_method
 from lit_xai.attribution.quality import AnyMetric, compute_metric, resolve_metrics, update_metric
 from lit_xai.attribution.samples import Samples, read_samples, save_samples, takes_baseline, with_baseline
 from lit_xai.network.calling import BatchToInputs, OutputSpec, find_network
+from lit_xai.network.check import check_choice, check_integer, refusal
 from lit_xai.network.probing import Probe, as_probe
 from lit_xai.network.untouched import untouched
 from lit_xai.render.registry import find_renderer
@@ -38,7 +39,7 @@ class AttributionMonitor(AnyCallback):
     """Attribute a few fixed samples after every epoch and log one figure of them, leaving the training untouched.
 
     The figure goes to every logger that shows images and, as ``figure.png``, into the run's folder, next to
-    ``attributions.npz`` (maps, sample ids, targets, baseline) for analysis. In ``fit`` it comes after each epoch, in
+    ``attributions.npz`` (maps, sample ids, targets, baseline) for analysis. In ``fit`` it is drawn after each epoch, in
     ``validate`` and ``test`` at the end; red speaks for the class, blue against it. Weights, optimizer, random numbers
     and losses are bit for bit those of a run without it.
 
@@ -56,25 +57,25 @@ class AttributionMonitor(AnyCallback):
         every_n_epochs: an integer, or a fraction of ``max_epochs``; the last epoch is always shown.
         at_start: also before the first step.
         name: of the tag, folder and state; default from method, layer and target.
-        on_error: ``"warn"`` (skip that picture and train on) or ``"raise"``. What can be known before the first step is
-            refused there in any case.
+        on_error: ``"warn"`` (skip that figure or metric, and training continues) or ``"raise"``. Errors that can be
+            found before the first step are raised there in any case.
         module: the network inside the LightningModule, a dotted name; default the LightningModule itself.
         batch_to_inputs: the model's inputs in a batch: a key, an index, several, a function or its import path.
         output: the logits in its output: a key, an attribute, an index, a function or its import path.
         class_names: of the labels; default the data module's ``class_names``.
         feature_names: of tabular inputs; default the data module's ``feature_names``.
-        mean: what normalisation subtracted, one number per channel; default the data module's ``mean``.
-        std: what it divided by; default the data module's ``std``.
+        mean: the mean that normalization subtracted, one number per channel; default the data module's ``mean``.
+        std: the standard deviation that it divided by; default the data module's ``std``.
         kind: of figure: ``"image"``, ``"tabular"``, ``"heatmap"``, or the name or import path of a
             :class:`~lit_xai.render.Renderer` of one's own; default by the input's shape.
         internal_batch_size: most samples in one forward/backward pass.
         metrics: of the explanations' quality: instances, classes or import paths of ``torchmetrics.Metric`` that
             implement :class:`~lit_xai.attribution.quality.ExplanationMetric`, updated with every evaluation and logged
             as ``attribution/<name>/<class>``, over all processes.
-        seed: for methods that draw, and for augmentation while the probe is read.
+        seed: for methods that draw samples, and for augmentation while the probe is read.
 
     Raises:
-        ValueError: in the constructor or before the first step, one sentence on the argument that is wrong.
+        ValueError: in the constructor or before the first step, one sentence that names the argument.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -113,14 +114,12 @@ class AttributionMonitor(AnyCallback):
         super().__init__()
         check_target(target)
         check_baseline(baselines)
-        if on_error not in ("warn", "raise"):
-            raise ValueError(f"on_error expected 'warn' or 'raise', but got {on_error!r}.")
-        if internal_batch_size < 1:
-            raise ValueError(f"internal_batch_size expected a positive integer, but got {internal_batch_size}.")
+        check_choice("on_error", on_error, ("warn", "raise"))
+        check_integer("internal_batch_size", internal_batch_size)
         if kind is not None:
             find_renderer(kind)
         if name is not None and set(name) & set("/\\:"):
-            raise ValueError(f"name expected a folder's name, without slashes, but got {name!r}.")
+            raise refusal("name", "the name of a folder, without slashes or colons", name)
         self.probe = as_probe(probe)
         self.method, self.baselines, self.target = method, baselines, target
         self.every_n_epochs, self.at_start, self.on_error = every_n_epochs, at_start, on_error
@@ -131,7 +130,7 @@ class AttributionMonitor(AnyCallback):
         self._call |= {"attribute_args": attribute_args, "noise_tunnel": noise_tunnel}
         self._internal_batch_size = internal_batch_size
         self.metrics = resolve_metrics(metrics)
-        # What a continued run has to have in common with its first part; plain values, so that any checkpoint loads.
+        # What a resumed run must share with its first part; plain values, so that any checkpoint loads.
         self._state: dict[str, Any] = {}
         self._warned: set[str] = set()
         self._forget()
@@ -144,88 +143,87 @@ class AttributionMonitor(AnyCallback):
 
     @property
     def state_key(self) -> str:
-        """The name under which checkpoints hold the probe's indices and hash and the colour limits."""
+        """The key under which checkpoints hold the probe's indices and hash and the color limits."""
         return f"AttributionMonitor[{self.name}]"
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put our state where Lightning looks for it.
+        """Put the state where Lightning looks for it.
 
-        With ``state_dict`` instead, Lightning would refuse two monitors of one name before we can say what to do.
+        With ``state_dict`` instead, Lightning would refuse two monitors of one name with an error of its own, before
+        :meth:`setup` explains what to do.
         """
         checkpoint.setdefault("callbacks", {})[self.state_key] = copy.deepcopy(self._state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the probe and the colours of the run that is continued."""
+        """Take over the probe and the color limits of the run that is resumed."""
         self._state = dict(state_dict)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what is wrong whatever the model."""
+        """Check what does not depend on the model, and create the run's folder."""
         if stage not in ("fit", "validate", "test"):
             return
         self._forget()
         self._warned = set()
         resolve_method(self.method)
         refuse_strategies(trainer, "AttributionMonitor", "leave the monitor out and explain a checkpoint afterwards")
-        if (
-            sum(isinstance(other, AttributionMonitor) and other.name == self.name for other in callbacks_of(trainer))
-            > 1
-        ):
+        monitors = [other for other in callbacks_of(trainer) if isinstance(other, AttributionMonitor)]
+        if sum(other.name == self.name for other in monitors) > 1:
             raise MisconfigurationException(
                 f"Two AttributionMonitors have the name {self.name!r}: give one of them another, with name=."
             )
         if stage == "fit":
-            self._state = {}  # a checkpoint's is loaded after this
+            self._state = {}  # Lightning loads a checkpoint's after setup
             self._every = resolve_epochs(self.every_n_epochs, trainer.max_epochs, "every_n_epochs")
             if self.every_n_epochs == 0:
-                raise ValueError("every_n_epochs expected 1 or more epochs, or a fraction of max_epochs, but got 0.")
+                raise refusal("every_n_epochs", "1 or more epochs, or a fraction of max_epochs", 0)
             self._every = max(1, self._every)
         self._folder = run_folder(trainer) / "attribution" / self.name
         require_writable(self._folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the probe and rehearse, so that nothing foreseeable fails later."""
+        """Read the probe and rehearse, so that foreseeable errors come before the first step."""
         self._prepare(trainer, pl_module, "fit")
         if self.at_start and trainer.global_step == 0:
             self._evaluate(trainer, pl_module, "before training", logged_step(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the epoch if it is due."""
+        """Evaluate the epoch if it is due."""
         self._last = trainer.current_epoch, logged_step(trainer)
         self._is_shown = (trainer.current_epoch + 1) % self._every == 0
         if self._is_shown:
             self._evaluate(trainer, pl_module, f"epoch {self._last[0]}", self._last[1])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the last epoch in any case: its model is the one that is kept."""
+        """Evaluate the last epoch in any case: its model is the one that is kept."""
         if self._last is not None and not self._is_shown:
             self._evaluate(trainer, pl_module, f"epoch {self._last[0]}", self._last[1])
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
             rank_zero_info(f"{self.name}: figures and attributions are in '{self._folder}'.")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Before ``trainer.validate`` takes its time, see that there will be something to show."""
+        """Read the probe and rehearse before ``trainer.validate`` starts, which may take long."""
         if trainer.state.fn == "validate":
             self._prepare(trainer, pl_module, "validate")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show what ``trainer.validate`` saw; in ``fit`` it is the end of the epoch that counts."""
+        """Evaluate in ``trainer.validate``; in ``fit`` that happens at the end of the epoch."""
         if trainer.state.fn == "validate":
             self._evaluate(trainer, pl_module, "validate", logged_step(trainer))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Before ``trainer.test`` takes its time, see that there will be something to show."""
+        """Read the probe and rehearse before ``trainer.test`` starts, which may take long."""
         self._prepare(trainer, pl_module, "test")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show what ``trainer.test`` saw."""
+        """Evaluate in ``trainer.test``."""
         self._evaluate(trainer, pl_module, "test", logged_step(trainer))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let go of the samples."""
+        """Release the samples."""
         self._forget()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Let go of the samples also where Lightning does not tear down."""
+        """Release the samples after an exception, when Lightning does not call ``teardown``."""
         self._forget()
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -234,15 +232,9 @@ class AttributionMonitor(AnyCallback):
         with without_log(pl_module):
             rehearse(network, samples.inputs, **self._call)
         data_info = self.data_info.completed_by(getattr(trainer, "datamodule", None))
+        method = resolve_method(self.method)
         self._samples = with_baseline(
-            trainer,
-            network,
-            samples,
-            resolve_method(self.method),
-            self.baselines,
-            self.batch_to_inputs,
-            data_info,
-            self.seed,
+            trainer, network, samples, method, self.baselines, self.batch_to_inputs, data_info, self.seed
         )
         if stage == "fit":
             known = self._state.get("hash", samples.hash)
@@ -254,7 +246,7 @@ class AttributionMonitor(AnyCallback):
             save_samples(self._folder, samples)
 
     def _read(self, trainer: Trainer, network: nn.Module, stage: str) -> Samples:
-        """Read the probe: that of the run which is continued, if it was asked for in the same words."""
+        """Read the probe: that of the run which is resumed, if ``probe`` is the same as there."""
         name = loader_name(trainer, self.probe, stage)
         if stage == "fit" and self._state.get("probe") == repr(self.probe) and self._state["indices"]:
             known = Probe(indices=self._state["indices"])
@@ -264,41 +256,41 @@ class AttributionMonitor(AnyCallback):
                 self._warn_of_other_samples(str(error))
         probe = self.probe
         if self.probe.indices is not None and self.probe.loader not in (None, name):
-            probe = Probe(n=len(self.probe.indices))  # they are indices of another dataset
+            probe = Probe(n=len(self.probe.indices))  # the indices are of another dataset
         return read_samples(trainer, network, probe, name, self.batch_to_inputs, self.seed)
 
     def _warn_of_other_samples(self, reason: str) -> None:
         self._state.pop("hash", None)
         self._warn(
-            f"{self.name}: the probe's samples are not those of the run that is continued ({reason}): pictures before"
-            " and after do not compare.",
+            f"{self.name}: the probe's samples are not those of the run that is resumed ({reason}): figures before and"
+            " after cannot be compared.",
             reason,
         )
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule, when: str, step: int) -> None:
-        """Explain the probe, each process its share, and show it, whatever happens to one of them."""
-        samples, error, found = self._samples, None, None
+        """Explain the probe, each process its share, and report it; an error on one process is handled on all."""
+        samples, error, explanation = self._samples, None, None
         assert samples is not None  # every hook prepares first
         try:
             method = resolve_method(self.method)
-            found = self._explain(pl_module, samples.share(trainer.global_rank, trainer.world_size, method))
+            explanation = self._explain(pl_module, samples.share(trainer.global_rank, trainer.world_size, method))
         except Exception as caught:  # an observer never ends a run
             error = caught
-        # One process' failure is everybody's: the others would wait for its share for ever.
-        if not trainer.strategy.reduce_boolean_decision(error is None, all=True) or found is None:
+        # If one process fails, all skip: the others would wait forever for its share.
+        if not trainer.strategy.reduce_boolean_decision(error is None, all=True) or explanation is None:
             return self._fail(error or RuntimeError("another process failed"), when)
-        metrics = self._measure(trainer, pl_module, samples, found)
-        found = found.gathered(trainer.strategy.all_gather, trainer.world_size, len(samples.indices))
+        metrics = self._measure(trainer, pl_module, samples, explanation)
+        whole = explanation.gathered(trainer.strategy.all_gather, trainer.world_size, len(samples.indices))
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
             loaded = trainer.ckpt_path if when in ("validate", "test") else None
             weights = f", {Path(loaded).name}" if loaded else ""
-            title = self._title(samples, found.logits)
-            evaluation = Evaluation(self.name, title, when, weights, step, samples, found, metrics)
+            title = self._title(samples, whole.logits)
+            evaluation = Evaluation(self.name, title, when, weights, step, samples, whole, metrics)
             limits = self._state.setdefault("limits", {})
             data_info = self.data_info.completed_by(getattr(trainer, "datamodule", None))
             try:
                 report(trainer, evaluation, data_info, limits, self._folder)
-            except Exception as caught:  # a full disk, a figure that cannot be drawn: as above
+            except Exception as caught:  # a full disk, or a figure that cannot be drawn
                 self._fail(caught, when)
         return None
 
@@ -333,7 +325,7 @@ class AttributionMonitor(AnyCallback):
                     update_metric(metric, network, share.inputs, explanation, own)
                 except Exception as caught:  # somebody's code must not end a run
                     error = caught
-                # As above: a metric's states are gathered from all processes, or from none.
+                # As in _evaluate: its states are gathered from all processes or from none.
                 if not trainer.strategy.reduce_boolean_decision(error is None, all=True):
                     self._fail_metric(name, error or RuntimeError("another process failed"))
                     continue
@@ -354,22 +346,21 @@ class AttributionMonitor(AnyCallback):
         method = resolve_method(self.method)
         parts = [f"NoiseTunnel({method.__name__})" if self._call["noise_tunnel"] else method.__name__]
         parts += [f"layer {self._call['layer']}"] if self._call["layer"] else []
-        several = logits.dim() == 2 and logits.shape[1] > 1
-        if several:
-            guessed = self.target == "label" and class_labels(samples.labels, logits.shape) is None
-            parts += ["target: prediction (no labels found)" if guessed else f"target: {self.target}"]
+        if logits.dim() == 2 and logits.shape[1] > 1:
+            unlabeled = self.target == "label" and class_labels(samples.labels, logits.shape) is None
+            parts += ["target: prediction (no labels found)" if unlabeled else f"target: {self.target}"]
         if takes_baseline(method):
-            is_number = isinstance(self.baselines, (int, float, str))
-            parts += [f"baseline: {self.baselines if is_number else 'given'}"]
+            is_short = isinstance(self.baselines, (int, float, str))
+            parts += [f"baseline: {self.baselines if is_short else 'given'}"]
         return ", ".join(parts)
 
     def _fail(self, error: Exception, when: str) -> None:
         if self.on_error == "raise":
             raise error
-        self._warn(f"{self.name}: no picture of {when}, and on it goes. {type(error).__name__}: {error}", str(error))
+        self._warn(f"{self.name}: no figure of {when}; training continues. {type(error).__name__}: {error}", str(error))
 
     def _warn(self, message: str, reason: str) -> None:
-        if reason not in self._warned:  # the same trouble every epoch is said once
+        if reason not in self._warned:  # the same problem in every epoch is one warning
             self._warned.add(reason)
             rank_zero_warn(message)
 

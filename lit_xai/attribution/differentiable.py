@@ -1,4 +1,8 @@
-"""Attributions that can be part of a loss, since they keep the graph that they were computed by."""
+"""Attributions that can be part of a loss, since they keep the graph that they were computed by.
+
+Captum's do not: Saliency, InputXGradient and IntegratedGradients return tensors that claim ``requires_grad`` but have
+no gradient with respect to parameters. Hence the closed forms here.
+"""
 
 import contextlib
 import math
@@ -29,15 +33,15 @@ def input_x_gradient(
     """Return inputs times the gradient of the target's logit, as a part of the graph.
 
     Shrikumar et al. 2016, Not Just a Black Box, https://arxiv.org/abs/1605.01713. The gradient is of the sum over
-    samples: with BatchNorm in train mode a sample's attribution holds what it does to the others' logits as well. Run
-    the network inside :func:`double_backward` where it has attention.
+    samples: with BatchNorm in train mode a sample's attribution includes its effect on the others' logits. Run the
+    network inside :func:`double_backward` if it has attention.
 
     Args:
-        logits: ``(N, C)``, or ``(N, C, ...)`` whose mean over positions is explained; of ``(N,)`` and ``(N, 1)`` the
-            only output is.
+        logits: ``(N, C)``, or ``(N, C, ...)``, the mean over whose positions is explained; of ``(N,)`` and ``(N, 1)``
+            the only output is explained.
         inputs: ``(N, ...)`` in floating point, requiring a gradient, that the logits were computed from; or several.
         target: the class to explain of each sample, ``(N,)``; ignored where there is one output.
-        create_graph: ``False`` where nothing is learnt from the result; autograd then frees the graph of the logits.
+        create_graph: ``False`` where the result is not part of a loss; autograd then frees the graph of the logits.
 
     Returns:
         Attributions shaped like the inputs, in float32 at least; a tuple for a tuple.
@@ -65,7 +69,7 @@ def input_x_gradient(
 
 
 def grad_cam(logits: Tensor, activations: Tensor, target: Tensor, *, create_graph: bool = True) -> Tensor:
-    r"""Return where a layer's activations speak for the target, as a part of the graph.
+    r"""Return the Grad-CAM map, where a layer's activations speak for the target, as a part of the graph.
 
     :math:`\mathrm{ReLU}(\sum_c w_c A_c)` with :math:`w_c` the mean over positions of the target's gradient by channel
     :math:`A_c`. Selvaraju et al. 2017, Grad-CAM, https://arxiv.org/abs/1610.02391.
@@ -89,7 +93,7 @@ def grad_cam(logits: Tensor, activations: Tensor, target: Tensor, *, create_grap
     """
     if activations.dim() < 3:
         raise ValueError(
-            f"grad_cam expected activations with positions, (N, C, ...), but got {describe(activations)}: take an"
+            f"grad_cam expected activations with positions, (N, C, ...), but got {describe(activations)}: use an"
             " earlier layer."
         )
     (gradient,) = _gradients(logits, (activations,), target, create_graph, "activations")
@@ -100,14 +104,14 @@ def grad_cam(logits: Tensor, activations: Tensor, target: Tensor, *, create_grap
 
 
 def explanation_loss(student: Tensor | tuple[Tensor, ...], teacher: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """Return 1 minus the cosine of student's and teacher's attributions, the mean over samples.
+    """Return 1 minus the cosine between student's and teacher's attributions, the mean over samples.
 
-    0 where they agree up to a positive factor, 1 where they have nothing in common, 2 where they are opposite. A sample
-    of whose two attributions one is all zeros counts 1, and 0 if both are; neither has a gradient.
+    0 where they agree up to a positive factor, 1 where they are orthogonal, 2 where they are opposite. A sample with
+    attributions of all zeros on one side counts 1, on both sides 0; neither has a gradient.
 
     Args:
-        student: attributions ``(N, ...)``, or a tuple of them, taken together as one long vector per sample.
-        teacher: likewise; cut from the graph. Maps without channels, ``(N, ...)`` with one to three dimensions of
+        student: attributions ``(N, ...)``, or a tuple of them, concatenated to one vector per sample.
+        teacher: the same of the teacher, detached. Maps without channels, ``(N, ...)`` with one to three dimensions of
             positions, may differ in size: the larger is averaged down to the smaller, along each dimension.
 
     Raises:
@@ -120,21 +124,22 @@ def explanation_loss(student: Tensor | tuple[Tensor, ...], teacher: Tensor | tup
         >>> explanation_loss(student[2:], student[:1]), explanation_loss(student[2:], student[2:])
         (tensor(1.), tensor(0.))
     """
-    ours, theirs = _pair_up(student, teacher)
-    empty, also_empty = (ours == 0).all(1), (theirs == 0).all(1)
-    # Filled with a constant, the samples without a direction have a gradient too: zero.
-    skipped = (empty | also_empty)[:, None]
-    ours, theirs = _unit(ours.masked_fill(skipped, 1.0)), _unit(theirs.masked_fill(skipped, 1.0))
-    # Half the squared distance of unit vectors is 1 - cosine, and does not cancel where they nearly agree.
-    per_sample = (ours - theirs).square().sum(1) / 2
-    return (per_sample + (empty ^ also_empty)).mean()
+    of_student, of_teacher = _pair_up(student, teacher)
+    student_empty, teacher_empty = (of_student == 0).all(1), (of_teacher == 0).all(1)
+    # Filled with a constant, samples without a direction have a gradient of zero rather than NaN.
+    skipped = (student_empty | teacher_empty)[:, None]
+    of_student, of_teacher = _unit(of_student.masked_fill(skipped, 1.0)), _unit(of_teacher.masked_fill(skipped, 1.0))
+    # Half the squared distance of unit vectors is 1 - cosine, without the cancellation where they nearly agree.
+    per_sample = (of_student - of_teacher).square().sum(1) / 2
+    return (per_sample + (student_empty ^ teacher_empty)).mean()
 
 
 def top_class(logits: Tensor) -> Tensor:
     """Return the class with the highest logit of each sample, ``(N,)``.
 
     Args:
-        logits: ``(N, C)``, or ``(N, C, ...)`` whose mean over positions counts; zeros for ``(N,)`` and ``(N, 1)``.
+        logits: ``(N, C)``, or ``(N, C, ...)``, of which the mean over positions counts. ``(N,)`` and ``(N, 1)`` have
+            one output, class 0.
 
     Example:
         >>> top_class(torch.tensor([[1.0, 2.0], [3.0, 0.0]])), top_class(torch.tensor([0.5, -0.5]))
@@ -145,10 +150,10 @@ def top_class(logits: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def double_backward() -> Iterator[None]:
-    """Run attention by formulas that can be differentiated twice, which the fused kernels cannot.
+    """Run attention in operations that can be differentiated twice, which the fused kernels cannot be.
 
-    Belongs around the forward pass of the student. Other operations need nothing, but for recurrent layers on cuDNN:
-    those want ``torch.backends.cudnn.flags(enabled=False)``.
+    Use it around the student's forward pass. Of other operations only recurrent layers on cuDNN need help:
+    ``torch.backends.cudnn.flags(enabled=False)``.
 
     Example:
         >>> q = torch.ones(1, 2, 3, 4, requires_grad=True)
@@ -168,7 +173,7 @@ def _gradients(
     for value in wanted:
         _check_wanted(value, argument)
     chosen = _chosen(logits, target).sum()
-    # Autocast is for forward passes: the recorded ones come back in the types they ran in.
+    # Autocast is for forward passes: backward operations run in the types that the forward pass recorded.
     with torch.autocast(logits.device.type, enabled=False):
         found = (
             torch.autograd.grad(chosen, wanted, create_graph=create_graph, allow_unused=True)
@@ -178,8 +183,8 @@ def _gradients(
     gradients = tuple(_at_least_float32(gradient) for gradient in found if gradient is not None)
     if len(gradients) < len(wanted):
         raise ValueError(
-            f"logits expected to be computed from the {argument}, but autograd finds no way back: take both from the"
-            " same forward pass, with gradients on and nothing detached or copied in between."
+            f"logits expected to be computed from the {argument}, but autograd found no path: take both from the same"
+            " forward pass, with gradients on and nothing detached or copied in between."
         )
     return gradients
 
@@ -226,22 +231,22 @@ def _at_least_float32(value: Tensor) -> Tensor:
 
 def _unit(vectors: Tensor) -> Tensor:
     """Return vectors ``(N, D)`` of length 1; none may be all zeros."""
-    # A factor changes no direction, so the gradient is right with it held fixed; and no square underflows.
+    # Scaled first, so that no square underflows. A factor changes no direction: detached, it leaves the gradient right.
     vectors = vectors / vectors.detach().abs().amax(1, keepdim=True)
     return vectors / vectors.norm(dim=1, keepdim=True)
 
 
 def _pair_up(student: Tensor | tuple[Tensor, ...], teacher: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
     """Return both as one vector per sample, ``(N, D)``, in the wider type, and the teacher without a gradient."""
-    ours = (student,) if isinstance(student, Tensor) else tuple(student)
-    theirs = (teacher,) if isinstance(teacher, Tensor) else tuple(teacher)
-    if len(ours) != len(theirs) or not ours:
+    of_student = (student,) if isinstance(student, Tensor) else tuple(student)
+    of_teacher = (teacher,) if isinstance(teacher, Tensor) else tuple(teacher)
+    if len(of_student) != len(of_teacher) or not of_student:
         raise ValueError(
-            f"explanation_loss expected as many attributions of the student as of the teacher, {len(theirs)}, but got"
-            f" {len(ours)}: explain the same inputs of both."
+            f"explanation_loss expected as many attributions of the student as of the teacher, {len(of_teacher)}, but"
+            f" got {len(of_student)}: explain the same inputs of both."
         )
-    pairs = [_same_size(mine, other.detach()) for mine, other in zip(ours, theirs, strict=True)]
-    return torch.cat([mine.flatten(1) for mine, _ in pairs], 1), torch.cat([other.flatten(1) for _, other in pairs], 1)
+    pairs = [_same_size(one, other.detach()) for one, other in zip(of_student, of_teacher, strict=True)]
+    return torch.cat([one.flatten(1) for one, _ in pairs], 1), torch.cat([other.flatten(1) for _, other in pairs], 1)
 
 
 def _same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

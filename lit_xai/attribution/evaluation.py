@@ -1,4 +1,4 @@
-"""One evaluation of a probe, to files, pictures and numbers."""
+"""One evaluation of a probe, written to files and logged as figures and numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,13 +19,13 @@ from lit_xai.trainer.logging import log_image, log_scalars
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What pictures say of the data.
+    """Facts about the data that figures show.
 
     Args:
         class_names: of the labels.
         feature_names: of tabular inputs.
-        mean: what normalisation subtracted from pixels, one number per channel.
-        std: what it divided by.
+        mean: the mean that normalization subtracted, one number per channel or feature.
+        std: the standard deviation that it divided by.
         kind: of figure.
     """
 
@@ -36,15 +36,15 @@ class DataInfo:
     kind: Any = None
 
     def completed_by(self, datamodule: Any) -> "DataInfo":
-        """Fill in what the data module says of itself."""
+        """Fill in missing facts from the data module's attributes of the same names."""
         names = ("class_names", "feature_names", "mean", "std")
-        said = {name: getattr(datamodule, name, None) for name in names if getattr(self, name) is None}
-        return replace(self, **{name: value for name, value in said.items() if not callable(value)})
+        attributes = {name: getattr(datamodule, name, None) for name in names if getattr(self, name) is None}
+        return replace(self, **{name: value for name, value in attributes.items() if not callable(value)})
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is reported.
+    """The result of one evaluation, ready to be reported.
 
     Args:
         name: the monitor's.
@@ -68,17 +68,17 @@ class Evaluation:
 
     @property
     def tag(self) -> str:
-        """Where loggers show it: one tag for all epochs of a fit, one for ``validate`` and one for ``test``."""
+        """The loggers' tag: one for all epochs of a fit, one for ``validate`` and one for ``test``."""
         return f"attribution/{self.name}" + ("" if self.is_training else f"/{self.when}")
 
     @property
     def is_training(self) -> bool:
-        """Whether it belongs to a fit, of which there is one in a run's folder; ``validate`` may come again."""
+        """Whether it belongs to a fit; a run's folder holds one fit, but maybe several runs of ``validate``."""
         return self.when not in ("validate", "test")
 
     @property
     def folder(self) -> str:
-        """What its folder is called, ``epoch=3`` or ``validate-step=120``."""
+        """The name of its folder, ``epoch=3`` or ``validate-step=120``."""
         return self.when.replace(" ", "=" if self.when.startswith("epoch") else "-") + (
             "" if self.is_training else f"-step={self.step}"
         )
@@ -87,31 +87,31 @@ class Evaluation:
 def report(
     trainer: Trainer, evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float], folder: Path
 ) -> None:
-    """Write ``attributions.npz`` and ``figure.png`` and log the figure and the numbers.
+    """Write ``attributions.npz`` and ``figure.png``, and log the figure and the numbers.
 
     Args:
-        trainer: whose loggers are meant.
-        evaluation: what to report.
+        trainer: whose loggers to log to.
+        evaluation: the result to report.
         data_info: names and normalization of the data.
-        limits: the colour limits of the run by input; those that are missing are set by this evaluation.
+        limits: the color limits of the run by input; missing ones are set by this evaluation.
         folder: the monitor's, inside the run's.
     """
-    found, samples = evaluation.explanation, evaluation.samples
+    explanation, samples = evaluation.explanation, evaluation.samples
     place = folder / evaluation.folder
-    arrays = found.tensors() | {"sample_ids": torch.as_tensor(samples.indices)}
+    arrays = explanation.tensors() | {"sample_ids": torch.as_tensor(samples.indices)}
     arrays |= {"labels": samples.labels} if samples.labels is not None else {}
     baseline = torch.tensor(samples.baseline) if isinstance(samples.baseline, (int, float)) else samples.baseline
     arrays |= {f"baseline.{name}".rstrip("."): value for name, value in leaves(baseline)}
     save_arrays(place / "attributions.npz", arrays)
-    numbers = {f"{evaluation.tag}/total": _mean_total(found)}
-    if found.delta is not None:
-        numbers[f"{evaluation.tag}/convergence_delta"] = found.delta.abs().mean().item()
+    numbers = {f"{evaluation.tag}/total": _mean_total(explanation)}
+    if explanation.delta is not None:
+        numbers[f"{evaluation.tag}/convergence_delta"] = explanation.delta.abs().mean().item()
     numbers |= {f"{evaluation.tag}/{name}": value for name, value in evaluation.metrics.items()}
     log_scalars(trainer, numbers, evaluation.step)
     inputs = by_name(samples.inputs)
-    first = Arguments(samples.inputs, any_dtype=True)
-    for name, maps in found.attributions.items():
-        shown = inputs.get(name, first.values[first.explained[0]])  # a layer's maps belong to the first input
+    arguments = Arguments(samples.inputs, any_dtype=True)
+    for name, maps in explanation.attributions.items():
+        shown = inputs.get(name, arguments.values[arguments.explained[0]])  # a layer's maps belong to the first input
         if maps.dim() == 1:  # one number per sample is a table of one column
             shown, maps = shown.reshape(-1, 1), maps.reshape(-1, 1)
         png = place / (f"figure-{name}.png" if name else "figure.png")
@@ -130,7 +130,7 @@ def _draw(
 ) -> None:
     from lit_xai.render import attribution_figure, color_limit, figure_to_rgb, save_png
 
-    if maps.any():  # the first map that shows anything sets the colours of the run
+    if maps.any():  # the first map that is not blank sets the color limit of the run
         limits.setdefault(name, color_limit(maps, inputs, data_info.kind))
     answers = answers_of(evaluation.explanation.logits, evaluation.samples.labels)
     figure = attribution_figure(
@@ -153,23 +153,14 @@ def _draw(
 
 
 def answers_of(logits: Tensor, labels: Tensor | None) -> dict[str, Tensor | None]:
-    """Return labels, predictions and probabilities as a reader expects them, by the shape of logits and labels.
+    """Return labels, predictions and probabilities for a figure's captions, by the shapes of logits and labels.
 
     Example:
         >>> answers_of(torch.tensor([2.0, -2.0]), torch.tensor([1, 1]))["predictions"]
         tensor([1, 0])
     """
     if logits.dim() == 2 and logits.shape[1] > 1:
-        if labels is not None and labels.shape == logits.shape:
-            one_each = bool(torch.allclose(labels.float().sum(1), torch.ones(len(labels)), atol=1e-3))
-            if not one_each and not is_multi_hot(labels):  # the values of several outputs
-                return {"labels": None, "predictions": None, "probabilities": None}
-            if not one_each:
-                return {"labels": labels, "predictions": (logits > 0).long(), "probabilities": logits.sigmoid()}
-            labels = labels.argmax(1)
-        chances = logits.float().softmax(1)
-        plain = labels if labels is not None and labels.shape == logits.shape[:1] else None
-        return {"labels": plain, "predictions": chances.argmax(1), "probabilities": chances.amax(1)}
+        return _answers_of_several_outputs(logits, labels)
     values = logits.reshape(len(logits)).float()
     labels = labels.reshape(-1) if labels is not None and labels.numel() == len(values) else None
     if labels is None or labels.is_floating_point():
@@ -182,12 +173,26 @@ def answers_of(logits: Tensor, labels: Tensor | None) -> dict[str, Tensor | None
     }
 
 
+def _answers_of_several_outputs(logits: Tensor, labels: Tensor | None) -> dict[str, Tensor | None]:
+    if labels is not None and labels.shape == logits.shape:
+        is_distribution = bool(torch.allclose(labels.float().sum(1), torch.ones(len(labels)), atol=1e-3))
+        if not is_distribution and is_multi_hot(labels):
+            return {"labels": labels, "predictions": (logits > 0).long(), "probabilities": logits.sigmoid()}
+        if not is_distribution:  # the values of several outputs
+            return {"labels": None, "predictions": None, "probabilities": None}
+        labels = labels.argmax(1)
+    chances = logits.float().softmax(1)
+    classes = labels if labels is not None and labels.shape == logits.shape[:1] else None
+    return {"labels": classes, "predictions": chances.argmax(1), "probabilities": chances.amax(1)}
+
+
 def _ends(maps: Tensor, answers: dict[str, Tensor | None]) -> tuple[str, str]:
-    """Say what negative and positive values do: some methods have no sign, and a regression has no class."""
+    """Name the two ends of the color scale: some methods have no sign, and a regression has no class."""
     if not (maps < 0).any():
         return "", "how much it counts"
     return ("against", "for the class") if answers["probabilities"] is not None else ("lowers", "raises value")
 
 
-def _mean_total(found: Explanation) -> float:
-    return sum(value.abs().reshape(len(value), -1).sum(1).mean().item() for value in found.attributions.values())
+def _mean_total(explanation: Explanation) -> float:
+    maps = explanation.attributions.values()
+    return sum(value.abs().reshape(len(value), -1).sum(1).mean().item() for value in maps)

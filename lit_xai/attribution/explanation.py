@@ -1,4 +1,4 @@
-"""What a network answers for a few samples, and why: logits, targets and attributions in one go."""
+"""Logits, targets and attributions of a few samples in one call."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from lit_xai.attribution.adapter import Arguments, check_logits
 from lit_xai.attribution.attribution import attribute
-from lit_xai.attribution.options import FORWARD_ONLY, check_bound
+from lit_xai.attribution.options import FORWARD_ONLY
 from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_call, find_network
+from lit_xai.network.check import check_integer
 from lit_xai.network.spelling import nearest
 from lit_xai.network.untouched import untouched
 
@@ -23,9 +24,9 @@ class Explanation:
 
     Args:
         logits: ``(N, classes)`` or ``(N,)``.
-        targets: the class explained of each sample ``(N,)``; ``None`` where samples have one output.
+        targets: the class that was explained of each sample ``(N,)``; ``None`` where samples have one output.
         attributions: by the input's key or position (``""`` for a single tensor), shaped like the input or the layer.
-        delta: how far each sample's attributions are from adding up, ``(N,)``, for methods that have it.
+        delta: how far each sample's attributions are from adding up to the output, ``(N,)``, for methods that have it.
     """
 
     logits: Tensor
@@ -35,17 +36,17 @@ class Explanation:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor by name, each with one row per sample."""
-        found = {"logits": self.logits, "targets": self.targets, "convergence_delta": self.delta}
         maps = {f"attributions.{key}".rstrip("."): value for key, value in self.attributions.items()}
-        return {key: value for key, value in (maps | found).items() if value is not None}
+        others = {"logits": self.logits, "targets": self.targets, "convergence_delta": self.delta}
+        return {key: value for key, value in (maps | others).items() if value is not None}
 
     def gathered(self, all_gather: Callable[[Tensor], Tensor], world_size: int, n: int) -> "Explanation":
         """Return the explanation of all ``n`` samples, of which each process has every ``world_size``-th.
 
         Args:
             all_gather: collective; returns ``(world_size, rows, ...)``.
-            world_size: how many processes.
-            n: how many samples there are; those that filled up the last rows are cut off.
+            world_size: number of processes.
+            n: number of samples; the ones that filled up the last rows are cut off.
         """
 
         def whole(value: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ def explain(
     output: OutputSpec = None,
     **options: Any,
 ) -> Explanation:
-    """Run the network on samples and attribute what it says of each.
+    """Run the network on samples and attribute one output of each.
 
     Args:
         network: the module.
@@ -82,19 +83,19 @@ def explain(
         options: passed to :func:`~lit_xai.functional.attribute`.
 
     Raises:
-        ValueError: as :func:`~lit_xai.functional.attribute`, and when an attribution is not finite.
+        ValueError: as :func:`~lit_xai.functional.attribute`, and where logits or attributions are not finite.
 
     Example:
         >>> network, x = nn.Linear(4, 3), torch.randn(8, 4)
-        >>> found = explain(network, x, torch.zeros(8, dtype=torch.int64), method="InputXGradient")
-        >>> found.targets.tolist(), found.attributions[""].shape
+        >>> explanation = explain(network, x, torch.zeros(8, dtype=torch.int64), method="InputXGradient")
+        >>> explanation.targets.tolist(), explanation.attributions[""].shape
         ([0, 0, 0, 0, 0, 0, 0, 0], torch.Size([8, 4]))
     """
     network = find_network(network)
     find_call(network, call)
     logits = _logits(network, inputs, call, output, options)
     targets = choose_targets(logits, labels, target)
-    found, delta = attribute(
+    maps, delta = attribute(
         network,
         inputs,
         target=targets if logits.dim() == 2 else None,
@@ -103,7 +104,7 @@ def explain(
         return_convergence_delta=True,
         **options,
     )
-    attributions = by_name(found)
+    attributions = by_name(maps)
     broken = [name for name, value in attributions.items() if not torch.isfinite(value).all()]
     if broken:
         inputs_named = f" of {', '.join(map(repr, broken))}" if broken != [""] else ""
@@ -113,8 +114,7 @@ def explain(
 
 def _logits(network: nn.Module, inputs: Inputs, call: str, output: OutputSpec, options: dict[str, Any]) -> Tensor:
     bound = options.get("internal_batch_size", 64)
-    check_bound(bound)
-    at_most = FORWARD_ONLY * bound
+    at_most = FORWARD_ONLY * check_integer("internal_batch_size", bound)
     with untouched(network, options.get("seed", 0)), torch.no_grad():
         arguments = Arguments(inputs, any_dtype=True)
         pieces = []
@@ -133,12 +133,12 @@ def choose_targets(logits: Tensor, labels: Tensor | None, target: str | int = "l
 
     Args:
         logits: ``(N, classes)`` or ``(N,)``.
-        labels: as for :func:`explain`; of several positive labels the first one counts, of none, and of one
-            that is no class, the prediction.
+        labels: as for :func:`explain`. Of several positive labels the first one counts; without one, and for a label
+            that is no class, the prediction does.
         target: as for :func:`explain`.
 
     Raises:
-        ValueError: ``target`` is neither a class nor one of the two words.
+        ValueError: ``target`` is neither a class nor ``"label"`` or ``"prediction"``.
 
     Example:
         >>> choose_targets(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), None, "prediction")
@@ -158,16 +158,16 @@ def choose_targets(logits: Tensor, labels: Tensor | None, target: str | int = "l
 
 
 def class_labels(labels: Tensor | None, shape: Sequence[int]) -> Tensor | None:
-    """Return labels as one class per sample, ``None`` if there are none.
+    """Return labels as one class per sample, or ``None`` if there are none.
 
-    Of several positive labels of a sample the first one counts; -1 stands for none.
+    Of several positive labels of a sample the first one counts; -1 stands for a sample without one.
 
     Args:
         labels: as for :func:`explain`.
         shape: of the logits, ``(N, classes)``.
 
     Raises:
-        ValueError: they are the values of several outputs, of which one has to be named.
+        ValueError: they are the values of several outputs, one of which has to be chosen.
 
     Example:
         >>> class_labels(torch.tensor([[0, 1, 1], [0, 0, 0]]), (2, 3))
@@ -188,7 +188,7 @@ def class_labels(labels: Tensor | None, shape: Sequence[int]) -> Tensor | None:
 
 
 def is_multi_hot(labels: Tensor) -> bool:
-    """Say whether labels ``(N, classes)`` hold zeros and ones only.
+    """Return whether labels ``(N, classes)`` hold zeros and ones only.
 
     Example:
         >>> is_multi_hot(torch.tensor([[0, 1], [1, 1]])), is_multi_hot(torch.tensor([[0.5, 0.5]]))
@@ -198,10 +198,10 @@ def is_multi_hot(labels: Tensor) -> bool:
 
 
 def check_target(target: str | int) -> None:
-    """Refuse a target that is neither a class nor one of the words.
+    """Refuse a target that is neither a class nor ``"label"`` or ``"prediction"``.
 
     Raises:
-        ValueError: names the nearest.
+        ValueError: suggests the nearest word.
 
     Example:
         >>> check_target("labels")

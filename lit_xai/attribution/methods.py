@@ -1,4 +1,4 @@
-"""Captum's methods as options: found by name or class, and their arguments checked before anything runs."""
+"""Captum's methods by name or class, what each of them needs, and checks of their options before anything runs."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ from lit_xai.network.spelling import nearest
 
 Method = type | str
 
-# They explain through another method or another kind of model, and cannot be called like the rest.
+# These explain through another method or another kind of model, and cannot be called like the rest.
 _NOT_ALONE = ("DataLoaderAttribution", "LLMAttribution", "LLMGradientAttribution", "RemoteLLMAttribution")
-# Filled in by `attribute` itself.
-_OURS = (
+# Arguments of Captum that `attribute` fills in.
+_FILLED_IN = (
     "self",
     "inputs",
     "target",
@@ -27,7 +27,7 @@ _OURS = (
     "internal_batch_size",
     "layer",
 )
-# They read the layer, but walk from a baseline to the inputs, or set requires_grad on copies of them.
+# These return a layer's attributions but interpolate between baseline and inputs, or differentiate copies of them.
 _ON_INPUTS = ("LayerConductance", "LayerGradientShap", "LayerDeepLiftShap", "InternalInfluence")
 
 
@@ -38,7 +38,7 @@ def resolve_method(method: Method) -> type:
         method: ``IntegratedGradients``, ``"IntegratedGradients"`` or ``"captum.attr.IntegratedGradients"``.
 
     Raises:
-        ValueError: there is no such method (the nearest names are given), or it cannot be called on its own.
+        ValueError: there is no such method (the nearest names are suggested), or it does not explain by itself.
 
     Example:
         >>> resolve_method("Saliency").__name__
@@ -46,16 +46,7 @@ def resolve_method(method: Method) -> type:
     """
     import captum.attr
 
-    known = {k: v for k, v in vars(captum.attr).items() if isinstance(v, type) and hasattr(v, "attribute")}
-    found = method
-    if isinstance(method, str):
-        package, _, name = method.rpartition(".")
-        if package in ("", "captum.attr"):
-            if name not in known:
-                raise ValueError(f"method={method!r} is not in captum.attr.{nearest(name, known)}")
-            found = known[name]
-        else:
-            found = load_object(method, "method")
+    found = _method_named(method) if isinstance(method, str) else method
     if not (isinstance(found, type) and issubclass(found, captum.attr.Attribution)):
         raise ValueError(
             f"method expected a captum.attr.Attribution class, its name or import path, but got {method!r}."
@@ -65,15 +56,25 @@ def resolve_method(method: Method) -> type:
             "method=NoiseTunnel wraps another method: name that one, and give noise_tunnel={'nt_samples': 10}."
         )
     if found is captum.attr.LayerFeaturePermutation:
-        raise ValueError(
-            "method=LayerFeaturePermutation fails inside Captum for any target; take LayerFeatureAblation."
-        )
+        raise ValueError("method=LayerFeaturePermutation fails inside Captum for any target: use LayerFeatureAblation.")
     if found.__name__ in _NOT_ALONE or not hasattr(found, "attribute"):
         raise ValueError(
-            f"method={found.__name__} does not explain a network by itself; take one that does, such as"
+            f"method={found.__name__} does not explain a network by itself: use one that does, such as"
             " method='IntegratedGradients'."
         )
     return found
+
+
+def _method_named(method: str) -> Any:
+    import captum.attr
+
+    package, _, name = method.rpartition(".")
+    if package not in ("", "captum.attr"):
+        return load_object(method, "method")
+    known = {k: v for k, v in vars(captum.attr).items() if isinstance(v, type) and hasattr(v, "attribute")}
+    if name not in known:
+        raise ValueError(f"method={method!r} is not in captum.attr.{nearest(name, known)}")
+    return known[name]
 
 
 def constructor_parameters(method: type) -> dict[str, inspect.Parameter]:
@@ -93,11 +94,11 @@ def attribute_parameters(method: type) -> dict[str, inspect.Parameter]:
         >>> list(attribute_parameters(resolve_method("InputXGradient")))
         ['self', 'inputs', 'target', 'additional_forward_args']
     """
-    return dict(inspect.signature(method.attribute).parameters)  # type: ignore[attr-defined]  # resolve_method saw to it
+    return dict(inspect.signature(method.attribute).parameters)  # type: ignore[attr-defined]  # resolve_method checked
 
 
 def explains_layer(method: type) -> bool:
-    """Say whether the method's constructor takes a layer.
+    """Return whether the method's constructor takes a layer.
 
     Example:
         >>> explains_layer(resolve_method("LayerGradCam")), explains_layer(resolve_method("Saliency"))
@@ -107,9 +108,9 @@ def explains_layer(method: type) -> bool:
 
 
 def hooks_modules(method: type) -> bool:
-    """Say whether the method hooks into the network's modules rather than only calling it.
+    """Return whether the method hooks into the network's modules rather than only calling it.
 
-    Captum's convention: those that do ask for a ``model``, the others for a ``forward_func``.
+    Captum's convention: the constructors of those that do take a ``model``, the others a ``forward_func``.
 
     Example:
         >>> hooks_modules(resolve_method("DeepLift")), hooks_modules(resolve_method("IntegratedGradients"))
@@ -119,7 +120,7 @@ def hooks_modules(method: type) -> bool:
 
 
 def draws_baselines(method: type) -> bool:
-    """Say whether the method's baselines are a distribution that it draws from, rather than one per sample.
+    """Return whether the method's baselines are a distribution that it draws from, rather than one per sample.
 
     Example:
         >>> draws_baselines(resolve_method("GradientShap")), draws_baselines(resolve_method("KernelShap"))
@@ -129,7 +130,7 @@ def draws_baselines(method: type) -> bool:
 
 
 def returns_layer(method: type) -> bool:
-    """Say whether the method's attributions are shaped like a layer's activations rather than like the inputs.
+    """Return whether the method's attributions are shaped like a layer's activations rather than like the inputs.
 
     Example:
         >>> returns_layer(resolve_method("LayerGradCam")), returns_layer(resolve_method("GuidedGradCam"))
@@ -139,7 +140,7 @@ def returns_layer(method: type) -> bool:
 
 
 def needs_gradients(method: type) -> bool:
-    """Say whether the method differentiates the network (rather than perturbing its input).
+    """Return whether the method differentiates the network (rather than perturbing its input).
 
     Example:
         >>> needs_gradients(resolve_method("Saliency")), needs_gradients(resolve_method("Occlusion"))
@@ -151,7 +152,7 @@ def needs_gradients(method: type) -> bool:
 
 
 def needs_floats(method: type) -> bool:
-    """Say whether the method needs floating inputs: to differentiate, or to interpolate between them.
+    """Return whether the method needs floating inputs: to differentiate, or to interpolate between them.
 
     Example:
         >>> needs_floats(resolve_method("Saliency")), needs_floats(resolve_method("LayerIntegratedGradients"))
@@ -161,7 +162,7 @@ def needs_floats(method: type) -> bool:
 
 
 def runs_samples_singly(method: type) -> bool:
-    """Say whether the method fits a model to each sample, and perturbs one at a time.
+    """Return whether the method fits a model to each sample, and perturbs one at a time.
 
     Example:
         >>> runs_samples_singly(resolve_method("KernelShap")), runs_samples_singly(resolve_method("Occlusion"))
@@ -173,12 +174,12 @@ def runs_samples_singly(method: type) -> bool:
 
 
 def copies_per_sample(method: type, n_baselines: int = 1, n_samples: int = 5) -> int:
-    """Return how many copies of each sample the method pushes through the network in one pass that we cannot cut.
+    """Return how many copies of each sample the method runs in one pass, which Captum does not let be split.
 
     Args:
         method: the attribution class.
-        n_baselines: how many baselines it compares each sample with.
-        n_samples: how many it draws.
+        n_baselines: number of baselines that each sample is compared with.
+        n_samples: number of samples that it draws.
 
     Example:
         >>> copies_per_sample(resolve_method("DeepLift")), copies_per_sample(resolve_method("DeepLiftShap"), 16)
@@ -200,7 +201,7 @@ def check_options(
     attribute_args: Mapping[str, Any] | None = None,
     noise_tunnel: Mapping[str, Any] | None = None,
 ) -> None:
-    """Refuse what the method would choke on, by the name of the argument.
+    """Check the options of a method: all are known, none is missing, and layer and noise_tunnel suit the method.
 
     Args:
         method: the attribution class.
@@ -211,7 +212,7 @@ def check_options(
         noise_tunnel: for ``NoiseTunnel.attribute``.
 
     Raises:
-        ValueError: an unknown or missing layer or option (the nearest names are given).
+        ValueError: an unknown or missing layer or option (the nearest names are suggested).
 
     Example:
         >>> check_options(resolve_method("Occlusion"), nn.Linear(4, 2))
@@ -219,48 +220,65 @@ def check_options(
         ...
         ValueError: Occlusion requires 'sliding_window_shapes': give it in attribute_args.
     """
-    from captum.attr import NoiseTunnel
+    constructor = dict(list(constructor_parameters(method).items())[1:])  # the first is the network
+    explain = attribute_parameters(method)
+    _check_layer(method, network, layer)
+    _check_scripted(method, network)
+    _check_names("init_args", init_args, method.__name__, constructor)
+    _check_names("attribute_args", attribute_args, f"{method.__name__}.attribute", explain)
+    _check_required("init_args", init_args, method.__name__, constructor)
+    _check_required("attribute_args", attribute_args, method.__name__, explain)
+    if noise_tunnel is not None:
+        _check_noise_tunnel(method, noise_tunnel)
 
-    constructor, explain = constructor_parameters(method), attribute_parameters(method)
+
+def _check_layer(method: type, network: nn.Module, layer: str | None) -> None:
     names = module_names(network)
-    if "layer" in constructor and layer is None:
+    if not explains_layer(method):
+        if layer is not None:
+            import captum.attr
+
+            other = next((n for n in (f"Layer{method.__name__}", "LayerGradCam") if hasattr(captum.attr, n)), "")
+            raise ValueError(
+                f"layer={layer!r}: {method.__name__} explains inputs, not layers; {other} explains layers."
+            )
+    elif layer is None:
         convolutions = [name for name, m in names.items() if type(m).__name__.startswith("Conv")]
         raise ValueError(
             f"{method.__name__} requires layer=, a dotted name such as {(convolutions or list(names) or ['?'])[-1]!r}."
         )
-    if layer is not None and "layer" not in constructor:
-        import captum.attr
-
-        other = next((n for n in (f"Layer{method.__name__}", "LayerGradCam") if hasattr(captum.attr, n)), "")
-        raise ValueError(f"layer={layer!r}: {method.__name__} explains inputs, not layers; {other} explains layers.")
-    if layer is not None and not (isinstance(layer, str) and layer in names):
+    elif not isinstance(layer, str) or layer not in names:
         raise ValueError(f"layer={layer!r} is no part of {type(network).__name__}.{nearest(str(layer), names)}")
+
+
+def _check_scripted(method: type, network: nn.Module) -> None:
     scripted = next((m for m in network.modules() if isinstance(m, torch.jit.ScriptModule)), None)
     if scripted is not None and (explains_layer(method) or hooks_modules(method)):
         raise ValueError(
-            f"method={method.__name__} hooks modules, which scripted ones ({scripted.original_name}) do not allow: take"
+            f"method={method.__name__} hooks modules, which scripted ones ({scripted.original_name}) do not allow: use"
             " method='IntegratedGradients', or the network before torch.jit.script."
         )
-    _check_names("init_args", init_args, method.__name__, list(constructor)[1:])
-    _check_names("attribute_args", attribute_args, f"{method.__name__}.attribute", explain)
-    _check_required("init_args", init_args, method.__name__, dict(list(constructor.items())[1:]))
-    _check_required("attribute_args", attribute_args, method.__name__, explain)
-    if noise_tunnel is not None:
-        if not hasattr(method.attribute, "__wrapped__"):  # type: ignore[attr-defined]  # as above
-            raise ValueError(f"noise_tunnel: Captum's NoiseTunnel cannot wrap {method.__name__}.")
-        if "DeepLiftShap" in method.__name__:
-            raise ValueError(
-                f"noise_tunnel: Captum's NoiseTunnel leaves {method.__name__} a random few of its baselines; take"
-                f" {method.__name__.removesuffix('Shap')}, or GradientShap."
-            )
-        _check_names("noise_tunnel", noise_tunnel, "NoiseTunnel.attribute", attribute_parameters(NoiseTunnel))
+
+
+def _check_noise_tunnel(method: type, noise_tunnel: Mapping[str, Any]) -> None:
+    from captum.attr import NoiseTunnel
+
+    # Captum marks the methods that NoiseTunnel can wrap by decorating their `attribute`.
+    if not hasattr(method.attribute, "__wrapped__"):  # type: ignore[attr-defined]  # resolve_method checked
+        raise ValueError(f"noise_tunnel: Captum's NoiseTunnel cannot wrap {method.__name__}.")
+    if "DeepLiftShap" in method.__name__:
+        raise ValueError(
+            f"noise_tunnel: Captum's NoiseTunnel gives {method.__name__} a few of its baselines at random: use"
+            f" {method.__name__.removesuffix('Shap')}, or GradientShap."
+        )
+    _check_names("noise_tunnel", noise_tunnel, "NoiseTunnel.attribute", attribute_parameters(NoiseTunnel))
 
 
 def _check_names(argument: str, given: Mapping[str, Any] | None, owner: str, known: Any) -> None:
-    options = [name for name in known if name not in (*_OURS, "kwargs")]
+    options = [name for name in known if name not in (*_FILLED_IN, "kwargs")]
     for name in given or ():
-        if name in _OURS:
-            raise ValueError(f"{argument}: {name!r} is an argument of its own, give it there.")
+        if name in _FILLED_IN:
+            raise ValueError(f"{argument}: {name!r} is an argument of its own: give it there.")
         if name not in options:
             raise ValueError(
                 f"{argument}: {owner} has no option {name!r}.{nearest(name, options)}"
@@ -274,7 +292,7 @@ def _check_required(
     missing = [
         name
         for name, p in known.items()
-        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and name not in (*_OURS, *(given or ()))
+        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and name not in (*_FILLED_IN, *(given or ()))
     ]
     if missing:
         raise ValueError(f"{owner} requires {', '.join(map(repr, missing))}: give it in {argument}.")
@@ -296,14 +314,14 @@ def patch_mask(shape: Sequence[int], size: int) -> Tensor:
     """Group features into square patches over the last two dimensions, for methods that take a ``feature_mask``.
 
     Args:
-        shape: of one batch of inputs, ``(N, ..., H, W)``; of ``(N, F)`` neighbouring features are grouped.
+        shape: of one batch of inputs, ``(N, ..., H, W)``; for ``(N, F)`` neighboring features are grouped.
         size: the patch's side, in elements.
 
     Returns:
         An int64 tensor ``(1, ..., H, W)``: the patch's number at each position, the same for all channels.
 
     Raises:
-        ValueError: the size is not positive.
+        ValueError: the size is not positive, or the inputs have no features.
 
     Example:
         >>> patch_mask((8, 1, 4, 4), 2)[0, 0]

@@ -1,4 +1,4 @@
-"""What goes into Captum's call besides the inputs, for one piece of the samples: target, baselines, masks, bounds."""
+"""The arguments of Captum's call besides the inputs, for some of the samples: target, baselines, masks, bounds."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,11 +19,11 @@ from lit_xai.attribution.methods import (
 from lit_xai.network.describing import describe
 
 FORWARD_ONLY = 4
-"""Perturbed samples are only run forward, which holds two layers' activations instead of all of them."""
+"""How many times as many samples fit in a pass without gradients, which keeps two layers' activations, not all."""
 
 
 class Options:
-    """The options of one call of :func:`~lit_xai.functional.attribute`, checked, and cut to a piece of its samples.
+    """The options of one call of :func:`~lit_xai.functional.attribute`, checked, and cut to some of its samples.
 
     Args:
         method: the attribution class.
@@ -31,7 +31,7 @@ class Options:
         target: the class to explain, one for all or one per sample.
         baselines: structured like the inputs.
         attribute_args: for the method's ``attribute``.
-        noise_tunnel: for ``NoiseTunnel.attribute``; ``None``: without one.
+        noise_tunnel: for ``NoiseTunnel.attribute``; ``None`` for no NoiseTunnel.
         internal_batch_size: most samples in one forward/backward pass.
 
     Raises:
@@ -61,8 +61,13 @@ class Options:
         self.copies = copies_per_sample(method, drawn, self.own.get("n_samples", 5))
 
     @property
+    def has_delta(self) -> bool:
+        """Whether the method can return how far attributions are from adding up to the output."""
+        return "return_convergence_delta" in self.takes
+
+    @property
     def samples_at_once(self) -> int:
-        """How many samples one call of the method may explain for what it makes of them to stay within the bound."""
+        """How many samples one call may explain for the copies that the method makes to stay within the bound."""
         if "FeaturePermutation" in self.method.__name__:  # it swaps values between samples, and needs all of them
             return self.arguments.n
         return max(1, self.internal_batch_size // self.copies)
@@ -70,27 +75,26 @@ class Options:
     def of(self, rows: slice) -> dict[str, Any]:
         """Return the keyword arguments for these samples."""
         n = len(self.values[0][rows])
-        found = {**self.own}
+        options = {**self.own}
         if "target" in self.takes:
-            found["target"] = self.target[rows] if isinstance(self.target, Tensor) else self.target
+            options["target"] = self.target[rows] if isinstance(self.target, Tensor) else self.target
         if self.baselines is not None:
             cut = self.baselines if draws_baselines(self.method) else self._cut(self.baselines, rows)
-            found["layer_baselines" if "layer_baselines" in self.takes else "baselines"] = cut
+            options["layer_baselines" if "layer_baselines" in self.takes else "baselines"] = cut
         if self.masks is not None:
-            found["feature_mask"] = self._cut(self.masks, rows)
+            options["feature_mask"] = self._cut(self.masks, rows)
         if "internal_batch_size" in self.takes:
-            found["internal_batch_size"] = self.internal_batch_size
+            options["internal_batch_size"] = self.internal_batch_size
         # Captum's LayerFeatureAblation fails with more than one and a target per sample.
         if "perturbations_per_eval" in self.takes and not returns_layer(self.method):
-            singly = runs_samples_singly(self.method)
-            at_once = max(1, FORWARD_ONLY * self.internal_batch_size // (1 if singly else n))
-            found.setdefault("perturbations_per_eval", at_once)
+            copies = 1 if runs_samples_singly(self.method) else n
+            options.setdefault("perturbations_per_eval", max(1, FORWARD_ONLY * self.internal_batch_size // copies))
         if self.noise_tunnel is not None:
-            found |= self._noise(n)
-        return found
+            options |= self._noise(n)
+        return options
 
     def checker(self) -> Callable[[Tensor, int], None] | None:
-        """Return what looks at the first logits: one row per sample, and the target among their classes."""
+        """Return the check of the first logits: one row per sample, and the target among their classes."""
         if "target" not in self.takes:
             return None
         return lambda logits, rows: check_target(self.target, logits, rows, self.arguments.n)
@@ -102,14 +106,14 @@ class Options:
         )
 
     def _noise(self, n: int) -> dict[str, Any]:
-        found = {
+        options = {
             "nt_samples_batch_size": max(1, self.internal_batch_size // (n * self.copies)),
             "draw_baseline_from_distrib": "GradientShap" in self.method.__name__,
             **tuples(self.noise_tunnel),
         }
-        stdevs = found.get("stdevs", 1.0)
-        found["stdevs"] = float(stdevs) if isinstance(stdevs, int) else stdevs  # Captum insists on it
-        return found
+        stdevs = options.get("stdevs", 1.0)
+        options["stdevs"] = float(stdevs) if isinstance(stdevs, int) else stdevs  # Captum asserts a float
+        return options
 
     def _find_baselines(self, baselines: Any) -> tuple[Any, ...] | None:
         if "layer_baselines" in self.takes:
@@ -120,44 +124,28 @@ class Options:
                     f"baselines expected None, since {self.method.__name__} takes none, but got {describe(baselines)}."
                 )
             return None
-        parts = self.arguments.like_inputs(baselines, "baselines")
         draws = draws_baselines(self.method)
-        if parts is None:
-            parts = (0,) * len(self.values) if draws else None
+        parts = self.arguments.like_inputs(baselines, "baselines")
+        if parts is None and draws:  # these methods require a distribution; Captum's default elsewhere is zero too
+            parts = (0,) * len(self.values)
         if parts is None:
             return None
-        found = tuple(_baseline(part, value, draws) for part, value in zip(parts, self.values, strict=True))
-        return tuple(map(_drawn, found, self.values)) if draws else found
+        checked = tuple(_baseline(part, value, draws) for part, value in zip(parts, self.values, strict=True))
+        return tuple(map(_drawn, checked, self.values)) if draws else checked
 
     def _find_masks(self, mask: Any) -> tuple[Tensor, ...] | None:
         if mask is None:
             return None
         if isinstance(mask, (tuple, list)) and len(self.values) == 1 and not isinstance(mask[0], (int, Tensor)):
             mask = _as_tensor(mask, "feature_mask")  # nested lists
-        found: list[Tensor] = []
+        masks: list[Tensor] = []
         for part, value in zip(self.arguments.like_inputs(mask, "feature_mask") or (), self.values, strict=True):
             if isinstance(part, int):
                 # Equal numbers in two inputs would be one feature.
-                first = max((int(other.max()) + 1 for other in found), default=0)
+                first = max((int(other.max()) + 1 for other in masks), default=0)
                 part = patch_mask(value.shape, part) + first
-            found.append(_as_tensor(part, "feature_mask").to(value.device))
-        return tuple(found)
-
-
-def check_bound(internal_batch_size: Any) -> None:
-    """Refuse a bound on memory that is none.
-
-    Raises:
-        ValueError: it is not a positive integer.
-
-    Example:
-        >>> check_bound(0)
-        Traceback (most recent call last):
-        ...
-        ValueError: internal_batch_size expected a positive integer, but got 0.
-    """
-    if not isinstance(internal_batch_size, int) or internal_batch_size < 1:
-        raise ValueError(f"internal_batch_size expected a positive integer, but got {internal_batch_size!r}.")
+            masks.append(_as_tensor(part, "feature_mask").to(value.device))
+        return tuple(masks)
 
 
 def as_target(target: Any, device: torch.device) -> int | Tensor | None:
@@ -178,7 +166,7 @@ def as_target(target: Any, device: torch.device) -> int | Tensor | None:
         raise ValueError(f"target expected a class, or one per sample, but got {target!r}.") from None
     if given.is_floating_point() or given.is_complex() or given.dim() > 1:
         raise ValueError(f"target expected a class, or one per sample (N,), but got {describe(given)}.")
-    # A copy, since one made in inference mode cannot be saved for backward.
+    # A copy: a tensor made in inference mode cannot be saved for backward.
     return given.detach().clone().long() if given.dim() else int(given)
 
 
@@ -188,11 +176,11 @@ def check_target(target: int | Tensor | None, logits: Tensor, rows: int, n: int)
     Args:
         target: from :func:`as_target`.
         logits: ``(rows, classes)`` or ``(rows,)``.
-        rows: how many samples they are of.
-        n: how many samples are explained.
+        rows: number of samples in them.
+        n: number of samples that are explained.
 
     Raises:
-        ValueError: says which classes there are.
+        ValueError: names the classes that there are.
 
     Example:
         >>> check_target(3, torch.zeros(8, 3), 8, 8)
@@ -228,7 +216,7 @@ def _as_tensor(part: Any, argument: str) -> Tensor:
 def _baseline(part: Any, value: Tensor, draws: bool) -> Any:
     if isinstance(part, (int, float)):
         return part
-    # A copy, since one made in inference mode cannot be saved for backward.
+    # A copy: a tensor made in inference mode cannot be saved for backward.
     given = _as_tensor(part, "baselines").detach().clone().to(value)
     rows = len(given) if given.dim() == value.dim() else 1
     try:
@@ -244,7 +232,7 @@ def _baseline(part: Any, value: Tensor, draws: bool) -> Any:
 
 
 def _drawn(baseline: Any, value: Tensor) -> Tensor:
-    """Turn a baseline into a distribution, which has two members at least."""
+    """Return a baseline as a distribution to draw from; Captum requires two members at least."""
     if not isinstance(baseline, Tensor):
         baseline = torch.full_like(value[:1], baseline)
     return baseline.expand(2, *baseline.shape[1:]) if len(baseline) == 1 else baseline

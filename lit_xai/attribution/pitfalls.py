@@ -1,7 +1,7 @@
-"""Where Captum would be wrong without saying so, seen before it runs.
+"""Cases in which Captum returns wrong attributions without a warning, detected before it runs.
 
-DeepLift, GuidedBackprop, Deconvolution and LRP rewrite the backward pass of *modules*. What a network computes by a
-function call (``torch.relu(x)``) or by a module class that they do not know keeps its plain gradient, in silence.
+DeepLift, GuidedBackprop, Deconvolution and LRP rewrite the backward pass of *modules*. A function call
+(``torch.relu(x)``), or a module class that they do not know, silently keeps its plain gradient.
 """
 
 import warnings
@@ -20,7 +20,7 @@ from lit_xai.network.calling import module_names
 from lit_xai.network.copying import copy_network
 from lit_xai.network.describing import describe
 
-# By torch's names for the functions. DeepLift and LRP know rules for some of them, as modules of certain classes.
+# Functions by torch's names. DeepLift and LRP have rules for some of them, but only as modules of certain classes.
 _NONLINEAR = frozenset(
     {
         *("relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "elu", "elu_", "selu", "celu", "gelu", "silu", "mish"),
@@ -31,7 +31,7 @@ _NONLINEAR = frozenset(
         *("scaled_dot_product_attention", "multi_head_attention_forward"),
     }
 )
-# LRP has rules for linear modules too: of x + y as a function, each summand would get all of the relevance.
+# LRP has rules for linear modules too: in x + y as a function, each summand would get all of the relevance.
 _LINEAR_FUNCTIONS = frozenset(
     {
         *("add", "add_", "sub", "sub_", "__rsub__", "mul", "mul_", "div", "div_", "mean", "sum", "matmul", "bmm"),
@@ -49,7 +49,7 @@ _LINEAR = (
 
 
 def check_pitfalls(method: type, network: nn.Module, run: Callable[[], Any]) -> "Watch | None":
-    """Warn of non-linear operations that the method will not see, and refuse modules that it cannot explain.
+    """Warn of non-linear operations that the method does not see, and refuse modules that it cannot explain.
 
     Args:
         method: the attribution class.
@@ -57,10 +57,10 @@ def check_pitfalls(method: type, network: nn.Module, run: Callable[[], Any]) -> 
         run: calls the network on one sample; called once for the methods concerned, and not at all for the others.
 
     Returns:
-        What was seen to run, or ``None`` where the method needs no such look.
+        The modules and functions that ran, or ``None`` for methods that work with any network.
 
     Raises:
-        ValueError: DeepLift or LRP, and a module that is used more than once.
+        ValueError: the method is DeepLift or LRP, and a module is used more than once.
 
     Warns:
         UserWarning: names each operation that the method treats as a plain gradient, and the module it is in.
@@ -80,7 +80,7 @@ def check_pitfalls(method: type, network: nn.Module, run: Callable[[], Any]) -> 
     if reused:
         raise ValueError(
             f"{method.__name__} cannot explain a module that is used more than once: {', '.join(map(repr, reused))}."
-            " Give each use a module of its own, or take method='IntegratedGradients'."
+            " Give each use a module of its own, or use method='IntegratedGradients'."
         )
     missed = [
         f"{function} in {name or 'the network itself'} ({type(seen.modules[name]).__name__})"
@@ -91,7 +91,7 @@ def check_pitfalls(method: type, network: nn.Module, run: Callable[[], Any]) -> 
         sums = " (for sums captum.attr._utils.custom_modules.Addition_Module)" if "LRP" in method.__name__ else ""
         warnings.warn(
             f"{method.__name__} treats these as plain gradients, since it only knows modules of certain classes:"
-            f" {'; '.join(dict.fromkeys(missed))}. Make them modules such as nn.ReLU{sums}, or take"
+            f" {'; '.join(dict.fromkeys(missed))}. Make them modules such as nn.ReLU{sums}, or use"
             " method='IntegratedGradients'.",
             stacklevel=3,
         )
@@ -103,11 +103,11 @@ def check_layer(layer: str, network: nn.Module, run: Callable[[], Tensor]) -> No
 
     Args:
         layer: its dotted name.
-        network: whose layer it is.
+        network: the module that has the layer.
         run: calls the network on a sample or two and returns the logits.
 
     Raises:
-        ValueError: says what the layer returns.
+        ValueError: the layer does not fit; describes what it returned.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(4, 2), nn.Flatten(0))
@@ -134,15 +134,16 @@ def check_layer(layer: str, network: nn.Module, run: Callable[[], Tensor]) -> No
 
 
 def attach_lrp_rules(network: nn.Module, seen: "Watch", layer: str | None = None) -> None:
-    """Give the linear modules that LRP has no rule for its epsilon rule, and refuse the others by name.
+    """Attach the epsilon rule to linear modules that LRP knows no rule for, and refuse non-linear ones by name.
 
     Flatten, Identity, Conv1d or BatchNorm1d are linear maps, for which the rule holds as it stands (Bach et al. 2015);
-    Captum only lists fewer classes. Modules that did not run (a loss, a metric) need no rule but have to have one.
+    Captum merely lists fewer classes. Modules that did not run (a loss, a metric) need no rule, but Captum fails where
+    one has none.
 
     Args:
-        network: a copy made for LRP; rules are attributes of its modules, and ones that are there stay.
-        seen: what ran in the original.
-        layer: whose relevance is asked for.
+        network: a copy made for LRP; rules are attributes of its modules, and existing ones are kept.
+        seen: the modules that ran in the original.
+        layer: the layer whose relevance is wanted.
 
     Raises:
         ValueError: a module that is neither linear nor known to LRP, or a layer without a rule.
@@ -160,22 +161,52 @@ def attach_lrp_rules(network: nn.Module, seen: "Watch", layer: str | None = None
 
     known = (*SUPPORTED_LAYERS_WITH_RULES, *SUPPORTED_NON_LINEAR_LAYERS)
     for name, module in {"": network, **module_names(network)}.items():
-        if next(module.children(), None) is not None or type(module) in known or hasattr(module, "rule"):
+        if not _is_leaf(module) or type(module) in known or hasattr(module, "rule"):
             continue
         if name in seen.calls and not isinstance(module, _LINEAR):
             raise ValueError(
                 f"LRP has no rule for {name!r} ({type(module).__name__}): set one as its attribute `rule`, from"
-                " captum.attr._utils.lrp_rules, or take method='IntegratedGradients'."
+                " captum.attr._utils.lrp_rules, or use method='IntegratedGradients'."
             )
         module.rule = EpsilonRule()
-    chosen = None if layer is None else module_names(network)[layer]
-    if chosen is not None and (
-        type(chosen) in SUPPORTED_NON_LINEAR_LAYERS or next(chosen.children(), None) is not None
-    ):
-        raise ValueError(
-            f"layer={layer!r}: LayerLRP reads the relevance at layers with a rule, such as a convolution, but got"
-            f" {type(chosen).__name__}."
-        )
+    if layer is not None:
+        chosen = module_names(network)[layer]
+        if type(chosen) in SUPPORTED_NON_LINEAR_LAYERS or not _is_leaf(chosen):
+            raise ValueError(
+                f"layer={layer!r}: LayerLRP reads the relevance at layers with a rule, such as a convolution, but got"
+                f" {type(chosen).__name__}."
+            )
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return next(module.children(), None) is None
+
+
+def prepare_for_lrp(method: type, network: nn.Module, seen: "Watch", layer: str | None = None) -> nn.Module:
+    """Return a copy of the network with rules for LRP, and the network itself for any other method.
+
+    LRP rewrites weights and leaves its rules behind.
+
+    Args:
+        method: the attribution class.
+        network: the module that is explained.
+        seen: as :func:`check_pitfalls` returned it.
+        layer: the layer whose relevance is wanted.
+
+    Raises:
+        ValueError: as :func:`attach_lrp_rules`.
+
+    Example:
+        >>> from captum.attr import DeepLift
+        >>> network = nn.Linear(4, 2)
+        >>> prepare_for_lrp(DeepLift, network, Watch(network)) is network
+        True
+    """
+    if "LRP" not in method.__name__:
+        return network
+    copied = copy_for_lrp(network)
+    attach_lrp_rules(copied, seen, layer)
+    return copied
 
 
 def copy_for_lrp(network: nn.Module) -> nn.Module:
@@ -206,21 +237,21 @@ def _bake(module: nn.Module) -> None:
 
 
 def keep_lrp_rules(explainer: Any) -> None:
-    """Stand in for LRP's removal of all rules, after which its next call would take the default ones in silence.
+    """Replace LRP's removal of all rules, after which its next call would silently use the default ones.
 
     Args:
         explainer: Captum's LRP, on a copy of the network.
     """
     for layer in explainer.layers:
-        if layer.rule is None:  # of activations: each call gives them theirs
+        if layer.rule is None:  # of an activation: Captum sets it in each call, and refuses one that has it already
             del layer.rule
 
 
 class _Rules(NamedTuple):
-    """What a method knows of modules."""
+    """Which operations a method has rules for."""
 
-    functions: frozenset[str]  # that matter to it
-    handles: Callable[[nn.Module], bool]  # whether it sees those that run inside this module
+    functions: frozenset[str]  # the ones it would need a rule for
+    handles: Callable[[nn.Module], bool]  # whether it covers functions that run inside this module
     once: Callable[[nn.Module], bool]  # whether it fails when this module runs twice
 
 
@@ -245,16 +276,16 @@ def _rules(method: type) -> _Rules | None:
             once=redistributes,
         )
     if "GuidedBackprop" in name or "GuidedGradCam" in name or "Deconvolution" in name:
-        # They rewrite the rectifiers, and mean the plain gradient everywhere else.
+        # By definition these change the gradient of rectifiers alone.
         return _Rules(_RECTIFIERS, lambda module: isinstance(module, nn.ReLU), once=lambda module: False)
     return None
 
 
 class Watch(TorchFunctionMode):
-    """Records which modules run how often, and which functions that matter run inside which of them.
+    """Record how often each module runs, and which functions that matter run inside which module.
 
     Args:
-        network: whose modules to watch while the context lasts.
+        network: the module to watch inside the context.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -269,7 +300,7 @@ class Watch(TorchFunctionMode):
         for name, module in self.modules.items():
             if name:
                 enter = partial(self._enter_module, name)
-                # Before those of users: torch.nn.utils.prune multiplies weights in one.
+                # Before users' hooks, since those may compute: torch.nn.utils.prune multiplies weights in one.
                 self._handles.append(module.register_forward_pre_hook(enter, prepend=True))
                 self._handles.append(module.register_forward_hook(self._leave_module, always_call=True))
         super().__enter__()
@@ -290,8 +321,8 @@ class Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, place = getattr(func, "__name__", ""), self._stack[-1]
         subject = next(iter((*args, *(kwargs or {}).values())), None)
-        # Scales and other statistics are computed on the way, and a weight's parametrization is no part of it either.
-        on_the_way = isinstance(subject, Tensor) and subject.dim() > 1 and "parametrizations." not in place
-        if on_the_way and name in _NONLINEAR | _LINEAR_FUNCTIONS:
+        # Scalars and vectors are statistics or scales, and a weight's parametrization does not see the data.
+        is_data = isinstance(subject, Tensor) and subject.dim() > 1 and "parametrizations." not in place
+        if is_data and name in _NONLINEAR | _LINEAR_FUNCTIONS:
             self.functions.append((name, place))
         return func(*args, **(kwargs or {}))

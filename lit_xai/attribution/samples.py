@@ -1,4 +1,4 @@
-"""The samples that a run's explanations look at: read once, the same on every process."""
+"""The samples that a run explains: read once, the same on every process."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,21 +19,21 @@ from lit_xai.trainer.access import to_model
 from lit_xai.trainer.batches import loaders, read_batch
 
 BACKGROUND = 64
-"""How many training samples a baseline of them is made of."""
+"""Number of training samples that the baselines ``"mean"`` and ``"training"`` are made of."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """A probe as the model gets it.
+    """The samples of a probe, as the model gets them.
 
     Args:
         inputs: what the network is called with, ``(N, ...)``.
         labels: their labels, if the batch has any.
         indices: their places in the dataset.
-        loader: which loader they come from.
+        loader: the loader they come from.
         by_index: whether the places are a dataset's indices rather than places in a stream.
         hash: of the inputs.
-        baseline: structured like what is explained; ``None``: the method's own default.
+        baseline: structured like the explained inputs; ``None`` for the method's own default.
     """
 
     inputs: Inputs
@@ -45,7 +45,7 @@ class Samples:
     baseline: Any = None
 
     def share(self, rank: int, world_size: int, method: type) -> "Samples":
-        """Return one process' share, equally large on all of them (the first samples come twice if need be)."""
+        """Return one process' share; all have the same size, for which the first samples repeat if necessary."""
         n = len(self.indices)
         rows = [row % n for row in range(rank, -(-n // world_size) * world_size, world_size)]
         baseline = self.baseline if draws_baselines(method) else take(self.baseline, rows, n)
@@ -59,20 +59,20 @@ def read_samples(
 
     Args:
         trainer: inside a stage, its loaders set up.
-        network: what is called.
+        network: the module that is called.
         probe: which samples.
         name: of the loader.
         batch_to_inputs: the model's inputs in a batch.
         seed: of the generators while reading.
 
     Raises:
-        ValueError: there is nothing to read, or no usable inputs in it.
+        ValueError: there is nothing to read, or the batch holds no usable inputs.
     """
     batch, indices = read_batch(trainer, name, probe, seed)
     example = getattr(trainer.lightning_module, "example_input_array", None)
     inputs = find_inputs(batch, network, batch_to_inputs, example_inputs=example)
     labels = find_labels(batch, network)
-    if inputs is example:  # not the probe's: they have neither its labels nor its places
+    if inputs is example:  # not from the probe's batch: neither its labels nor its indices belong to them
         inputs, labels = to_model(trainer, inputs, name), None
         indices = list(range(Arguments(inputs, any_dtype=True).n))
     if isinstance(inputs, Tensor) and labels is inputs:
@@ -82,7 +82,7 @@ def read_samples(
 
 
 def takes_baseline(method: type) -> bool:
-    """Say whether the method compares its inputs with a baseline."""
+    """Return whether the method compares its inputs with a baseline."""
     return bool({"baselines", "layer_baselines"} & set(attribute_parameters(method)))
 
 
@@ -96,11 +96,11 @@ def with_baseline(
     data_info: Any,
     seed: int,
 ) -> Samples:
-    """Return the samples with what they are compared with.
+    """Return the samples with their baseline.
 
     Args:
-        trainer: inside a stage; ``"mean"`` and ``"training"`` take training samples, outside ``fit`` the stage's own.
-        network: what is called.
+        trainer: inside a stage; ``"mean"`` and ``"training"`` use training samples, outside ``fit`` the stage's own.
+        network: the module that is called.
         samples: the probe.
         method: the attribution class.
         baselines: a name, a number, or tensors structured like the inputs.
@@ -109,26 +109,26 @@ def with_baseline(
         seed: of the generators while reading.
 
     Raises:
-        ValueError: the baseline cannot be made of what there is.
+        ValueError: the data for this baseline is missing, or the method has no baseline.
     """
     if not takes_baseline(method):
-        if baselines != "zero":
+        if not isinstance(baselines, str) or baselines != "zero":
             raise ValueError(f"baselines expected 'zero', since {method.__name__} takes none, but got {baselines!r}.")
         return samples
-    if isinstance(baselines, str) and baselines == "zero":
-        return samples  # Captum's own default, which suits any structure of inputs
     if not isinstance(baselines, str):
         return replace(samples, baseline=_given(baselines, trainer.lightning_module.device))
+    if baselines == "zero":
+        return samples  # Captum's own default, which suits any structure of inputs
     explained = _explained(samples.inputs)
     if not all(value.is_floating_point() for value in explained):
         raise ValueError(
-            f"baselines={baselines!r} expected floating inputs, but got integers: take 'zero', or a tensor."
+            f"baselines={baselines!r} expected floating inputs, but got integers: use 'zero', or a tensor."
         )
-    background = None
+    background: list[Tensor] = []
     if baselines in ("mean", "training"):
         name = "train" if trainer.train_dataloader is not None else samples.loader
-        read, _ = read_batch(trainer, name, Probe(n=BACKGROUND), seed)
-        background = _explained(find_inputs(read, network, batch_to_inputs))
+        batch, _ = read_batch(trainer, name, Probe(n=BACKGROUND), seed)
+        background = _explained(find_inputs(batch, network, batch_to_inputs))
     made = tuple(
         make_baselines(
             baselines,

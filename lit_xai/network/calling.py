@@ -1,8 +1,8 @@
-"""What the network is and how it is called: one answer for explaining, teaching, tracing and exporting.
+"""The network and its call: one answer for explaining, teaching, tracing and exporting.
 
-Four questions, four functions: :func:`find_network` (which module), :func:`find_inputs` (what of a batch goes in),
-:func:`call_network` (the call), :func:`find_logits` (which part of what comes out). Every callback of the library takes
-their answers as ``module``, ``batch_to_inputs`` and ``output``, and guesses the usual ones when they are left out.
+Four questions, four functions: :func:`find_network` (which module), :func:`find_inputs` (its inputs in a batch),
+:func:`call_network` (the call), :func:`find_logits` (the logits in its output). Every callback of the library takes the
+answers as ``module``, ``batch_to_inputs`` and ``output``, and infers the usual ones where they are left out.
 """
 
 import inspect
@@ -17,12 +17,12 @@ from lit_xai.network.import_path import load_object
 from lit_xai.network.spelling import nearest
 
 Inputs: TypeAlias = Tensor | tuple[Any, ...] | dict[str, Any]
-"""What a network is called with: one tensor, positional arguments, or keyword arguments."""
+"""The inputs of a network: one tensor, positional arguments, or keyword arguments."""
 
 BatchToInputs: TypeAlias = int | str | Sequence[int | str] | Callable[[Any], Inputs] | None
 OutputSpec: TypeAlias = int | str | Callable[[Any], Tensor] | None
 
-# Where the forward lives that a module has which defines none.
+# Modules of torch and Lightning whose `forward` a module inherits if it defines none; it only raises.
 _UNDEFINED = ("torch.nn.modules.module", "lightning.pytorch.core.module", "pytorch_lightning.core.module")
 
 LABEL_KEYS = ("label", "labels", "y", "target", "targets")
@@ -36,7 +36,7 @@ def find_network(root: nn.Module, module: str | None = None) -> nn.Module:
         module: a dotted name as in ``root.named_modules()``.
 
     Raises:
-        ValueError: no submodule has that name (the nearest names are given).
+        ValueError: no submodule has that name (the nearest names are suggested).
 
     Example:
         >>> find_network(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), "1")
@@ -55,7 +55,7 @@ def find_network(root: nn.Module, module: str | None = None) -> nn.Module:
 
 
 def module_names(root: nn.Module) -> dict[str, nn.Module]:
-    """Return every named submodule, with ``torch.compile``'s wrappers taken out of names and modules.
+    """Return every submodule by name, without ``torch.compile``'s wrappers in names and modules.
 
     Example:
         >>> list(module_names(nn.Sequential(nn.Linear(2, 3), nn.ReLU())))
@@ -103,7 +103,7 @@ def find_call(network: nn.Module, call: str = "forward") -> Callable[..., Any]:
 
 
 def defines_call(network: nn.Module, call: str = "forward") -> bool:
-    """Return whether a network has a method of its own to be called by: LightningModules may leave out ``forward``.
+    """Return whether a network defines the method it is called by: LightningModules may leave out ``forward``.
 
     Example:
         >>> defines_call(nn.Linear(2, 2)), defines_call(nn.ModuleList())
@@ -119,21 +119,21 @@ def find_inputs(
     call: str = "forward",
     example_inputs: Inputs | None = None,
 ) -> Inputs:
-    """Return what of ``batch`` the network is called with.
+    """Return the network's inputs in a batch.
 
-    Left to itself it takes the tensor if the batch is one; of a tuple the first element (the first ``k`` where the call
-    requires ``k`` positional arguments); of a dict the keys that the call accepts, or the only tensor, labels left out.
+    By default the tensor if the batch is one; of a tuple the first element (the first ``k`` where the call requires
+    ``k`` positional arguments); of a dict the keys that the call accepts, or the only tensor, labels left out.
 
     Args:
-        batch: whatever the data loader yields.
+        batch: as the data loader yields it.
         network: the module that is called.
         batch_to_inputs: a key or index (``"image"``, ``0``), several (``["user", "item"]``), a function of the batch,
             or such a function's import path (with a dot in it).
         call: the method that is called.
-        example_inputs: what to fall back on, such as ``LightningModule.example_input_array``.
+        example_inputs: a fallback, such as ``LightningModule.example_input_array``.
 
     Raises:
-        ValueError: nothing usable is in the batch; says what is, and which argument names it.
+        ValueError: the batch holds no usable inputs; describes the batch and names the argument to set.
 
     Example:
         >>> import torch
@@ -145,27 +145,16 @@ def find_inputs(
     """
     if batch_to_inputs is not None:
         return _select_inputs(batch, batch_to_inputs, network, call)
-    names, required, open_ended = _parameters(network, call)
-    found: Any = batch
-    if isinstance(batch, (tuple, list)) and batch:
-        several = _takes_several(batch, required)
-        found = tuple(batch[:required]) if several else batch[0]
-    if isinstance(found, Mapping):
-        data = {key: value for key, value in found.items() if key not in LABEL_KEYS}
-        tensors = {key: value for key, value in data.items() if isinstance(value, Tensor)}
-        accepted = {key: value for key, value in data.items() if key in names}
-        if accepted:
-            found = accepted
-        elif len(tensors) == 1 and not _takes_dict(network, call):
-            (found,) = tensors.values()
-        elif open_ended:
-            found = tensors
-        else:  # forward(self, batch) reads its keys from one dict: it gets the whole of it
-            found = dict(found) if required == 1 else None
-    if isinstance(found, list):
-        found = tuple(found)
-    if _holds_tensors(found):
-        return found
+    names, required, _ = _parameters(network, call)
+    inputs: Any = batch
+    if isinstance(inputs, (tuple, list)) and inputs:
+        inputs = tuple(inputs[:required]) if _takes_several(inputs, required) else inputs[0]
+    if isinstance(inputs, Mapping):
+        inputs = _inputs_in_dict(inputs, network, call)
+    if isinstance(inputs, list):
+        inputs = tuple(inputs)
+    if _holds_tensors(inputs):
+        return inputs
     if example_inputs is not None:
         return example_inputs
     raise ValueError(
@@ -174,8 +163,23 @@ def find_inputs(
     )
 
 
+def _inputs_in_dict(batch: Mapping[str, Any], network: nn.Module, call: str) -> Any:
+    names, required, open_ended = _parameters(network, call)
+    data = {key: value for key, value in batch.items() if key not in LABEL_KEYS}
+    accepted = {key: value for key, value in data.items() if key in names}
+    if accepted:
+        return accepted
+    tensors = {key: value for key, value in data.items() if isinstance(value, Tensor)}
+    if len(tensors) == 1 and not _takes_dict(network, call):
+        return next(iter(tensors.values()))
+    if open_ended:
+        return tensors
+    # forward(self, batch) reads its keys from one dict, so it gets the whole batch, labels included.
+    return dict(batch) if required == 1 else None
+
+
 def _takes_dict(network: nn.Module, call: str) -> bool:
-    """Whether the first parameter is a dict by its annotation, or by a name that means a whole batch."""
+    """Return whether the first parameter is a dict by its annotation, or by a name that stands for a whole batch."""
     first = next(iter(inspect.signature(getattr(network, call)).parameters.values()), None)
     if first is None or first.kind is first.VAR_POSITIONAL:
         return False
@@ -195,17 +199,24 @@ def _select_inputs(batch: Any, spec: Any, network: nn.Module, call: str) -> Inpu
     is_path = isinstance(spec, str) and "." in spec and not (isinstance(batch, Mapping) and spec in batch)
     function = load_object(spec, "batch_to_inputs") if is_path else spec
     if callable(function):
-        found = function(batch)
+        inputs = function(batch)
     elif isinstance(spec, (str, int)):
-        found = _item(batch, spec)
+        inputs = _item(batch, spec)
     else:
-        parts = {key: _item(batch, key) for key in spec}
-        names, _, open_ended = _parameters(network, call)
-        by_name = all(isinstance(key, str) and (open_ended or key in names) for key in parts)
-        found = parts if by_name else tuple(parts.values())
-    if not _holds_tensors(found):
-        raise ValueError(f"batch_to_inputs={spec!r} should give tensors, but got {describe(found)}.")
-    return dict(found) if isinstance(found, Mapping) else tuple(found) if isinstance(found, list) else found
+        inputs = _several_items(batch, spec, network, call)
+    if not _holds_tensors(inputs):
+        raise ValueError(f"batch_to_inputs={spec!r} expected to give tensors, but got {describe(inputs)}.")
+    if isinstance(inputs, Mapping):
+        return dict(inputs)
+    return tuple(inputs) if isinstance(inputs, list) else inputs
+
+
+def _several_items(batch: Any, keys: Sequence[int | str], network: nn.Module, call: str) -> Any:
+    """Return items as keyword arguments where the call accepts all of their names, and else as positional ones."""
+    items = {key: _item(batch, key) for key in keys}
+    names, _, open_ended = _parameters(network, call)
+    by_name = all(isinstance(key, str) and (open_ended or key in names) for key in items)
+    return items if by_name else tuple(items.values())
 
 
 def _item(batch: Any, key: str | int) -> Any:
@@ -219,30 +230,30 @@ def _item(batch: Any, key: str | int) -> Any:
 
 
 def _parameters(network: nn.Module, call: str) -> tuple[list[str], int, bool]:
-    """Names of the call's parameters, how many have to be given, and whether any keyword is taken."""
+    """Return the names of the call's parameters, the number of required ones, and whether it takes any keyword."""
     parameters = inspect.signature(find_call(network, call)).parameters.values()
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     required = sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
     return names, required, any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def _holds_tensors(found: Any) -> bool:
-    if isinstance(found, Mapping):
-        found = list(found.values())
-    if isinstance(found, (tuple, list)):
-        return any(isinstance(value, Tensor) for value in found)
-    return isinstance(found, Tensor)
+def _holds_tensors(inputs: Any) -> bool:
+    if isinstance(inputs, Mapping):
+        inputs = list(inputs.values())
+    if isinstance(inputs, (tuple, list)):
+        return any(isinstance(value, Tensor) for value in inputs)
+    return isinstance(inputs, Tensor)
 
 
 def find_labels(batch: Any, network: nn.Module | None = None, call: str = "forward") -> Tensor | None:
-    """Return the labels in ``batch`` if they lie where labels usually lie, else ``None``.
+    """Return the labels in a batch, or ``None`` if they are in none of the usual places.
 
     Of a dict the key ``label``, ``labels``, ``y``, ``target`` or ``targets``; of a tuple the element after the inputs
     (the second, or later where the call requires several arguments).
 
     Args:
-        batch: whatever the data loader yields.
-        network: the module that is called, asked how many arguments it requires.
+        batch: as the data loader yields it.
+        network: the module that is called; its number of required arguments tells where the labels follow.
         call: the method that is called.
 
     Example:
@@ -252,25 +263,25 @@ def find_labels(batch: Any, network: nn.Module | None = None, call: str = "forwa
     """
     if isinstance(batch, (tuple, list)) and len(batch) == 1:
         batch = batch[0]
-    found = None
+    labels = None
     if isinstance(batch, Mapping):
-        found = next((batch[key] for key in LABEL_KEYS if key in batch), None)
+        labels = next((batch[key] for key in LABEL_KEYS if key in batch), None)
     elif isinstance(batch, (tuple, list)):
         required = _parameters(network, call)[1] if network is not None else 1
         place = required if _takes_several(batch, required) else 1
-        found = batch[place] if place < len(batch) else None
-    return found if isinstance(found, Tensor) else None
+        labels = batch[place] if place < len(batch) else None
+    return labels if isinstance(labels, Tensor) else None
 
 
 def call_network(network: nn.Module, inputs: Inputs, call: str = "forward", output: OutputSpec = None) -> Tensor:
     """Call the network and return its logits.
 
-    A dict goes in as keyword arguments where the call accepts its keys, and else as the one argument it is; a tuple
-    likewise, where it has more elements than the call has parameters.
+    A dict is passed as keyword arguments where the call accepts its keys, and else as one argument. A tuple is passed
+    as positional arguments, and as one argument where it has more elements than the call has parameters.
 
     Args:
         network: the module.
-        inputs: what :func:`find_inputs` returned.
+        inputs: as :func:`find_inputs` returns them.
         call: the method that is called.
         output: where the logits are, see :func:`find_logits`.
 
@@ -279,7 +290,7 @@ def call_network(network: nn.Module, inputs: Inputs, call: str = "forward", outp
         >>> call_network(nn.Linear(4, 2), torch.zeros(8, 4)).shape
         torch.Size([8, 2])
     """
-    # network(...) rather than network.forward(...): hooks have to run.
+    # network(...) rather than network.forward(...), which would skip the hooks.
     function = network if call == "forward" else getattr(network, call)
     if isinstance(inputs, Tensor):
         result = function(inputs)
@@ -293,28 +304,27 @@ def call_network(network: nn.Module, inputs: Inputs, call: str = "forward", outp
 
 
 def check_call(network: nn.Module, inputs: Inputs, call: str = "forward", output: OutputSpec = None) -> Tensor:
-    """Call the network as :func:`call_network` does, and say what to do where it cannot be called so.
+    """Call the network as :func:`call_network` does, with an error that says what to do where that fails.
 
     Raises:
-        ValueError: it does not run with these inputs; says how to name others.
+        ValueError: it does not run with these inputs; names the arguments that select others.
 
     Example:
         >>> import torch
         >>> check_call(nn.Linear(4, 2), torch.zeros(8, 3))
         Traceback (most recent call last):
         ...
-        ValueError: Linear.forward cannot be called with Tensor[8, 3] float32: say with batch_to_inputs= what of ...
+        ValueError: Linear.forward cannot be called with Tensor[8, 3] float32: name its inputs in a batch with ...
     """
     try:
         return call_network(network, inputs, call, output)
     except (TypeError, RuntimeError, LookupError, AttributeError, AssertionError) as error:
         keys = list(inputs) if isinstance(inputs, dict) else []
-        hint = f", such as batch_to_inputs={keys[0]!r}" if keys else ""
+        hint = f", such as {keys[0]!r}" if keys else ""
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"{type(network).__name__}.{call} cannot be called with {describe(inputs)}: say with batch_to_inputs="
-            f" what of a batch goes in{hint}, and with module= which network is meant"
-            f" ({type(error).__name__}: {reason})."
+            f"{type(network).__name__}.{call} cannot be called with {describe(inputs)}: name its inputs in a batch with"
+            f" batch_to_inputs={hint}, and the network with module= ({type(error).__name__}: {reason})."
         ) from error
 
 
@@ -328,14 +338,14 @@ def _most_arguments(network: nn.Module, call: str) -> float:
 def find_logits(result: Any, output: OutputSpec = None) -> Tensor:
     """Return the logits in what a network returned.
 
-    Left to itself it takes the tensor, the attribute or key ``logits``, or the first element of a tuple.
+    By default the tensor itself, the attribute or key ``logits``, or the first element of a tuple.
 
     Args:
         result: a network's output.
         output: a key, attribute or index, a function of the result, or such a function's import path (with a dot).
 
     Raises:
-        ValueError: no tensor is found there; says what is, and which argument names it.
+        ValueError: there is no tensor; describes the output and names the argument to set.
 
     Example:
         >>> import torch
@@ -344,26 +354,30 @@ def find_logits(result: Any, output: OutputSpec = None) -> Tensor:
         >>> find_logits((torch.zeros(1), torch.zeros(8, 2)), output=1).shape
         torch.Size([8, 2])
     """
-    found: Any = result
     if isinstance(output, str) and "." in output and not (isinstance(result, Mapping) and output in result):
         output = load_object(output, "output")
+    logits: Any
     if callable(output):
-        found = output(result)
+        logits = output(result)
     elif output is not None:
-        found = result.get(output) if isinstance(result, Mapping) else _member(result, output)
-    elif isinstance(result, Mapping):
-        found = result.get("logits")
-    elif hasattr(result, "logits"):
-        found = result.logits
-    elif isinstance(result, (tuple, list)) and result:
-        found = result[0]
-    if not isinstance(found, Tensor):
-        given = "" if output is None else f" at output={output!r}"
+        logits = result.get(output) if isinstance(result, Mapping) else _member(result, output)
+    else:
+        logits = _usual_logits(result)
+    if not isinstance(logits, Tensor):
+        place = "" if output is None else f" at output={output!r}"
         raise ValueError(
-            f"No logits were found{given} in an output of {describe(result)}:"
+            f"No logits were found{place} in an output of {describe(result)}:"
             " name them with output=, as a key, an attribute, an index, or a function."
         )
-    return found
+    return logits
+
+
+def _usual_logits(result: Any) -> Any:
+    if isinstance(result, Mapping):
+        return result.get("logits")
+    if hasattr(result, "logits"):
+        return result.logits
+    return result[0] if isinstance(result, (tuple, list)) and result else result
 
 
 def _member(result: Any, output: str | int) -> Any:

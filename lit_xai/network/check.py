@@ -1,7 +1,7 @@
 """Checks of arguments, with one wording: ``NAME expected WHAT, but got VALUE.``
 
-Each returns the value that it let pass. ``bool`` is no number here, although Python says it is: ``threads=True`` is a
-mistake.
+Each returns the value that passed. A ``bool`` is no number here, although it is an instance of ``int``:
+``threads=True`` is a mistake.
 """
 
 import math
@@ -15,13 +15,13 @@ T = TypeVar("T")
 
 
 def refusal(name: str, expected: str, value: object, hint: str = "") -> ValueError:
-    """Return the error for an argument that is not what was expected.
+    """Return the error for an argument with an unexpected value.
 
     Args:
         name: of the argument.
-        expected: what it may be, in words.
-        value: what came.
-        hint: what to do about it; a sentence, or a clause that begins with a colon.
+        expected: the values it may have, in words.
+        value: the one it has.
+        hint: how to fix it; a sentence, or a clause that begins with a colon.
 
     Example:
         >>> refusal("threads", "a positive integer", 0)
@@ -35,7 +35,7 @@ def refusal(name: str, expected: str, value: object, hint: str = "") -> ValueErr
 
 
 def is_number(value: object) -> bool:
-    """Return whether a value is a finite real number, which a bool is not.
+    """Return whether a value is a finite real number and no bool.
 
     Example:
         >>> is_number(1.5), is_number(True), is_number(math.nan), is_number("1")
@@ -45,7 +45,7 @@ def is_number(value: object) -> bool:
 
 
 def check_flag(name: str, value: T) -> T:
-    """Refuse what is neither True nor False.
+    """Refuse anything but True and False.
 
     Raises:
         ValueError: names the argument.
@@ -62,7 +62,7 @@ def check_flag(name: str, value: T) -> T:
 
 
 def check_integer(name: str, value: T, low: int = 1, high: int | None = None) -> T:
-    """Refuse what is no integer from ``low`` to ``high``; by default a positive one is expected.
+    """Refuse anything but an integer from ``low`` to ``high``; the default is a positive one.
 
     Raises:
         ValueError: names the argument.
@@ -84,7 +84,7 @@ def check_integer(name: str, value: T, low: int = 1, high: int | None = None) ->
 
 
 def check_positive(name: str, value: T, unit: str = "number") -> T:
-    """Refuse what is no finite number above 0.
+    """Refuse anything but a finite number above 0.
 
     Raises:
         ValueError: names the argument.
@@ -101,7 +101,7 @@ def check_positive(name: str, value: T, unit: str = "number") -> T:
 
 
 def check_share(name: str, value: T, low: float = 0.0, high: float = 1.0) -> T:
-    """Refuse what is no number from ``low`` to ``high``, both included.
+    """Refuse anything but a number from ``low`` to ``high``, both included.
 
     Raises:
         ValueError: names the argument.
@@ -118,10 +118,10 @@ def check_share(name: str, value: T, low: float = 0.0, high: float = 1.0) -> T:
 
 
 def check_choice(name: str, value: T, known: Iterable[str]) -> T:
-    """Refuse what is not among the known names; the nearest are suggested.
+    """Refuse a name that is not among the known ones.
 
     Raises:
-        ValueError: names the argument and what is known.
+        ValueError: names the argument and the known names, and suggests the nearest.
 
     Example:
         >>> check_choice("schedule", "cubik", ["linear", "cubic"])

@@ -1,4 +1,4 @@
-"""What a batch or an output is made of, in a few words, for messages."""
+"""Short descriptions of batches and outputs, for messages."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def describe(value: Any) -> str:
-    """Say in a few words what a batch or an output is made of.
+    """Describe the structure of a batch or an output in a few words.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Objects by their import paths, as they stand in a configuration."""
+"""Objects by their import paths, as configurations name them."""
 
 import importlib
 from typing import Any

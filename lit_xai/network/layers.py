@@ -1,4 +1,4 @@
-"""Which layers of a network are meant: by name, by pattern, by class, or by coming last."""
+"""Layers of a network by name, by pattern, by class, or as the last ones before its output."""
 
 import contextlib
 import sys
@@ -18,16 +18,15 @@ from lit_xai.network.untouched import fork_rng
 
 
 def match_layers(network: nn.Module, given: str | type | Iterable[str | type], argument: str) -> list[nn.Module]:
-    """Return the layers that names, patterns and classes stand for.
+    """Return the layers that match names, patterns and classes.
 
     Args:
-        network: whose layers are meant.
-        given: dotted names (a module's parts go with it), patterns with ``*``, classes or their import paths
-            (``"torch.nn.Conv2d"``).
-        argument: what they were given for, named in the error.
+        network: the module that has the layers.
+        given: dotted names, patterns with ``*``, classes or their import paths (``"torch.nn.Conv2d"``).
+        argument: the argument they were given for, named in the error.
 
     Raises:
-        ValueError: one of them matches nothing; gives the nearest names.
+        ValueError: one of them matches nothing; suggests the nearest names.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -35,18 +34,18 @@ def match_layers(network: nn.Module, given: str | type | Iterable[str | type], a
         True
     """
     names = module_names(network)
-    found: list[nn.Module] = []
+    layers: list[nn.Module] = []
     for entry in one_or_more(given):
         matches = _matches(names, entry, argument)
         if not matches:
             shown = entry if isinstance(entry, str) else entry.__name__
             raise ValueError(f"{argument}: {shown!r} matches no layer of the network.{nearest(str(shown), names)}")
-        found += matches
-    return found
+        layers += matches
+    return layers
 
 
 def one_or_more(given: str | type | Iterable[str | type] | None) -> list[str | type]:
-    """Return what was given as a list: one name, pattern or class alone is as good as a list of it.
+    """Return names, patterns and classes as a list, also where one was given without a list around it.
 
     Example:
         >>> one_or_more("head*"), one_or_more(None)
@@ -58,7 +57,7 @@ def one_or_more(given: str | type | Iterable[str | type] | None) -> list[str | t
 def _matches(names: Mapping[str, nn.Module], entry: str | type, argument: str) -> list[nn.Module]:
     if isinstance(entry, str):
         by_name = [module for name, module in names.items() if fnmatchcase(name, entry)]
-        if by_name or not entry.rpartition(".")[2][:1].isupper():  # layers' names are written small, classes are not
+        if by_name or not entry.rpartition(".")[2][:1].isupper():  # classes have capital initials, layers' names do not
             return by_name
         entry = load_object(entry, argument)
     if not isinstance(entry, type):
@@ -69,15 +68,15 @@ def _matches(names: Mapping[str, nn.Module], entry: str | type, argument: str) -
 def output_layers(
     network: nn.Module, example_inputs: Inputs, call: str = "forward", output: OutputSpec = None
 ) -> list[nn.Module]:
-    """Return the layers that the network's output comes from without another layer between.
+    """Return the layers that the network's output is computed by with no other layer in between.
 
-    Found by walking the output's graph of gradients back to the first weights.
+    They are found by walking the output's autograd graph back to the first weights.
 
     Args:
         network: a copy in eval mode whose parameters require gradients, or one on which BatchNorm may move.
-        example_inputs: what it is called with.
+        example_inputs: its inputs.
         call: the method that is called.
-        output: where the logits are in what it returns.
+        output: where the logits are in its output.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.Softmax(-1))
@@ -89,72 +88,74 @@ def output_layers(
 
 
 def layers_behind(network: nn.Module, outputs: Iterable[Tensor]) -> list[nn.Module]:
-    """Return the layers that outputs come from without another layer between.
+    """Return the layers that outputs are computed by with no other layer in between.
 
     Args:
-        network: whose layers are meant.
-        outputs: what it gave, with their graph of gradients; layers in :func:`~lit_xai.network.opaque.opaque` are
-            not looked behind, and not returned.
+        network: the module that has the layers.
+        outputs: its outputs, with their autograd graph. Layers in :func:`~lit_xai.network.opaque.opaque` end the
+            search and are not returned.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3), nn.Softmax(-1))
         >>> layers_behind(network, [network(torch.zeros(1, 4))])
         [Linear(in_features=8, out_features=3, bias=True)]
     """
+    # Weights have two dimensions at least; one-dimensional parameters are biases and normalizations, to be passed over.
     owners = {id(p): m for m in network.modules() for p in m.parameters(recurse=False) if p.dim() > 1}
-    found: dict[int, nn.Module] = {}
+    layers: dict[int, nn.Module] = {}
     ahead, seen = [value.grad_fn for value in outputs], set()
     while ahead:
         node = ahead.pop()
         if node is None or node in seen or is_opaque(node):
             continue
         seen.add(node)
-        weights = [owner for owner in map(owners.get, _weights_of(node)) if owner is not None]
-        found |= {id(owner): owner for owner in weights}
-        ahead += [] if weights else [following for following, _ in node.next_functions]
-    return list(found.values())
+        reached = [owners[weight] for weight in _weights_of(node) if weight in owners]
+        layers |= {id(layer): layer for layer in reached}
+        if not reached:
+            ahead += [following for following, _ in node.next_functions]
+    return list(layers.values())
 
 
 def call_for_all(network: nn.Module, inputs: Inputs, call: str = "forward", output: OutputSpec = None) -> list[Tensor]:
-    """Call a network and return every differentiable tensor it gives: logits, a second head, hidden states.
+    """Call a network and return every differentiable tensor in its output: logits, a second head, hidden states.
 
     Args:
-        network: in gradient mode.
-        inputs: what it is called with.
+        network: the module, called with gradients on.
+        inputs: its inputs.
         call: the method that is called.
-        output: where the logits are, where its result is of a class of its own.
+        output: where the logits are, for outputs of a class that PyTorch's trees do not know.
 
     Example:
         >>> [value.shape for value in call_for_all(nn.LSTM(2, 3), torch.zeros(1, 2))]
         [torch.Size([1, 3]), torch.Size([1, 3]), torch.Size([1, 3])]
     """
-    found: list[Tensor] = []
+    outputs: list[Tensor] = []
 
     def keep(result: Any) -> Tensor:
-        found.extend(v for v in tree_leaves(result) if isinstance(v, Tensor) and v.grad_fn is not None)
-        return found[0] if found else find_logits(result, output)
+        outputs.extend(v for v in tree_leaves(result) if isinstance(v, Tensor) and v.grad_fn is not None)
+        return outputs[0] if outputs else find_logits(result, output)
 
     logits = call_network(network, inputs, call, keep)
-    return found or [logits]
+    return outputs or [logits]
 
 
 def _weights_of(node: Any) -> list[int]:
-    """Ids of the parameters that a node of the graph takes directly, or transposed (as ``Linear`` does)."""
-    found = []
+    """Return the ids of the parameters that an autograd node takes directly, or transposed (as ``Linear`` does)."""
+    weights = []
     for following, _ in node.next_functions:
         if hasattr(following, "variable"):
-            found.append(id(following.variable))
+            weights.append(id(following.variable))
         elif following is not None and type(following).__name__ == "TBackward0":
-            found += [id(f.variable) for f, _ in following.next_functions if hasattr(f, "variable")]
-    return found
+            weights += [id(f.variable) for f, _ in following.next_functions if hasattr(f, "variable")]
+    return weights
 
 
 @contextlib.contextmanager
 def traceable() -> Iterator[None]:
-    """Run a throwaway copy where its graph of gradients can be read, and leave the process as it was.
+    """Run the body so that the autograd graph of a throwaway copy can be read, and leave the process as it was.
 
-    Gradients on; inference mode, autocast and ``torch.compile`` off; random generators given back. Lighter than
-    :func:`~lit_xai.network.untouched.untouched`, which keeps the network too.
+    Gradients on; inference mode, autocast and ``torch.compile`` off; random generators restored. Cheaper than
+    :func:`~lit_xai.network.untouched.untouched`, which restores the network too.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(fork_rng(0))
@@ -172,7 +173,7 @@ def _width(module: nn.Module) -> int | None:
 
 
 def channels(network: nn.Module) -> dict[str, int]:
-    """Return how many output channels each layer has.
+    """Return the number of output channels of each layer that has any.
 
     Example:
         >>> channels(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))

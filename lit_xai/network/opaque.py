@@ -1,6 +1,6 @@
-"""Layers that Torch-Pruning cannot prune: what they are, and a way to trace past them without their neighbours.
+"""Layers that Torch-Pruning cannot prune, and a way to trace the network around them.
 
-Unprepared it takes the inside of a GRU for layers of the network, and an LSTM's gates for its channels.
+Unprepared, Torch-Pruning takes the inside of a GRU for layers of the network, and an LSTM's gates for its channels.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 
 def kept_whole(network: nn.Module) -> list[nn.Module]:
-    """Return the layers that stay whole: recurrent ones, and attention over keys of another width than its own.
+    """Return the layers that cannot be pruned: recurrent ones, and attention over keys of another width than its own.
 
     Args:
         network: any module.
@@ -23,7 +23,9 @@ def kept_whole(network: nn.Module) -> list[nn.Module]:
         [GRU(4, 8)]
     """
     found = [module for module in network.modules() if _cannot_be_pruned(module)]
-    if any(isinstance(module, nn.MultiheadAttention) for module in found):  # Torch-Pruning tells them by type only
+    if any(
+        isinstance(module, nn.MultiheadAttention) for module in found
+    ):  # Torch-Pruning chooses pruners by type alone
         found += [m for m in network.modules() if isinstance(m, nn.MultiheadAttention) and m not in found]
     return found
 
@@ -36,9 +38,9 @@ def _cannot_be_pruned(module: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def opaque(layers: Iterable[nn.Module]) -> Iterator[dict[type[nn.Module], Any]]:
-    """Make layers single nodes of the graph of gradients, and yield pruners for Torch-Pruning that leave them whole.
+    """Make layers single nodes of the autograd graph, and yield pruners for Torch-Pruning that leave them whole.
 
-    Together with these layers as ignored ones, what is tied to their inputs and outputs stays too, and nothing else.
+    With these layers ignored, Torch-Pruning keeps the layers tied to their inputs and outputs too, and no others.
 
     Args:
         layers: :func:`kept_whole` of the network.
@@ -87,7 +89,7 @@ def _differentiable(value: Any) -> bool:
 
 
 def is_opaque(node: Any) -> bool:
-    """Return whether a node of the graph of gradients stands for a layer in :func:`opaque`.
+    """Return whether an autograd node stands for a layer in :func:`opaque`.
 
     Args:
         node: such as a tensor's ``grad_fn``.
@@ -102,7 +104,7 @@ def is_opaque(node: Any) -> bool:
 
 
 class _Joined(torch.autograd.Function):
-    """Outputs that come from inputs by one step, all of them by the same."""
+    """One node of the autograd graph from all inputs of a layer to all its outputs."""
 
     @staticmethod
     def forward(ctx: Any, n: int, *values: Tensor) -> tuple[Tensor, ...]:
@@ -110,7 +112,7 @@ class _Joined(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        raise NotImplementedError("It is there to be traced.")
+        raise NotImplementedError("The graph of an opaque layer is for tracing, not for gradients.")
 
 
 def _leave_whole() -> Any:
@@ -122,7 +124,7 @@ def _leave_whole() -> Any:
         def prune_out_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:
             return layer
 
-        prune_in_channels = prune_out_channels  # inputs count as outputs: they are tied to a layer that is kept
+        prune_in_channels = prune_out_channels  # one function for both makes Torch-Pruning tie inputs to outputs
 
         def get_out_channels(self, layer: Any) -> int:
             if isinstance(layer, nn.MultiheadAttention):

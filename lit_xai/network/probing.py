@@ -1,4 +1,4 @@
-"""The probe: a few fixed samples, read by dataset index, that every explanation of a run looks at."""
+"""The probe: a few fixed samples, read by dataset index, that a run explains again and again."""
 
 import contextlib
 import copy
@@ -23,6 +23,7 @@ from torch.utils.data import (
 )
 
 from lit_xai.network.calling import find_labels
+from lit_xai.network.check import check_choice, check_integer
 from lit_xai.network.untouched import fork_rng
 
 Collate: TypeAlias = Callable[[list[Any]], Any]
@@ -32,16 +33,16 @@ LOADERS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Probe:
-    """Which samples to look at.
+    """Which samples to explain.
 
     Args:
-        n: how many, spread over the classes as evenly as they come.
-        per_class: how many of each class instead.
-        indices: the dataset indices instead.
+        n: number of samples, spread over the classes as evenly as possible.
+        per_class: number of samples of each class instead.
+        indices: dataset indices instead.
         loader: ``"train"``, ``"val"`` or ``"test"``; default the stage's own (in ``fit`` ``val`` if there is one).
 
     Raises:
-        ValueError: a number below one, or an unknown loader.
+        ValueError: a number below one, an unknown loader, or both ``per_class`` and ``indices``.
 
     Example:
         >>> Probe(per_class=1, loader="train")
@@ -56,21 +57,21 @@ class Probe:
     def __post_init__(self) -> None:
         for name in ("n", "per_class"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"probe: {name} expected a positive number, but got {value}.")
+            if value is not None:
+                check_integer(f"probe: {name}", value)
         if self.per_class is not None and self.indices is not None:
             raise ValueError("probe: give per_class or indices, not both.")
         if self.indices is not None and not len(self.indices):
             raise ValueError("probe: indices expected one or more dataset indices, but got none.")
-        if self.loader not in (None, *LOADERS):
-            raise ValueError(f"probe: loader expected one of {', '.join(LOADERS)}, but got {self.loader!r}.")
+        if self.loader is not None:
+            check_choice("probe: loader", self.loader, LOADERS)
 
 
 def as_probe(given: Any) -> Probe:
-    """Return a probe from what users write for one: a number of samples, a list of dataset indices, or a probe.
+    """Return a probe from a number of samples, a list of dataset indices, or a probe.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: it is none of these.
 
     Example:
         >>> as_probe([3, 5]).indices
@@ -86,7 +87,7 @@ def as_probe(given: Any) -> Probe:
 
 
 def reads_by_index(loader: Any) -> bool:
-    """Say whether a loader's samples have indices: a ``DataLoader``'s over a map-style dataset do.
+    """Return whether a loader's samples have indices: those of a ``DataLoader`` over a map-style dataset do.
 
     Example:
         >>> reads_by_index(DataLoader([0, 1, 2])), reads_by_index([torch.zeros(2)])
@@ -99,25 +100,25 @@ def reads_by_index(loader: Any) -> bool:
 def read_probe(
     loader: Any, probe: Probe, seed: int = 0, devices: set[torch.device] | None = None
 ) -> tuple[Any, list[int]]:
-    """Read the probe's samples as one batch, without moving any generator or the loader's own iterator.
+    """Read the probe's samples as one batch, without changing any random generator or the loader's own iterator.
 
     A ``DataLoader`` over a map-style dataset is read by index, one over an iterable dataset from its beginning (on a
-    shallow copy, so that its place in the stream stays); of anything else that yields batches, and of a loader with
-    ``batch_size=None`` (whose dataset does), rows of the first one. Generators that the dataset or its transforms hold
-    are given back in the state they had.
+    shallow copy, which leaves its position in the stream). From anything else that yields batches, and from a loader
+    with ``batch_size=None`` (whose dataset yields them), rows of the first batch are taken. Generators that the dataset
+    or its transforms hold are restored.
 
     Args:
         loader: usually a ``DataLoader``; the first one of a list or dict of them.
         probe: which samples.
-        seed: of the generators while reading, so that random augmentation comes out the same each time.
-        devices: whose generators to keep besides the CPU's.
+        seed: of the generators while reading, so that random augmentation is the same each time.
+        devices: devices whose generators to restore besides the CPU's.
 
     Returns:
         The batch as the loader would have collated it, and the dataset indices (positions for an iterable dataset).
 
     Raises:
-        ValueError: the loader is empty or can only be read once, an index is not in its dataset, or there are no
-            classes to take ``per_class`` of.
+        ValueError: the loader is empty or can only be read once, an index is not in its dataset, or ``per_class`` is
+            set and the labels are no classes.
 
     Example:
         >>> loader = DataLoader([(torch.tensor([float(i)]), i % 2) for i in range(6)], batch_size=3, shuffle=True)
@@ -127,7 +128,7 @@ def read_probe(
                 [1.]]), tensor([0, 1])], [0, 1])
     """
     loader = _first(loader)
-    # Others that have a dataset (a prefetcher, say) may do more to a batch than collate it.
+    # Other loaders that have a dataset (a prefetcher, say) may do more to a batch than collate it.
     dataset: Any = loader.dataset if isinstance(loader, DataLoader) else None
     collate = getattr(loader, "collate_fn", default_collate)
     with fork_rng(seed, devices), _kept_generators(dataset):
@@ -149,13 +150,13 @@ def read_probe(
 
 @contextlib.contextmanager
 def _kept_generators(dataset: Any) -> Iterator[None]:
-    """Give the generators that a dataset or its transforms hold back as they were."""
-    found = list(_generators(dataset))
-    states = [copy.deepcopy(_state_of(generator)) for generator in found]
+    """Restore the random generators that a dataset or its transforms hold."""
+    generators = list(_generators(dataset))
+    states = [copy.deepcopy(_state_of(generator)) for generator in generators]
     try:
         yield
     finally:
-        for generator, state in zip(found, states, strict=True):
+        for generator, state in zip(generators, states, strict=True):
             if isinstance(generator, np.random.Generator):
                 generator.bit_generator.state = state
             else:
@@ -173,7 +174,7 @@ def _generators(value: Any, depth: int = 4) -> Iterator[Any]:
         yield value
     elif depth and not isinstance(value, (Tensor, np.ndarray, str, bytes, type)):
         parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-        # Transforms come in short lists; a long one is data.
+        # Transforms are in short lists; a long list is data, and slow to search.
         for part in [*(parts if len(parts) <= 64 else ()), *getattr(value, "__dict__", {}).values()]:
             yield from _generators(part, depth - 1)
 
@@ -188,7 +189,7 @@ def _checked(indices: Sequence[int], n: int) -> list[int]:
     wrong = [index for index in indices if not 0 <= index < n]
     if wrong:
         raise ValueError(f"probe: indices expected 0 to {n - 1}, but got {wrong[0]}.")
-    return [int(index) for index in indices]  # plain ones, which checkpoints can hold
+    return [int(index) for index in indices]  # plain integers load with weights_only=True
 
 
 def _first(loader: Any) -> Any:
@@ -232,18 +233,18 @@ def _rows_of(batch: Any, probe: Probe) -> tuple[Any, list[int]]:
 
 
 def choose_indices(dataset: Any, probe: Probe, collate: Collate = default_collate) -> list[int]:
-    """Return dataset indices, the classes in turn, each class in the order of the dataset.
+    """Return dataset indices, taking the classes in turn, and each class in the order of the dataset.
 
-    Labels are looked up where datasets keep them (``targets``, ``labels``, a ``TensorDataset``'s second tensor), or
-    read from the first samples.
+    Labels are taken from where datasets usually keep them (``targets``, ``labels``, a ``TensorDataset``'s second
+    tensor), or read from the first samples.
 
     Args:
         dataset: map-style.
-        probe: how many.
+        probe: number of samples, or of samples per class.
         collate: makes a batch of a list of samples, as the loader does.
 
     Raises:
-        ValueError: so many per class are asked for, and there are no classes.
+        ValueError: ``per_class`` is set and the dataset has no integer labels.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -264,17 +265,17 @@ def choose_indices(dataset: Any, probe: Probe, collate: Collate = default_collat
         places.setdefault(label, []).append(index)
     if probe.per_class is not None:
         return [index for label in sorted(places) for index in places[label][: probe.per_class]]
-    rounds = (
+    in_turn = (
         places[label][turn] for turn in range(len(labels)) for label in sorted(places) if turn < len(places[label])
     )
-    return list(islice(rounds, probe.n))
+    return list(islice(in_turn, probe.n))
 
 
 def _stored_labels(dataset: Any) -> Tensor | None:
     if isinstance(dataset, Subset):
         labels = _stored_labels(dataset.dataset)
         return None if labels is None else labels[torch.as_tensor(dataset.indices)]
-    # Of more than two tensors the second may as well be an input.
+    # Of three tensors or more the second may be another input.
     pair = dataset.tensors[1:] if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2 else ()
     for found in (getattr(dataset, "targets", None), getattr(dataset, "labels", None), *pair):
         try:
@@ -301,7 +302,7 @@ def _are_classes(labels: Tensor) -> bool:
 
 
 def take(batch: Any, rows: Sequence[int], n: int) -> Any:
-    """Return these rows of every tensor in a batch that has ``n`` of them.
+    """Return rows of every tensor in a batch that has ``n`` of them, and everything else as it is.
 
     Example:
         >>> take({"x": torch.arange(4), "scale": torch.ones(1), "name": "a"}, [1, 3], 4)
@@ -318,7 +319,7 @@ def take(batch: Any, rows: Sequence[int], n: int) -> Any:
 
 
 def leaves(batch: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield every tensor in a batch with its key or position.
+    """Yield every tensor in a batch with its key or position; nested ones are joined by dots.
 
     Example:
         >>> [name for name, _ in leaves({"image": torch.zeros(1), "more": (torch.zeros(1), 3)})]
@@ -336,7 +337,7 @@ def _length(batch: Any) -> int:
 
 
 def fingerprint(batch: Any) -> str:
-    """Return a short hash of every value in a batch: equal if and only if the samples are.
+    """Return a short hash of every tensor in a batch: names, types, shapes and values.
 
     Example:
         >>> fingerprint(torch.zeros(3)) == fingerprint(torch.zeros(3)) != fingerprint(torch.ones(3))
@@ -351,7 +352,7 @@ def fingerprint(batch: Any) -> str:
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Return a batch with all its tensors moved, and whatever else knows how to (a tokenizer's output, a graph).
+    """Return a batch moved to a device: its tensors, and objects that have a method ``to`` (a graph, a token batch).
 
     Example:
         >>> to_device({"image": torch.zeros(2)}, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""What a network costs on paper: parameters, multiply-accumulates, bytes."""
+"""The theoretical cost of a network: parameters, multiply-accumulates, bytes."""
 
 import io
 import warnings
@@ -16,7 +16,7 @@ from lit_xai.network.untouched import untouched
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Return how many parameters a network has, one that several modules share counted once.
+    """Return the number of parameters; one that several modules share counts once.
 
     Example:
         >>> count_parameters(nn.Linear(4, 2))
@@ -26,10 +26,10 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def size_on_disk(network: nn.Module) -> int:
-    """Return how many bytes ``torch.save`` writes for a network's weights and buffers.
+    """Return the number of bytes that ``torch.save`` writes for a network's weights and buffers.
 
     Example:
-        >>> size_on_disk(nn.Linear(1000, 1000)) // 1000  # 1001000 numbers of 4 bytes, and what describes them
+        >>> size_on_disk(nn.Linear(1000, 1000)) // 1000  # 1001000 numbers of 4 bytes, and their names
         4005
     """
     file = io.BytesIO()
@@ -40,13 +40,13 @@ def size_on_disk(network: nn.Module) -> int:
 def count_macs(network: nn.Module, inputs: Inputs, call: str = "forward", output: OutputSpec = None) -> int:
     """Return the multiply-accumulates of one sample in eval mode; the network is left as it is.
 
-    Counted are matrix products, whoever asks for them: convolutions (transposed, grouped and depthwise ones), linear
-    and recurrent layers, attention, ``@`` and ``einsum``. Not counted is what goes element by element: biases,
-    activations, normalisation, pooling, and ``nn.Bilinear``.
+    Matrix products count, wherever they are computed: in convolutions (also transposed, grouped and depthwise ones),
+    linear and recurrent layers, attention, ``@`` and ``einsum``. Element-wise operations do not count: biases,
+    activations, normalization, pooling; nor does ``nn.Bilinear``.
 
     Args:
         network: the module.
-        inputs: what it is called with; tensors with as many rows as the first one has are taken to hold one per sample.
+        inputs: what it is called with; tensors with as many rows as the first one hold one row per sample.
         call: the network's method that is called.
         output: where the logits are in its output.
 
@@ -55,12 +55,14 @@ def count_macs(network: nn.Module, inputs: Inputs, call: str = "forward", output
         442368
     """
     rows = batch_size(inputs)
-    # Two are enough, and one is what networks trip over that squeeze.
+    # Two samples are enough, and with one, networks fail that squeeze their outputs.
     inputs, rows = with_batch_size(inputs, min(rows, 2)), min(rows, 2)
     fast_path = torch.backends.mha.get_fastpath_enabled()
     with untouched(network), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # LSTM's, of implementations that are faster
-        torch.backends.mha.set_fastpath_enabled(False)  # one operator for a whole layer, of which no count is known
+        warnings.simplefilter("ignore")  # LSTM warns that other implementations are faster
+        torch.backends.mha.set_fastpath_enabled(
+            False
+        )  # one operator for a whole layer, which torch's counter does not know
         try:
             with FlopCounterMode(display=False, custom_mapping=_UNKNOWN_TO_TORCH) as counter:
                 call_network(network, inputs, call, output)
@@ -70,7 +72,7 @@ def count_macs(network: nn.Module, inputs: Inputs, call: str = "forward", output
 
 
 def batch_size(inputs: Inputs) -> int:
-    """Return how many samples inputs hold: the rows of the first tensor that has any.
+    """Return the number of samples in inputs: the rows of the first tensor that has rows.
 
     Example:
         >>> batch_size({"image": torch.zeros(8, 3), "scale": torch.ones(())})
@@ -103,7 +105,7 @@ def _vector_flops(matrix: Sequence[int], *_: Any, **__: Any) -> int:
     return 2 * prod(matrix)
 
 
-# torch's counter takes these for free, as of 2.13: attention and LSTMs on the CPU, and products with a vector.
+# torch 2.13's counter counts nothing for these: attention and LSTMs on the CPU, and products with a vector.
 _UNKNOWN_TO_TORCH: dict[Any, Callable[..., int]] = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     torch.ops.aten.mkldnn_rnn_layer: _rnn_flops,

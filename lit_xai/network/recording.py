@@ -1,8 +1,8 @@
-"""What a network is called with and what it returns, seen while somebody else's code calls it.
+"""Records of a network's calls, arguments and outputs, made while other code calls it.
 
-Private name in use: ``nn.Module._compiled_call_impl``, what a module's call goes to once ``module.compile()`` put it
-there. Standing in its place sees a call however it was compiled, where hooks would be compiled in or left out; and
-torch itself keeps that attribute out of copies and pickles.
+Private name in use: ``nn.Module._compiled_call_impl``, the function that ``module.compile()`` sets and a module's call
+uses. A function in its place sees every call, compiled or not, while hooks would be compiled in or skipped; and torch
+keeps that attribute out of copies and pickles.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ class Call:
 
     Args:
         name: of the network.
-        args: positional arguments it was given.
-        kwargs: keyword arguments.
-        result: what it returned.
-        layers: outputs of the layers that were watched, by name; of one that ran several times the last.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        result: its output.
+        layers: outputs of the watched layers, by name; for a layer that ran several times, the last one.
     """
 
     name: str
@@ -49,13 +49,13 @@ def recorded(
     inputs: Callable[[Tensor], Tensor] | None = None,
     outputs: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[list[Call]]:
-    """Record the calls of networks inside; a call within another one's is a part of that, and not recorded.
+    """Record the calls of networks inside the context; a call within another network's call is not recorded.
 
     Args:
         networks: by name.
-        layers: whose outputs to keep with the call they belong to, by name.
-        inputs: changes each floating tensor that a network is called with.
-        outputs: changes each tensor that a layer returns.
+        layers: layers whose outputs are kept with the call they belong to, by name.
+        inputs: a function applied to each floating tensor that a network is called with.
+        outputs: a function applied to each tensor that a layer returns.
 
     Example:
         >>> import torch
@@ -98,7 +98,7 @@ def recorded(
 
 
 def requires_grad(value: Tensor) -> Tensor:
-    """Return a floating tensor that a gradient can be asked for, itself where that is so already.
+    """Return a floating tensor that requires a gradient: the tensor itself if it does, else a detached one.
 
     Example:
         >>> import torch
@@ -117,8 +117,8 @@ def _changed(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
 @contextlib.contextmanager
 def _in_place_of_call(module: nn.Module, name: str, around: Callable[..., Any]) -> Iterator[None]:
     held = vars(module)
-    theirs = {key: value for key, value in held.items() if key == "_compiled_call_impl"}
-    original = theirs.get("_compiled_call_impl") or module._call_impl
+    compiled = {key: value for key, value in held.items() if key == "_compiled_call_impl"}
+    original = compiled.get("_compiled_call_impl") or module._call_impl
 
     def call(*args: Any, **kwargs: Any) -> Any:
         return around(name, original, *args, **kwargs)
@@ -129,4 +129,4 @@ def _in_place_of_call(module: nn.Module, name: str, around: Callable[..., Any]) 
     finally:
         if held.get("_compiled_call_impl") is call:
             del held["_compiled_call_impl"]
-            held.update(theirs)
+            held.update(compiled)

@@ -1,4 +1,4 @@
-"""Tensors to a file that NumPy alone can read."""
+"""Tensors in files that NumPy reads without torch."""
 
 import os
 import tempfile
@@ -11,11 +11,11 @@ from torch import Tensor
 
 
 def save_arrays(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors into a compressed ``.npz`` file, whole or not at all.
+    """Write tensors into a compressed ``.npz`` file, completely or not at all.
 
     Args:
-        path: of the file; its folder is made.
-        tensors: by name; bfloat16, which NumPy does not know, becomes float32.
+        path: of the file; its folder is created.
+        tensors: by name; bfloat16, which NumPy does not have, becomes float32.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp())
@@ -30,7 +30,7 @@ def save_arrays(path: Path, tensors: Mapping[str, Tensor]) -> None:
         arrays[name] = (value.float() if value.dtype is torch.bfloat16 else value).numpy()
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
         try:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # the stubs take the names for `allow_pickle`
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # the stubs read the names as `allow_pickle`
             file.close()
             os.chmod(file.name, 0o644)
             os.replace(file.name, path)
@@ -40,14 +40,14 @@ def save_arrays(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def unused(path: Path) -> Path:
-    """Return the path itself, or ``name-v1.suffix``, ``name-v2.suffix`` ... where files of that name lie already.
+    """Return the path itself, or ``name-v1.suffix``, ``name-v2.suffix`` ... if files of that name exist.
 
     Example:
         >>> unused(Path("no such file.txt")).name
         'no such file.txt'
     """
-    found, number = path, 0
-    while found.exists():
+    free, number = path, 0
+    while free.exists():
         number += 1
-        found = path.with_stem(f"{path.stem}-v{number}")
-    return found
+        free = path.with_stem(f"{path.stem}-v{number}")
+    return free

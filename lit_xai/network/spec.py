@@ -1,4 +1,4 @@
-"""Which network is meant inside a module, and how it is called."""
+"""The network inside a module, and its call."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ class Network:
     """The network inside a LightningModule, and how it is called.
 
     Args:
-        module: its dotted name, ``None`` for the LightningModule itself, or for its one part with weights where it
-            defines no forward.
-        batch_to_inputs: the model's inputs in a batch.
-        output: the logits in its output.
+        module: its dotted name; ``None`` for the LightningModule itself, or for its one child with weights if the
+            LightningModule defines no forward.
+        batch_to_inputs: the network's inputs in a batch, as for :func:`~lit_xai.network.calling.find_inputs`.
+        output: the logits in its output, as for :func:`~lit_xai.network.calling.find_logits`.
 
     Example:
         >>> Network("0").of(nn.Sequential(nn.Linear(2, 3), nn.ReLU()))
@@ -31,14 +31,14 @@ class Network:
         return find_network(pl_module, self.module or _only_part(pl_module))
 
     def prefix(self, pl_module: nn.Module) -> str:
-        """Return what names inside the network begin with, seen from the LightningModule."""
+        """Return the prefix of the network's parameter names in the LightningModule, ``"network."`` or ``""``."""
         network = self.of(pl_module)
         name = next(name for name, module in pl_module.named_modules(remove_duplicate=False) if module is network)
         return f"{name}." if name else ""
 
 
 def weighted_parts(module: nn.Module) -> dict[str, nn.Module]:
-    """Return a module's direct parts that have weights, by name.
+    """Return a module's direct children that have weights, by name.
 
     Example:
         >>> list(weighted_parts(nn.Sequential(nn.Linear(2, 3), nn.ReLU())))
@@ -48,6 +48,6 @@ def weighted_parts(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def _only_part(pl_module: nn.Module) -> str | None:
-    """Return the name of the one part that can be called, of a module that cannot."""
+    """Return the name of the only child with weights, if the module itself cannot be called."""
     parts = list(weighted_parts(pl_module))
     return parts[0] if len(parts) == 1 and not defines_call(pl_module) else None

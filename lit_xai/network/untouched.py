@@ -1,10 +1,15 @@
-"""Look at a network without touching it: the guard inside which every explanation runs."""
+"""The guard inside which every explanation runs: whatever happens inside, the network is left as it was.
+
+A network is more than its weights. BatchNorm statistics and the observers of fake-quantize modules move in a forward
+pass (observers in eval mode too), Captum attaches hooks and attributes, LRP replaces weights, and every random number
+drawn changes the rest of the training. Each is copied before and put back afterwards, and only what differs is written.
+"""
 
 import contextlib
 import random
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,20 +21,20 @@ _CONTAINERS = (dict, list, set)
 
 @contextlib.contextmanager
 def untouched(network: nn.Module, seed: int | None = 0) -> Iterator[None]:
-    """Run the body in eval mode with gradients, and leave everything as it was found, after an exception too.
+    """Run the body in eval mode with gradients, and restore everything afterwards, also after an exception.
 
     Inside: eval mode, gradients on, inference mode and autocast off, ``torch.compile`` set to eager (compiled modules
-    skip hooks), in-place activations ordinary ones and users' backward hooks silent (both get in the way of hooks that
-    methods attach), every random generator seeded. Afterwards, bit for bit as before: parameters' ``requires_grad``,
-    buffers (BatchNorm statistics, fake-quantisation observers, which move even in eval mode), each module's own mode,
-    hooks and attributes, and the state of every random generator. Inputs made in inference mode have to be cloned
-    inside before they meet autograd.
+    skip hooks), in-place activations made out-of-place and users' backward hooks removed (both interfere with hooks
+    that methods attach), every random generator seeded. Afterwards, bit for bit as before: parameters'
+    ``requires_grad``, buffers (BatchNorm statistics, fake-quantize observers, which move even in eval mode), each
+    module's own mode, hooks and attributes, and the state of every random generator. Inputs made in inference mode have
+    to be cloned inside before autograd can use them.
 
     Parameters' values are not copied: nothing that runs inside may write to them.
 
     Args:
-        network: the module whose subtree is kept.
-        seed: what the generators start from inside; ``None`` continues from where they are.
+        network: the module to restore, with all its submodules.
+        seed: of the generators inside; ``None`` continues from their present state.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(4, 2), nn.Dropout()).train()
@@ -44,35 +49,34 @@ def untouched(network: nn.Module, seed: int | None = 0) -> Iterator[None]:
         stack.enter_context(fork_rng(seed, devices))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(_kept(network))
-        for kind in {device.type for device in devices} | {"cpu"}:
-            stack.enter_context(_without_autocast(kind))
-        stack.enter_context(_lenient())
-        if "torch._dynamo" in sys.modules:  # nothing can be compiled before, and the import takes a second
+        stack.enter_context(_restored(network))
+        device_types = {device.type for device in devices} | {"cpu"}
+        for device_type in device_types:
+            stack.enter_context(_without_autocast(device_type))
+        stack.enter_context(_deterministic_with_warnings())
+        if "torch._dynamo" in sys.modules:  # not imported, nothing is compiled, and the import takes a second
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        if "cuda" in {device.type for device in devices} and any(isinstance(m, nn.RNNBase) for m in network.modules()):
+        if "cuda" in device_types and any(isinstance(m, nn.RNNBase) for m in network.modules()):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # cuDNN has no RNN backward in eval mode
         for module in network.modules():
-            _settle(module)
+            _prepare(module)
         yield
 
 
 @contextlib.contextmanager
-def _lenient() -> Iterator[None]:
-    """Keep to deterministic algorithms, but only warn where there is none: DeepLift needs one such for max-pooling."""
-    enabled, lenient = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+def _deterministic_with_warnings() -> Iterator[None]:
+    """Only warn where a deterministic algorithm is required and missing: DeepLift's max-unpooling has none."""
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(enabled, warn_only=True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=lenient)
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
 
 
-def _settle(module: nn.Module) -> None:
-    # Not eval(): modules override it, to merge weights or to refuse.
+def _prepare(module: nn.Module) -> None:
+    # Not eval(): modules override it to merge weights (LoRA), or raise in it (exported programs).
     module.training = False
     if isinstance(module, torch.jit.ScriptModule):
         return
@@ -83,14 +87,14 @@ def _settle(module: nn.Module) -> None:
     places: tuple[dict[str, Any], ...] = (vars(module), module._buffers, module._parameters)
     for place in places:
         for key, value in place.items():
-            # What was made in inference mode (in a test loop) can neither be written to nor differentiated outside it.
+            # A tensor made in inference mode (in a test loop) can neither be written to nor differentiated outside it.
             if isinstance(value, Tensor) and value.is_inference():
                 place[key] = nn.Parameter(value.clone()) if isinstance(value, nn.Parameter) else value.clone()
 
 
 def _without_autocast(device_type: str) -> contextlib.AbstractContextManager[Any]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a device without autocast has nothing to switch off, and says so
+        warnings.simplefilter("ignore")  # torch warns on a device without autocast, where there is none to disable
         try:
             return torch.autocast(device_type, enabled=False)
         except RuntimeError:
@@ -99,13 +103,13 @@ def _without_autocast(device_type: str) -> contextlib.AbstractContextManager[Any
 
 @contextlib.contextmanager
 def fork_rng(seed: int | None = 0, devices: set[torch.device] | None = None) -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's generators for the body, and give them back in the state they had.
+    """Seed Python's, NumPy's and torch's generators for the body, and restore their states afterwards.
 
-    Unlike ``torch.manual_seed`` it leaves the generators of other devices alone, CUDA's uninitialised ones included.
+    Unlike ``torch.manual_seed`` it leaves the generators of other devices alone, CUDA's uninitialized ones included.
 
     Args:
-        seed: where to start; ``None`` continues from the present state.
-        devices: whose generators to keep besides the CPU's; default none.
+        seed: of all generators; ``None`` continues from the present state.
+        devices: whose generators to seed and restore besides the CPU's; default none.
 
     Example:
         >>> before = torch.get_rng_state()
@@ -121,13 +125,7 @@ def fork_rng(seed: int | None = 0, devices: set[torch.device] | None = None) -> 
     on_mps = torch.mps.get_rng_state() if mps else None
     try:
         if seed is not None:
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            torch.default_generator.manual_seed(seed)
-            for index in cuda:
-                torch.cuda.default_generators[index].manual_seed(seed)
-            if mps:
-                torch.mps.manual_seed(seed)
+            _seed_generators(seed, cuda, mps)
         yield
     finally:
         random.setstate(python)
@@ -139,17 +137,58 @@ def fork_rng(seed: int | None = 0, devices: set[torch.device] | None = None) -> 
             torch.mps.set_rng_state(on_mps)
 
 
+def _seed_generators(seed: int, cuda: Sequence[int], mps: bool) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device, and queue a CUDA call
+    for index in cuda:
+        torch.cuda.default_generators[index].manual_seed(seed)
+    if mps:
+        torch.mps.manual_seed(seed)
+
+
 @contextlib.contextmanager
-def _kept(network: nn.Module) -> Iterator[None]:
-    """Put modules' modes, attributes, hooks and buffers and parameters' flags back."""
-    modes = [(m, m.training) for m in network.modules()]
-    # A module's __dict__ holds the rest of it: hooks, buffers, parameters, submodules, what libraries leave behind.
-    attributes = [(m, dict(vars(m)), _copied_containers(vars(m))) for m in network.modules()]
+def _restored(network: nn.Module) -> Iterator[None]:
+    """Restore all that :func:`untouched` promises of modules; of parameters their flags but not their values."""
+    with contextlib.ExitStack() as stack:
+        # The exit runs in reverse: first the containers, so that replaced tensors are back when values are compared.
+        stack.enter_context(_restored_flags(network))
+        stack.enter_context(_restored_values(network))
+        stack.enter_context(_restored_attributes(network))
+        yield
+
+
+@contextlib.contextmanager
+def _restored_flags(network: nn.Module) -> Iterator[None]:
+    flags = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            if parameter.requires_grad != flag:
+                parameter.requires_grad_(flag)
+
+
+@contextlib.contextmanager
+def _restored_values(network: nn.Module) -> Iterator[None]:
+    """Restore the values of buffers, and of tensors that modules hold as plain attributes."""
     held = [value for m in network.modules() for value in vars(m).values() if isinstance(value, Tensor)]
     # Inference tensors are exchanged inside; sparse ones (a graph's edges) are not written to, and cannot be compared.
     writable = [t for t in (*network.buffers(), *held) if not t.is_inference() and t.layout is torch.strided]
-    tensors = [(t, t.detach().clone()) for t in writable]
-    flags = [(p, p.requires_grad) for p in network.parameters()]
+    values = [(tensor, tensor.detach().clone()) for tensor in writable]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in values:
+                _restore_tensor(tensor, value)
+
+
+@contextlib.contextmanager
+def _restored_attributes(network: nn.Module) -> Iterator[None]:
+    """Restore modules' modes and ``__dict__``: hooks, buffers, parameters, submodules, and whatever libraries add."""
+    modes = [(module, module.training) for module in network.modules()]
+    attributes = [(module, dict(vars(module)), _copied_containers(vars(module))) for module in network.modules()]
     try:
         yield
     finally:
@@ -158,14 +197,8 @@ def _kept(network: nn.Module) -> Iterator[None]:
             for key, content in containers.items():
                 _restore(values[key], content)
         for module, mode in modes:
-            if module.training != mode:  # of a scripted module: it is no attribute
+            if module.training != mode:  # of a scripted module: there it is not in __dict__
                 module.training = mode
-        with torch.no_grad():
-            for tensor, value in tensors:
-                _restore_tensor(tensor, value)
-        for parameter, flag in flags:
-            if parameter.requires_grad != flag:
-                parameter.requires_grad_(flag)
 
 
 def _copied_containers(attributes: dict[str, Any]) -> dict[str, Any]:
@@ -173,7 +206,7 @@ def _copied_containers(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _restore(current: Any, saved: Any) -> None:
-    # In place, and only what differs: handles and compiled code refer to these very containers.
+    # In place, and only if they differ: hook handles and compiled code refer to these very containers.
     if _contents(current) == _contents(saved):
         return
     current.clear()
@@ -187,7 +220,7 @@ def _contents(container: Any) -> Any:
 
 
 def _restore_tensor(tensor: Tensor, value: Tensor) -> None:
-    if tensor.shape != value.shape:  # observers resize theirs on first use
+    if tensor.shape != value.shape:  # observers resize their buffers on first use
         tensor.data = value
     elif not torch.equal(tensor, value):
         tensor.copy_(value)

@@ -188,7 +188,7 @@ def test_resume_with_another_probe_warns_and_shows_it(tmp_path):
     for probe, data in (([1, 2], loader()), ([20], loader(10))):
         monitor = AttributionMonitor(probe=probe) if probe != [20] else AttributionMonitor(probe=[3])
         resumed = trainer_of(lightning.pytorch, tmp_path, monitor, max_epochs=2)
-        with pytest.warns(UserWarning, match="not those of the run that is continued"):
+        with pytest.warns(UserWarning, match="not those of the run that is resumed"):
             resumed.fit(module, loader(), data, ckpt_path=tmp_path / "one.ckpt")
         assert monitor._state["indices"] == ([1, 2] if probe != [20] else [3])
 
@@ -207,7 +207,7 @@ def test_resume_with_other_data_warns(tmp_path):
     images, labels = loader().dataset.tensors
     other = DataLoader(TensorDataset(images + 1, labels), batch_size=8)
     resumed = trainer_of(lightning.pytorch, tmp_path, AttributionMonitor(), max_epochs=2)
-    with pytest.warns(UserWarning, match="not those of the run that is continued"):
+    with pytest.warns(UserWarning, match="not those of the run that is resumed"):
         resumed.fit(module, loader(), other, ckpt_path=tmp_path / "one.ckpt")
 
 
@@ -437,11 +437,11 @@ REFUSED = {
     "target": (lambda: AttributionMonitor(target="labels"), "Did you mean 'label'"),
     "baselines": (lambda: AttributionMonitor(baselines="blurr"), "Did you mean 'blur'"),
     "black": (lambda: AttributionMonitor(baselines="black"), "needs the mean and std"),
-    "on_error": (lambda: AttributionMonitor(on_error="ignore"), "on_error expected 'warn' or 'raise'"),
+    "on_error": (lambda: AttributionMonitor(on_error="ignore"), "on_error expected one of warn, raise"),
     "every_n_epochs": (lambda: AttributionMonitor(every_n_epochs=-1), "every_n_epochs expected"),
     "probe type": (lambda: AttributionMonitor(probe="8"), "probe expected a number of samples"),
     "kind": (lambda: AttributionMonitor(kind="imgae"), "Did you mean 'image'"),
-    "name": (lambda: AttributionMonitor(name="../evil"), "name expected a folder's name"),
+    "name": (lambda: AttributionMonitor(name="../evil"), "name expected the name of a folder"),
     "internal_batch_size": (lambda: AttributionMonitor(internal_batch_size=0), "internal_batch_size expected"),
     "never": (lambda: AttributionMonitor(every_n_epochs=0), "every_n_epochs expected 1 or more"),
     "no baseline to take": (lambda: AttributionMonitor("Saliency", baselines="black"), "since Saliency takes none"),

@@ -141,7 +141,7 @@ class TestFindInputs:
     )
     def test_named(self, batch, spec, expected):
         if expected is None:
-            with refused("batch_to_inputs='operator.itemgetter' should give tensors"):
+            with refused("batch_to_inputs='operator.itemgetter' expected to give tensors"):
                 find_inputs(batch, One(), spec)
         else:
             assert find_inputs(batch, One(), spec) is expected
@@ -168,7 +168,7 @@ class TestFindInputs:
             ((X, Y), One(), 2, ["batch_to_inputs=2"]),
             ((X, Y), One(), "image", ["batch_to_inputs='image'"]),
             ({"image": X}, One(), 0, ["batch_to_inputs=0"]),
-            ((X, ["a"]), One(), 1, ["batch_to_inputs=1 should give tensors", "list(1 of str)"]),
+            ((X, ["a"]), One(), 1, ["batch_to_inputs=1 expected to give tensors", "list(1 of str)"]),
             ((X, Y), One(), "no.such_function", ["batch_to_inputs", "import path", "'no.such_function'"]),
             ((X, Y), One(), "torch.relux", ["batch_to_inputs='torch.relux'", "'relu"]),
         ],
