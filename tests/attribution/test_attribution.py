@@ -446,7 +446,8 @@ class TestCall:
             masks = {"attention_mask": batch["attention_mask"]}
             drop = (network(ids, **masks).logits - network(without, **masks).logits)[:, 1]
         torch.testing.assert_close(ablated[:, 2], drop, atol=1e-6, rtol=1e-5)
-        assert ablated[:, 5:].abs().max() == 0  # the mask went along
+        # The mask was passed along. Not exactly zero: matrix products may round differently by the size of the batch.
+        assert ablated[:, 5:].abs().max() <= 1e-6 * ablated.abs().max()
 
 
 class TestRehearse:
