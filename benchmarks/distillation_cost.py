@@ -95,7 +95,7 @@ class Given(Callback):
     def on_train_start(self, *_: Any) -> None:
         """Put a constant in the teacher's place."""
         logits = torch.randn(BATCH, 10)
-        self.distillation._teacher.logits = lambda call: logits  # type: ignore[union-attr, method-assign]  # there by now
+        self.distillation._source.teacher.logits = lambda call: logits  # type: ignore[union-attr, method-assign]  # there by now
 
 
 def step(module: LightningModule, callbacks: list[Callback]) -> float:

@@ -10,7 +10,7 @@ from lit_xai.structure.checkpoints import first_mismatch
 
 def read_checkpoint(path: str, weights_only: bool | None = None) -> dict[str, Any]:
     """Read a Lightning checkpoint; errors name the command line's option, ``--weights_only``."""
-    return checkpoints.read_checkpoint(path, weights_only, trust="--weights_only false")
+    return checkpoints.read_checkpoint(path, weights_only, trust="add --weights_only false")
 
 
 def epochs_trained(checkpoint: dict[str, Any]) -> int:

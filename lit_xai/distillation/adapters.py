@@ -1,4 +1,4 @@
-"""What brings a student's features to the shape of a teacher's: trained along, and gone at the end."""
+"""Adapters that map a student's features to the shape of the teacher's, trained with it and dropped at the end."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
+from lit_xai.network.check import check_positive
 from lit_xai.network.describing import describe
 from lit_xai.network.untouched import fork_rng
 
@@ -14,29 +15,33 @@ from lit_xai.network.untouched import fork_rng
 class Adapters:
     """One linear map over channels for each pair of layers whose widths differ, with an optimizer of its own.
 
-    Romero et al. 2014, FitNets, https://arxiv.org/abs/1412.6550, whose regressor is likewise trained with the student.
+    The regressors of Romero et al. 2014, FitNets, https://arxiv.org/abs/1412.6550. They are no part of the student, so
+    that its checkpoints and optimizers stay the same with or without them.
 
     Args:
-        lr: of their Adam.
-        seed: of their weights, which draw nothing from the run's generators.
+        lr: learning rate of their Adam.
+        seed: of their initial weights, which draw nothing from the run's generators.
+
+    Raises:
+        ValueError: the learning rate is not positive.
     """
 
     def __init__(self, lr: float, seed: int = 0) -> None:
-        self._lr, self._seed = lr, seed
+        self._lr, self._seed = check_positive("adapter_lr", lr), seed
         self._layers: dict[str, nn.Module] = {}
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         self._resumed: dict[str, Any] = {}
 
     def __call__(self, pair: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the student's features in the shape of the teacher's, and those, both of the smaller size in space.
+        """Return the student's features in the teacher's width, and the teacher's, both in the smaller spatial size.
 
         Args:
-            pair: its name.
+            pair: name of the pair of layers.
             student: ``(N, C)``, ``(N, C, ...)``, or tokens ``(N, L, C)``.
             teacher: of as many dimensions.
 
         Raises:
-            ValueError: they differ in more than channels and size.
+            ValueError: they differ in more than width and spatial size.
         """
         student, teacher = _of_one_size(pair, student, teacher)
         if student.shape == teacher.shape:
@@ -48,7 +53,7 @@ class Adapters:
     def _layer(self, pair: str, student: Tensor, dim: int, width: int) -> nn.Module:
         shape = (student.shape[dim], width, student.dim() if dim == 1 else -student.dim())
         layer = self._layers.get(pair)
-        if layer is None or layer.lit_xai_shape != shape:  # the student may have lost channels since
+        if layer is None or layer.lit_xai_shape != shape:  # pruning may have removed channels since
             layer = self._make(shape).to(student.device)
             self._layers[pair] = layer
             self._optimizers[pair] = torch.optim.Adam(layer.parameters(), lr=self._lr)
@@ -72,10 +77,10 @@ class Adapters:
             yield from layer.parameters()
 
     def step(self, scale: float = 1.0) -> None:
-        """Let each learn from the gradients of the last backward passes, if it has any.
+        """Step the optimizer of each adapter that has gradients, and reset those.
 
         Args:
-            scale: by which gradients are too large (of a GradScaler); a step with infinite ones is left out.
+            scale: of a GradScaler, by which the gradients are divided; a step with infinite ones is skipped.
         """
         for pair, layer in self._layers.items():
             gradients = [p.grad for p in layer.parameters() if p.grad is not None]
@@ -86,13 +91,13 @@ class Adapters:
                     distributed.all_reduce(gradient)
                     gradient.div_(distributed.get_world_size())
                 gradient.div_(scale)
-            # Only a scaled gradient overflows in the ordinary course of things; looking costs a wait for the device.
+            # Only scaled gradients overflow regularly, and the check waits for the device.
             if scale == 1.0 or all(bool(gradient.isfinite().all()) for gradient in gradients):
                 self._optimizers[pair].step()
             self._optimizers[pair].zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return weights and optimizers, as plain values and tensors."""
+        """Return weights and optimizer states, as plain values and tensors."""
         made = {
             pair: {
                 "shape": list(layer.lit_xai_shape),  # type: ignore[arg-type]  # set in _make
@@ -104,31 +109,31 @@ class Adapters:
         return self._resumed | made
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take them over when they are needed first."""
+        """Keep a state for each adapter until its first use, which shows its shape."""
         self._resumed = dict(state)
 
 
 def _of_one_size(pair: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     if student.dim() != teacher.dim() or student.dim() < 2:
         raise ValueError(
-            f"features: {pair!r} expected outputs of as many dimensions, but the student's is {describe(student)} and"
-            f" the teacher's {describe(teacher)}."
+            f"features: {pair!r} expected outputs with the same number of dimensions, but the student's is"
+            f" {describe(student)} and the teacher's {describe(teacher)}."
         )
     if student.dim() < 4 or student.shape[2:] == teacher.shape[2:]:
         return student, teacher
-    size = [min(pair_) for pair_ in zip(student.shape[2:], teacher.shape[2:], strict=True)]
+    size = list(map(min, student.shape[2:], teacher.shape[2:]))
     pool: Any = {4: F.adaptive_avg_pool2d, 5: F.adaptive_avg_pool3d}[student.dim()]
     return pool(student, size), pool(teacher, size)
 
 
 def _channel_dim(pair: str, student: Tensor, teacher: Tensor) -> int:
-    """Return the only dimension in which they differ: 1, or the last one of tokens."""
+    """Return the only dimension in which they differ: 1, or the last for tokens."""
     differ = [dim for dim, sizes in enumerate(zip(student.shape, teacher.shape, strict=True)) if sizes[0] != sizes[1]]
     if differ == [1]:
         return 1
     if student.dim() == 3 and differ == [2]:
         return 2
     raise ValueError(
-        f"features: {pair!r} expected outputs that differ in their channels, but the student's is {describe(student)}"
-        f" and the teacher's {describe(teacher)}."
+        f"features: {pair!r} expected outputs that differ in their channels alone, but the student's is"
+        f" {describe(student)} and the teacher's {describe(teacher)}."
     )

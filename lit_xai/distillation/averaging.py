@@ -1,36 +1,38 @@
 """A running average of a module's weights."""
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lit_xai.network.copying import copy_network
 
 
 class RunningAverage:
-    """Tarvainen and Valpola 2017, Mean teachers, https://arxiv.org/abs/1703.01780; buffers are copied.
+    """The exponential moving average of weights; buffers are copied.
+
+    Tarvainen and Valpola 2017, Mean teachers are better role models, https://arxiv.org/abs/1703.01780.
 
     Args:
-        pl_module: whose weights it starts from.
-        decay: what is kept of the average in a step; less in the first ones.
+        module: whose weights it starts from.
+        decay: the share of the average that a step keeps; the first steps keep less.
     """
 
-    def __init__(self, pl_module: LightningModule, decay: float) -> None:
-        self.module: nn.Module = copy_network(pl_module)
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.module: nn.Module = copy_network(module)
         self._decay = decay
 
     @torch.no_grad()
-    def update(self, pl_module: LightningModule, step: int) -> None:
-        """Take in the weights after an optimizer's step.
+    def update(self, module: nn.Module, step: int) -> None:
+        """Update the average after an optimizer step.
 
         Args:
-            pl_module: in the same structure.
-            step: how many there were.
+            module: with the new weights, in the same structure.
+            step: the number of steps so far.
         """
+        # The first steps move the weights most: at full decay their start would weigh on the average for long.
         decay = min(self._decay, (1 + step) / (10 + step))
         averages: list[Tensor] = []
         values: list[Tensor] = []
-        for average, value in zip(_tensors(self.module), _tensors(pl_module), strict=True):
+        for average, value in zip(_tensors(self.module), _tensors(module), strict=True):
             if isinstance(value, nn.Parameter) and value.is_floating_point():
                 averages.append(average)
                 values.append(value)

@@ -1,22 +1,27 @@
-"""Student and teacher on the same validation batches: a teacher that knows less is worth a word."""
+"""Comparison of student and teacher on the same validation batches, which warns of a teacher that is worse."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lit_xai.distillation.teacher import Teacher
 from lit_xai.network.calling import OutputSpec, find_logits
 from lit_xai.network.recording import Call
-from lit_xai.trainer.access import logged_step
+from lit_xai.trainer.access import logged_step, rank_zero_warn
 from lit_xai.trainer.logging import log_scalars
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 
 class Comparison:
-    """Accuracy (of classes) or mean squared error (of numbers), of the teacher once and of the student every epoch."""
+    """Accuracy (of classes) or mean squared error (of numbers), of the teacher once and of the student every epoch.
+
+    Attributes:
+        teacher: the teacher's metric; ``None`` until it is known.
+    """
 
     def __init__(self) -> None:
         self.teacher: float | None = None
@@ -26,7 +31,7 @@ class Comparison:
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing left to find out."""
+        """Whether the warning was given, after which nothing is compared."""
         return self._is_warned
 
     def start(self) -> None:
@@ -34,49 +39,55 @@ class Comparison:
         self._sums = None
 
     def update(self, calls: Sequence[Call], target: Tensor, output: OutputSpec, teacher: Teacher) -> None:
-        """Take in a batch of the validation.
+        """Update both metrics with a validation batch; one that has no such metric is skipped.
 
         Args:
             calls: of the student's network.
             target: classes, or numbers shaped like the outputs.
             output: where the student's logits are.
-            teacher: asked the same, unless its own metric is known.
+            teacher: called with the same inputs, unless its metric is known.
         """
         for call in calls:
-            student = find_logits(call.result, output)
-            ours = _score(student, target)
-            if ours is None:
+            score = _score(find_logits(call.result, output), target)
+            if score is None:
                 return
-            self._name, mine = ours
-            theirs = mine.new_zeros(()) if self.teacher is not None else _score(teacher.logits(call), target)[1]  # type: ignore[index]  # its logits are of the same kind
-            sums = torch.stack([mine, theirs, mine.new_tensor(float(len(target)))])
+            self._name, of_student = score
+            of_teacher = of_student.new_zeros(())
+            if self.teacher is None:
+                of_teacher = _score(teacher.logits(call), target)[1]  # type: ignore[index]  # logits of the same kind
+            sums = torch.stack([of_student, of_teacher, of_student.new_tensor(float(len(target)))])
             self._sums = sums if self._sums is None else self._sums + sums
 
-    def end(self, trainer: Trainer, tag: str) -> None:
-        """Log the teacher's metric, once, and warn of one that is behind; call it on every process."""
+    def end(self, trainer: "Trainer", tag: str) -> None:
+        """Log the teacher's metric once, and warn if it is worse than the student's; call it on every process.
+
+        Args:
+            trainer: in ``on_validation_epoch_end``.
+            tag: prefix of the metric's name.
+        """
         if self._sums is None:
             return
         sums: Any = trainer.strategy.reduce(self._sums, reduce_op="sum")
-        student, theirs, n = sums.tolist()
-        student /= n
+        of_student, of_teacher, n = sums.tolist()
+        student = of_student / n
         if self.teacher is None:
-            self.teacher = theirs / n
+            self.teacher = of_teacher / n
             log_scalars(trainer, {f"{tag}/teacher_{self._name}": self.teacher}, logged_step(trainer))
         is_behind = student > self.teacher if self._name == "accuracy" else student < self.teacher
         if is_behind and not self._is_warned:
             self._is_warned = True
             rank_zero_warn(
                 f"KnowledgeDistillation: the student is ahead of its teacher, {self._name} {student:.4g} against"
-                f" {self.teacher:.4g} on the validation data: lower alpha from here on, or take another teacher."
+                f" {self.teacher:.4g} on the validation data: lower alpha from here on, or use another teacher."
             )
 
 
 def _score(logits: Tensor, target: Tensor) -> tuple[str, Tensor] | None:
-    """Return the sum over samples of right answers, or of squared errors; ``None`` where they cannot be compared."""
+    """Return the sum over samples of correct answers or of squared errors; ``None`` if the shapes allow neither."""
     logits = logits.detach().float()  # MPS has no float64
     if not target.is_floating_point() and logits.dim() == target.dim() + 1 and logits.shape[1] > 1:
-        right = (logits.argmax(1) == target).float()
-        return "accuracy", right.flatten(1).mean(1).sum() if right.dim() > 1 else right.sum()
+        correct = (logits.argmax(1) == target).float()
+        return "accuracy", correct.flatten(1).mean(1).sum() if correct.dim() > 1 else correct.sum()
     if target.is_floating_point() and logits.numel() == target.numel():
         return "mse", (logits.reshape(len(target), -1) - target.reshape(len(target), -1)).square().mean(1).sum()
     return None

@@ -1,12 +1,12 @@
-"""What part of a teacher's reasons a student is to share."""
+"""The explanations of a teacher that a student learns to share."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from lit_xai.attribution.differentiable import grad_cam, input_x_gradient
+from lit_xai.network.check import check_integer, is_number, refusal
 from lit_xai.network.recording import Call
 from lit_xai.network.spelling import nearest
 
@@ -15,11 +15,11 @@ METHODS = ("input_x_gradient", "grad_cam")
 
 @dataclass(frozen=True)
 class ExplanationMatching:
-    """Have the student decide for the teacher's reasons: 1 - cosine of their attributions is added to the loss.
+    """Match the student's explanations with the teacher's: 1 - cosine of their attributions is added to the loss.
 
-    Both are asked about the teacher's top class. Costs a backward pass through the student's gradient, about one more
-    training step, and a backward pass of the teacher. It lifts the method that is matched and may lift no other: judge
-    by an explainer that was not trained on.
+    Both attributions explain the teacher's top class. The cost is a backward pass through the student's gradient, about
+    one more training step, and a backward pass of the teacher. It improves the matched method and often no other: judge
+    the result with an explainer that was not trained on.
 
     Args:
         method: ``"input_x_gradient"`` (Shrikumar et al. 2016, https://arxiv.org/abs/1605.01713) or ``"grad_cam"``
@@ -27,10 +27,10 @@ class ExplanationMatching:
         weight: of the term, 0 or more.
         layers: for ``"grad_cam"``: layers of the student by name, the teacher's of the same name, or pairs
             ``{student: teacher}``.
-        every_n_steps: how often it is computed; in between it costs nothing.
+        every_n_steps: the steps from one computation to the next; the others have no extra cost.
 
     Raises:
-        ValueError: an argument is out of range, or a method has no layers, or layers that it does not take.
+        ValueError: an argument is out of range, ``"grad_cam"`` has no layers, or another method has some.
 
     Example:
         >>> ExplanationMatching("grad_cam", layers=["layer3"]).student_layers
@@ -52,22 +52,25 @@ class ExplanationMatching:
                 f"explanation: method expected {' or '.join(METHODS)}, but got {self.method!r}."
                 f"{nearest(str(self.method), METHODS)}"
             )
-        if not (isinstance(self.weight, (int, float)) and 0 <= self.weight < math.inf):
-            raise ValueError(f"explanation: weight expected a number of at least 0, but got {self.weight!r}.")
-        if isinstance(self.every_n_steps, bool) or not isinstance(self.every_n_steps, int) or self.every_n_steps < 1:
-            raise ValueError(f"explanation: every_n_steps expected a positive integer, but got {self.every_n_steps!r}.")
+        if not is_number(self.weight) or self.weight < 0:
+            raise refusal("explanation: weight", "a number of at least 0", self.weight)
+        check_integer("explanation: every_n_steps", self.every_n_steps)
         if (self.method == "grad_cam") != bool(self.layers):
             needs = "at least one layer" if self.method == "grad_cam" else "None"
             raise ValueError(f"explanation: layers expected {needs} for {self.method}, but got {self.layers!r}.")
 
+    def __str__(self) -> str:
+        often = f" every {self.every_n_steps} steps" if self.every_n_steps > 1 else ""
+        return f"{self.weight:g} · (1 - cosine of {self.method}){often}"
+
     @property
     def student_layers(self) -> tuple[str, ...]:
-        """The student's layers that are looked at."""
+        """The student's layers that are explained."""
         return tuple(self.layers or ())
 
     @property
     def teacher_layers(self) -> tuple[str, ...]:
-        """The teacher's, in the same order."""
+        """The teacher's layers that are explained, in the same order."""
         return tuple(self.layers.values()) if isinstance(self.layers, dict) else self.student_layers
 
     @property
@@ -83,9 +86,9 @@ class ExplanationMatching:
         Args:
             logits: of the call.
             call: recorded, its inputs or layers requiring gradients.
-            layers: which of them.
+            layers: whose activations are explained, for ``"grad_cam"``.
             target: classes ``(N,)``.
-            create_graph: whether something is learnt from them.
+            create_graph: keep the graph, to learn from them.
 
         Raises:
             ValueError: the network has no floating inputs, or a layer was not called.
@@ -94,7 +97,7 @@ class ExplanationMatching:
             inputs = tuple(value for value in call.tensors() if value.requires_grad)
             if not inputs:
                 raise ValueError(
-                    "explanation: input_x_gradient expected an input in floating point, but there is none: take"
+                    "explanation: input_x_gradient expected an input in floating point, but there is none: use"
                     " method='grad_cam' with the embedding layer among its layers."
                 )
             return input_x_gradient(logits, inputs, target, create_graph=create_graph)
@@ -102,6 +105,6 @@ class ExplanationMatching:
         for name in layers:
             if not isinstance(call.layers.get(name), Tensor):
                 raise ValueError(f"explanation: layers: {name!r} expected to return a tensor in every step.")
-            # Several layers are asked of one graph: the first may not free it.
+            # Several layers share one graph, which the gradient of the first must not free.
             maps.append(grad_cam(logits, call.layers[name], target, create_graph=create_graph or len(layers) > 1))
         return tuple(value if create_graph else value.detach() for value in maps)

@@ -1,35 +1,34 @@
-"""Losses between a student and its teacher, on logits and on features: numbers in, one number out.
+"""Losses between the outputs of a student and of its teacher, on logits and on features.
 
-All compute in float32 at least, whatever autocast says, and cut the teacher from the graph. None is multiplied by the
-square of the temperature: whoever adds one to another loss does that.
+Each follows the protocol of :mod:`lit_xai.distillation.loss_spec`, which losses of other packages follow as well. All
+compute in float32 or wider, whatever autocast says, and detach the teacher. None is multiplied by the square of the
+temperature: the caller who adds it to another loss does that.
 """
 
-import functools
-import inspect
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from lit_xai.distillation.loss_spec import resolve_loss as resolve_loss  # where 0.1 had it
+from lit_xai.distillation.loss_spec import takes as takes  # where 0.1 had it
+from lit_xai.network.check import check_positive
 from lit_xai.network.describing import describe
-from lit_xai.network.import_path import load_object
-from lit_xai.network.spelling import nearest
 
 
 def kl_divergence(student: Tensor, teacher: Tensor, *, temperature: float = 1.0, class_dim: int = 1) -> Tensor:
-    r"""Return how far the student's probabilities are from the teacher's, :math:`KL(p_t \| p_s)` in nats.
+    r"""Return the divergence of the student's probabilities from the teacher's, :math:`KL(p_t \| p_s)` in nats.
 
     :math:`p = \mathrm{softmax}(\mathrm{logits} / T)`, and the mean is over everything but the classes. Hinton et al.
     2015, Distilling the Knowledge in a Neural Network, https://arxiv.org/abs/1503.02531, who multiply by :math:`T^2`,
-    since the gradients shrink with it; here the caller does.
+    since the gradients shrink with it; here the caller multiplies.
 
     Args:
         student: logits ``(N, C, ...)``; ``(N,)`` or one class stand for a binary task, as two classes ``[0, logit]``.
         teacher: logits of the same shape; ``(N,)`` and ``(N, 1)`` count as the same.
-        temperature: :math:`T`; the higher, the more the unlikely classes count.
+        temperature: :math:`T`; the higher it is, the more the unlikely classes count.
         class_dim: the dimension of the classes; -1 for a language model's ``(N, L, C)``.
 
     Raises:
@@ -42,8 +41,8 @@ def kl_divergence(student: Tensor, teacher: Tensor, *, temperature: float = 1.0,
         >>> kl_divergence(teacher, teacher, temperature=4.0)
         tensor(0.)
     """
-    ours, theirs = _class_logits(student, teacher, temperature, class_dim)
-    return _divergence(ours.log_softmax(class_dim), theirs.log_softmax(class_dim), class_dim).mean()
+    student, teacher = _class_logits(student, teacher, temperature, class_dim)
+    return _divergence(student.log_softmax(class_dim), teacher.log_softmax(class_dim), class_dim).mean()
 
 
 def decoupled_kl_divergence(
@@ -56,14 +55,14 @@ def decoupled_kl_divergence(
     nontarget_weight: float = 8.0,
     class_dim: int = 1,
 ) -> Tensor:
-    r"""Return the KL divergence in two parts: target or not, and which of the others, each with its own weight.
+    r"""Return the KL divergence split in two, target against the rest and within the rest, each with its own weight.
 
-    In :func:`kl_divergence` the second part counts with :math:`1 - p_t[\mathrm{target}]`, next to nothing where the
-    teacher is sure. Zhao et al. 2022, Decoupled Knowledge Distillation, https://arxiv.org/abs/2203.08679, who multiply
+    :func:`kl_divergence` weights the second part with :math:`1 - p_t[\mathrm{target}]`, almost zero where the teacher
+    is confident. Zhao et al. 2022, Decoupled Knowledge Distillation, https://arxiv.org/abs/2203.08679, who multiply
     by :math:`T^2` as well.
 
     Args:
-        student: logits ``(N, C, ...)``; ``(N,)`` or one class stand for a binary task, which has no second part.
+        student: logits ``(N, C, ...)``; ``(N,)`` or one class stand for a binary task, whose second part is 0.
         teacher: logits of the same shape; ``(N,)`` and ``(N, 1)`` count as the same.
         target: the true classes as integers, ``(N, ...)``.
         temperature: :math:`T` in :math:`\mathrm{softmax}(\mathrm{logits} / T)`.
@@ -81,10 +80,10 @@ def decoupled_kl_divergence(
         >>> decoupled_kl_divergence(student, teacher, torch.tensor([0]), nontarget_weight=0.0)
         tensor(0.0395)
     """
-    ours, theirs = _class_logits(student, teacher, temperature, class_dim)
-    index = _target_index(target, ours, class_dim)
-    among_two = _target_part(ours, theirs, index, class_dim)
-    among_others = _nontarget_part(ours, theirs, index, class_dim)
+    student, teacher = _class_logits(student, teacher, temperature, class_dim)
+    index = _target_index(target, student, class_dim)
+    among_two = _target_part(student, teacher, index, class_dim)
+    among_others = _nontarget_part(student, teacher, index, class_dim)
     return (target_weight * among_two + nontarget_weight * among_others).mean()
 
 
@@ -125,14 +124,14 @@ def l2(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def huber(student: Tensor, teacher: Tensor, *, delta: float = 1.0) -> Tensor:
-    """Return the mean of half the squared difference, continued as a straight line from ``delta`` on.
+    """Return the mean of half the squared difference, linear beyond ``delta``.
 
     Huber 1964, Robust Estimation of a Location Parameter, https://doi.org/10.1214/aoms/1177703732.
 
     Args:
         student: outputs of any shape.
         teacher: outputs of the same shape; ``(N,)`` and ``(N, 1)`` count as the same.
-        delta: the difference from which on it grows linearly.
+        delta: the difference beyond which the loss grows linearly.
 
     Raises:
         ValueError: the shapes differ, or ``delta`` is not positive.
@@ -141,15 +140,15 @@ def huber(student: Tensor, teacher: Tensor, *, delta: float = 1.0) -> Tensor:
         >>> huber(torch.tensor([0.0, 3.0]), torch.tensor([[1.0], [1.0]]))
         tensor(1.)
     """
-    _check_positive("delta", delta)
+    check_positive("delta", delta)
     return F.huber_loss(*_outputs(student, teacher), delta=delta)
 
 
 def hint(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean squared difference of features.
 
-    Romero et al. 2014, FitNets: Hints for Thin Deep Nets, https://arxiv.org/abs/1412.6550. Their regressor, which
-    brings a thinner student's features to the teacher's shape, is the caller's.
+    Romero et al. 2014, FitNets: Hints for Thin Deep Nets, https://arxiv.org/abs/1412.6550. The caller
+    supplies their regressor, which maps a thinner student's features to the teacher's shape.
 
     Args:
         student: a layer's output, of any shape.
@@ -165,16 +164,16 @@ def hint(student: Tensor, teacher: Tensor) -> Tensor:
     if student.shape != teacher.shape:
         raise ValueError(
             f"hint expected features of the teacher's shape, {describe(teacher)}, but got {describe(student)}: map them"
-            " to it with a layer that is trained along, or take attention_transfer, which compares any widths."
+            " to it with a trained layer, or use attention_transfer, which compares any widths."
         )
     return F.mse_loss(*_floats(student, teacher))
 
 
 def attention_transfer(student: Tensor, teacher: Tensor, *, channel_dim: int = 1) -> Tensor:
-    """Return how much the places differ where student and teacher are active, however wide the two are.
+    """Return the difference between the attention maps of student and teacher, whose widths may differ.
 
-    A map is the mean over the channels of the squared activations, of length 1 per sample; returned is the mean over
-    samples and positions of the maps' squared difference, as the authors' code computes it. Zagoruyko and Komodakis
+    A map is the mean of the squared activations over the channels, normalized to length 1 per sample. The loss is the
+    mean squared difference of the maps over samples and positions, as in the authors' code. Zagoruyko and Komodakis
     2016, Paying More Attention to Attention, https://arxiv.org/abs/1612.03928.
 
     Args:
@@ -196,23 +195,27 @@ def attention_transfer(student: Tensor, teacher: Tensor, *, channel_dim: int = 1
     if min(student.dim(), teacher.dim()) < 3:
         few = student if student.dim() < 3 else teacher
         raise ValueError(
-            f"attention_transfer expected features with positions, (N, C, ...), but got {describe(few)}: take hint."
+            f"attention_transfer expected features with positions, (N, C, ...), but got {describe(few)}: use hint."
         )
     if student.dim() != teacher.dim() or len(student) != len(teacher):
         raise ValueError(
             "attention_transfer expected features with the teacher's samples and dimensions,"
-            f" {describe(teacher)}, but got {describe(student)}: take layers of the same kind."
+            f" {describe(teacher)}, but got {describe(student)}: choose layers of the same kind."
         )
     _check_dim("channel_dim", channel_dim, student.dim())
-    ours, theirs = (features.square().mean(channel_dim) for features in _floats(student, teacher))
-    size = tuple(map(min, ours.shape[1:], theirs.shape[1:]))
+    maps = [features.square().mean(channel_dim) for features in _floats(student, teacher)]
+    size = tuple(map(min, *(each.shape[1:] for each in maps)))
+    # A single position normalizes to 1 in both maps: the loss would be 0 whatever the features are.
     if math.prod(size) < 2:
         raise ValueError(
-            "attention_transfer expected two positions at least, but got a student's"
-            f" {describe(student)} and a teacher's {describe(teacher)}: take an earlier layer, or hint."
+            "attention_transfer expected at least two positions, but got a student's"
+            f" {describe(student)} and a teacher's {describe(teacher)}: use an earlier layer, or hint."
         )
-    ours, theirs = (F.normalize(_pooled(maps, size).flatten(1)) for maps in (ours, theirs))
-    return F.mse_loss(ours, theirs)
+    student, teacher = (F.normalize(_pooled(each, size).flatten(1)) for each in maps)
+    return F.mse_loss(student, teacher)
+
+
+attention_transfer.any_width = True  # type: ignore[attr-defined]  # functions declare no attributes
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -222,108 +225,41 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "l2": l2,
     "huber": huber,
 }
-"""Losses on logits by name."""
+"""Names of losses on logits."""
 
 FEATURE_LOSSES: dict[str, Callable[..., Tensor]] = {"hint": hint, "attention_transfer": attention_transfer}
-"""Losses on features by name."""
-
-
-def resolve_loss(
-    loss: str | Callable[..., Tensor], argument: str, known: Mapping[str, Callable[..., Tensor]]
-) -> Callable[..., Tensor]:
-    """Return the function of student and teacher: one of the table, at an import path, or as it is.
-
-    Args:
-        loss: a name, an import path (with a dot), or a function.
-        argument: what it was given for, named in the error.
-        known: the table, :data:`LOSSES` or :data:`FEATURE_LOSSES`.
-
-    Raises:
-        ValueError: it is nothing of that; the nearest name is given.
-
-    Example:
-        >>> resolve_loss("l2", "loss", LOSSES) is resolve_loss("lit_xai.distillation.losses.l2", "loss", LOSSES)
-        True
-        >>> resolve_loss("kl_divergance", "loss", LOSSES)
-        Traceback (most recent call last):
-        ...
-        ValueError: loss expected a function, its import path, or one of kl_divergence, decoupled_kl_divergence, l1, l2,
-        huber, but got 'kl_divergance'. Did you mean 'kl_divergence' or 'decoupled_kl_divergence'?
-    """
-    if isinstance(loss, str) and loss in known:
-        return known[loss]
-    found = load_object(loss, argument) if isinstance(loss, str) and "." in loss else loss
-    if isinstance(found, type):
-        raise ValueError(
-            f"{argument} expected a function of student and teacher, but got the class {found.__name__}: give an"
-            " instance, or the function of the same purpose."
-        )
-    if not callable(found):
-        close = nearest(loss, known) if isinstance(loss, str) else ""
-        raise ValueError(
-            f"{argument} expected a function, its import path, or one of {', '.join(known)}, but got {loss!r}.{close}"
-        )
-    return found
-
-
-def takes(function: Callable[..., Any], name: str) -> bool:
-    """Say whether a loss can be given ``name`` by keyword, next to student and teacher as the first two arguments.
-
-    Args:
-        function: a function, ``functools.partial`` or module; one whose signature Python does not know takes nothing.
-        name: such as ``"temperature"`` or ``"target"``.
-
-    Example:
-        >>> takes(kl_divergence, "temperature"), takes(l2, "temperature")
-        (True, False)
-        >>> takes(F.mse_loss, "target")  # which is what it calls the second
-        False
-        >>> takes(functools.partial(kl_divergence, temperature=4.0), "temperature")  # which is decided
-        False
-    """
-    if isinstance(function, functools.partial) and name in function.keywords:
-        return False
-    try:
-        # A module's __call__ takes anything; what it passes on to does not.
-        parameters = inspect.signature(function.forward if isinstance(function, nn.Module) else function).parameters
-    except (TypeError, ValueError):
-        return False
-    positional = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    named = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    if name in positional[:2]:
-        return False
-    return name in named or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+"""Names of losses on features."""
 
 
 def check_logits(student: Tensor, teacher: Tensor) -> None:
-    """Refuse a teacher whose outputs cannot be compared with the student's one by one.
+    """Refuse a teacher whose outputs cannot be compared with the student's element by element.
 
     Args:
         student: outputs ``(N, ...)``.
-        teacher: outputs of the same shape, a last dimension of 1 more or less.
+        teacher: outputs of the same shape, with or without a last dimension of 1.
 
     Raises:
-        ValueError: says how many outputs each gives.
+        ValueError: the shapes differ; the message gives the number of outputs of each.
 
     Example:
         >>> check_logits(torch.zeros(8), torch.zeros(8, 1))
         >>> check_logits(torch.zeros(8, 10), torch.zeros(8, 100))
         Traceback (most recent call last):
         ...
-        ValueError: The teacher gives 100 outputs per sample, but the student 10: take a teacher of the same classes, or
-        a loss of your own that compares them.
+        ValueError: The teacher gives 100 outputs per sample, but the student 10: use a teacher of the same classes, or
+        your own loss that compares them.
     """
-    ours, theirs = tuple(student.shape), tuple(teacher.shape)
-    if ours == theirs or (*ours, 1) == theirs or ours == (*theirs, 1):
+    of_student, of_teacher = tuple(student.shape), tuple(teacher.shape)
+    if of_teacher in (of_student, (*of_student, 1)) or of_student == (*of_teacher, 1):
         return
-    if ours[:1] != theirs[:1]:
+    if of_student[:1] != of_teacher[:1]:
         raise ValueError(
-            f"The teacher gives outputs for {_sizes(theirs[:1])} samples, but the student for {_sizes(ours[:1])}:"
-            " call both with the same inputs."
+            f"The teacher gives outputs for {_sizes(of_teacher[:1])} samples, but the student for"
+            f" {_sizes(of_student[:1])}: call both with the same inputs."
         )
     raise ValueError(
-        f"The teacher gives {_sizes(theirs[1:])} outputs per sample, but the student {_sizes(ours[1:])}: take a"
-        " teacher of the same classes, or a loss of your own that compares them."
+        f"The teacher gives {_sizes(of_teacher[1:])} outputs per sample, but the student {_sizes(of_student[1:])}: use"
+        " a teacher of the same classes, or your own loss that compares them."
     )
 
 
@@ -331,19 +267,14 @@ def _sizes(sizes: tuple[int, ...]) -> str:
     return " x ".join(map(str, sizes)) or "1"
 
 
-def _check_positive(argument: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(f"{argument} expected a positive number, but got {value!r}.")
-
-
 def _check_dim(argument: str, dim: int, dims: int) -> None:
-    """Refuse what is no dimension, and the first, which counts the samples."""
+    """Refuse a dimension that does not exist, and the first, which counts the samples."""
     if dim % dims == 0 or not -dims < dim < dims:
         raise ValueError(f"{argument} expected a dimension from 1 to {dims - 1}, or -1 for the last, but got {dim}.")
 
 
 def _floats(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both in their wider type, float32 at least, and the teacher without a gradient."""
+    """Return both in the wider of their types, at least float32, and the teacher detached."""
     dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
     return student.to(dtype), teacher.detach().to(dtype)
 
@@ -355,24 +286,24 @@ def _outputs(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _class_logits(student: Tensor, teacher: Tensor, temperature: float, class_dim: int) -> tuple[Tensor, Tensor]:
-    """Return both with two classes at least, divided by the temperature."""
-    _check_positive("temperature", temperature)
-    ours, theirs = _outputs(student, teacher)
-    if ours.dim() < 2:
-        ours, theirs = ours.reshape(-1, 1), theirs.reshape(-1, 1)
-    _check_dim("class_dim", class_dim, ours.dim())
-    if ours.shape[class_dim] == 1:
-        ours, theirs = (torch.cat([torch.zeros_like(z), z], class_dim) for z in (ours, theirs))
-    return ours / temperature, theirs / temperature
+    """Return both with at least two classes, divided by the temperature."""
+    check_positive("temperature", temperature)
+    student, teacher = _outputs(student, teacher)
+    if student.dim() < 2:
+        student, teacher = student.reshape(-1, 1), teacher.reshape(-1, 1)
+    _check_dim("class_dim", class_dim, student.dim())
+    if student.shape[class_dim] == 1:  # sigmoid(z) is the softmax of [0, z]
+        student, teacher = (torch.cat([torch.zeros_like(z), z], class_dim) for z in (student, teacher))
+    return student / temperature, teacher / temperature
 
 
 def _divergence(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
     """Return the KL divergence of log-probabilities, per sample; exactly 0 where the two are equal."""
     probabilities = teacher.exp()
     # 0 log 0 is 0, where a difference of infinities would be NaN: logits of -inf are how classes are masked out.
-    found = probabilities * (teacher - student).masked_fill(probabilities == 0, 0.0)
+    terms = probabilities * (teacher - student).masked_fill(probabilities == 0, 0.0)
     # Both add up to 1 only up to rounding: with the difference the gradient is exactly 0 where the two are equal.
-    return (found + (student.exp() - probabilities)).sum(dim)
+    return (terms + (student.exp() - probabilities)).sum(dim)
 
 
 def _target_index(target: Tensor, logits: Tensor, dim: int) -> Tensor:
@@ -404,8 +335,8 @@ def _target_or_not(logits: Tensor, index: Tensor, dim: int) -> Tensor:
 
 def _nontarget_part(student: Tensor, teacher: Tensor, index: Tensor, dim: int) -> Tensor:
     """Return the divergence among the other classes, per sample."""
-    ours, theirs = (z.scatter(dim, index, -math.inf).log_softmax(dim) for z in (student, teacher))
-    return _divergence(ours, theirs, dim)
+    student, teacher = (z.scatter(dim, index, -math.inf).log_softmax(dim) for z in (student, teacher))
+    return _divergence(student, teacher, dim)
 
 
 def _pooled(maps: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -419,6 +350,6 @@ def _pooled(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     }
     if len(size) not in pools:
         raise ValueError(
-            f"attention_transfer expected equal positions, or three dimensions of them at most, but got {len(size)}."
+            f"attention_transfer expected equal positions, or at most three dimensions of them, but got {len(size)}."
         )
     return pools[len(size)](maps.unsqueeze(1), size).squeeze(1)

@@ -1,4 +1,4 @@
-"""A teacher's outputs, remembered by what the sample looks like: one that was augmented anew is simply not known."""
+"""A cache of a teacher's outputs by the content of the samples: an augmented sample is a miss, never a wrong hit."""
 
 import functools
 import hashlib
@@ -20,12 +20,12 @@ from lit_xai.network.probing import fingerprint
 from lit_xai.network.saving import save_arrays
 
 VERSION = 1
-"""Of the file, and of the hash: keys that another version made mean nothing."""
+"""Version of the file and of the hash: keys of another version do not compare."""
 
 _HIGH = -(1 << 32)  # the upper half of 64 bits
 _LOW = (1 << 32) - 1
 
-# What NumPy and zipfile raise for a file that is foreign, cut short or altered.
+# Exceptions that NumPy and zipfile raise for a file that is foreign, truncated or altered.
 _DAMAGE: tuple[type[Exception], ...] = (
     *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, OSError, EOFError),
     *(struct.error, zipfile.BadZipFile, zlib.error),
@@ -37,12 +37,12 @@ def sample_keys(inputs: Inputs) -> Tensor:
 
     Vector multiply-shift, two hashes of 32 bits side by side: a pair of samples shares a key by chance once in about
     2^62, whatever they look like. Thorup 2015, High Speed Hashing for Integers and Strings,
-    https://arxiv.org/abs/1504.06804. It is no protection against samples made to collide. Layout in memory and the rest
+    https://arxiv.org/abs/1504.06804. It does not protect against samples built to collide. Memory layout and the rest
     of the batch do not matter; dtype, shape and the sign of zero do.
 
     Args:
-        inputs: what the network is called with. A tensor with as many rows as the first has one per sample; everything
-            else (other tensors, and the ``repr`` of what is no tensor) belongs to every sample.
+        inputs: of the network. A tensor with as many rows as the first one has one row per sample; everything else
+            (other tensors, and the ``repr`` of other values) belongs to every sample.
 
     Returns:
         int64 ``(N,)``.
@@ -77,17 +77,17 @@ def sample_keys(inputs: Inputs) -> Tensor:
 
 
 def _arguments(inputs: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every argument with its place, tensors or not."""
+    """Yield every argument with its position, tensors or not."""
     if isinstance(inputs, (Mapping, list, tuple)):
         yield name, type(inputs).__name__
         for key, value in inputs.items() if isinstance(inputs, Mapping) else enumerate(inputs):
             yield from _arguments(value, f"{name}.{key!r}")
-    else:  # the repr of a long array leaves out most of it
+    else:  # the repr of a long array omits most of it
         yield name, torch.from_numpy(inputs) if isinstance(inputs, np.ndarray) else inputs
 
 
 def _words(rows: Tensor) -> Tensor:
-    """Return each row's bytes as int32 ``(N, words)``, the last one filled up with zeros."""
+    """Return each row's bytes as int32 ``(N, words)``, the last word padded with zeros."""
     flat = rows.detach().resolve_conj().resolve_neg()[..., None].flatten(1).contiguous()
     if not flat.numel():
         return torch.zeros_like(flat, dtype=torch.int32)
@@ -95,16 +95,16 @@ def _words(rows: Tensor) -> Tensor:
         return flat.view(torch.int32)
     raw = flat.view(torch.uint8)
     missing = -raw.shape[1] % 4
-    return (F.pad(raw, (0, missing)) if missing else raw.clone()).view(torch.int32)  # cloned, it is aligned
+    return (F.pad(raw, (0, missing)) if missing else raw.clone()).view(torch.int32)  # a clone is aligned
 
 
 def _multiply_shift(words: Tensor) -> Tensor:
     first, second = (_dot(words, factors) for factors in _factors(words.shape[1], words.device))
-    return (first & _HIGH) | ((second >> 32) & _LOW)  # sums wrap around, and only their upper halves are good hashes
+    return (first & _HIGH) | ((second >> 32) & _LOW)  # sums wrap around; only their upper halves are good hashes
 
 
 def _dot(words: Tensor, factors: Tensor) -> Tensor:
-    # In pieces: the products take twice the room of the words, and fresh pages cost a CPU more than the arithmetic.
+    # In chunks: the products take twice the memory of the words, and fresh pages cost a CPU more than the arithmetic.
     size = 512 if words.is_cpu else 65536
     total = words.new_zeros(len(words), dtype=torch.int64)
     for part, by in zip(words.split(size, 1), factors.split(size), strict=True):
@@ -114,13 +114,13 @@ def _dot(words: Tensor, factors: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _factors(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    # NumPy promises that a bit generator's numbers stay what they are, and they move nobody's global state.
+    # NumPy guarantees the stream of a bit generator across versions, and using one leaves the global states alone.
     bits = np.random.PCG64(VERSION).random_raw(2 * n).view(np.int64).reshape(n, 2)
     return torch.from_numpy(bits[:, 0].copy()).to(device), torch.from_numpy(bits[:, 1].copy()).to(device)
 
 
 def module_hash(module: nn.Module) -> str:
-    """Return a short hash of a network's parts and of the bits of its parameters and buffers, wherever they lie.
+    """Return a short hash of a network's parts and of the bits of its parameters and buffers, on any device.
 
     Args:
         module: the network; ``torch.compile``'s wrapper around it makes no difference.
@@ -134,28 +134,28 @@ def module_hash(module: nn.Module) -> str:
         (16, False)
     """
     network = find_network(module)
-    # The same weights behind another activation are another network.
+    # The same weights with another activation are another network.
     parts = {f"{name}: {type(part).__qualname__}": torch.empty(0) for name, part in network.named_modules()}
-    buffers = dict(network.named_buffers(remove_duplicate=False))  # those that are not saved count as well
+    buffers = dict(network.named_buffers(remove_duplicate=False))  # non-persistent ones count as well
     state = {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
     return fingerprint(parts | dict(sorted((buffers | state).items())))
 
 
 class OutputCache:
-    """One teacher's outputs by the keys of the samples, in memory and, with a path, in a file.
+    """Outputs of one teacher by the keys of the samples, in memory and, with a path, in a file.
 
-    It never forgets: meant for a teacher that sees the same samples every epoch, and not for random augmentation.
+    Nothing is evicted: use it for a teacher that sees the same samples every epoch, not with random augmentation.
 
     Args:
-        teacher: its :func:`module_hash`.
-        path: an ``.npz`` file, read if it is there.
+        teacher: the :func:`module_hash` of the teacher.
+        path: of an ``.npz`` file, read if it exists.
 
     Attributes:
-        hits: samples that were answered.
-        misses: samples that were not.
+        hits: number of samples in batches that were answered.
+        misses: number of samples in batches that were not, because at least one was unknown.
 
     Raises:
-        ValueError: the file holds another teacher's outputs, or is no such file.
+        ValueError: the file holds the outputs of another teacher, or is no such file.
 
     Example:
         >>> x = torch.randn(4, 2)
@@ -187,12 +187,12 @@ class OutputCache:
         return len(self._rows)
 
     def lookup(self, keys: Tensor) -> Tensor | None:
-        """Return the outputs ``(N, ...)`` on the keys' device, ``None`` unless every one is known.
+        """Return the outputs ``(N, ...)`` on the keys' device, ``None`` unless all are in the cache.
 
         Args:
             keys: of :func:`sample_keys`, ``(N,)``.
         """
-        # A dict: a tenth of the time of a binary search once new keys keep coming, since nothing is sorted again.
+        # A dict takes a tenth of the time of a binary search while new keys keep coming: nothing is sorted again.
         rows = [self._rows.get(key, -1) for key in keys.tolist()]
         if self._values is None or -1 in rows:
             self.misses += len(rows)
@@ -201,14 +201,14 @@ class OutputCache:
         return self._values[torch.tensor(rows, dtype=torch.int64)].to(keys.device)
 
     def add(self, keys: Tensor, values: Tensor) -> None:
-        """Remember outputs; of a key that is known already, the first stays.
+        """Store outputs; a key that is stored already keeps its first one.
 
         Args:
             keys: of :func:`sample_keys`, ``(N,)``.
-            values: the outputs ``(N, ...)``, of which a copy is kept on the CPU.
+            values: the outputs ``(N, ...)``; a copy is kept on the CPU.
 
         Raises:
-            ValueError: there are not as many as keys, or they are not like those before.
+            ValueError: there are more or fewer than keys, or their shape or type differs from that of the first ones.
         """
         if len(values) != len(keys):
             raise ValueError(f"values expected one row per key, {len(keys)}, but got {describe(values)}.")
@@ -225,7 +225,7 @@ class OutputCache:
         self._rows.update({key: start + place for place, key in enumerate(fresh)})
 
     def _room(self, n: int, like: Tensor) -> Tensor:
-        """Return the store with room for ``n`` rows, at least doubled where it has to grow."""
+        """Return the storage with room for ``n`` rows, at least doubled when it has to grow."""
         if self._values is None:
             self._values = torch.empty(n, *like.shape[1:], dtype=like.dtype)
         old = self._values
@@ -240,7 +240,7 @@ class OutputCache:
         return self._values
 
     def save(self) -> None:
-        """Write the file, whole or not at all; nothing without a path, or when nothing came since."""
+        """Write the file atomically; do nothing without a path or without new outputs."""
         if self.path is None or self._values is None or self._saved == len(self):
             return
         arrays = {
@@ -261,7 +261,7 @@ def _to_bytes(text: str) -> Tensor:
 def _read(path: Path, teacher: str) -> tuple[list[int], Tensor]:
     """Return the keys and the values of a file."""
     try:
-        # Opened here, since NumPy leaves a damaged file open.
+        # Opened here, because NumPy leaves a damaged file open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             version, whose = int(arrays["version"]), arrays["teacher"].tobytes().decode()
             if version == VERSION and whose == teacher:

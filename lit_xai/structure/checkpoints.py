@@ -4,7 +4,7 @@ torch is imported once a file is read: the command line looks for files before t
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile, is_zipfile
@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def require_file(path: str | Path) -> None:
+def require_file(path: str | Path, keywords: Iterable[str] = ()) -> None:
     """Refuse a checkpoint that is not there.
+
+    Args:
+        path: of the file.
+        keywords: what may stand in place of a path, and have been misspelled.
 
     Raises:
         FileNotFoundError: there is no such file; the nearest in its folder is named.
@@ -26,11 +30,16 @@ def require_file(path: str | Path) -> None:
     if file.is_dir():
         raise IsADirectoryError(f"'{path}' is a folder: name a checkpoint in it.{_newest_beside(file)}")
     if not file.is_file():
-        raise FileNotFoundError(f"there is no file '{path}'.{nearest(str(path), map(str, file.parent.glob('*.ckpt')))}")
+        known = [*keywords, *map(str, file.parent.glob("*.ckpt"))]
+        raise FileNotFoundError(f"there is no file '{path}'.{nearest(str(path), known)}")
 
 
 def read_checkpoint(
-    path: str | Path, weights_only: bool | None = None, trust: str = "weights_only=False"
+    path: str | Path,
+    weights_only: bool | None = None,
+    trust: str = "add weights_only=False",
+    argument: str = "",
+    keywords: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Read a Lightning checkpoint; its tensors are mapped from the file rather than copied, where its format allows.
 
@@ -38,7 +47,9 @@ def read_checkpoint(
         path: a file that a Trainer wrote.
         weights_only: ``False`` to unpickle objects of any class, which runs code of the file's author; otherwise
             tensors and plain values alone.
-        trust: how the user says so, for the error.
+        trust: what a user does who trusts the file, for the error.
+        argument: what the path was given for, named in the errors about a file that is there.
+        keywords: see :func:`require_file`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -47,15 +58,19 @@ def read_checkpoint(
     """
     import torch
 
-    require_file(path)
+    require_file(path, keywords)
+    file = f"{argument}='{path}'" if argument else f"'{path}'"
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only is not False, mmap=is_zipfile(path))
     except PermissionError:
         raise
     except Exception as error:  # bytes that are no pickle end in any error there is
-        raise ValueError(_why_unreadable(path, str(error), trust)) from error
+        raise ValueError(f"{file} {_why_unreadable(path, str(error), trust)}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(f"'{path}' is no checkpoint of a Lightning Trainer: it has no 'state_dict'.")
+        raise ValueError(
+            f"{file} is no checkpoint of a Lightning Trainer: it has no 'state_dict'. If it holds weights alone, load"
+            " them into a module yourself."
+        )
     return checkpoint
 
 
@@ -63,10 +78,10 @@ def _why_unreadable(path: str | Path, reason: str, trust: str) -> str:
     foreign = re.search(r"GLOBAL (\S+)", reason)
     if foreign:
         return (
-            f"'{path}' holds an object of {foreign[1]}, whose unpickling may run code of the file's author: if you"
-            f" trust the file, add {trust}."
+            f"holds an object of {foreign[1]}, whose unpickling may run code of the file's author: if you trust the"
+            f" file, {trust}."
         )
-    return f"'{path}' is damaged, or no checkpoint of a Lightning Trainer.{_newest_beside(path)}"
+    return f"is damaged, or no checkpoint of a Lightning Trainer.{_newest_beside(path)}"
 
 
 def _newest_beside(path: str | Path) -> str:

@@ -1,7 +1,9 @@
 """One vocabulary for when something happens: an integer counts epochs, a fraction is a share of ``max_epochs``."""
 
-from collections.abc import Sequence
-from typing import Annotated, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeAlias
+
+from lit_xai.network.check import is_number, refusal
 
 Epochs: TypeAlias = Annotated[int | float, "epochs, or a fraction of max_epochs"]
 """A number of epochs, or a fraction of ``max_epochs``: the type of every such argument of a callback.
@@ -109,3 +111,26 @@ def value_at(values: float | Sequence[float], epoch: int, max_epochs: int | None
     before = min(int(place), len(values) - 1)
     after = min(before + 1, len(values) - 1)
     return round(values[before] + (place - before) * (values[after] - values[before]), 12)
+
+
+def check_values(values: Any, argument: str, expected: str, is_valid: Callable[[float], bool]) -> None:
+    """Refuse values for :func:`value_at` of which one is no number, or out of range.
+
+    Args:
+        values: a number, or several in a list.
+        argument: what they were given for, named in the error.
+        expected: what each may be, in words.
+        is_valid: tells whether a number is in range.
+
+    Raises:
+        ValueError: names the argument.
+
+    Example:
+        >>> check_values([0.9, 1.5], "alpha", "numbers in [0, 1]", lambda value: 0 <= value <= 1)
+        Traceback (most recent call last):
+        ...
+        ValueError: alpha expected numbers in [0, 1], but got [0.9, 1.5].
+    """
+    several = list(values) if isinstance(values, (list, tuple)) else [values]
+    if not several or not all(is_number(value) and is_valid(value) for value in several):
+        raise refusal(argument, expected, values)

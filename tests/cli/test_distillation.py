@@ -61,7 +61,7 @@ def test_names_and_paths(teacher, folder, fit):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["teacher=no.ckpt"], r"there is no 'no.ckpt'"),
+        (["teacher=no.ckpt"], r"there is no file 'no.ckpt'"),
         (["teacher=ema", "alpha=3"], r"alpha expected numbers in \[0, 1\], but got 3"),
         (["teacher=ema", "loss=kl"], r"loss expected a function, its import path, or one of kl_divergence"),
         (["teacher=ema", "explanation.method=gradcam"], r"Did you mean 'grad_cam'"),

@@ -51,7 +51,7 @@ Pruning = partial(StructuredPruning, 0.5, start_epoch=0, end_epoch=0, round_to=1
         ({"explanation": "input_x_gradient"}, ("explanation expected an ExplanationMatching",)),
         (
             {"features": ["first"], "compile_teacher": True},
-            ("compile_teacher expected False with layers",),
+            ("compile_teacher expected False with features",),
         ),
         (
             {"explanation": ExplanationMatching("grad_cam", layers=["first"]), "compile_teacher": True},
@@ -127,10 +127,18 @@ DKD = "decoupled_kl_divergence"
     ("make", "options", "parts"),
     [
         (Steps, {"teacher": mlp(classes=7)}, ("teacher gives 7 outputs per sample, but the student 10",)),
-        (Steps, {"teacher": "no.ckpt"}, ("teacher expected 'dense', 'ema', a module or a checkpoint", "'no.ckpt'")),
-        (Steps, {"teacher": "dence"}, ("there is no 'dence'", "Did you mean 'dense'")),
+        (
+            Steps,
+            {"teacher": "no.ckpt"},
+            ("teacher expected 'dense', 'ema', a module or a checkpoint, but there is no file 'no.ckpt'",),
+        ),
+        (Steps, {"teacher": "dence"}, ("there is no file 'dence'", "Did you mean 'dense'")),
         (Steps, {"teacher": "."}, ("'.' is a folder",)),
-        (Steps, {"teacher": nn.Linear(9, 10)}, ("The teacher Linear failed on", "Tensor[16, 1, 8, 8]", "same inputs")),
+        (
+            Steps,
+            {"teacher": nn.Linear(9, 10)},
+            ("The teacher Linear failed on the inputs of the student", "Tensor[16, 1, 8, 8]", "same inputs"),
+        ),
         (Steps, {"loss": lambda s, t: (s - t) ** 2}, ("loss expected a function that returns one number", "[16, 10]")),
         (lambda: Steps(Conv()), {"features": ["frist"]}, ("'frist' names no layer of the student", "'first'")),
         (
@@ -147,7 +155,7 @@ DKD = "decoupled_kl_divergence"
         (
             lambda: Steps(Conv()),
             {"teacher": Conv(), "features": {"first": "head"}},
-            ("features: 'first' expected outputs of as many dimensions",),
+            ("features: 'first' expected outputs with the same number of dimensions",),
         ),
         (
             lambda: Steps(Conv()),

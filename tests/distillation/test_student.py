@@ -1,4 +1,4 @@
-"""Which network of a module is taught, and what of it can be seen."""
+"""The network of a module that learns, and which of its layers can be recorded."""
 
 import pytest
 import torch
@@ -20,11 +20,11 @@ class Parts(Module):
         self.body, self.head, self.loss = mlp(classes=4), nn.Linear(4, 10), nn.CrossEntropyLoss()
 
 
-def seen(module, run, name=None, **options):
+def recorded(module, run, name=None, **options):
     student = Student(name)
-    with student.seen(module, **options) as calls:
+    with student.record(module, **options) as calls:
         run(module)
-    return student, student.calls(module, calls)
+    return student, student.own_calls(module, calls)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def seen(module, run, name=None, **options):
     ids=["module", "part", "with a loss"],
 )
 def test_what_the_step_calls_is_taught(run, expected):
-    student, calls = seen(Parts(), run)
+    student, calls = recorded(Parts(), run)
     assert student.name == expected
     assert [call.name for call in calls] == [expected]
     assert calls[0].result.shape == (64, 10)
@@ -50,7 +50,7 @@ def test_what_runs_without_gradients_is_not_taught():
             module.network(X)
         module.network(X[:8])
 
-    student, calls = seen(Parts(), run)
+    student, calls = recorded(Parts(), run)
     assert student.name == "network"
     assert [len(call.result) for call in calls] == [8]
 
@@ -68,7 +68,7 @@ def test_results_that_are_no_tree_of_tensors_are_taught():
         def forward(self, x):
             return Output(self.inner(x))
 
-    _, calls = seen(Module(Odd()), lambda module: module(X))
+    _, calls = recorded(Module(Odd()), lambda module: module(X))
     assert calls[0].result.logits.shape == (64, 10)
 
 
@@ -83,11 +83,11 @@ def test_results_that_are_no_tree_of_tensors_are_taught():
 )
 def test_unclear_ones_are_refused(run, name, words):
     with pytest.raises(MisconfigurationException, match=f"found no outputs .*, as Parts.training_step {words}"):
-        seen(Parts(), run, name)
+        recorded(Parts(), run, name)
 
 
 def test_a_named_part_is_seen_alone():
-    student, calls = seen(Parts(), lambda module: module.head(module.body(X)), "head")
+    student, calls = recorded(Parts(), lambda module: module.head(module.body(X)), "head")
     assert student.name == "head"
     assert calls[0].args[0].shape == (64, 4)
 
@@ -98,13 +98,13 @@ def test_layers_are_kept_with_the_call():
         module(X[:4])
         module(X[:2])
 
-    _, calls = seen(Parts(), run, layers=["first", "network.second"])
+    _, calls = recorded(Parts(), run, layers=["first", "network.second"])
     assert [len(call.layers["first"]) for call in calls] == [4, 2]
     assert calls[0].layers["network.second"].requires_grad
 
 
 def test_inputs_can_be_asked_for_their_gradient():
-    _, calls = seen(Parts(), lambda module: module(X), explained=True, by_input=True)
+    _, calls = recorded(Parts(), lambda module: module(X), explained=True, by_input=True)
     assert calls[0].args[0].requires_grad
     assert not X.requires_grad
     assert calls[0].tensors()[0] is calls[0].args[0]

@@ -1,4 +1,4 @@
-"""Teachers of every kind: where they come from, what they say, and that they stay as they are."""
+"""Teachers of every kind: their sources, their outputs, and that they stay as they are."""
 
 import copy
 from functools import partial
@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader
 
 from lit_xai import ExplanationMatching, KnowledgeDistillation, StructuredPruning
 from lit_xai.distillation.output_cache import OutputCache
-from lit_xai.distillation.teacher import Teacher, dense_copy, locate, read_teacher
+from lit_xai.distillation.teacher import Teacher, locate
+from lit_xai.distillation.teacher_source import read_teacher
 from lit_xai.models import Classifier
 from lit_xai.network.recording import Call
-from lit_xai.structure.recipe import recipe_of
+from lit_xai.structure.recipe import dense_copy, recipe_of
 
 X, Y = data().tensors
 
@@ -47,7 +48,7 @@ def first_loss(teacher, folder, student=None, **options):
     return record.losses[0]
 
 
-# --- where it comes from ----------------------------------------------------------------------------------------------
+# --- sources --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -114,12 +115,15 @@ def test_reading_draws_nothing_and_leaves_the_student(tmp_path):
 @pytest.mark.parametrize(
     ("write", "parts"),
     [
-        (lambda path: None, ("there is no '", "teacher.ckpt'.", "Did you mean 'teachr.ckpt'")),
-        (lambda path: path.write_bytes(b"PK\x03\x04half"), ("is damaged",)),
-        (lambda path: path.write_bytes(b""), ("is damaged",)),
-        (lambda path: torch.save({"state_dict": {}, "more": Call}, path), ("more than tensors and plain values",)),
+        (lambda path: None, ("there is no file '", "teacher.ckpt'.", "Did you mean '", "teachr.ckpt'?")),
+        (lambda path: path.write_bytes(b"PK\x03\x04half"), ("is damaged, or no checkpoint of a Lightning Trainer",)),
+        (lambda path: path.write_bytes(b""), ("is damaged, or no checkpoint of a Lightning Trainer",)),
+        (
+            lambda path: torch.save({"state_dict": {}, "more": Call}, path),
+            ("holds an object of lit_xai.network.recording.Call", "load it yourself and give the module"),
+        ),
         (lambda path: torch.save([1, 2], path), ("is no checkpoint", "'state_dict'")),
-        (lambda path: torch.save(mlp().state_dict(), path), ("is no checkpoint", "'state_dict'")),
+        (lambda path: torch.save(mlp().state_dict(), path), ("is no checkpoint", "'state_dict'", "weights alone")),
         (lambda path: torch.save({"state_dict": mlp().state_dict()}, path), ("cannot be loaded as Module", "give the")),
         (
             lambda path: torch.save({"state_dict": Module(mlp(8)).state_dict()}, path),
@@ -148,12 +152,12 @@ def test_classes_that_are_refused(given, parts, tmp_path):
         read_teacher(saved(Deep(), tmp_path), given, Module())
 
 
-# --- what it says -----------------------------------------------------------------------------------------------------
+# --- outputs ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("optimize", [False, True])
 @pytest.mark.parametrize("inference", [False, True])
-def test_it_says_what_the_network_says(optimize, inference):
+def test_outputs_are_those_of_the_network(optimize, inference):
     network = Conv(norm=True, seed=2)
     network(torch.randn(64, 1, 8, 8))
     network.train()
@@ -161,16 +165,16 @@ def test_it_says_what_the_network_says(optimize, inference):
     teacher = Teacher(copy.deepcopy(network), layers=["first", "second"], optimize=optimize)
     with torch.inference_mode(inference):
         x = X[:16].clone()
-        said = teacher.say(Call("", (x,)), ["first", "second"])
+        outputs = teacher.outputs(Call("", (x,)), ["first", "second"])
         logits = teacher.logits(Call("", (x,)))
-    torch.testing.assert_close(said.logits, expected(X[:16]), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(logits, said.logits)
-    torch.testing.assert_close(said.layers["first"], expected.first(X[:16]), rtol=1e-5, atol=1e-6)
-    assert not said.logits.requires_grad
+    torch.testing.assert_close(outputs.logits, expected(X[:16]), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(logits, outputs.logits)
+    torch.testing.assert_close(outputs.layers["first"], expected.first(X[:16]), rtol=1e-5, atol=1e-6)
+    assert not outputs.logits.requires_grad
     if not inference:
-        (said.logits * torch.ones(10, requires_grad=True)).sum().backward()  # it may meet a loss
+        (outputs.logits * torch.ones(10, requires_grad=True)).sum().backward()  # it can be part of a loss
     is_folded = not any(isinstance(part, nn.BatchNorm2d) for part in teacher.network.modules())
-    assert not is_folded  # a layer that is looked at stays what it is
+    assert not is_folded  # a layer whose output is recorded stays as it is
     again = Teacher(copy.deepcopy(network), optimize=optimize)
     again.logits(Call("", (X[:16],)))
     assert isinstance(again.network.norm, nn.Identity) == optimize
@@ -183,17 +187,17 @@ def test_folding_is_no_slower_and_equal(tmp_path):
     torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
 
 
-def test_its_reasons_are_of_its_top_class():
+def test_its_explanation_is_of_its_top_class():
     network = Conv(seed=2)
     teacher = Teacher(copy.deepcopy(network), optimize=False)
-    said = teacher.explain(Call("", (X[:8],)), ExplanationMatching(), ["first"])
+    outputs = teacher.explain(Call("", (X[:8],)), ExplanationMatching(), ["first"])
     x = X[:8].clone().requires_grad_()
     logits = network(x)
     (gradient,) = torch.autograd.grad(logits.max(1).values.sum(), x)
-    assert torch.equal(said.top, logits.argmax(1))
-    torch.testing.assert_close(said.attribution[0], x.detach() * gradient)
-    torch.testing.assert_close(said.layers["first"], network.first(X[:8]))
-    assert not said.logits.requires_grad
+    assert torch.equal(outputs.top_class, logits.argmax(1))
+    torch.testing.assert_close(outputs.attribution[0], x.detach() * gradient)
+    torch.testing.assert_close(outputs.layers["first"], network.first(X[:8]))
+    assert not outputs.logits.requires_grad
     assert all(p.grad is None for p in teacher.network.parameters())
 
 
@@ -208,16 +212,16 @@ def test_inputs_inside_a_dict():
 
     network = Nested()
     call = Call("", ({"image": X[:8].double()},), {"scale": {"by": torch.tensor(2.0)}})
-    said = Teacher(copy.deepcopy(network)).explain(call, ExplanationMatching())
-    torch.testing.assert_close(said.logits, network.inner(X[:8]) * 2)
-    assert said.attribution[0].shape == (8, 1, 8, 8)
+    outputs = Teacher(copy.deepcopy(network)).explain(call, ExplanationMatching())
+    torch.testing.assert_close(outputs.logits, network.inner(X[:8]) * 2)
+    assert outputs.attribution[0].shape == (8, 1, 8, 8)
 
 
 def test_the_precision_of_the_student(tmp_path):
     class Check(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             (kept,) = (one for one in trainer.callbacks if isinstance(one, KnowledgeDistillation))
-            assert {p.dtype for p in kept._teacher.network.parameters()} == {torch.float64}
+            assert {p.dtype for p in kept._source.teacher.network.parameters()} == {torch.float64}
 
     record = Record()
     kept = KnowledgeDistillation(mlp(24, seed=2), alpha=1.0)
