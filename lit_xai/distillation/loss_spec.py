@@ -1,4 +1,4 @@
-"""The protocol of losses between a student and a teacher, which ours follow and yours can.
+"""The protocol of losses between a student and a teacher, which losses of any package can follow.
 
 A loss is a function, a ``functools.partial`` or an instance of a class with ``__call__`` or ``forward``, given to
 :class:`~lit_xai.distillation.callback.KnowledgeDistillation` itself or by its import path::
@@ -7,7 +7,7 @@ A loss is a function, a ``functools.partial`` or an instance of a class with ``_
 
 Called by position, it gets the student's and the teacher's logits (``loss=``), or the outputs of one layer of each
 (``feature_loss=``). The teacher's carry no gradient. It returns the mean over the samples, so that its size does not
-depend on the batch. What else it needs, it says itself:
+depend on the batch. It declares what else it needs:
 
 ===================================  ==================================================================================
 in the function                      effect

@@ -263,8 +263,8 @@ def _read(path: Path, teacher: str) -> tuple[list[int], Tensor]:
     try:
         # Opened here, because NumPy leaves a damaged file open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            version, whose = int(arrays["version"]), arrays["teacher"].tobytes().decode()
-            if version == VERSION and whose == teacher:
+            version, owner = int(arrays["version"]), arrays["teacher"].tobytes().decode()
+            if version == VERSION and owner == teacher:
                 values = torch.from_numpy(arrays["values"]).to(getattr(torch, arrays["dtype"].tobytes().decode()))
                 keys: list[int] = arrays["keys"].tolist()
                 if len(set(keys)) != len(values):
@@ -278,9 +278,9 @@ def _read(path: Path, teacher: str) -> tuple[list[int], Tensor]:
             f"cache={str(path)!r} expected version {VERSION} of the format, but got {version}: delete it, or name"
             " another file."
         )
-    if whose != teacher:
+    if owner != teacher:
         raise ValueError(
-            f"cache={str(path)!r} holds outputs of another teacher (hash {whose}, this one is {teacher}): delete it, or"
+            f"cache={str(path)!r} holds outputs of another teacher (hash {owner}, this one is {teacher}): delete it, or"
             " name another file."
         )
     return keys, values

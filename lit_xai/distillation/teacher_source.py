@@ -55,7 +55,7 @@ class TeacherOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.cache, (str, Path, type(None))):
             raise refusal("cache", "'memory', a file's path or None", self.cache)
-        if self.cache is not None and self.terms.need_teacher_always:
+        if self.cache is not None and self.terms.needs_teacher_always:
             raise ValueError(
                 "cache expected None with features, or an explanation in every step: the teacher runs for those anyway."
             )

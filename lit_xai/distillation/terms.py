@@ -1,4 +1,4 @@
-"""The loss that a student learns from: its own, and what it is taught."""
+"""The terms of the loss that a student learns from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ class Terms:
         return self.explanation is not None and self.explanation.weight > 0
 
     @property
-    def need_teacher_always(self) -> bool:
+    def needs_teacher_always(self) -> bool:
         """Whether the teacher runs in every step, even if its logits are cached."""
         return self.features.is_on or self.is_explained_at(1)
 
@@ -130,18 +130,18 @@ class Terms:
         student = find_logits(call.result, self.output)
         layers = self.features.teacher_layers
         explanation = self.explanation if now.is_explained else None
-        taught = teacher.outputs(call, layers) if explanation is None else teacher.explain(call, explanation, layers)
-        check_logits(student, taught.logits)
+        output = teacher.outputs(call, layers) if explanation is None else teacher.explain(call, explanation, layers)
+        check_logits(student, output.logits)
         parts = {}
         if now.alpha > 0:
-            parts["logits"] = self._on_logits(student, taught.logits, batch, now.temperature)
+            parts["logits"] = self._on_logits(student, output.logits, batch, now.temperature)
         if self.features.is_on:
-            parts["features"] = self.features.term(call.layers, taught.layers, adapters)
-        if explanation is not None and taught.top_class is not None:
+            parts["features"] = self.features.term(call.layers, output.layers, adapters)
+        if explanation is not None and output.top_class is not None:
             attribution = explanation.attribute(
-                student, call, explanation.student_layers, taught.top_class, create_graph=True
+                student, call, explanation.student_layers, output.top_class, create_graph=True
             )
-            parts["explanation"] = explanation_loss(attribution, taught.attribution)
+            parts["explanation"] = explanation_loss(attribution, output.attribution)
         return parts
 
     def _on_logits(self, student: Tensor, teacher: Tensor, batch: Any, temperature: float) -> Tensor:
