@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -177,10 +178,19 @@ def drop_foreign_docstring(app: Sphinx, what: str, name: str, obj: Any, options:
         lines[:] = []
 
 
+def shorten_signature(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Leave out what Annotated says: the argument's own text says it too."""
+    short = None if signature is None else re.sub(r"Annotated\[((?:[^\[\]]|\[[^\]]*\])*?), '[^']*'\]", r"\1", signature)
+    return short, returns
+
+
 def setup(app: Sphinx) -> None:
     """Register the hooks above."""
     app.add_html_math_renderer("mathml", (_visit_inline, None), (_visit_block, None))
     app.connect("builder-inited", generate_reference)
     app.connect("missing-reference", resolve_public_name)
+    app.connect("autodoc-process-signature", shorten_signature)
     app.connect("autodoc-process-docstring", drop_foreign_docstring)
     app.connect("build-finished", check_built_site)
