@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -11,23 +12,23 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec
+from lit_xai.network.check import check_choice
 from lit_xai.network.layers import channels, one_or_more
 from lit_xai.network.spec import Network
-from lit_xai.network.spelling import nearest
-from lit_xai.pruning.decision import Decider, Decision, Goal, dense_facts
-from lit_xai.pruning.importance import resolve_importance
-from lit_xai.pruning.pruning import TOLERANCE, check_ratio
+from lit_xai.pruning.decision import Decider, Decision, DenseFacts, Goal, Latency
+from lit_xai.pruning.importance import ImportanceSpec
+from lit_xai.pruning.prunable import PruningOptions
+from lit_xai.pruning.pruning import not_ranked
 from lit_xai.pruning.report import PruningReport
 from lit_xai.pruning.sparsity import REGULARIZERS, Regularizer
 from lit_xai.pruning.step import Prune
-from lit_xai.pruning.targets import Amount, choose_target
+from lit_xai.pruning.targets import Amount, Target, choose_target
 from lit_xai.pruning.training_data import TrainingData
-from lit_xai.runtime.latency import network_latency
 from lit_xai.structure.kinds import kind_of
 from lit_xai.structure.recipe import dense_copy, recipe_of
 from lit_xai.trainer.access import callbacks_of
 from lit_xai.trainer.batches import example_inputs
-from lit_xai.trainer.scheduling import Epochs, plan_steps
+from lit_xai.trainer.scheduling import Epochs, Schedule
 from lit_xai.trainer.structural_callback import StructuralCallback
 from lit_xai.trainer.structure_change import refuse_modules, refuse_optimizers
 
@@ -47,24 +48,25 @@ class StructuredPruning(StructuralCallback):
         pruning_ratio: the share of channels to remove, in [0, 1).
         target_macs: multiply-accumulates to keep: a float up to 1 is a share of the dense network's, an integer or text
             such as ``"5M"`` an amount, for one sample.
-        target_params: parameters to keep, likewise.
-        target_latency: milliseconds to keep, likewise, such as ``"3 ms"``; measured in ONNX Runtime. Exactly one of
-            these four is given.
+        target_params: parameters to keep, in the same way.
+        target_latency: milliseconds to keep, in the same way, such as ``"3 ms"``; measured in ONNX Runtime. Exactly one
+            of these four is given.
         start_epoch: the first epoch that begins with a cut, counted from 0: an integer, or a fraction of
             ``max_epochs``.
         end_epoch: the last; default the middle of the run.
         every_n_epochs: from one cut to the next.
         schedule: ``"linear"``, or ``"cubic"``: most of it early.
-        importance: which channels go first: a class of ``torch_pruning.importance``, its name, or
-            ``"AttributionImportance"``: by what they contribute to predictions.
+        importance: which channels go first: a class of ``torch_pruning.importance`` or its name,
+            ``"AttributionImportance"`` (by what they contribute to predictions), or a class of your own by its import
+            path; see :class:`~lit_xai.pruning.input_importance.InputImportance`.
         importance_args: for its constructor.
-        importance_samples: how many training samples it looks at, if it looks at any.
+        importance_samples: how many training samples it is shown, if it needs any.
         pruning_ratio_dict: shares to remove of layers by name or pattern, for ``pruning_ratio``.
         ignored_layers: which layers to keep whole: names, patterns (``"network.layer1.*"``) or classes. The layers that
             the output comes from are found and kept by themselves.
         round_to: widths become multiples of it, the nearest one: what runtimes are fast at (ONNX Runtime's blocks are
             16 channels wide with AVX-512, 8 with AVX2). By default, for a target, the largest of 16, 8, 4 and 1 that
-            meets it within 2%; for a ratio 8. 1 for any width.
+            meets it within 2%; for a ratio 8. 1 allows any width.
         global_pruning: rank channels over the whole network rather than within each layer; what
             ``"AttributionImportance"`` is best at.
         isomorphic: rank within layers of the same structure.
@@ -124,46 +126,39 @@ class StructuredPruning(StructuralCallback):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        given = {"pruning_ratio": pruning_ratio, "target_macs": target_macs}
-        given |= {"target_params": target_params, "target_latency": target_latency}
-        self.target = choose_target(given)
-        for name, ratio in (pruning_ratio_dict or {}).items():
-            check_ratio(ratio, f"pruning_ratio_dict[{name!r}]")
-        for argument, value in {
-            "round_to": 8 if round_to is None else round_to,
-            "threads": threads,
-            "batch_size": batch_size,
-        }.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{argument} expected a positive integer, but got {value!r}.")
-        if not 0 < max_pruning_ratio <= 1:
-            raise ValueError(f"max_pruning_ratio expected a share above 0 up to 1, but got {max_pruning_ratio!r}.")
-        if importance_samples < 1:
-            raise ValueError(f"importance_samples expected a positive integer, but got {importance_samples!r}.")
-        if regularize is not None and regularize not in REGULARIZERS:
-            hint = nearest(regularize, REGULARIZERS)
-            raise ValueError(f"regularize expected one of {', '.join(REGULARIZERS)}, but got {regularize!r}.{hint}")
-        self._when = (start_epoch, end_epoch, every_n_epochs)
-        self.schedule, self.regularize, self.regularize_strength = schedule, regularize, regularize_strength
-        self._importance, self._importance_args = importance, importance_args
-        self._importance_samples, self._seed = importance_samples, seed
+        self.target = choose_target(
+            {
+                "pruning_ratio": pruning_ratio,
+                "target_macs": target_macs,
+                "target_params": target_params,
+                "target_latency": target_latency,
+            }
+        )
+        # Which multiples to try, the first that meets the target is taken.
+        automatic = ROUND_TO if self.target.name != "pruning_ratio" else (8,)
+        self._round_to = automatic if round_to is None else (round_to,)
+        self._given = PruningOptions(
+            pruning_ratio_dict=pruning_ratio_dict,
+            ignored_layers=one_or_more(ignored_layers),
+            round_to=8 if round_to is None else round_to,
+            global_pruning=global_pruning,
+            isomorphic=isomorphic,
+            max_pruning_ratio=max_pruning_ratio,
+        )
+        self._when = Schedule(start_epoch, end_epoch, every_n_epochs, schedule)
+        self._importance = ImportanceSpec(importance, importance_args, importance_samples)
         self._network = Network(module, batch_to_inputs, output)
-        self._latency: dict[str, Any] = {"threads": threads, "batch_size": batch_size, "measure": measure}
-        self._options: dict[str, Any] = {
-            "pruning_ratio_dict": pruning_ratio_dict,
-            "ignored_layers": one_or_more(ignored_layers),
-            "global_pruning": global_pruning,
-            "isomorphic": isomorphic,
-            "max_pruning_ratio": max_pruning_ratio,
-        }
-        resolve_importance(importance, importance_args)  # a misspelt name is said now
+        self._latency = Latency(threads, batch_size, measure, output)
+        self._goal = Goal(self.target, self._latency)
         self._report_latency = report_latency or self.target.name == "target_latency"
-        self._goal = Goal(self.target, self._milliseconds)
-        self._round_to = round_to
+        self._seed = seed
+        self.schedule, self.regularize, self.regularize_strength = schedule, regularize, regularize_strength
+        if regularize is not None:
+            check_choice("regularize", regularize, REGULARIZERS)
         self._forget()
 
     def _forget(self) -> None:
-        self._options["round_to"] = 8 if self._round_to is None else self._round_to
+        self._options = self._given
         self._plan: dict[int, float] = {}
         self._done: list[int] = []
         self._inputs: Inputs | None = None
@@ -174,9 +169,9 @@ class StructuredPruning(StructuralCallback):
 
     def last_change(self, max_epochs: int | None) -> int:
         """Return the epoch of the last cut in a run of so many epochs."""
-        return max(plan_steps(*self._when, max_epochs, self.schedule))
+        return max(self._when.plan(max_epochs))
 
-    # --- what Lightning calls -----------------------------------------------------------------------------------------
+    # --- Lightning's hooks --------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what is wrong whatever the network, and plan the cuts."""
@@ -184,17 +179,17 @@ class StructuredPruning(StructuralCallback):
             self._forget()
             if sum(isinstance(other, StructuredPruning) for other in callbacks_of(trainer)) > 1:
                 raise MisconfigurationException("Two StructuredPruning callbacks would undo each other: keep one.")
-            self._plan = plan_steps(*self._when, trainer.max_epochs, self.schedule)
+            self._plan = self._when.plan(trainer.max_epochs)
         super().setup(trainer, pl_module, stage)
 
     def state(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return which cuts were made, and the widths that were chosen."""
-        return {"done": list(self._done), "round_to": self._options["round_to"]}
+        return {"done": list(self._done), "round_to": self._options.round_to}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take them over."""
+        """Restore them."""
         self._done = list(state["done"])
-        self._options["round_to"] = state["round_to"]
+        self._options = replace(self._given, round_to=state["round_to"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Trace the network and go through the whole plan on a copy, so that nothing foreseeable fails later."""
@@ -203,13 +198,13 @@ class StructuredPruning(StructuralCallback):
         if any(epoch >= trainer.current_epoch and epoch not in self._done for epoch in self._plan):
             self._prepare(trainer, pl_module, self._inputs, dense)
         self._report = PruningReport(
-            self._network, self._inputs, self._milliseconds if self._report_latency else None, channels(dense)
+            self._network, self._inputs, self._latency if self._report_latency else None, channels(dense)
         )
         self._report.start(trainer, pl_module)
         super().on_train_start(trainer, pl_module)
 
     def change(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Cut, if it is due."""
+        """Cut if a cut is due."""
         epoch = trainer.current_epoch
         is_due = epoch in self._plan and epoch not in self._done
         self._watch_rates(trainer, is_due)
@@ -220,88 +215,80 @@ class StructuredPruning(StructuralCallback):
                 assert self._report is not None  # made in on_train_start
                 self._report.before(trainer)
                 self.take_step(trainer, pl_module, {**decision.step, "note": f"epoch {epoch}"})
-                self._report.cut(trainer, pl_module, self._said(decision))
+                self._report.cut(trainer, pl_module, self._describe(decision))
         is_sparse = self.regularize is not None and epoch < max(self._plan)
         self._regularizer = self._make_regularizer(pl_module) if is_sparse else None
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Add the regulariser's gradient: after unscaling, before clipping."""
+        """Add the regularizer's gradient: after unscaling, before clipping."""
         if self._regularizer is not None:
             self._regularizer(optimizer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log sizes beside the epoch's metrics."""
+        """Log sizes at the same step as the epoch's metrics."""
         if self._report is not None:
             self._report.epoch(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what came of it."""
+        """Print and save the table of before and after."""
         if self._report is not None:
             self._report.end(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the module with nothing of ours."""
+        """Leave nothing on the module but its structure."""
         super().teardown(trainer, pl_module, stage)
         self._forget()
 
-    # --- how it decides -----------------------------------------------------------------------------------------------
+    # --- decisions ----------------------------------------------------------------------------------------------------
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, inputs: Inputs, dense: nn.Module) -> None:
         """Refuse what cannot be cut, and get ready for the cuts that are to come."""
         if any(kind_of(step).order > Prune.order for step in recipe_of(pl_module).steps):
             raise MisconfigurationException(
-                "StructuredPruning comes before quantisation, which this module has been through: start from its float"
+                "StructuredPruning comes before quantization, which this module has been through: start from its float"
                 " weights, a checkpoint of before (such as a '-dense' one), or leave StructuredPruning out."
             )
         refuse_modules(self._network.of(pl_module), "StructuredPruning")
         refuse_optimizers(trainer, "StructuredPruning")
-        importance = resolve_importance(self._importance, self._importance_args)
-        data = TrainingData.read(importance, trainer, self._importance_samples, self._network.batch_to_inputs)
-        self._decider = Decider(
-            self._network,
-            self._goal,
-            self._options,
-            lambda copied, network: self._prepared(data, copied, network),
-            dense_facts(dense, self._goal, inputs, self._network.output),
+        samples = TrainingData.read(
+            self._importance.make(), trainer, self._importance.samples, self._network.batch_to_inputs
         )
+
+        def prepared(copied: LightningModule, network: nn.Module) -> Any:
+            return samples.show(self._importance.make(), copied, network, self._network.output)
+
+        facts = DenseFacts.of(dense, self._goal, inputs, self._network.output)
+        self._decider = Decider(self._network, self._goal, prepared, facts)
         self._rehearse(trainer, pl_module)
-
-    def _milliseconds(self, network: nn.Module, inputs: Inputs) -> float:
-        return network_latency(network, inputs, output=self._network.output, **self._latency).milliseconds
-
-    def _prepared(self, data: TrainingData, copied: LightningModule, network: nn.Module) -> Any:
-        importance = resolve_importance(self._importance, self._importance_args)
-        return data.show(importance, copied, network, self._network.output)
 
     def _rehearse(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the last step on a copy: it needs what every earlier one needs."""
         decision = self._choose_widths(trainer, pl_module)
-        if (
-            not decision.step["kept"]
-            and not recipe_of(pl_module).steps
-            and self.target != choose_target({"pruning_ratio": 0.0})
-        ):
-            rank_zero_warn(
-                f"StructuredPruning will remove nothing: no layer can give up channels at round_to="
-                f"{self._options['round_to']} for {self.target.name}={self.target.amount:g}."
+        removes_nothing = self.target == Target("pruning_ratio", 0.0, True)
+        if not decision.step["kept"] and not recipe_of(pl_module).steps and not removes_nothing:
+            reason = (
+                not_ranked(self._importance.make(), decision.unranked)
+                if decision.unranked
+                else f"no layer can give up channels at round_to={self._options.round_to} for {self.target.name}="
+                f"{self.target.amount:g}."
             )
+            rank_zero_warn(f"StructuredPruning will remove nothing: {reason}")
         plan = ", ".join(f"epoch {epoch}: {self._in_words(progress)}" for epoch, progress in self._plan.items())
         rank_zero_info(f"StructuredPruning cuts at the start of {plan}.")
 
     def _choose_widths(self, trainer: Trainer, pl_module: LightningModule) -> Decision:
         """Return the last step with the largest ``round_to`` that meets the target, and keep to that."""
-        candidates: tuple[int, ...] = (self._options["round_to"],)  # of a resumed run: as it began
-        if not self.is_resumed and self._round_to is None and self.target.name != "pruning_ratio":
-            candidates = ROUND_TO
+        # A resumed run keeps to the widths that it began with.
+        candidates = (self._options.round_to,) if self.is_resumed else self._round_to
         for round_to in candidates:
-            self._options["round_to"] = round_to
+            self._options = replace(self._given, round_to=round_to)
             try:
                 decision = self._agree(trainer, pl_module, 1.0, is_rehearsal=True)
             except MisconfigurationException:
                 if round_to == candidates[-1]:
                     raise
                 continue
-            if _is_near(decision):
+            if decision.is_near:
                 break
         return decision
 
@@ -314,7 +301,7 @@ class StructuredPruning(StructuralCallback):
             assert self._decider is not None  # made in on_train_start
             assert self._inputs is not None  # as above
             try:
-                decision = self._decider.decide(pl_module, self._inputs, progress, is_rehearsal)
+                decision = self._decider.decide(pl_module, self._inputs, self._options, progress, is_rehearsal)
             except ValueError as error:  # the others would wait for ever
                 decision = f"StructuredPruning: {error}"
         decision = trainer.strategy.broadcast(decision)
@@ -326,7 +313,7 @@ class StructuredPruning(StructuralCallback):
         assert self.regularize is not None  # asked before
         assert self._inputs is not None  # set in on_train_start
         network = self._network.of(pl_module)
-        options = {"output": self._network.output, "ignored_layers": self._options["ignored_layers"]}
+        options = {"output": self._network.output, "ignored_layers": self._options.ignored_layers}
         return REGULARIZERS[self.regularize](network, self._inputs, self.regularize_strength, **options)
 
     def _watch_rates(self, trainer: Trainer, cuts: bool) -> None:
@@ -340,30 +327,23 @@ class StructuredPruning(StructuralCallback):
                 )
                 return
 
-    # --- how it says so -----------------------------------------------------------------------------------------------
+    # --- messages -----------------------------------------------------------------------------------------------------
 
     def _in_words(self, progress: float) -> str:
         if self.target.name == "pruning_ratio":
             return f"{progress * self.target.amount:.0%} of the channels gone"
         assert self._decider is not None  # made in on_train_start
-        return self._amount(self.target.at(self._decider.dense["measured"], progress))
+        return self._amount(self.target.at(self._decider.dense.measured, progress))
 
-    def _said(self, decision: Decision) -> str:
+    def _describe(self, decision: Decision) -> str:
         if self.target.name == "pruning_ratio":
             return f"{decision.found:.0%} of the channels gone"
-        said = self._amount(decision.found)
-        return (
-            said
-            if _is_near(decision)
-            else f"{said}, the nearest to {self._amount(decision.wanted)} that can be reached"
-        )
+        reached = self._amount(decision.found)
+        nearest_to = f", the nearest to {self._amount(decision.wanted)} that can be reached"
+        return reached if decision.is_near else reached + nearest_to
 
     def _amount(self, value: float) -> str:
         assert self._decider is not None  # made in on_train_start
         unit = {"target_macs": "MACs", "target_params": "parameters", "target_latency": "ms"}[self.target.name]
-        share = value / self._decider.dense["measured"]
+        share = value / self._decider.dense.measured
         return f"{value:.3g} {unit} ({share:.0%})" if unit == "ms" else f"{value / 1e6:.3g} M {unit} ({share:.0%})"
-
-
-def _is_near(decision: Decision) -> bool:
-    return abs(decision.found - decision.wanted) <= TOLERANCE * decision.wanted

@@ -1,38 +1,76 @@
-"""What a pruning callback decides: which step comes next, on copies of the module alone."""
+"""The decisions of a pruning callback: which step comes next, computed on copies of the module alone."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import LightningModule
 from torch import nn
 
 from lit_xai.network.calling import Inputs, OutputSpec
+from lit_xai.network.check import check_integer
 from lit_xai.network.copying import copy_network
 from lit_xai.network.layers import channels
 from lit_xai.network.profiling import count_macs, count_parameters
 from lit_xai.network.spec import Network
-from lit_xai.pruning.prunable import Prunable
-from lit_xai.pruning.pruning import reach
+from lit_xai.pruning.moves import Move
+from lit_xai.pruning.prunable import Prunable, PruningOptions
+from lit_xai.pruning.pruning import TOLERANCE, reach
 from lit_xai.pruning.targets import Target
+from lit_xai.runtime.latency import network_latency
+from lit_xai.structure.kinds import Step
 from lit_xai.trainer.access import without_log
 
 
 @dataclass(frozen=True)
+class Latency:
+    """The latency of a network in ONNX Runtime, or by a measure of the user's.
+
+    Args:
+        threads: of ONNX Runtime.
+        batch_size: of the inputs.
+        measure: from an ONNX file's path to milliseconds, or its import path.
+        output: where the logits are.
+
+    Raises:
+        ValueError: names the argument that is wrong.
+    """
+
+    threads: int = 1
+    batch_size: int = 1
+    measure: str | Callable[[Any], float] | None = None
+    output: OutputSpec = None
+
+    def __post_init__(self) -> None:
+        check_integer("threads", self.threads)
+        check_integer("batch_size", self.batch_size)
+
+    def __call__(self, network: nn.Module, inputs: Inputs) -> float:
+        """Return milliseconds."""
+        return network_latency(
+            network,
+            inputs,
+            output=self.output,
+            threads=self.threads,
+            batch_size=self.batch_size,
+            measure=self.measure,
+        ).milliseconds
+
+
+@dataclass(frozen=True)
 class Goal:
-    """What is to be reached, and how it is measured.
+    """The target of a run, and how it is measured.
 
     Args:
         target: what is left in the end.
         latency: the latency of a network called with these inputs, in ms.
-        attempts: measurements beyond those of the bisection.
     """
 
     target: Target
     latency: Callable[[nn.Module, Inputs], float]
 
     def measure(self, network: nn.Module, inputs: Inputs, output: OutputSpec) -> float:
-        """Return what the target is about, of one network."""
+        """Return a network's size in the target's unit."""
         if self.target.name == "target_macs":
             return float(count_macs(network, inputs, output=output))
         if self.target.name == "target_params":
@@ -41,23 +79,49 @@ class Goal:
 
     @property
     def attempts(self) -> int:
-        """How many measurements may come on top of the bisection's: a latency takes a second each."""
+        """The number of measurements on top of the bisection's: a latency takes a second each."""
         return 3 if self.target.name == "target_latency" else 24
 
 
 @dataclass(frozen=True)
 class Decision:
-    """One step, and what it comes to.
+    """One step, and the size that it leads to.
 
     Args:
         step: of a recipe, names as in the LightningModule.
-        wanted: what was to be left, in the target's unit.
-        found: what is left.
+        wanted: the size to reach, in the target's unit.
+        found: the size that is reached.
+        unranked: layers that the importance gave no ranking for.
     """
 
-    step: dict[str, Any]
+    step: Step
     wanted: float
     found: float
+    unranked: tuple[str, ...] = ()
+
+    @property
+    def is_near(self) -> bool:
+        """Whether the target is reached, within the tolerance."""
+        return abs(self.found - self.wanted) <= TOLERANCE * self.wanted
+
+
+@dataclass(frozen=True)
+class DenseFacts:
+    """The dense network's sizes, which targets are shares of.
+
+    Args:
+        channels: of each layer.
+        measured: in the target's unit; 1 for a ratio, which counts channels.
+    """
+
+    channels: dict[str, int]
+    measured: float = 1.0
+
+    @classmethod
+    def of(cls, dense: nn.Module, goal: Goal, inputs: Inputs, output: OutputSpec) -> "DenseFacts":
+        """Measure a dense network."""
+        by_ratio = goal.target.name == "pruning_ratio"
+        return cls(channels(dense), 1.0 if by_ratio else goal.measure(dense, inputs, output))
 
 
 @dataclass(frozen=True)
@@ -67,23 +131,30 @@ class Decider:
     Args:
         network: what is pruned.
         goal: how far.
-        options: of :class:`~lit_xai.pruning.prunable.Prunable`.
         prepared: returns an importance whose data are collected on a copy of the module that may be written to.
+        dense: sizes of the dense network.
     """
 
     network: Network
     goal: Goal
-    options: dict[str, Any]
     prepared: Callable[[LightningModule, nn.Module], Any]
-    dense: dict[str, Any] = field(default_factory=dict)
+    dense: DenseFacts
 
-    def decide(self, pl_module: LightningModule, inputs: Inputs, progress: float, is_rehearsal: bool) -> Decision:
+    def decide(
+        self,
+        pl_module: LightningModule,
+        inputs: Inputs,
+        options: PruningOptions,
+        progress: float,
+        is_rehearsal: bool = False,
+    ) -> Decision:
         """Return the step that brings a module to where a share of ``progress`` of the plan is done.
 
         Args:
             pl_module: left as it is.
             inputs: of the network.
-            progress: what is to be done.
+            options: which channels can be removed.
+            progress: the share of the plan to reach.
             is_rehearsal: whether to make sure as well that channels are not mixed up, which depends on the network
                 alone: once is enough.
 
@@ -91,52 +162,46 @@ class Decider:
             ValueError: the target cannot be reached, or the network cannot be traced or run without channels.
         """
         target, copied = self.goal.target, copy_network(pl_module)
+        by_ratio = target.name == "pruning_ratio"
         network = self.network.of(copied)
         with without_log(copied):  # type: ignore[arg-type]  # the copy of a LightningModule is one
-            importance = self.prepared(copied, network)  # type: ignore[arg-type]  # as above
-            by_ratio = target.name == "pruning_ratio"
             prunable = Prunable(
                 network,
                 inputs,
                 pruning_ratio=target.amount if by_ratio else 1.0,
-                importance=importance,
-                dense_channels=self.dense["channels"],
+                importance=self.prepared(copied, network),  # type: ignore[arg-type]  # as above
+                dense_channels=self.dense.channels,
                 output=self.network.output,
-                **self.options,
+                **vars(options),
             )
             if by_ratio:
-                moves, wanted, found = prunable.due(progress), progress * target.amount, progress * target.amount
+                wanted = found = progress * target.amount
+                moves = prunable.due(progress)
             else:
-                wanted = target.at(self.dense["measured"], progress)
-                try:
-                    moves, found = reach(
-                        prunable,
-                        lambda pruned: self.goal.measure(pruned, inputs, self.network.output),
-                        wanted,
-                        self.goal.attempts,
-                    )
-                except ValueError as error:
-                    raise ValueError(f"{target.name}: {wanted:.6g} {error}{self._advice()}") from None
+                wanted = target.at(self.dense.measured, progress)
+                moves, found = self._reach(prunable, inputs, wanted, options)
             step = prunable.step(moves)
             if is_rehearsal:
                 prunable.check(moves)
-        return Decision(_prefixed(step, self.network.prefix(pl_module)), wanted, found)
+        return Decision(_prefixed(step, self.network.prefix(pl_module)), wanted, found, tuple(prunable.unranked))
 
-    def _advice(self) -> str:
-        hints = [f"a smaller round_to than {self.options['round_to']}"] if self.options["round_to"] > 1 else []
-        hints += ["fewer ignored_layers"] if self.options["ignored_layers"] else []
-        hints += ["a larger max_pruning_ratio"] if self.options["max_pruning_ratio"] < 1 else []
-        return f" Take {' or '.join(['a larger target', *hints])}."
+    def _reach(
+        self, prunable: Prunable, inputs: Inputs, wanted: float, options: PruningOptions
+    ) -> tuple[list[Move], float]:
+        def measure(pruned: nn.Module) -> float:
+            return self.goal.measure(pruned, inputs, self.network.output)
+
+        try:
+            return reach(prunable, measure, wanted, self.goal.attempts)
+        except ValueError as error:
+            hints = [f"a smaller round_to than {options.round_to}"] if options.round_to > 1 else []
+            hints += ["fewer ignored_layers"] if options.ignored_layers else []
+            hints += ["a larger max_pruning_ratio"] if options.max_pruning_ratio < 1 else []
+            advice = f" Take {' or '.join(['a larger target', *hints])}."
+            raise ValueError(f"{self.goal.target.name}: {wanted:.6g} {error}{advice}") from None
 
 
-def dense_facts(dense: nn.Module, goal: Goal, inputs: Inputs, output: OutputSpec) -> dict[str, Any]:
-    """Return what targets are shares of: channels, and the target's measure, of the dense network."""
-    by_ratio = goal.target.name == "pruning_ratio"
-    measured = None if by_ratio else goal.measure(dense, inputs, output)
-    return {"channels": channels(dense), "measured": measured}
-
-
-def _prefixed(step: dict[str, Any], prefix: str) -> dict[str, Any]:
+def _prefixed(step: Step, prefix: str) -> Step:
     def named(name: str) -> str:
         return f"{prefix}{name}" if name else prefix.removesuffix(".")
 

@@ -67,20 +67,27 @@ def _heads_of(attention: nn.Module) -> dict[nn.Module, int]:
     children = {name: child for name, child in attention.named_children() if isinstance(child, nn.Linear)}
     if not children:
         return {}
+    return _heads_of_fused(attention, children) or _heads_of_separate(attention, children)
+
+
+def _heads_of_fused(attention: nn.Module, children: Mapping[str, nn.Linear]) -> dict[nn.Module, int]:
     heads = _int_attribute(attention, HEADS)
-    fused = [children[name] for name in FUSED if name in children]
-    if heads and fused and fused[0].out_features % (3 * heads) == 0:  # else query and keys are not equally wide
-        return {fused[0]: heads}
+    fused = next((children[name] for name in FUSED if name in children), None)
+    # Else query and keys are not equally wide.
+    return {fused: heads} if heads and fused is not None and fused.out_features % (3 * heads) == 0 else {}
+
+
+def _heads_of_separate(attention: nn.Module, children: Mapping[str, nn.Linear]) -> dict[nn.Module, int]:
+    heads, width = _int_attribute(attention, HEADS), _int_attribute(attention, HEAD_WIDTH)
     for names in QUERY_KEY_VALUE:
         if not all(name in children for name in names):
             continue
         query, key, value = (children[name] for name in names)
-        # Some say only how wide a head is.
-        width = _int_attribute(attention, HEAD_WIDTH)
-        heads = heads or (query.out_features // width if width else None)
-        fewer = _int_attribute(attention, KEY_VALUE_HEADS) or (key.out_features // width if width else heads)
-        if heads and fewer:
-            return {query: heads, key: fewer, value: fewer}
+        # Some attentions hold only the width of a head.
+        queries = heads or (query.out_features // width if width else None)
+        keys = _int_attribute(attention, KEY_VALUE_HEADS) or (key.out_features // width if width else queries)
+        if queries and keys:
+            return {query: queries, key: keys, value: keys}
     return {}
 
 

@@ -1,34 +1,31 @@
-"""What decides which channels go: Torch-Pruning's importances and ours, found by name, and given the data they need.
+"""The importance that ranks channels: found by name or import path, and shown the data it needs.
 
-Torch-Pruning leaves it to its users to run the network for the importances that look at data. Here each kind's
-preparation is an entry of a table, found along the class's bases, so a user's own subclass is prepared like its base.
+An importance is any ``torch_pruning.importance.Importance``. One with a method ``collect(network, inputs, run)`` is
+shown training samples; :class:`~lit_xai.pruning.input_importance.InputImportance` is a base for these. Torch-Pruning's
+own, which know no such method, have adapters in :mod:`lit_xai.pruning.importance_adapters`.
 """
 
+import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from lit_xai.network.calling import Inputs, OutputSpec, call_network
+from lit_xai.network.check import check_integer
 from lit_xai.network.import_path import load_object
 from lit_xai.network.layers import traceable
 from lit_xai.network.spelling import nearest
+from lit_xai.pruning.importance_adapters import Batches, find_adapter, unsupported_because
 
 Importance: TypeAlias = str | type | Callable[[Any], Any]
-Batches: TypeAlias = Sequence[tuple[Inputs, Any]]
-Run: TypeAlias = Callable[[Inputs], Tensor]
-Loss: TypeAlias = Callable[[Inputs, Any], Tensor]
 LossFn: TypeAlias = Callable[[nn.Module, Any, Any], Tensor]
 
-MAX_SINGLE_SAMPLES = 64
-"""Squared gradients want a backward pass for each sample; that many are enough to rank channels."""
-
-OURS = {"AttributionImportance": "lit_xai.pruning.importance_attribution.AttributionImportance"}
+SHORT_NAMES = {"AttributionImportance": "lit_xai.pruning.importance_attribution.AttributionImportance"}
+"""Importances of the library that need no import path, as those of ``torch_pruning.importance`` need none."""
 
 
 def resolve_importance(importance: Importance, init_args: Mapping[str, Any] | None = None) -> Any:
@@ -56,7 +53,7 @@ def resolve_importance(importance: Importance, init_args: Mapping[str, Any] | No
     if isinstance(found, Base):
         if init_args:
             raise ValueError(f"importance={type(found).__name__}(...) is built already: give init_args to its class.")
-        return _refuse_unsupported(found)
+        return _supported(found)
     if not (isinstance(found, type) and issubclass(found, Base)) or inspect.isabstract(found):
         raise ValueError(
             f"importance expected a subclass of torch_pruning.importance.Importance, its name, import path or an"
@@ -64,7 +61,7 @@ def resolve_importance(importance: Importance, init_args: Mapping[str, Any] | No
         )
     _check_arguments(found, init_args or {})
     try:
-        return _refuse_unsupported(found(**(init_args or {})))
+        return _supported(found(**(init_args or {})))
     except (TypeError, AssertionError) as error:
         raise ValueError(
             f"importance={found.__name__} cannot be built from {dict(init_args or {})}: {error}."
@@ -72,16 +69,16 @@ def resolve_importance(importance: Importance, init_args: Mapping[str, Any] | No
 
 
 def _load(name: str) -> Any:
-    import torch_pruning.pruner.importance as theirs
+    from torch_pruning.pruner import importance as library
 
     name = name.removeprefix("torch_pruning.importance.")  # an attribute, which cannot be imported from
     if "." in name:
         return load_object(name, "importance")
-    known = {k for k, v in vars(theirs).items() if isinstance(v, type) and issubclass(v, theirs.Importance)}
-    known = known - {"Importance"} | set(OURS)
+    known = {k for k, v in vars(library).items() if isinstance(v, type) and issubclass(v, library.Importance)}
+    known = known - {"Importance"} | set(SHORT_NAMES)
     if name not in known:
         raise ValueError(f"importance={name!r} is not in torch_pruning.importance.{nearest(name, sorted(known))}")
-    return load_object(OURS[name], "importance") if name in OURS else getattr(theirs, name)
+    return load_object(SHORT_NAMES[name], "importance") if name in SHORT_NAMES else getattr(library, name)
 
 
 def _check_arguments(cls: type, init_args: Mapping[str, Any]) -> None:
@@ -96,31 +93,51 @@ def _check_arguments(cls: type, init_args: Mapping[str, Any]) -> None:
         )
 
 
-def _refuse_unsupported(importance: Any) -> Any:
-    if "OBDCImportance" in _names(importance):
-        raise ValueError(
-            "importance=OBDCImportance of torch-pruning 1.6 needs its pruner to collect data, and fails on layers with"
-            " a bias: take GroupHessianImportance."
-        )
+def _supported(importance: Any) -> Any:
+    reason = unsupported_because(importance)
+    if reason is not None:
+        raise ValueError(f"importance={reason}.")
     return importance
 
 
-def _names(importance: Any) -> list[str]:
-    return [base.__name__ for base in type(importance).__mro__]
-
-
 def needs_data(importance: Any) -> bool:
-    """Say whether an importance has to see samples before it can be asked.
+    """Return whether an importance has to see samples before it can rank channels.
 
     Example:
         >>> needs_data(resolve_importance("LAMPImportance")), needs_data(resolve_importance("TaylorImportance"))
         (False, True)
     """
-    return _preparation(importance) is not None
+    return _collects(importance) or find_adapter(importance) is not None
 
 
-def _preparation(importance: Any) -> Callable[[Any, nn.Module, Batches, Run, Loss], None] | None:
-    return next((PREPARATIONS[name] for name in _names(importance) if name in PREPARATIONS), None)
+def _collects(importance: Any) -> bool:
+    return callable(getattr(importance, "collect", None))
+
+
+@dataclass(frozen=True)
+class ImportanceSpec:
+    """An importance to be made anew for each cut, and how many samples it is shown.
+
+    Args:
+        importance: see :func:`resolve_importance`.
+        init_args: for the class's constructor.
+        samples: how many training samples it is shown, if it needs any.
+
+    Raises:
+        ValueError: names the argument that is wrong.
+    """
+
+    importance: Importance
+    init_args: Mapping[str, Any] | None = None
+    samples: int = 256
+
+    def __post_init__(self) -> None:
+        check_integer("importance_samples", self.samples)
+        self.make()  # so that a misspelt name is refused now
+
+    def make(self) -> Any:
+        """Return an importance that has seen no data."""
+        return resolve_importance(self.importance, self.init_args)
 
 
 def prepare_importance(
@@ -135,9 +152,9 @@ def prepare_importance(
     """Show an importance the samples it needs, and return it.
 
     Args:
-        importance: from :func:`resolve_importance`.
-        network: a throwaway copy, the one that is asked about afterwards: its gradients are filled, its modules marked.
-            It is put into eval mode.
+        importance: from :func:`resolve_importance`. Its own ``collect(network, inputs, run)`` is called if it has one.
+        network: a throwaway copy, the one whose channels are ranked afterwards: its gradients are filled, its modules
+            marked. It is put into eval mode.
         batches: pairs of inputs and labels; at most the first 64 samples for importances of second order.
         loss_fn: takes network, inputs and labels and returns the mean loss; default cross-entropy, or the squared error
             where labels are no integers.
@@ -148,14 +165,14 @@ def prepare_importance(
         ValueError: it needs data and got none.
 
     Example:
+        >>> import torch
         >>> network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
         >>> batches = [(torch.ones(4, 2), torch.tensor([0, 1, 1, 0]))]
         >>> _ = prepare_importance(resolve_importance("GroupTaylorImportance"), network, batches)
         >>> network[0].weight.grad.shape
         torch.Size([3, 2])
     """
-    prepare = _preparation(importance)
-    if prepare is None:
+    if not needs_data(importance):
         return importance
     if not len(batches):
         raise ValueError(f"importance={type(importance).__name__} expected samples to look at, but got none.")
@@ -172,7 +189,10 @@ def prepare_importance(
         return _default_loss(run(inputs), labels) if loss_fn is None else loss_fn(network, inputs, labels)
 
     with traceable():
-        prepare(importance, network, batches, run, loss)
+        if _collects(importance):
+            importance.collect(network, [inputs for inputs, _ in batches], run)
+        elif (adapter := find_adapter(importance)) is not None:
+            adapter(importance, network, batches, run, loss)
     return importance
 
 
@@ -187,72 +207,34 @@ def _default_loss(logits: Tensor, labels: Any) -> Tensor:
     return F.cross_entropy(logits, labels)
 
 
-def _first_tensor(inputs: Inputs) -> Tensor:
-    return next(leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.dim())
+def importance_of_copy(importance: Any, network: nn.Module, copied: nn.Module) -> Any:
+    """Return an importance that knows of a network's copy what it has collected on the network.
 
+    Collected data are kept in dictionaries by module or parameter, or in the parameters' ``.grad``, which a copy has
+    not.
 
-def _singly(batches: Batches) -> Iterator[tuple[Inputs, Any]]:
-    for inputs, labels in batches:
-        n = len(_first_tensor(inputs))
-        for i in range(n):
-            yield tree_map(lambda leaf, i=i, n=n: _row(leaf, i, n), (inputs, labels))
+    Args:
+        importance: prepared on ``network``, or not at all; left as it is.
+        network: what data were collected on; left as it is.
+        copied: a deep copy of it.
 
-
-def _row(leaf: Any, i: int, n: int) -> Any:
-    return leaf[i : i + 1] if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == n else leaf
-
-
-def _fill_gradients(network: nn.Module) -> None:
-    # Torch-Pruning reads .grad of every parameter; what the loss does not depend on has a gradient of zero.
-    for parameter in network.parameters():
-        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-
-
-def _mean_gradients(importance: Any, network: nn.Module, batches: Batches, run: Run, loss: Loss) -> None:
-    sizes = [len(_first_tensor(inputs)) for inputs, _ in batches]
-    for (inputs, labels), n in zip(batches, sizes, strict=True):
-        (loss(inputs, labels) * (n / sum(sizes))).backward()
-    _fill_gradients(network)
-
-
-def _mean_squared_gradients(importance: Any, network: nn.Module, batches: Batches, run: Run, loss: Loss) -> None:
-    # Not by accumulate_grad of torch-pruning 1.6.1: it looks gradients up by name but keeps them by parameter, and so
-    # remembers the last sample's alone.
-    parameters = list(network.parameters())
-    samples = list(islice(_singly(batches), MAX_SINGLE_SAMPLES))
-    means = [torch.zeros_like(parameter) for parameter in parameters]
-    for inputs, labels in samples:
-        gradients = torch.autograd.grad(loss(inputs, labels), parameters, allow_unused=True)
-        for mean, gradient in zip(means, gradients, strict=True):
-            if gradient is not None:
-                mean += gradient.square() / len(samples)
-    for parameter, mean in zip(parameters, means, strict=True):
-        parameter.grad = mean
-
-
-def _activations(importance: Any, network: nn.Module, batches: Batches, run: Run, loss: Loss) -> None:
-    # Its hook keeps the last batch's values, so they are averaged here.
-    means: dict[nn.Module, Tensor] = {}
-    with torch.no_grad():
-        for inputs, _ in batches:
-            with importance.compute_importance(network):
-                run(inputs)
-            for module in network.modules():
-                if hasattr(module, "_importance"):
-                    seen = vars(module)["_importance"] / len(batches)
-                    means[module] = means[module] + seen if module in means else seen
-    for module, mean in means.items():
-        module._importance = mean  # where it looks for it
-
-
-def _contributions(importance: Any, network: nn.Module, batches: Batches, run: Run, loss: Loss) -> None:
-    importance.collect(network, [inputs for inputs, _ in batches], run)
-
-
-PREPARATIONS: dict[str, Callable[[Any, nn.Module, Batches, Run, Loss], None]] = {
-    "GroupTaylorImportance": _mean_gradients,
-    "GroupHessianImportance": _mean_squared_gradients,
-    "ActivationImportance": _activations,
-    "AttributionImportance": _contributions,
-}
-"""What each kind of importance has to be shown, by the name of its class or of a base of it."""
+    Example:
+        >>> import torch
+        >>> network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+        >>> importance = resolve_importance("AttributionImportance").collect(network, [torch.ones(4, 2)])
+        >>> copied = copy.deepcopy(network)
+        >>> importance_of_copy(importance, network, copied).contributions[copied[1]].shape
+        torch.Size([4, 3])
+    """
+    if importance is None or not needs_data(importance):
+        return importance
+    twins: dict[Any, Any] = dict(zip(network.modules(), copied.modules(), strict=True))
+    for parameter, twin in zip(network.parameters(), copied.parameters(), strict=True):
+        twins[parameter] = twin
+        if parameter.grad is not None:
+            twin.grad = parameter.grad.detach().clone()
+    carried = copy.copy(importance)
+    for name, value in vars(importance).items():
+        if isinstance(value, dict) and any(isinstance(key, (nn.Module, Tensor)) for key in value):
+            setattr(carried, name, {twins.get(key, key): entry for key, entry in value.items()})
+    return carried

@@ -1,7 +1,7 @@
-"""Whether a network computes without channels what it computes with these at zero: the test of what hangs together.
+"""The test that a cut mixes up no channels: without them a network computes what it computes with them at zero.
 
 Torch-Pruning reads from a graph of gradients which indices belong to one channel. It knows nothing of a shuffle, a flip
-or a part that is taken by numbers: what comes out then runs, with other channels behind each weight. Statistics over
+or a slice by fixed numbers: the pruned network then runs, with other channels behind each weight. Statistics over
 channels (LayerNorm, softmax) change with the number of channels and say nothing about that: they are left out of both
 runs.
 """
@@ -9,12 +9,14 @@ runs.
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lit_xai.network.layers import traceable
 from lit_xai.structure.positions import named_tensors
 
 TF32 = 0.01
@@ -23,7 +25,7 @@ TF32 = 0.01
 REDUCING = ("mean", "var", "std", "var_mean", "std_mean", "amax", "amin", "max", "min", "logsumexp", "prod", "median")
 """Operations that turn channels into one number, in which zeros count."""
 
-NORMALISING = ("native_layer_norm", "_fused_rms_norm", "native_group_norm", "_softmax", "_log_softmax")
+NORMALIZING = ("native_layer_norm", "_fused_rms_norm", "native_group_norm", "_softmax", "_log_softmax")
 """Operations that keep the shape, but weigh channels by what the others are."""
 
 POOLING = ("avg_pool2d", "avg_pool3d")
@@ -33,68 +35,58 @@ ORDERING = ("topk", "sort", "argsort", "kthvalue", "argmax", "argmin", "cumprod"
 """Operations after which nothing can be compared."""
 
 
-Telling = tuple[str, Any, list[float]]
-"""An operation, how many values it looks at together, and the numbers that it was given."""
+class OpRecord(NamedTuple):
+    """An operation whose result may depend on the number of channels."""
+
+    name: str
+    together: Any
+    """How many values it looks at together, ``None`` where that does not matter."""
+    numbers: list[float]
+    """The floating arguments, which may have been computed from the number of channels."""
 
 
-class Comparison:
-    """Two runs of the same operations, the first of a network without channels, the second with them at zero.
+Kept = list[list[Any]]
+"""What a step keeps: name, dimension, size before, indices."""
+
+
+def mixes_up_channels(
+    network: nn.Module, run: Callable[[], list[Tensor]], cut: Callable[[], AbstractContextManager[Kept]]
+) -> bool:
+    """Return whether a network without channels computes something else than with these at zero.
+
+    The cut network runs first, and its operations are recorded. The same ones are repeated with the channels at zero,
+    on the numbers of the first run. If statistics over channels had to be left out there, the cut network runs once
+    more without them. Runs that cannot be compared (they draw random numbers, or order channels) count as the same.
 
     Args:
+        network: in eval mode; its parameters have other values meanwhile, and their own again afterwards.
         run: calls the network as it then is and returns its floating outputs.
+        cut: a context in which the network is without the channels; yields what is kept.
 
     Example:
-        >>> network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2), torch.nn.Linear(2, 1))
-        >>> comparison = Comparison(lambda: [network(torch.ones(1, 2))])
-        >>> comparison.run_cut()
-        >>> comparison.run_masked()
-        >>> comparison.differs
+        >>> import contextlib
+        >>> network = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 1))
+        >>> mixes_up_channels(network, lambda: [network(torch.ones(1, 2))], contextlib.nullcontext)  # nothing is cut
         False
     """
-
-    def __init__(self, run: Callable[[], list[Tensor]]) -> None:
-        self._run = run
-        self._seen: list[Telling] = []
-        self._left_out: dict[int, Tensor] = {}
-        self._cut: list[Tensor] = []
-        self._masked: list[Tensor] = []
-        self._comparable = True
-
-    def run_cut(self) -> None:
-        """Run the network without channels."""
-        with _Recording() as recording:
-            self._cut = self._run()
-        self._seen, self._comparable = recording.seen, recording.comparable
-
-    def run_masked(self) -> None:
-        """Run it with them at zero."""
-        with _Repeating(self._seen) as repeating:
-            self._masked = self._run()
-        self._left_out = repeating.left_out
-        self._comparable &= repeating.comparable and repeating.place == len(self._seen)
-
-    @property
-    def has_to_repeat(self) -> bool:
-        """Whether statistics over channels were left out of the second run, as they then have to be of the first."""
-        return self._comparable and bool(self._left_out)
-
-    def repeat_cut(self) -> None:
-        """Run the network without channels again, without these statistics."""
-        with _Leaving(self._left_out):
-            self._cut = self._run()
-
-    @property
-    def differs(self) -> bool:
-        """Whether the outputs do, where they can be compared."""
-        return self._comparable and not all(
-            cut.shape == masked.shape and _near(cut, masked)
-            for cut, masked in zip(self._cut, self._masked, strict=True)
-        )
+    with perturbed_parameters(network), traceable(), unfused_attention(), torch.no_grad():
+        with cut() as kept, _Recording() as recording:
+            without = run()
+        if not kept:
+            return False
+        with masked(network, kept), _Repeating(recording.seen) as repeating:
+            at_zero = run()
+        if not recording.comparable or not repeating.comparable or repeating.place != len(recording.seen):
+            return False
+        if repeating.left_out:
+            with cut(), _Leaving(repeating.left_out):
+                without = run()
+        return not all(a.shape == b.shape and _near(a, b) for a, b in zip(without, at_zero, strict=True))
 
 
 @contextlib.contextmanager
-def told_apart(network: nn.Module) -> Iterator[None]:
-    """Inside, parameters are also noise: zeros (a scale, a bias) would hide what comes from where."""
+def perturbed_parameters(network: nn.Module) -> Iterator[None]:
+    """Add noise to parameters inside: at zero (a scale, a bias) they would hide which channel is which."""
     values = [(value, value.data) for value in network.parameters()]
     noise = torch.Generator().manual_seed(0)
     try:
@@ -112,7 +104,7 @@ def told_apart(network: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def masked(network: nn.Module, kept: Iterable[list[Any]]) -> Iterator[None]:
-    """Inside, what a step does not keep is zero.
+    """Set what a step does not keep to zero inside.
 
     Args:
         network: before the step.
@@ -133,8 +125,8 @@ def masked(network: nn.Module, kept: Iterable[list[Any]]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without_fused_attention() -> Iterator[None]:
-    """Inside, torch's encoder layers compute in single operations, of which statistics can be left out."""
+def unfused_attention() -> Iterator[None]:
+    """Have torch's encoder layers compute in single operations, whose statistics can be left out."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -153,35 +145,35 @@ def _near(cut: Tensor, masked: Tensor) -> bool:
 
 
 class _Recording(TorchDispatchMode):
-    """Which operations there were that the number of channels may matter to."""
+    """Record the operations that may depend on the number of channels."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[Telling] = []
+        self.seen: list[OpRecord] = []
         self.comparable = True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = _name(func)
         if torch.Tag.nondeterministic_seeded in func.tags and "scaled_dot_product" not in name:
             self.comparable = False
-        if (found := _telling(name, args)) is not None:
-            self.seen.append(found)
+        if (record := _record(name, args)) is not None:
+            self.seen.append(record)
         return func(*args, **(kwargs or {}))
 
 
 class _Repeating(TorchDispatchMode):
-    """The same again with more channels: numbers that come from their count (a scale) stay what they were."""
+    """Repeat recorded operations with more channels, on the recorded numbers where these depend on the channels."""
 
-    def __init__(self, seen: list[Telling]) -> None:
+    def __init__(self, seen: list[OpRecord]) -> None:
         super().__init__()
         self.seen, self.place, self.comparable, self.left_out = seen, 0, True, dict[int, Tensor]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, place, kwargs = _name(func), self.place, dict(kwargs or {})
-        if _telling(name, args) is None:
+        if _record(name, args) is None:
             return func(*args, **kwargs)
         self.place += 1
-        if not self.comparable or place >= len(self.seen) or self.seen[place][0] != name:
+        if not self.comparable or place >= len(self.seen) or self.seen[place].name != name:
             self.comparable = False
             return func(*args, **kwargs)
         _, together, numbers = self.seen[place]
@@ -199,7 +191,7 @@ class _Repeating(TorchDispatchMode):
 
 
 class _Leaving(TorchDispatchMode):
-    """The same without the statistics at these places."""
+    """Repeat operations without the statistics at these places."""
 
     def __init__(self, left_out: Mapping[int, Tensor]) -> None:
         super().__init__()
@@ -207,7 +199,7 @@ class _Leaving(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = _name(func)
-        if _telling(name, args) is not None:
+        if _record(name, args) is not None:
             self.place += 1
             if self.place - 1 in self.left_out:
                 return _leave_out(self.left_out[self.place - 1], name, func, args, kwargs or {})
@@ -218,10 +210,10 @@ def _name(func: Any) -> str:
     return str(func.overloadpacket.__name__)
 
 
-def _telling(name: str, args: Any) -> Telling | None:
-    """Return an operation whose result may depend on the number of channels; others need not be the same ones."""
+def _record(name: str, args: Any) -> OpRecord | None:
+    """Return an operation whose result may depend on the number of channels; others may differ between the runs."""
     together, numbers = _together(name, args), _numbers(args)
-    return (name, together, numbers) if together is not None or numbers else None
+    return OpRecord(name, together, numbers) if together is not None or numbers else None
 
 
 def _together(name: str, args: Any) -> Any:
@@ -234,7 +226,7 @@ def _together(name: str, args: Any) -> Any:
         return args[0].shape[-1]
     if name in POOLING:
         return tuple(args[0].shape[2:])
-    if name in (*REDUCING, *NORMALISING, *ORDERING):
+    if name in (*REDUCING, *NORMALIZING, *ORDERING):
         return _reduced(name, args)
     return None
 
@@ -254,11 +246,11 @@ def _reduced(name: str, args: Any) -> int | None:
 
 
 def _leave_out(scale: Tensor, name: str, func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
-    """Return what an operation gives when channels do not weigh in; normalised to one scale in both runs."""
+    """Return an operation's result without its statistics, normalized to one scale in both runs."""
     found = func(*args, **kwargs)
     if name in ("_softmax", "_log_softmax"):
         return args[0] / scale
-    if name in NORMALISING:
+    if name in NORMALIZING:
         weight, bias, dim = {
             "native_layer_norm": lambda: (args[2], args[3], -1),
             "_fused_rms_norm": lambda: (args[2], None, -1),

@@ -1,13 +1,13 @@
-"""A network traced for pruning: which channels hang together, in which order they go, and what is left then.
+"""A network traced for pruning: its groups of channels, the order in which they go, and what is left then.
 
-Torch-Pruning (https://github.com/VainF/Torch-Pruning; Fang et al. 2023, https://arxiv.org/abs/2301.12900) finds the
-channels that can only go together and ranks them. How many go is decided here: its own pruner rounds down, moves all
-layers of one size at once, and changes the network it looks at.
+How many channels go is decided here and not by Torch-Pruning's own pruner, which rounds down, moves all layers of one
+size at once, and changes the network it looks at.
 """
 
 import contextlib
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -16,14 +16,51 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_logits, module_names
-from lit_xai.network.layers import call_for_all, channels, layers_behind, match_layers, traceable
-from lit_xai.network.opaque import kept_whole, opaque
+from lit_xai.network.check import check_integer, check_share, refusal
+from lit_xai.network.copying import copy_network
+from lit_xai.network.layers import channels, traceable
 from lit_xai.network.spelling import nearest
-from lit_xai.pruning.heads import every_part, find_heads, fused_layers, set_head_attributes_
-from lit_xai.pruning.masked import Comparison, masked, told_apart, without_fused_attention
+from lit_xai.pruning.cutting import Snapshot, cut_, refuse_split
+from lit_xai.pruning.dependencies import Dependencies
+from lit_xai.pruning.heads import set_head_attributes_
+from lit_xai.pruning.importance import importance_of_copy
+from lit_xai.pruning.masked import mixes_up_channels
 from lit_xai.pruning.moves import EPSILON, ChannelGroup, Move, order_moves
 from lit_xai.pruning.searching import lost, one_line, quiet, searched
-from lit_xai.structure.positions import changed_attributes, kept_indices, named_tensors, positions_like
+from lit_xai.pruning.targets import check_ratio
+from lit_xai.structure.kinds import Step
+from lit_xai.structure.positions import named_tensors
+
+
+@dataclass(frozen=True)
+class PruningOptions:
+    """Which channels of a network can be removed, and how they are ranked against each other.
+
+    Args:
+        pruning_ratio_dict: see :class:`Prunable`, as for all of these.
+        ignored_layers: names, patterns or classes.
+        round_to: a positive integer.
+        global_pruning: over the whole network.
+        isomorphic: over layers of the same structure.
+        max_pruning_ratio: of any one layer, above 0.
+
+    Raises:
+        ValueError: names the argument that is wrong.
+    """
+
+    pruning_ratio_dict: Mapping[str, float] | None = None
+    ignored_layers: Sequence[str | type] = field(default=())
+    round_to: int = 1
+    global_pruning: bool = False
+    isomorphic: bool = False
+    max_pruning_ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, ratio in (self.pruning_ratio_dict or {}).items():
+            check_ratio(ratio, f"pruning_ratio_dict[{name!r}]")
+        check_integer("round_to", self.round_to)
+        if not check_share("max_pruning_ratio", self.max_pruning_ratio):
+            raise refusal("max_pruning_ratio", "a share above 0 up to 1", self.max_pruning_ratio)
 
 
 class Prunable:
@@ -34,7 +71,8 @@ class Prunable:
         example_inputs: what it is called with.
         pruning_ratio: the share of channels, of the dense network's, that is gone at the end.
         pruning_ratio_dict: the same for layers by name or pattern.
-        importance: a ``torch_pruning.importance.Importance``, its data collected; default the norm of weights.
+        importance: a ``torch_pruning.importance.Importance``, its data collected on ``network``; default the norm of
+            weights.
         ignored_layers: which layers to keep whole: names (a module's parts are kept with it), patterns or classes.
         round_to: channel counts become multiples of it, the nearest one, and never less than one.
         global_pruning: rank channels over the whole network rather than within each group.
@@ -44,8 +82,13 @@ class Prunable:
         call: the network's method that is called.
         output: where the logits are in its output.
 
+    Attributes:
+        groups: what can be removed.
+        unranked: the layers of groups that the importance returned ``None`` for; they keep their channels.
+        moves: every cut in the order in which it is due.
+
     Raises:
-        ValueError: a name matches nothing, or the network cannot be traced.
+        ValueError: a name matches nothing, the network cannot be traced, or the importance fails.
     """
 
     def __init__(
@@ -72,17 +115,12 @@ class Prunable:
         for parameter in network.parameters():
             parameter.requires_grad_(True)  # Torch-Pruning leaves frozen layers out without a word
         self._run = lambda keep: call_network(network, example_inputs, call, keep)
-        self._heads = find_heads(network)
-        self._fused = fused_layers(network, self._heads)
-        unprunable = kept_whole(network)
-        whole = [*match_layers(network, ignored_layers, "ignored_layers"), *unprunable]
-        with quiet(), traceable():
-            self._graph, outputs = self._trace(unprunable, example_inputs, call, output)
-            self._ignored = [part for layer in whole for part in layer.modules()]
-            self._ignored += layers_behind(network, outputs)
-            ratios = (pruning_ratio, pruning_ratio_dict or {})
-            with searched(self._graph):
-                self.groups = self._found(importance, dense_channels, ratios)
+        self._dependencies = Dependencies(network, example_inputs, ignored_layers, call, output)
+        self.unranked: list[str] = []
+        with quiet(), traceable(), searched(self._dependencies.graph):
+            self.groups = self._ranked(
+                importance, dense_channels, _Ratios(pruning_ratio, dict(pruning_ratio_dict or {}))
+            )
         self.moves = order_moves(
             self.groups,
             round_to=round_to,
@@ -91,139 +129,84 @@ class Prunable:
             isomorphic=isomorphic,
         )
 
-    def _trace(
-        self, whole: Iterable[nn.Module], inputs: Inputs, call: str, output: OutputSpec
-    ) -> tuple[Any, list[Tensor]]:
-        """Return Torch-Pruning's graph, and the outputs that it was read from."""
-        from torch_pruning import DependencyGraph
+    @classmethod
+    def copy_of(cls, network: nn.Module, example_inputs: Inputs, importance: Any = None, **options: Any) -> "Prunable":
+        """Return one of a network that is left as it is.
 
-        outputs: list[Tensor] = []
+        Args:
+            network: the module to prune.
+            example_inputs: what it is called with.
+            importance: its data, if it needs any, collected on ``network``.
+            options: as of the constructor.
 
-        def forward(network: nn.Module, given: Inputs) -> list[Tensor]:
-            outputs[:] = call_for_all(network, given, call, output)
-            return outputs
+        Example:
+            >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+            >>> len(Prunable.copy_of(network, torch.zeros(1, 4)).moves)
+            7
+        """
+        copied = copy_network(network)
+        return cls(copied, example_inputs, importance=importance_of_copy(importance, network, copied), **options)
 
-        try:
-            with opaque(whole) as pruners:
-                graph = DependencyGraph().build_dependency(
-                    self.network,
-                    example_inputs=inputs,
-                    forward_fn=forward,
-                    customized_pruners=pruners,
-                    verbose=False,
-                )
-        except Exception as error:
-            raise ValueError(
-                f"{type(self.network).__name__} cannot be traced for pruning ({type(error).__name__}:"
-                f" {one_line(error)}): narrow it down with module= to the part that can, or keep the part that cannot"
-                " with ignored_layers=."
-            ) from error
-        return graph, outputs
-
-    def _found(self, *given: Any) -> list[ChannelGroup]:
-        try:
-            return list(self._groups(*given))
-        except ValueError:
-            raise  # what was given is wrong
-        except Exception as error:
-            raise lost(self.network, f"{type(error).__name__}: {one_line(error)}") from error
-
-    def _groups(
-        self, importance: Any, dense: Mapping[str, int] | None, ratios: tuple[float, Mapping[str, float]]
-    ) -> Iterator[ChannelGroup]:
+    def _ranked(self, importance: Any, dense: Mapping[str, int] | None, ratios: "_Ratios") -> list[ChannelGroup]:
         import torch_pruning
 
         importance = importance or torch_pruning.importance.GroupMagnitudeImportance()
+        try:
+            groups = list(self._rank_groups(importance, dense, ratios))
+        except ValueError:
+            raise  # an argument is wrong
+        except Exception as error:
+            raise lost(self.network, f"{type(error).__name__}: {one_line(error)}") from error
+        ratios.refuse_unused(module_names(self.network))
+        return groups
+
+    def _rank_groups(
+        self, importance: Any, dense: Mapping[str, int] | None, ratios: "_Ratios"
+    ) -> Iterator[ChannelGroup]:
         names = {module: name for name, module in module_names(self.network).items()}
         present = channels(self.network)
         dense = dense or present
-        used: set[str] = set()
-        roots = (torch_pruning.ops.TORCH_CONV, torch_pruning.ops.TORCH_LINEAR)
-        for found in self._graph.get_all_groups(ignored_layers=self._ignored, root_module_types=roots):
-            group = self._from_downstream(found, roots)
-            members = self._members(group)
-            if not members or any(size == 1 for size in self._sizes(members)):
-                continue
-            scores = importance(group)
-            if scores is None:
-                continue
-            parts = max(self._parts_of(module, out) for module, out in members)
-            scores = torch.nan_to_num(scores.detach().float().cpu()).view(parts, -1).mean(0)
-            outputs = [names[module] for module, out in members if out and module in names]
+        for group in self._dependencies.groups():
+            members = self._dependencies.members(group)
+            outputs = [names[layer] for layer, is_output in members if is_output and layer in names]
             layers = tuple(dict.fromkeys(name for name in outputs if name in present))
-            matched = [pattern for pattern in ratios[1] if _any_matches(layers, pattern)]
-            used |= set(matched)
-            n = len(scores)
+            scores = _scores(importance, group, layers)
+            if scores is None:
+                self.unranked += layers
+                continue
+            parts = self._dependencies.parts(group)
+            scores = scores.view(parts, -1).mean(0)
+            size = len(scores)
+            before = round(size * dense[layers[0]] / present[layers[0]]) if layers and layers[0] in dense else size
             yield ChannelGroup(
-                layers,
-                group[0].dep.target.module,
-                group[0].dep.handler,
-                parts,
-                n,
-                round(n * dense[layers[0]] / present[layers[0]]) if layers and layers[0] in dense else n,
-                scores,
-                ratios[1][matched[0]] if matched else ratios[0],
-                " ".join(f"{type(module).__name__}-{'out' if out else 'in'}" for module, out in members),
+                layers=layers,
+                root=group[0].dep.target.module,
+                pruning_fn=group[0].dep.handler,
+                parts=parts,
+                size=size,
+                dense=before,
+                importance=scores,
+                ratio=ratios.of(layers),
+                pattern=" ".join(
+                    f"{type(layer).__name__}-{'out' if is_output else 'in'}" for layer, is_output in members
+                ),
             )
-        unknown = next((pattern for pattern in ratios[1] if pattern not in used), None)
-        if unknown is not None:
-            raise ValueError(
-                f"pruning_ratio_dict: {unknown!r} matches no layer that can be pruned."
-                f"{nearest(unknown, names.values())}"
-            )
-
-    def _members(self, group: Any) -> list[tuple[Any, bool]]:
-        """Return a group's layers, each with whether its outputs are meant rather than its inputs."""
-        return [(dep.target.module, self._graph.is_out_channel_pruning_fn(dep.handler)) for dep, _ in group or ()]
-
-    def _from_downstream(self, group: Any, roots: tuple[type, ...]) -> Any:
-        """Start an attention's group from the layer behind it: indices of fused projections count from there.
-
-        Source: ``BasePruner._downstream_node_as_root_if_attention`` of Torch-Pruning.
-        """
-        if not any(out and module in self._heads for module, out in self._members(group)):
-            return group
-        behind = [
-            item
-            for item, (module, out) in zip(group, self._members(group), strict=True)
-            if isinstance(module, roots) and not out
-        ]
-        if not behind:
-            return None
-        dep, _ = behind[-1]
-        layer = dep.target.module
-        return self._graph.get_pruning_group(layer, dep.handler, list(range(self._graph.get_in_channels(layer))))
-
-    def _sizes(self, members: list[tuple[Any, bool]]) -> Iterator[int]:
-        for module, out in members:
-            if not isinstance(module, nn.Parameter):
-                size = (self._graph.get_out_channels if out else self._graph.get_in_channels)(module)
-                if size is not None:
-                    yield size
-
-    def _parts_of(self, module: Any, out: bool) -> int:
-        if isinstance(module, nn.Parameter):
-            return 1
-        if out and module in self._heads:
-            return self._heads[module]
-        if isinstance(module, nn.modules.conv._ConvNd) and module.groups == module.out_channels:
-            return 1  # depthwise: every channel for itself
-        pruner = self._graph.get_pruner_of_module(module)
-        count = (pruner.get_out_channel_groups if out else pruner.get_in_channel_groups)(module)
-        return int(count) if count else 1
 
     def coupled(self) -> Iterator[list[tuple[str, int, Tensor]]]:
         """Yield for each group its parameters: name, dimension, and the channel that each index of it belongs to."""
         modules = dict(self.network.named_modules(remove_duplicate=False))
         names = {id(value): name for name, value in named_tensors(modules).items()}
         for group in self.groups:
-            found = self._graph.get_pruning_group(group.root, group.pruning_fn, list(range(group.size * group.parts)))
+            whole = self._dependencies.expand(group, list(range(group.size * group.parts)))
             members = []
-            for item, (module, out) in zip(found, self._members(found), strict=True):
-                for parameter in (getattr(module, "weight", None), getattr(module, "bias", None) if out else None):
-                    if not isinstance(parameter, nn.Parameter) or None in item.root_idxs:
+            for item, (layer, is_output) in zip(whole, self._dependencies.members(whole), strict=True):
+                if None in item.root_idxs:  # Torch-Pruning could not follow these indices
+                    continue
+                # A bias has no input channels.
+                for parameter in (getattr(layer, "weight", None), getattr(layer, "bias", None) if is_output else None):
+                    if not isinstance(parameter, nn.Parameter):
                         continue
-                    dim = _dim_of(module, parameter, out)
+                    dim = _dim_of(layer, parameter, is_output)
                     if len(item.root_idxs) != parameter.shape[dim]:
                         continue
                     roots = torch.empty(parameter.shape[dim], dtype=torch.int64)
@@ -238,11 +221,11 @@ class Prunable:
 
     @contextlib.contextmanager
     def pruned(self, moves: Sequence[Move]) -> Iterator[nn.Module]:
-        """Inside, the network is what these moves make of it, values included."""
+        """Make the network what these moves make of it, values included, inside the ``with`` block."""
         with self._cut(moves):
             yield self.network
 
-    def step(self, moves: Sequence[Move]) -> dict[str, Any]:
+    def step(self, moves: Sequence[Move]) -> Step:
         """Return moves as a step of a recipe, after making sure that the network then runs.
 
         Args:
@@ -252,7 +235,7 @@ class Prunable:
             ValueError: the network does not run without these channels, or layers share a parameter of which each would
                 lose others.
         """
-        with self._cut(moves) as (kept, before), traceable(), torch.no_grad():
+        with self._cut(moves) as (kept, snapshot), traceable(), torch.no_grad():
             try:
                 self._outputs()
             except Exception as error:
@@ -261,8 +244,7 @@ class Prunable:
                     f" ({type(error).__name__}: {one_line(error)}): keep the layers that need them whole with"
                     " ignored_layers=."
                 ) from error
-            after = {name: vars(m) for name, m in self.network.named_modules(remove_duplicate=False)}
-            return {"kind": "prune", "kept": kept, "attributes": changed_attributes(before, after)}
+            return {"kind": "prune", "kept": kept, "attributes": snapshot.changed_attributes()}
 
     def check(self, moves: Sequence[Move]) -> None:
         """Make sure that what is left computes what the network does with these channels at zero.
@@ -276,8 +258,8 @@ class Prunable:
         if not self._mixes_up(moves):
             return
         places = sorted({move.group for move in moves})
-        guilty = [i for i in places if self._mixes_up([move for move in moves if move.group == i])] or places
-        layers = [group.layers[0] for group in (self.groups[i] for i in guilty) if group.layers]
+        culprits = [i for i in places if self._mixes_up([move for move in moves if move.group == i])] or places
+        layers = [group.layers[0] for group in (self.groups[i] for i in culprits) if group.layers]
         raise ValueError(
             f"{type(self.network).__name__} computes something else without the channels that would go than with"
             " them at zero, since it takes channels by their places (a shuffle, a split, a concatenation with an"
@@ -285,18 +267,12 @@ class Prunable:
         )
 
     def _mixes_up(self, moves: Sequence[Move]) -> bool:
-        comparison = Comparison(self._outputs)
-        with told_apart(self.network), traceable(), without_fused_attention(), torch.no_grad():
+        @contextlib.contextmanager
+        def cut() -> Iterator[list[list[Any]]]:
             with self._cut(moves) as (kept, _):
-                comparison.run_cut()
-            if not kept:
-                return False
-            with masked(self.network, kept):
-                comparison.run_masked()
-            if comparison.has_to_repeat:
-                with self._cut(moves):
-                    comparison.repeat_cut()
-        return comparison.differs
+                yield kept
+
+        return mixes_up_channels(self.network, self._outputs, cut)
 
     def _outputs(self) -> list[Tensor]:
         """Call the network and return every floating tensor it gives."""
@@ -310,75 +286,73 @@ class Prunable:
         return found
 
     @contextlib.contextmanager
-    def _cut(self, moves: Sequence[Move]) -> Iterator[tuple[list[list[Any]], dict[str, dict[str, Any]]]]:
-        """Let Torch-Pruning cut positions in place of values; what is left of them says which values stay.
-
-        Yields that, and each module's attributes of before.
-        """
-        modules: dict[str, nn.Module] = dict(self.network.named_modules(remove_duplicate=False))
-        before = {name: dict(vars(module)) for name, module in modules.items()}
-        held = [(m, dict(m._parameters), dict(m._buffers), before[name]) for name, m in modules.items()]
-        dense = named_tensors(modules)
-        values = {name: value.data for name, value in dense.items()}
-        sizes = self._sizes_between(modules.values())
+    def _cut(self, moves: Sequence[Move]) -> Iterator[tuple[list[list[Any]], Snapshot]]:
+        """Remove channels inside the ``with`` block; yields what is kept, and what the network was."""
+        left = {move.group: move.left for move in moves}  # later moves of a group include its earlier ones
+        snapshot = Snapshot(self.network, self._dependencies.sizes_between_layers())
         try:
             with quiet(), torch.no_grad():
-                for value, places in zip(dense.values(), positions_like(values.values()), strict=True):
-                    value.grad = None
-                    value.data = places
-                self._remove(moves, dense)
-                set_head_attributes_(self.network, self._heads)
-                cut, kept = named_tensors(modules), []
-                positions = {id(value): value.data for value in cut.values()}  # one may go by several names
-                for name, value in cut.items():
-                    left = values[name]
-                    for dim, (size, indices) in kept_indices(positions[id(value)], left.shape):
-                        if not indices:
-                            raise _unable(name, "all of its channels would go")
-                        kept.append([name, dim, size, indices])
-                        left = left.index_select(dim, torch.tensor(indices, device=left.device))
-                    value.data = left
-            _refuse_split(dense, kept)
-            yield kept, before
+                snapshot.put_positions_()
+                with searched(self._dependencies.graph):
+                    cuts = [(self.groups[place], self.groups[place].without(n)) for place, n in left.items()]
+                    removals = self._dependencies.removals(cuts)
+                cut_(self.network, removals, snapshot.tensors)
+                set_head_attributes_(self.network, self._dependencies.heads)
+                kept = snapshot.put_values_back_()
+            refuse_split(snapshot.tensors, kept)
+            yield kept, snapshot
         finally:
-            for module, parameters, buffers, attributes in held:
-                module._parameters.update(parameters)
-                module._buffers.update(buffers)
-                vars(module).update({k: v for k, v in attributes.items() if isinstance(v, (int, tuple))})
-            for name, value in dense.items():
-                value.data = values[name]
-            for node, held_sizes in sizes:
-                vars(node).update(held_sizes)
+            snapshot.restore_()
 
-    def _sizes_between(self, modules: Iterable[nn.Module]) -> list[tuple[nn.Module, dict[str, Any]]]:
-        """Return what Torch-Pruning keeps of concatenations, splits and slices, which it changes with each cut."""
-        between = set(self._graph.module2node).difference(modules)
-        return [
-            (node, {k: list(v) if isinstance(v, list) else v for k, v in vars(node).items() if _is_size(v)})
-            for node in between
-            if isinstance(node, nn.Module)
+
+class _Ratios:
+    """The share of channels to remove, of all layers and of some by name or pattern."""
+
+    def __init__(self, default: float, by_pattern: Mapping[str, float]) -> None:
+        self._default, self._by_pattern = default, by_pattern
+        self._unused = set(by_pattern)
+
+    def of(self, layers: Sequence[str]) -> float:
+        """Return the ratio of layers that can only be pruned together: the first pattern that matches any of them."""
+        matched = [
+            pattern
+            for pattern in self._by_pattern
+            if any(fnmatchcase(name, pattern) or name.startswith(f"{pattern}.") for name in layers)
         ]
+        self._unused -= set(matched)
+        return self._by_pattern[matched[0]] if matched else self._default
 
-    def _remove(self, moves: Sequence[Move], tensors: Mapping[str, Tensor]) -> None:
-        # All groups are asked for in the coordinates of the whole network, then each layer is cut once.
-        gone: dict[tuple[Any, Any], tuple[Any, set[int]]] = {}
-        left = {move.group: move.left for move in moves}
-        with searched(self._graph):
-            for group, n in ((self.groups[place], n) for place, n in left.items()):
-                for dep, indices in self._graph.get_pruning_group(group.root, group.pruning_fn, group.without(n)):
-                    if self._graph.is_out_channel_pruning_fn(dep.handler):
-                        indices = every_part(dep.target.module, indices, self._fused)
-                    gone.setdefault((dep.target, dep.handler), (dep, set()))[1].update(indices)
-        for dep, indices in gone.values():
-            try:
-                found = dep(sorted(indices))
-            except Exception as error:
-                layer = next((n for n, module in self.network.named_modules() if module is dep.target.module), "")
-                raise _unable(layer, f"{type(error).__name__}: {one_line(error)}") from error
-            if isinstance(dep.target.module, nn.Parameter):
-                for name in [name for name, value in tensors.items() if value is dep.target.module]:
-                    owner, _, attribute = name.rpartition(".")
-                    setattr(self.network.get_submodule(owner), attribute, found)
+    def refuse_unused(self, names: Iterable[str]) -> None:
+        """Refuse patterns that no group matched; call it after all groups."""
+        unused = next((pattern for pattern in self._by_pattern if pattern in self._unused), None)
+        if unused is not None:
+            raise ValueError(
+                f"pruning_ratio_dict: {unused!r} matches no layer that can be pruned.{nearest(unused, names)}"
+            )
+
+
+def _scores(importance: Any, group: Any, layers: Sequence[str]) -> Tensor | None:
+    """Return a group's importances as finite numbers on the CPU, ``None`` if the importance does not rank it."""
+    name = getattr(importance, "__name__", type(importance).__name__)
+    is_librarys = type(importance).__module__.partition(".")[0] in ("torch_pruning", "lit_xai")
+    expected = len(group[0].idxs)
+    try:
+        scores = importance(group)
+    except Exception as error:
+        if is_librarys:  # these fail where the graph was misread: the network is named then
+            raise
+        raise ValueError(
+            f"importance={name} failed on the channels of {list(layers)} ({type(error).__name__}: {one_line(error)})."
+        ) from error
+    if scores is None:
+        return None
+    if not is_librarys and (not isinstance(scores, Tensor) or scores.shape != (expected,)):
+        got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else repr(scores)
+        raise ValueError(
+            f"importance={name} expected to return a tensor of shape ({expected},), one value for each channel of"
+            f" {list(layers)}, but got {got}."
+        )
+    return torch.nan_to_num(scores.detach().float().cpu())
 
 
 def _refuse_scripted(network: nn.Module) -> None:
@@ -390,38 +364,8 @@ def _refuse_scripted(network: nn.Module) -> None:
         )
 
 
-def _is_size(value: Any) -> bool:
-    return value is None or isinstance(value, (int, list))
-
-
-def _unable(name: str, why: str) -> ValueError:
-    return ValueError(
-        f"{name!r} cannot lose these channels ({why}): keep it, and what it is tied to, whole with ignored_layers=."
-    )
-
-
-def _refuse_split(tensors: Mapping[str, Tensor], kept: Iterable[list[Any]]) -> None:
-    """Refuse to cut one parameter in several ways."""
-    names: dict[int, str] = {}
-    shared = [(names.setdefault(id(value), name), name) for name, value in tensors.items()]
-    cuts: dict[str, list[Any]] = {}
-    for name, *cut in kept:
-        cuts.setdefault(name, []).append(cut)
-    for first, other in shared:
-        if first != other and cuts.get(first) != cuts.get(other):
-            layers = [name.rpartition(".")[0] for name in (first, other)]
-            raise ValueError(
-                f"{first!r} and {other!r} are one parameter, of which each would lose other channels: keep these layers"
-                f" whole with ignored_layers={layers}."
-            )
-
-
-def _dim_of(module: Any, parameter: nn.Parameter, out: bool) -> int:
+def _dim_of(layer: nn.Module, parameter: nn.Parameter, is_output: bool) -> int:
     """Return the dimension of a layer's parameter that its outputs, or inputs, are counted in."""
     if parameter.dim() == 1:
         return 0
-    return int(out is bool(getattr(module, "transposed", False)))
-
-
-def _any_matches(layers: Iterable[str], pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern) or name.startswith(f"{pattern}.") for name in layers)
+    return int(is_output is bool(getattr(layer, "transposed", False)))

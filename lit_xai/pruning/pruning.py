@@ -1,7 +1,8 @@
 """Decide which channels of a network go, and write it down as a step of a recipe."""
 
-from collections.abc import Callable, Iterable, Mapping
-from itertools import count
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -9,10 +10,12 @@ from torch import nn
 from lit_xai.network.calling import Inputs, OutputSpec
 from lit_xai.network.copying import copy_network
 from lit_xai.network.layers import channels, output_layers
+from lit_xai.pruning.importance import needs_data
 from lit_xai.pruning.moves import Move
 from lit_xai.pruning.prunable import Prunable
+from lit_xai.pruning.targets import check_ratio
 
-__all__ = ["channels", "output_layers", "prunable_layers", "prune_step", "pruned_copy", "reach"]
+__all__ = ["channels", "check_ratio", "output_layers", "prunable_layers", "prune_step", "pruned_copy", "reach"]
 
 TOLERANCE = 0.02
 """How near to a target is near enough, as a share of it."""
@@ -74,8 +77,8 @@ def prune_step(
     check_ratio(pruning_ratio, "pruning_ratio")
     for name, ratio in (pruning_ratio_dict or {}).items():
         check_ratio(ratio, f"pruning_ratio_dict[{name!r}]")
-    prunable = Prunable(
-        copy_network(network),
+    prunable = Prunable.copy_of(
+        network,
         example_inputs,
         pruning_ratio=pruning_ratio,
         pruning_ratio_dict=pruning_ratio_dict,
@@ -90,19 +93,25 @@ def prune_step(
         output=output,
     )
     moves = prunable.due()
+    if not moves and prunable.unranked:
+        hint = " Show it data of this network first." if importance is not None and needs_data(importance) else ""
+        message = f"Nothing is removed: {not_ranked(importance, prunable.unranked)}{hint}"
+        warnings.warn(message, UserWarning, stacklevel=2)
     step = prunable.step(moves)
     prunable.check(moves)
     return step
 
 
-def check_ratio(ratio: float, argument: str) -> None:
-    """Refuse what is no share of channels that can go.
+def not_ranked(importance: Any, layers: Sequence[str]) -> str:
+    """Return the sentence on an importance that gave no ranking for the channels of these layers.
 
-    Raises:
-        ValueError: it is not in [0, 1).
+    Example:
+        >>> not_ranked(None, ["conv1"])
+        'importance=GroupMagnitudeImportance returned None, which is no ranking, for the channels of conv1.'
     """
-    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 <= ratio < 1:
-        raise ValueError(f"{argument} expected a share from 0 to below 1 to remove, but got {ratio!r}.")
+    name = "GroupMagnitudeImportance" if importance is None else type(importance).__name__
+    shown = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
+    return f"importance={name} returned None, which is no ranking, for the channels of {shown}."
 
 
 def prunable_layers(network: nn.Module, example_inputs: Inputs, **options: Any) -> list[list[str]]:
@@ -119,7 +128,7 @@ def prunable_layers(network: nn.Module, example_inputs: Inputs, **options: Any) 
         >>> prunable_layers(network, torch.zeros(1, 4))
         [['0']]
     """
-    return [list(group.layers) for group in Prunable(copy_network(network), example_inputs, **options).groups]
+    return [list(group.layers) for group in Prunable.copy_of(network, example_inputs, **options).groups]
 
 
 def pruned_copy(network: nn.Module, example_inputs: Inputs, **options: Any) -> nn.Module:
@@ -136,7 +145,7 @@ def pruned_copy(network: nn.Module, example_inputs: Inputs, **options: Any) -> n
         >>> pruned_copy(network, torch.zeros(1, 4), pruning_ratio=0.25)[0]
         Linear(in_features=4, out_features=6, bias=True)
     """
-    prunable = Prunable(copy_network(network), example_inputs, **options)
+    prunable = Prunable.copy_of(network, example_inputs, **options)
     prunable.check(prunable.due())
     with prunable.pruned(prunable.due()) as pruned:
         return copy_network(pruned)
@@ -162,46 +171,71 @@ def reach(
         >>> import torch
         >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
         >>> size = lambda network: sum(p.numel() for p in network.parameters())
-        >>> moves, found = reach(Prunable(copy_network(network), torch.zeros(1, 4)), size, 35)
+        >>> moves, found = reach(Prunable.copy_of(network, torch.zeros(1, 4)), size, 35)
         >>> found  # 8 of the 67 parameters go with each channel
         35
     """
 
-    def measured(moves: list[Move]) -> float:
-        with prunable.pruned(moves) as pruned:
-            return measure(pruned)
-
-    moves = prunable.moves
-    low, high = 0, len(moves)
-    at_low, at_high = measured([]), measured(moves)
-    if at_high > target * (1 + TOLERANCE):
-        raise ValueError(f"is out of reach: the least that can be had is {at_high:.6g} of {at_low:.6g}.")
-    best = min([(abs(at_low - target), at_low, moves[:0]), (abs(at_high - target), at_high, moves)], key=_distance)
-    for turn in count():
-        if high - low < 2 or best[0] <= TOLERANCE * target:
-            break
-        # By the line through both ends, which is near where it is no curve, and every other time by halves.
-        share = (at_low - target) / (at_low - at_high) if turn % 2 == 0 and at_low > at_high else 0.5
-        middle = min(max(low + round(share * (high - low)), low + 1), high - 1)
-        found = measured(moves[:middle])
-        best = min(best, (abs(found - target), found, moves[:middle]), key=_distance)
-        low, at_low, high, at_high = (middle, found, high, at_high) if found >= target else (low, at_low, middle, found)
-    taken, skipped = list(moves[:low]), set()
-    for move in moves[low:]:
-        # Only moves that are nearly due: to fill a gap with small ones would hollow out some layers.
-        if best[0] <= TOLERANCE * target or not attempts or move.at > moves[low].at + AHEAD:
-            break
-        if move.group in skipped:
-            continue
-        attempts -= 1
-        found = measured([*taken, move])
-        best = min(best, (abs(found - target), found, [*taken, move]), key=_distance)
-        if found >= target:
-            taken.append(move)
-        else:
-            skipped.add(move.group)
-    return best[2], best[1]
+    search = _Search(prunable, measure, target)
+    left = search.narrow()
+    search.fill(left, attempts)
+    return search.moves, search.found
 
 
-def _distance(candidate: tuple[float, float, list[Move]]) -> float:
-    return candidate[0]
+class _Search:
+    """The search for the moves after which a network measures nearest to a target."""
+
+    def __init__(self, prunable: Prunable, measure: Callable[[nn.Module], float], target: float) -> None:
+        self._prunable, self._measure, self._target = prunable, measure, target
+        self.moves: list[Move] = []
+        self.found = math.inf
+
+    @property
+    def is_near(self) -> bool:
+        return abs(self.found - self._target) <= TOLERANCE * self._target
+
+    def narrow(self) -> int:
+        """Measure along the order of the moves, and return how many can be taken before the target is passed."""
+        moves = self._prunable.moves
+        low, high = 0, len(moves)
+        at_low, at_high = self._try([]), self._try(moves)
+        if at_high > self._target * (1 + TOLERANCE):
+            raise ValueError(f"is out of reach: the least that can be had is {at_high:.6g} of {at_low:.6g}.")
+        by_halves = False
+        while high - low > 1 and not self.is_near:
+            # By the line through both ends, which is near where it is no curve, and every other time by halves, so that
+            # a curve cannot keep one end in its place.
+            share = 0.5 if by_halves or at_low <= at_high else (at_low - self._target) / (at_low - at_high)
+            by_halves = not by_halves
+            middle = min(max(low + round(share * (high - low)), low + 1), high - 1)
+            found = self._try(moves[:middle])
+            if found >= self._target:
+                low, at_low = middle, found
+            else:
+                high, at_high = middle, found
+        return low
+
+    def fill(self, n: int, attempts: int) -> None:
+        """Add later moves to the first ``n`` while these do not pass the target.
+
+        Only moves that are nearly due: to fill a gap with small ones would hollow out some layers.
+        """
+        moves = self._prunable.moves
+        taken, skipped = moves[:n], set()
+        for move in moves[n:]:
+            if self.is_near or not attempts or move.at > moves[n].at + AHEAD:
+                return
+            if move.group in skipped:
+                continue
+            attempts -= 1
+            if self._try([*taken, move]) >= self._target:
+                taken.append(move)
+            else:
+                skipped.add(move.group)  # a group's moves come in their order, or not at all
+
+    def _try(self, moves: list[Move]) -> float:
+        with self._prunable.pruned(moves) as pruned:
+            found = self._measure(pruned)
+        if abs(found - self._target) < abs(self.found - self._target):
+            self.moves, self.found = list(moves), found
+        return found

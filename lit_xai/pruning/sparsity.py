@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_xai.network.calling import Inputs
-from lit_xai.network.copying import copy_network
 from lit_xai.pruning.prunable import Prunable
 
 Regularizer = Callable[[Optimizer], None]
@@ -16,13 +15,13 @@ Regularizer = Callable[[Optimizer], None]
 
 
 def bn_scale(network: nn.Module, example_inputs: Inputs, strength: float, **_: Any) -> Regularizer:
-    """Return a regulariser that pulls BatchNorm's scales to zero: an L1 penalty, ``strength * sign(scale)``.
+    """Return a regularizer that pulls BatchNorm's scales to zero: an L1 penalty, ``strength * sign(scale)``.
 
     Liu et al. 2017, Learning Efficient Convolutional Networks through Network Slimming,
     https://arxiv.org/abs/1708.06519.
 
     Args:
-        network: whose BatchNorm layers are meant.
+        network: the one whose BatchNorm layers are regularized.
         example_inputs: not needed.
         strength: factor of the penalty.
 
@@ -44,22 +43,22 @@ def bn_scale(network: nn.Module, example_inputs: Inputs, strength: float, **_: A
 
     @torch.no_grad()
     def regularize(optimizer: Optimizer) -> None:
-        mine = _parameters_of(optimizer)
+        owned = _parameters_of(optimizer)
         for scale in scales:
-            if id(scale) in mine and scale.grad is not None:
+            if id(scale) in owned and scale.grad is not None:
                 scale.grad.add_(scale.sign(), alpha=strength)
 
     return regularize
 
 
 def group_lasso(network: nn.Module, example_inputs: Inputs, strength: float, **options: Any) -> Regularizer:
-    """Return a regulariser that pulls all weights of coupled channels to zero together: ``strength * w / |w|``.
+    """Return a regularizer that pulls all weights of coupled channels to zero together: ``strength * w / |w|``.
 
-    A group lasso over what Torch-Pruning finds to depend on each other (Fang et al. 2023,
+    A group lasso over the groups of channels that depend on each other (Fang et al. 2023,
     https://arxiv.org/abs/2301.12900).
 
     Args:
-        network: whose channels are meant.
+        network: the one whose channels are regularized.
         example_inputs: what it is called with.
         strength: factor of the penalty.
         options: of :class:`~lit_xai.pruning.prunable.Prunable`.
@@ -72,16 +71,16 @@ def group_lasso(network: nn.Module, example_inputs: Inputs, strength: float, **o
     places = dict(network.named_parameters())
     coupled = [
         [(places[name], dim, roots.to(places[name].device)) for name, dim, roots in members if name in places]
-        for members in Prunable(copy_network(network), example_inputs, **options).coupled()
+        for members in Prunable.copy_of(network, example_inputs, **options).coupled()
     ]
 
     @torch.no_grad()
     def regularize(optimizer: Optimizer) -> None:
-        mine = _parameters_of(optimizer)
+        owned = _parameters_of(optimizer)
         for members in coupled:
             norm = _norms(members)
             for parameter, dim, roots in members:
-                if id(parameter) in mine and parameter.grad is not None:
+                if id(parameter) in owned and parameter.grad is not None:
                     shape = [-1 if d == dim else 1 for d in range(parameter.dim())]
                     parameter.grad.addcdiv_(parameter, norm[roots].view(shape).expand_as(parameter), value=strength)
 

@@ -1,9 +1,11 @@
-"""What a compression is to reach: one argument, as a share of the dense network or as an amount."""
+"""The target of a compression: one argument, as a share of the dense network or as an amount."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias
+
+from lit_xai.network.check import is_number, refusal
 
 Amount: TypeAlias = Annotated[int | float | str, "a share up to 1, or an amount"]
 """A target: a float up to 1 is a share, an integer or text such as ``"5M"`` an amount.
@@ -16,7 +18,7 @@ UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 
 @dataclass(frozen=True)
 class Target:
-    """What is left in the end.
+    """The size that is left in the end.
 
     Args:
         name: of the argument, ``"pruning_ratio"``, ``"target_macs"``, ``"target_params"`` or ``"target_latency"``.
@@ -29,10 +31,10 @@ class Target:
     is_share: bool
 
     def at(self, dense: float, progress: float) -> float:
-        """Return what is to be left when a share of ``progress`` is done.
+        """Return the size to reach when a share of ``progress`` is done.
 
         Raises:
-            ValueError: more is asked for than there is.
+            ValueError: the target is larger than the dense network.
 
         Example:
             >>> Target("target_macs", 0.25, True).at(dense=100, progress=0.5)
@@ -68,21 +70,36 @@ def choose_target(given: Mapping[str, Amount | None]) -> Target:
         raise ValueError(f"Expected exactly one of {', '.join(given)}, but got {got}.")
     (name, value), *_ = found.items()
     if name == "pruning_ratio":
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-            raise ValueError(f"pruning_ratio expected a share from 0 to below 1 to remove, but got {value!r}.")
-        return Target(name, float(value), True)
+        return Target(name, float(check_ratio(value, name)), True)
     amount = _amount(name, value)
     if not amount > 0:
-        raise ValueError(f"{name} expected more than 0, but got {value!r}.")
+        raise refusal(name, "more than 0", value)
     return Target(name, amount, isinstance(value, float) and value <= 1)
 
 
+def check_ratio(ratio: object, argument: str) -> float:
+    """Refuse what is no share of channels that can be removed.
+
+    Raises:
+        ValueError: it is not in [0, 1).
+
+    Example:
+        >>> check_ratio(1.0, "pruning_ratio")
+        Traceback (most recent call last):
+        ...
+        ValueError: pruning_ratio expected a share from 0 to below 1 to remove, but got 1.0.
+    """
+    if not is_number(ratio) or not 0 <= ratio < 1:  # type: ignore[operator]  # is_number lets numbers pass alone
+        raise refusal(argument, "a share from 0 to below 1 to remove", ratio)
+    return ratio  # type: ignore[return-value]  # as above
+
+
 def _amount(name: str, value: object) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+    if is_number(value):
+        return float(value)  # type: ignore[arg-type]  # is_number lets numbers pass alone
     unit = r"(?:ms)?()" if name == "target_latency" else "([kmgb]?)"
     match = re.fullmatch(rf"\s*(\d+\.?\d*|\.\d+)\s*{unit}\s*", value, re.IGNORECASE) if isinstance(value, str) else None
     if match is None:
         example = "'3 ms'" if name == "target_latency" else "'5M'"
-        raise ValueError(f"{name} expected a share up to 1, a number, or text such as {example}, but got {value!r}.")
+        raise refusal(name, f"a share up to 1, a number, or text such as {example}", value)
     return float(match[1]) * UNITS[match[2].lower()]

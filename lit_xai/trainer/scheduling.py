@@ -1,9 +1,10 @@
 """One vocabulary for when something happens: an integer counts epochs, a fraction is a share of ``max_epochs``."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
-from lit_xai.network.check import is_number, refusal
+from lit_xai.network.check import check_choice, is_number, refusal
 
 Epochs: TypeAlias = Annotated[int | float, "epochs, or a fraction of max_epochs"]
 """A number of epochs, or a fraction of ``max_epochs``: the type of every such argument of a callback.
@@ -69,8 +70,7 @@ def plan_steps(
         >>> plan_steps(0.1, None, 0.1, 10, "cubic")
         {1: 0.488, 2: 0.784, 3: 0.936, 4: 0.992, 5: 1.0}
     """
-    if schedule not in CURVES:
-        raise ValueError(f"schedule expected one of {', '.join(CURVES)}, but got {schedule!r}.")
+    check_choice("schedule", schedule, CURVES)
     start = resolve_epochs(start_epoch, max_epochs, "start_epoch")
     middle = max(start, (max_epochs or 0) // 2)
     end = middle if end_epoch is None else resolve_epochs(end_epoch, max_epochs, "end_epoch")
@@ -85,6 +85,40 @@ def plan_steps(
         )
     epochs = [*range(start, end, every), end]  # the last one is always reached
     return {epoch: round(CURVES[schedule]((i + 1) / len(epochs)), 12) for i, epoch in enumerate(epochs)}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The epochs at whose start something happens, given before the length of the run is known.
+
+    Args:
+        start_epoch: see :func:`plan_steps`.
+        end_epoch: as above.
+        every_n_epochs: as above.
+        schedule: as above.
+
+    Raises:
+        ValueError: an argument is wrong whatever the length of the run.
+
+    Example:
+        >>> Schedule(2, 8, 2).plan(max_epochs=20)
+        {2: 0.25, 4: 0.5, 6: 0.75, 8: 1.0}
+    """
+
+    start_epoch: Epochs = 0.1
+    end_epoch: Epochs | None = None
+    every_n_epochs: Epochs = 0.1
+    schedule: str = "linear"
+
+    def __post_init__(self) -> None:
+        check_choice("schedule", self.schedule, CURVES)
+        for argument in ("start_epoch", "end_epoch", "every_n_epochs"):
+            if (value := getattr(self, argument)) is not None:
+                resolve_epochs(value, 1, argument)
+
+    def plan(self, max_epochs: int | None) -> dict[int, float]:
+        """Return the epochs, and how much of the whole is done then, in a run of so many; see :func:`plan_steps`."""
+        return plan_steps(self.start_epoch, self.end_epoch, self.every_n_epochs, max_epochs, self.schedule)
 
 
 def value_at(values: float | Sequence[float], epoch: int, max_epochs: int | None, argument: str) -> float:

@@ -8,10 +8,11 @@ import torch_pruning
 from networks import Reshape, mlp, plain_cnn
 from torch import nn
 from torch.nn import functional as F
-from torch_pruning.pruner import importance as theirs
+from torch_pruning.pruner import importance as library
 
 from lit_xai.models import ResNet
-from lit_xai.pruning.importance import PREPARATIONS, needs_data, prepare_importance, resolve_importance
+from lit_xai.pruning.importance import needs_data, prepare_importance, resolve_importance
+from lit_xai.pruning.importance_adapters import ADAPTERS, UNSUPPORTED
 from lit_xai.pruning.importance_attribution import AttributionImportance
 
 NAMES = [
@@ -62,7 +63,7 @@ def test_every_importance_ranks_every_group(name):
 
 
 def test_the_table_names_classes_that_exist():
-    assert all(hasattr(theirs, name) or name == "AttributionImportance" for name in PREPARATIONS)
+    assert all(hasattr(library, name) for name in {**ADAPTERS, **UNSUPPORTED})
 
 
 @pytest.mark.parametrize(
@@ -71,13 +72,13 @@ def test_the_table_names_classes_that_exist():
         "GroupTaylorImportance",
         "torch_pruning.importance.GroupTaylorImportance",
         "torch_pruning.pruner.importance.GroupTaylorImportance",
-        theirs.GroupTaylorImportance,
-        theirs.GroupTaylorImportance(),
+        library.GroupTaylorImportance,
+        library.GroupTaylorImportance(),
     ],
 )
 def test_names_paths_classes_and_instances_are_the_same(given):
-    assert type(resolve_importance(given)) is theirs.GroupTaylorImportance
-    assert resolve_importance(given) is given or not isinstance(given, theirs.Importance)
+    assert type(resolve_importance(given)) is library.GroupTaylorImportance
+    assert resolve_importance(given) is given or not isinstance(given, library.Importance)
 
 
 def test_init_args_arrive():
@@ -92,12 +93,12 @@ def test_init_args_arrive():
         ("torch.nn.Linear", None, "expected a subclass"),
         ("nowhere.Importance", None, "expected an import path"),
         (nn.Linear, None, "expected a subclass"),
-        (theirs.Importance, None, "expected a subclass"),
+        (library.Importance, None, "expected a subclass"),
         (3, None, "but got 3"),
         ("MagnitudeImportance", {"q": 1}, "has no argument 'q'"),
         ("LAMPImportance", {"normalizer": "mean"}, "LAMPImportance cannot be built"),
-        (theirs.MagnitudeImportance(), {"p": 1}, "is built already"),
-        ("OBDCImportance", None, "take GroupHessianImportance"),
+        (library.MagnitudeImportance(), {"p": 1}, "is built already"),
+        ("OBDCImportance", None, "use GroupHessianImportance"),
     ],
 )
 def test_refusals_are_one_sentence(given, init_args, message):
