@@ -67,7 +67,7 @@ class MeanActivation(torch_pruning.importance.Importance):
 
     def __call__(self, group):
         for dep, indices in group:
-            if dep.handler is torch_pruning.prune_linear_in_channels and dep.target.module in self.read:
+            if dep.handler == torch_pruning.prune_linear_in_channels and dep.target.module in self.read:
                 return torch.cat(self.read[dep.target.module]).mean(0)[indices]
         return None
 '''
@@ -152,7 +152,7 @@ def test_nothing_to_remove_names_the_importance_that_gave_no_ranking(tmp_path):
         fit(Module(), tmp_path, importance=Unsure)
     [message] = [str(one.message) for one in caught if "will remove nothing" in str(one.message)]
     assert "importance=Unsure returned None" in message
-    assert "the channels of 1." in message
+    assert "the channels of network.1." in message
     assert "round_to" not in message
 
 
