@@ -1,7 +1,7 @@
-"""Attention heads: which layers' outputs are split into how many, and what has to be set once these are narrower.
+"""Attention heads: which layers' outputs are split into how many, and the attributes that hold their widths.
 
-Torch-Pruning finds which channels hang together, but not that an attention splits them into heads, which all have to
-lose equally many. How attentions are written is kept as data below.
+Torch-Pruning finds which channels depend on each other, but not that an attention splits them into heads, which all
+have to lose equally many. The spellings of attention layers are kept as data below.
 """
 
 from collections.abc import Container, Mapping, Sequence
@@ -24,25 +24,25 @@ QUERY_KEY_VALUE = (
 """Names of an attention's layers for query, key and value."""
 
 FUSED = ("qkv", "to_qkv", "qkv_proj", "in_proj", "c_attn", "query_key_value", "Wqkv")
-"""Names of a layer that gives all three, one after the other."""
+"""Names of a layer that computes all three, one after the other."""
 
 HEADS = ("num_heads", "heads", "num_attention_heads", "n_heads", "n_head", "nhead", "nheads")
-"""Names of an attention's attribute that says how many heads it has."""
+"""Names of an attention's attribute that holds the number of its heads."""
 
 KEY_VALUE_HEADS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "kv_heads")
 """The same for keys and values, where several queries share one."""
 
 HEAD_WIDTH = ("head_dim", "attention_head_size", "dim_head", "d_head", "key_value_proj_dim", "head_size")
-"""Names of an attention's attribute that says how wide a head is."""
+"""Names of an attention's attribute that holds the width of a head."""
 
 WIDTH = ("all_head_size", "inner_dim", "embed_dim", "dim")
-"""Names of an attention's attribute that says how wide all heads are together."""
+"""Names of an attention's attribute that holds the width of all heads together."""
 
 
 def find_heads(network: nn.Module) -> dict[nn.Module, int]:
     """Return the layers whose outputs are split into heads, and into how many.
 
-    These are an attention's query, key and value, or the layer that gives all three, and ``nn.MultiheadAttention``.
+    These are an attention's query, key and value, or the layer that computes all three, and ``nn.MultiheadAttention``.
 
     Args:
         network: any module.
@@ -97,7 +97,7 @@ def _int_attribute(module: nn.Module, names: tuple[str, ...]) -> int | None:
 
 
 def every_part(layer: nn.Module, indices: Sequence[int], fused: Container[nn.Module]) -> list[int]:
-    """Return the outputs of a layer that go, query's, key's and value's where it gives all three.
+    """Return the outputs of a layer to remove: those of query, key and value where it computes all three.
 
     Torch-Pruning finds the three where they are taken apart by ``unbind(0)``, and only the first elsewhere.
 
@@ -118,7 +118,7 @@ def every_part(layer: nn.Module, indices: Sequence[int], fused: Container[nn.Mod
 
 
 def fused_layers(network: nn.Module, heads: Container[nn.Module]) -> list[nn.Module]:
-    """Return the layers that give an attention's query, key and value in one.
+    """Return the layers that compute an attention's query, key and value in one.
 
     Args:
         network: any module.
@@ -136,9 +136,10 @@ def fused_layers(network: nn.Module, heads: Container[nn.Module]) -> list[nn.Mod
 
 
 def set_head_attributes_(network: nn.Module, heads: Mapping[nn.Module, int]) -> None:
-    """Set what attentions know of their widths to what these are, after heads became narrower; their number stays.
+    """Set attentions' attributes of width to the new widths, after heads became narrower; their number stays.
 
-    What an attention scales its scores by stays as it was built: the channels that are left then count as before.
+    The factor that an attention scales its scores by stays as it was built: the channels that are left then count as
+    before.
 
     Args:
         network: pruned.

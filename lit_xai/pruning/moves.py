@@ -1,4 +1,4 @@
-"""In which order channels go: every cut that a network can take, from the first that is due to the last."""
+"""The order in which channels are removed: every cut that a network can take, the first that is due first."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,17 +13,17 @@ EPSILON = 1e-9
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Channels of several layers that can only go together.
+    """Channels of several layers that can only be removed together.
 
     Args:
         layers: names of the layers whose outputs they are.
         root: the layer that Torch-Pruning starts from.
         pruning_fn: its function for that layer.
-        parts: how often each channel comes (groups of a convolution, heads): the same ones go from every part.
+        parts: how often each channel occurs (groups of a convolution, heads); every part loses the same ones.
         size: channels of a part now.
         dense: channels of a part in the dense network.
         importance: of each channel of a part, ``(size,)``.
-        ratio: the share of ``dense`` that is gone once everything planned is done.
+        ratio: the share of ``dense`` that is removed at the end of the plan.
         pattern: equal for groups of the same structure.
     """
 
@@ -38,7 +38,7 @@ class ChannelGroup:
     pattern: str
 
     def without(self, n: int) -> list[int]:
-        """Return the indices that go when ``n`` channels of each part are left."""
+        """Return the indices to remove so that ``n`` channels of each part are left."""
         lowest = torch.topk(self.importance, self.size - n, largest=False).indices
         return sorted(torch.cat([lowest + part * self.size for part in range(self.parts)]).tolist())
 
@@ -48,7 +48,7 @@ class Move:
     """One cut in one group; moves in their order lead from the present network to the smallest one.
 
     Args:
-        at: how far the plan has to be for it, as a share of each group's ratio.
+        at: the share of the plan at which it is due.
         loss: share of its group's importance that goes with it; decides between moves that are due together.
         group: which group.
         left: channels of a part that are left afterwards.
@@ -97,7 +97,7 @@ def order_moves(
 
 
 def _due(groups: Sequence[ChannelGroup]) -> list[list[float]]:
-    """Return for each group how far a plan is when its channels go, one after the other, among all of the scope's."""
+    """Return for each group the share of a plan at which each of its channels is due, ranked within the scope."""
     gone = sum((group.dense - group.size) for group in groups)
     total = sum(group.dense for group in groups)
     order = torch.cat([group.importance for group in groups]).argsort(stable=True).argsort()

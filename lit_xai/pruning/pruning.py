@@ -1,4 +1,4 @@
-"""Decide which channels of a network go, and write it down as a step of a recipe."""
+"""Decide which channels of a network are removed, as a step of a recipe."""
 
 import math
 import warnings
@@ -14,14 +14,15 @@ from lit_xai.pruning.importance import needs_data
 from lit_xai.pruning.moves import Move
 from lit_xai.pruning.prunable import Prunable
 from lit_xai.pruning.targets import check_ratio
+from lit_xai.structure.kinds import Step
 
 __all__ = ["channels", "check_ratio", "output_layers", "prunable_layers", "prune_step", "pruned_copy", "reach"]
 
 TOLERANCE = 0.02
-"""How near to a target is near enough, as a share of it."""
+"""The distance from a target that counts as reached, as a share of it."""
 
 AHEAD = 0.15
-"""How much earlier than in turn a move may come, as a share of its group: one step of 8 in a layer of 64."""
+"""How far ahead of its turn a move may be taken, as a share of the plan: one step of 8 in a layer of 64."""
 
 
 def prune_step(
@@ -39,7 +40,7 @@ def prune_step(
     dense_channels: Mapping[str, int] | None = None,
     call: str = "forward",
     output: OutputSpec = None,
-) -> dict[str, Any]:
+) -> Step:
     """Return the step that removes a share of a network's channels; the network itself is left as it is.
 
     The layers that the output comes from stay whole.
@@ -48,8 +49,10 @@ def prune_step(
         network: the module to prune.
         example_inputs: what it is called with; shapes matter, values do not.
         pruning_ratio: the share of channels to remove, in [0, 1).
-        pruning_ratio_dict: the same for layers by name or pattern; a layer takes those that are coupled to it along.
-        importance: an instance of a ``torch_pruning.importance.Importance``; default ``GroupMagnitudeImportance``.
+        pruning_ratio_dict: the same for layers by name or pattern, and for the layers that are coupled to these.
+        importance: an instance of a ``torch_pruning.importance.Importance``, default ``GroupMagnitudeImportance``. One
+            that needs data has collected them on ``network``, see
+            :func:`~lit_xai.pruning.importance.prepare_importance`.
         ignored_layers: which layers to keep whole: names (a module's parts are kept with it), patterns or classes.
         round_to: channel counts become multiples of it, the nearest one, and never less than one.
         global_pruning: rank channels over the whole network rather than within each layer.

@@ -1,4 +1,4 @@
-"""What a pruned run shows of itself: sizes over the epochs, channels per layer, before and after."""
+"""The report of a pruned run: sizes over the epochs, channels per layer, and a table of before and after."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from lit_xai.trainer.access import callbacks_of, is_a, logged_step, require_writ
 from lit_xai.trainer.logging import log_image, log_scalars, log_text
 
 TAGS = {"params": "params", "MACs": "MACs", "size on disk": "bytes_on_disk", "latency": "latency_ms"}
-"""What loggers call a row of the table: a curve has no other place for its unit."""
+"""Loggers' names of the table's rows: a curve has no other place for its unit."""
 
 
 class PruningReport:
@@ -47,17 +47,17 @@ class PruningReport:
     def start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the dense network, and the present one if that is another."""
         self._folder = run_folder(trainer) / "compression"
-        self._outlived(lambda: self._measure_first(pl_module), trainer)
+        self._guarded(lambda: self._measure_first(pl_module), trainer)
 
     def before(self, trainer: Trainer) -> None:
-        """Keep the metric of before the first cut."""
+        """Remember the metric of before the first cut."""
         if self._metric is None:
             self._metric = _watched(trainer)
 
-    def cut(self, trainer: Trainer, pl_module: LightningModule, said: str) -> None:
-        """Measure, show the channels that are left, and say how far the network is."""
-        rank_zero_info(f"StructuredPruning, epoch {trainer.current_epoch}: {said}.")
-        self._outlived(lambda: self._show(trainer, pl_module, said), trainer)
+    def cut(self, trainer: Trainer, pl_module: LightningModule, reached: str) -> None:
+        """Measure, draw the channels that are left, and print the size that was reached."""
+        rank_zero_info(f"StructuredPruning, epoch {trainer.current_epoch}: {reached}.")
+        self._guarded(lambda: self._show(trainer, pl_module, reached), trainer)
 
     def epoch(self, trainer: Trainer) -> None:
         """Log the sizes, and the channels of every layer: curves of steps, from the first epoch on."""
@@ -66,8 +66,8 @@ class PruningReport:
         log_scalars(trainer, numbers, logged_step(trainer))
 
     def end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the table of before and after, and leave it in the run's folder."""
-        self._outlived(lambda: self._table(trainer, pl_module), trainer)
+        """Print the table of before and after, and save it in the run's folder."""
+        self._guarded(lambda: self._table(trainer, pl_module), trainer)
 
     def _measure_first(self, pl_module: LightningModule) -> None:
         self._left = self._channels(pl_module)
@@ -94,17 +94,17 @@ class PruningReport:
             self._warn(f"no latency: {error}")
         return found
 
-    def _show(self, trainer: Trainer, pl_module: LightningModule, said: str) -> None:
+    def _show(self, trainer: Trainer, pl_module: LightningModule, reached: str) -> None:
         self._left = self._channels(pl_module)
         self._now = self._measured(self._network.of(pl_module))
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
-            self._draw(trainer, said, trainer.global_step)
+            self._draw(trainer, reached, trainer.global_step)
 
-    def _draw(self, trainer: Trainer, said: str, step: int) -> None:
+    def _draw(self, trainer: Trainer, reached: str, step: int) -> None:
         from lit_xai.render import channels_figure, channels_table, figure_to_rgb, save_png
 
         require_writable(self._folder)
-        title = f"Channels left after the cut at epoch {trainer.current_epoch}\n{said}"
+        title = f"Channels left after the cut at epoch {trainer.current_epoch}\n{reached}"
         pixels = figure_to_rgb(channels_figure(self._dense, self._left, title))
         png = self._folder / f"channels-epoch={trainer.current_epoch}.png"
         save_png(pixels, png)
@@ -129,7 +129,7 @@ class PruningReport:
             (self._folder / "summary.md").write_text(table + "\n")
             log_text(trainer, "compression/summary", table, trainer.global_step)
 
-    def _outlived(self, work: Callable[[], None], trainer: Trainer) -> None:
+    def _guarded(self, work: Callable[[], None], trainer: Trainer) -> None:
         if not trainer.is_global_zero:
             return
         try:
@@ -140,7 +140,8 @@ class PruningReport:
     def _warn(self, reason: str) -> None:
         if not self._warned:
             self._warned = True
-            rank_zero_warn(f"StructuredPruning: the report is not complete, and on it goes. {' '.join(reason.split())}")
+            reason = " ".join(reason.split())
+            rank_zero_warn(f"StructuredPruning: the report is incomplete, training continues. {reason}")
 
 
 def _watched(trainer: Trainer) -> tuple[str, float] | None:

@@ -1,4 +1,4 @@
-"""How Torch-Pruning is asked for what hangs together: without its warnings, quickly, and with an end."""
+"""Torch-Pruning's search for dependency groups: without its warnings, quicker, and bounded."""
 
 import contextlib
 import warnings
@@ -10,10 +10,10 @@ from torch import nn
 
 @contextlib.contextmanager
 def searched(graph: Any) -> Iterator[None]:
-    """Make Torch-Pruning's search for what hangs together quicker, and end: inside, no layer changes its size.
+    """Make Torch-Pruning's search for dependency groups quicker, and bounded; inside, no layer may change its size.
 
-    Indices are mapped between layers once, not for every group. Where channels are shifted against themselves, each
-    turn finds new ones; where reshapes are misread, more and more.
+    Indices are mapped between layers once, not for every group. The search is bounded since it would not end where
+    channels are shifted against themselves (each turn finds new ones) or where reshapes are misread.
 
     Private names in use: ``torch_pruning.dependency.index_mapping.update_index_mapping`` and
     ``torch_pruning.dependency.graph.Group``.
@@ -28,7 +28,7 @@ def searched(graph: Any) -> Iterator[None]:
     class Bounded(group):  # type: ignore[misc,valid-type]  # a class, found at run time
         def add_dep(self, dep: Any, idxs: Any) -> None:
             if len(self) > most or len(idxs) > widest:
-                raise lost(graph.model, "the search for what hangs together does not end")
+                raise lost(graph.model, "the search for channels that depend on each other does not end")
             super().add_dep(dep, idxs)
 
     update(graph)
@@ -41,9 +41,9 @@ def searched(graph: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Torch-Pruning's warnings to itself."""
+    """Silence Torch-Pruning's warnings."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # unwrapped parameters and the like: what matters is checked in the result
+        warnings.simplefilter("ignore")  # on unwrapped parameters and the like; the result is checked instead
         yield
 
 
@@ -56,5 +56,5 @@ def lost(network: nn.Module, why: str) -> ValueError:
 
 
 def one_line(error: Exception) -> str:
-    """Return what an error says, for a sentence of our own."""
+    """Return an error's message on one line, for use in another."""
     return " ".join(str(error).split())[:200]

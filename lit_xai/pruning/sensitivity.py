@@ -1,4 +1,4 @@
-"""How much a metric suffers when one layer alone is pruned: which layers can give channels, and which cannot."""
+"""The drop of a metric when one layer alone is pruned: which layers can lose channels, and which cannot."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -7,16 +7,15 @@ import torch
 from torch import nn
 
 from lit_xai.network.calling import BatchToInputs, OutputSpec, find_inputs, module_names
-from lit_xai.network.copying import copy_network
 from lit_xai.network.layers import channels
 from lit_xai.network.metric import LoaderMetric, Metric, metric_name, resolve_direction
 from lit_xai.network.sensitivity import SensitivityTable, select_rows
 from lit_xai.pruning.prunable import Prunable
-from lit_xai.pruning.pruning import check_ratio
+from lit_xai.pruning.targets import check_ratio
 
 
 class Sensitivity(SensitivityTable):
-    """What :func:`layer_sensitivity` measured: rows are layers whose channels can only go together."""
+    """The result of :func:`layer_sensitivity`: rows are layers whose channels can only be removed together."""
 
     columns_title = "channels removed from the layer"
 
@@ -83,9 +82,9 @@ def layer_sensitivity(
         ratios: shares of channels to remove, each in [0, 1).
         layers: which layers to look at, by name; default all that can be pruned.
         importance: see :func:`~lit_xai.pruning.pruning.prune_step`.
-        round_to: likewise.
-        ignored_layers: likewise.
-        higher_is_better: what the metric does not say itself (its ``higher_is_better``).
+        round_to: as above.
+        ignored_layers: as above.
+        higher_is_better: of the metric, where it has no attribute of that name.
         batch_to_inputs: see :func:`~lit_xai.network.calling.find_inputs`.
         call: the network's method that is called.
         output: see :func:`~lit_xai.network.calling.find_logits`.
@@ -111,10 +110,11 @@ def layer_sensitivity(
     run = LoaderMetric(loader, metric, batch_to_inputs, call, output)
     example = find_inputs(run.first_batch(network), network, batch_to_inputs, call)
     options = {"importance": importance, "round_to": round_to, "ignored_layers": ignored_layers}
-    prunable = Prunable(copy_network(network), example, **options, call=call, output=output)
+    prunable = Prunable.copy_of(network, example, **options, call=call, output=output)
     rows = select_rows(_all_rows(prunable), layers, type(prunable.network).__name__, "pruned")
     places = set().union(*rows.values())
-    prunable.step([move for move in prunable.due(max(ratios)) if move.group in places])  # refuses what would not run
+    # A network that would not run is refused here, before the first pass over the loader.
+    prunable.step([move for move in prunable.due(max(ratios)) if move.group in places])
     values = torch.empty(len(rows), len(ratios), dtype=torch.float64)
     with tqdm(total=values.numel() + 1, desc="layer sensitivity", disable=not progress, leave=False) as bar:
         with prunable.pruned([]) as whole:
@@ -142,7 +142,7 @@ def _all_rows(prunable: Prunable) -> dict[tuple[str, ...], set[int]]:
     wide = channels(prunable.network)
     found: dict[tuple[str, ...], set[int]] = {}
     for place, group in enumerate(prunable.groups):
-        # A normalization goes along with its layer, and is none to ask for; bare parameters have no name at all.
+        # A normalization is cut with its layer and cannot be chosen by itself; bare parameters have no name at all.
         names = [name for name in group.layers if name in wide] or group.layers
         if names:
             found.setdefault(tuple(sorted(names, key=order.__getitem__)), set()).add(place)

@@ -44,7 +44,7 @@ class Prune(StepKind):
             setattr(modules[plain_name(name)], attribute, _plain(new))
 
     def undo_(self, network: nn.Module, step: Step) -> None:
-        """Go back behind a cut: the shapes and attributes of before, zeros where values were removed.
+        """Undo a cut: restore the shapes and attributes of before, with zeros where values were removed.
 
         Raises:
             ValueError: the network is not what the step led to.
@@ -113,7 +113,7 @@ def _rebuild(
     named = {plain_name(name): tensor for name, tensor in tensors.items()}
     modules = dict(network.named_modules(remove_duplicate=False))
     for name, dim, size, kept in step["kept"]:
-        tensor = named[plain_name(name)]  # one of two names is cut once
+        tensor = named[plain_name(name)]  # one that has two names is cut once
         cuts.setdefault(id(tensor), {})[dim] = size, torch.tensor(kept, device=tensor.device, dtype=torch.int64)
     new: dict[int, Tensor] = {}
     with torch.no_grad():
@@ -123,7 +123,7 @@ def _rebuild(
             if id(tensor) not in new:
                 value = _changed(tensor.detach(), cuts[id(tensor)], change)
                 new[id(tensor)] = successor(tensor, value) if isinstance(tensor, nn.Parameter) else value
-                if isinstance(tensor, nn.Parameter) and tensor.grad is not None:  # of batches that are added up
+                if isinstance(tensor, nn.Parameter) and tensor.grad is not None:  # accumulated over batches
                     new[id(tensor)].grad = _changed(tensor.grad, cuts[id(tensor)], change)
             owner, _, attribute = name.rpartition(".")
             module = modules[owner]
@@ -134,6 +134,8 @@ def _rebuild(
 
 
 def _changed(value: Tensor, cuts: Cuts, change: Change) -> Tensor:
+    # index_select and index_copy give contiguous results: without this, channels_last weights, and the speed that they
+    # were chosen for, would be lost with the first cut.
     layout = torch.channels_last if value.dim() == 4 else torch.channels_last_3d
     is_last = value.dim() in (4, 5) and not value.is_contiguous() and value.is_contiguous(memory_format=layout)
     for dim, (size, kept) in cuts.items():

@@ -1,4 +1,4 @@
-"""Training samples and their loss, for importances that look at data."""
+"""Training samples and their loss, for importances that need data."""
 
 import inspect
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from lit_xai.pruning.importance import needs_data, prepare_importance
 from lit_xai.trainer.batches import read_batch
 
 BATCH = 64
-"""How many samples at a time."""
+"""Samples in one forward pass."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class TrainingData:
 
     @classmethod
     def read(cls, importance: Any, trainer: Trainer, n: int, batch_to_inputs: BatchToInputs) -> "TrainingData":
-        """Read samples, if an importance looks at any; call it on every process.
+        """Read samples, if an importance needs any; call it on every process.
 
         Args:
-            importance: of Torch-Pruning, or ours.
+            importance: an instance.
             trainer: inside ``fit``.
             n: how many.
             batch_to_inputs: the model's inputs in a batch.
@@ -49,22 +49,22 @@ class TrainingData:
         return cls([take(batch, part, len(indices)) for part in rows], batch_to_inputs)
 
     def show(self, importance: Any, copied: LightningModule, network: nn.Module, output: OutputSpec) -> Any:
-        """Return an importance that has seen what it needs: samples, and their loss by the module's own training step.
+        """Return an importance that was shown samples, and their loss by the module's own training step.
 
         Args:
-            importance: of Torch-Pruning, or ours.
+            importance: an instance that has seen no data.
             copied: a copy of the module that may be written to, and logs nothing.
             network: the network inside it.
             output: where the logits are.
 
         Raises:
-            ValueError: the importance needs a loss, and there is none to be had.
+            ValueError: the importance needs a loss, and neither the training step nor labels give one.
         """
         if not self.parts:
             return importance
         for module in copied.modules():
             module.training = False
-        # In the place of labels goes the batch itself: a training step takes that.
+        # The batch itself takes the place of labels: a training step is called with it.
         batches = [(find_inputs(part, network, self.batch_to_inputs), part) for part in self.parts]
         own = _loss_of_step(copied, self.parts[0])
         if own is not None:
@@ -86,6 +86,6 @@ def _loss_of_step(copied: LightningModule, batch: Any) -> Any:
     try:
         with torch.no_grad():
             found = loss(copied, None, batch)
-    except Exception:  # a step that needs more of its Trainer than a copy has: the labels will do
+    except Exception:  # a step may need more of its Trainer than a copy has; labels are used instead
         return None
     return loss if isinstance(found, Tensor) else None

@@ -245,7 +245,8 @@ class ConvolutionalAttention(nn.Module):
 
 @pytest.mark.parametrize("network", [ByPlace(lambda y, _: y[:, 1:] - y[:, :-1], 7), ConvolutionalAttention()])
 def test_a_search_that_would_not_end_is_ended(network):
-    with refused(type(network).__name__, "the search for what hangs together does not end", "ignored_layers="):
+    reason = "the search for channels that depend on each other does not end"
+    with refused(type(network).__name__, reason, "ignored_layers="):
         prune_step(network, torch.zeros(1, 3, 4, 4))
 
 
