@@ -11,7 +11,7 @@ from lit_xai.models import MLP, ResNet, VisionTransformer
 
 
 class VGG(nn.Module):
-    """Convolution, normalisation, rectifier, pooling; the classifier sees every pixel of every channel."""
+    """Convolution, normalization, rectifier, pooling; the classifier sees every pixel of every channel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class Twice(nn.Module):
 
 
 class Aliased(nn.Module):
-    """One layer and one normalisation, under two names each."""
+    """One layer and one normalization, under two names each."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -134,7 +134,7 @@ class StructuredPruning(StructuralCallback):
                 "target_latency": target_latency,
             }
         )
-        # Which multiples to try, the first that meets the target is taken.
+        # The multiples to try in turn; the first that meets the target is taken. A ratio is met by any of them.
         automatic = ROUND_TO if self.target.name != "pruning_ratio" else (8,)
         self._round_to = automatic if round_to is None else (round_to,)
         self._given = PruningOptions(
@@ -180,6 +180,7 @@ class StructuredPruning(StructuralCallback):
             if sum(isinstance(other, StructuredPruning) for other in callbacks_of(trainer)) > 1:
                 raise MisconfigurationException("Two StructuredPruning callbacks would undo each other: keep one.")
             self._plan = self._when.plan(trainer.max_epochs)
+        # Last, so that a refusal leaves nothing attached to the module: Lightning tears nothing down after it.
         super().setup(trainer, pl_module, stage)
 
     def state(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
@@ -193,6 +194,7 @@ class StructuredPruning(StructuralCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Trace the network and go through the whole plan on a copy, so that nothing foreseeable fails later."""
+        super().on_train_start(trainer, pl_module)
         self._inputs = example_inputs(trainer, pl_module, self._network)
         dense = self._network.of(dense_copy(pl_module))
         if any(epoch >= trainer.current_epoch and epoch not in self._done for epoch in self._plan):
@@ -201,7 +203,6 @@ class StructuredPruning(StructuralCallback):
             self._network, self._inputs, self._latency if self._report_latency else None, channels(dense)
         )
         self._report.start(trainer, pl_module)
-        super().on_train_start(trainer, pl_module)
 
     def change(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Cut if a cut is due."""
@@ -310,7 +311,7 @@ class StructuredPruning(StructuralCallback):
         return decision
 
     def _make_regularizer(self, pl_module: LightningModule) -> Regularizer:
-        assert self.regularize is not None  # asked before
+        assert self.regularize is not None  # change checks it
         assert self._inputs is not None  # set in on_train_start
         network = self._network.of(pl_module)
         options = {"output": self._network.output, "ignored_layers": self._options.ignored_layers}

@@ -1,4 +1,4 @@
-"""A cut that is taken back: what Torch-Pruning changes in a network, and what it left of each parameter."""
+"""A cut that can be taken back: Torch-Pruning runs on positions in place of values, and the network is restored."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from lit_xai.structure.positions import changed_attributes, kept_indices, named_
 
 
 class Snapshot:
-    """What a cut changes in a network, as it was before.
+    """The parts of a network that a cut changes, as they were before.
 
     Args:
         network: in its dense structure.

@@ -101,7 +101,7 @@ class Decision:
 
     @property
     def is_near(self) -> bool:
-        """Whether the target is reached, within the tolerance."""
+        """True if the target is reached, within the tolerance."""
         return abs(self.found - self.wanted) <= TOLERANCE * self.wanted
 
 

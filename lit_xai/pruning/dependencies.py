@@ -23,7 +23,7 @@ class Member(NamedTuple):
     layer: Any
     """A module, or a bare ``nn.Parameter``."""
     is_output: bool
-    """Whether its outputs are meant rather than its inputs."""
+    """True for its outputs, False for its inputs."""
 
 
 class Dependencies:

@@ -1,4 +1,4 @@
-"""How Torch-Pruning's own importances are shown data, which it leaves to its users.
+"""Adapters that show data to Torch-Pruning's own importances, which it leaves to its users.
 
 An importance with a method ``collect(network, inputs, run)`` needs no entry here.
 """

@@ -63,7 +63,7 @@ class AttributionImportance(InputImportance):
 
     @property
     def contributions(self) -> dict[nn.Module, Tensor]:
-        """What was collected: for each layer ``(samples, input channels)``, summed over positions."""
+        """The collected values: for each layer ``(samples, input channels)``, summed over positions."""
         return self.measured
 
     def score(self, values: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from lit_xai.network.layers import traceable
 from lit_xai.structure.positions import named_tensors
 
 TF32 = 0.01
-"""How far outputs on a GPU may be apart at least, as a share of the largest: products of TF32 are off by 0.001."""
+"""The least tolerance for outputs on a GPU, as a share of the largest: products of TF32 are off by 0.001."""
 
 REDUCING = ("mean", "var", "std", "var_mean", "std_mean", "amax", "amin", "max", "min", "logsumexp", "prod", "median")
 """Operations that turn channels into one number, in which zeros count."""
@@ -29,7 +29,7 @@ NORMALIZING = ("native_layer_norm", "_fused_rms_norm", "native_group_norm", "_so
 """Operations that keep the shape, but weigh channels by what the others are."""
 
 POOLING = ("avg_pool2d", "avg_pool3d")
-"""How ``nn.LocalResponseNorm`` sums over neighbouring channels."""
+"""Operations that ``nn.LocalResponseNorm`` sums over neighboring channels with."""
 
 ORDERING = ("topk", "sort", "argsort", "kthvalue", "argmax", "argmin", "cumprod")
 """Operations after which nothing can be compared."""
@@ -40,13 +40,13 @@ class OpRecord(NamedTuple):
 
     name: str
     together: Any
-    """How many values it looks at together, ``None`` where that does not matter."""
+    """The number of values that it reduces together, ``None`` where that does not matter."""
     numbers: list[float]
     """The floating arguments, which may have been computed from the number of channels."""
 
 
 Kept = list[list[Any]]
-"""What a step keeps: name, dimension, size before, indices."""
+"""The entries of a step: name, dimension, size before, indices that are kept."""
 
 
 def mixes_up_channels(
@@ -217,7 +217,7 @@ def _record(name: str, args: Any) -> OpRecord | None:
 
 
 def _together(name: str, args: Any) -> Any:
-    """Return how many values an operation looks at together, where their number matters."""
+    """Return how many values an operation reduces together, where their number matters."""
     if name == "native_group_norm":
         return args[4] // args[6]
     if name in ("native_layer_norm", "_fused_rms_norm"):

@@ -22,7 +22,7 @@ TOLERANCE = 0.02
 """The distance from a target that counts as reached, as a share of it."""
 
 AHEAD = 0.15
-"""How far ahead of its turn a move may be taken, as a share of the plan: one step of 8 in a layer of 64."""
+"""The share of the plan that a move may be taken ahead of its turn: one step of 8 in a layer of 64."""
 
 
 def prune_step(

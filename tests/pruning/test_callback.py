@@ -28,7 +28,7 @@ from lit_xai.structure.recipe import recipe_of
 
 # Exporting and measuring takes seconds: test_report does it.
 StructuredPruning = partial(lit_xai.StructuredPruning, report_latency=False)
-OURS = {"on_load_checkpoint", "on_save_checkpoint", "__reduce_ex__"}
+ATTACHED = {"on_load_checkpoint", "on_save_checkpoint", "__reduce_ex__"}
 
 
 def resnet(width=16):
@@ -128,16 +128,16 @@ def test_parameters(target, expected, tmp_path):
 def test_latency_by_any_measure(tmp_path):
     """The measure counts the file's bytes: what is reached can be checked without a clock."""
     module = Module()
-    asked = []
+    measured = []
 
     def measure(path):
-        asked.append(Path(path).suffix)
+        measured.append(Path(path).suffix)
         return Path(path).stat().st_size / 1e6
 
     fit(
         module, tmp_path, StructuredPruning(target_latency=0.5, round_to=1, measure=measure, start_epoch=1, end_epoch=1)
     )
-    assert set(asked) == {".onnx"}
+    assert set(measured) == {".onnx"}
     assert sum(p.numel() for p in module.network.parameters()) < 0.6 * sum(p.numel() for p in resnet().parameters())
 
 
@@ -168,7 +168,7 @@ def test_nothing_to_remove_changes_nothing(tmp_path):
         fit(Module(), tmp_path, *callbacks, witness, max_epochs=3)
         seen.append(witness.seen())
     for epoch in seen[0]["epochs"] + seen[1]["epochs"]:
-        del epoch["attributes"]  # while it runs, the module's checkpoint methods are ours
+        del epoch["attributes"]  # while it runs, the module's checkpoint methods are replaced
     assert seen[0] == seen[1]
 
 
@@ -257,7 +257,7 @@ def test_nothing_stays_on_the_module(error, tmp_path):
     before = {name for name in vars(module) if not name.startswith("_")}
     with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
         fit(module, tmp_path, StructuredPruning(0.5, start_epoch=1, end_epoch=1), Stop(error))
-    assert not set(vars(module)) & OURS
+    assert not set(vars(module)) & ATTACHED
     assert {name for name in vars(module) if not name.startswith("_")} == before
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in module.modules())
     assert module(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
@@ -378,7 +378,7 @@ def test_frozen_layers_stay_frozen(tmp_path):
 
 @pytest.mark.parametrize("package", [lightning.pytorch, pytorch_lightning], ids=["lightning", "pl"])
 def test_both_packages(package, tmp_path):
-    class Theirs(package.LightningModule):
+    class Foreign(package.LightningModule):
         def __init__(self):
             super().__init__()
             self.network = MLP(16, (16,), 2)
@@ -392,7 +392,7 @@ def test_both_packages(package, tmp_path):
         def configure_optimizers(self):
             return torch.optim.Adam(self.parameters())
 
-    module = Theirs()
+    module = Foreign()
     trainer = package.Trainer(
         max_epochs=2,
         callbacks=[StructuredPruning(0.5)],
@@ -516,13 +516,13 @@ def test_refused_before_the_first_step(options, make, parts, tmp_path):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             steps.append(batch_idx)
 
-    with pytest.raises(Exception) as caught:  # noqa: PT011  # of Lightning or ours; the parts say which
+    with pytest.raises(Exception) as caught:  # noqa: PT011  # Lightning's or the library's; the parts tell which
         fit(module, tmp_path, StructuredPruning(**options), Count())
     message = str(caught.value)
     assert all(part in message for part in parts), message
     assert "\n" not in message
     assert not steps
-    assert not set(vars(module)) & OURS
+    assert not set(vars(module)) & ATTACHED
 
 
 def test_a_low_learning_rate_is_warned_of(tmp_path):

@@ -36,6 +36,6 @@ def test_both_processes_hold_the_same_weights(folder, importance):
 
 def test_one_process_comes_to_the_same(folder):
     two, one = (torch.load(folder / f"GroupMagnitudeImportance-{n}-0.pt") for n in (2, 1))
-    for ours, theirs in zip(two, one, strict=True):
-        for name, value in theirs.items():
-            torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-6)
+    for of_two, of_one in zip(two, one, strict=True):
+        for name, value in of_one.items():
+            torch.testing.assert_close(of_two[name], value, rtol=1e-4, atol=1e-6)

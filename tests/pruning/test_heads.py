@@ -61,7 +61,7 @@ def doubled(name):
 
 @pytest.fixture
 def channelwise(monkeypatch):
-    """Normalise nothing and scale no scores by the width, which both look at how many channels there are."""
+    """Normalize nothing and scale no scores by the width: both depend on the number of channels."""
     attention = nn.functional.scaled_dot_product_attention
 
     def affine(self, x):

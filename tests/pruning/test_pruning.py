@@ -1,4 +1,4 @@
-"""What a pruning step decides, against Torch-Pruning itself, and that deciding changes nothing."""
+"""The decision of a pruning step, against Torch-Pruning itself; deciding changes nothing."""
 
 import copy
 import re
