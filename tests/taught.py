@@ -14,7 +14,7 @@ OURS |= {"__reduce_ex__", "_compiled_call_impl"}
 
 
 def mlp(width=16, seed=0, classes=10, dropout=0.0):
-    """``(N, 1, 8, 8)`` to classes; no BatchNorm, and no dropout unless asked for."""
+    """``(N, 1, 8, 8)`` to classes; no BatchNorm, and no dropout by default."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         extra = [nn.Dropout(dropout)] if dropout else []
@@ -38,7 +38,7 @@ class Conv(nn.Module):
 
 
 class Module(LightningModule):
-    """Somebody's module: nothing of the library in it."""
+    """A user's module: it contains nothing of the library."""
 
     def __init__(self, network=None, lr=0.05):
         super().__init__()
@@ -59,7 +59,7 @@ class Module(LightningModule):
 
 
 class Sized(Module):
-    """One whose checkpoint says how it is built."""
+    """A module whose checkpoint holds its arguments."""
 
     def __init__(self, width=16):
         super().__init__(mlp(width))
@@ -76,7 +76,7 @@ def loader(n=64, batch_size=16, **options):
 
 
 def learn(network, n=64, steps=60):
-    """Teach a network the data by heart."""
+    """Overfit a network to the data."""
     x, y = data(n).tensors
     optimizer = torch.optim.Adam(network.parameters(), lr=0.03)
     for _ in range(steps):

@@ -1,4 +1,4 @@
-"""Run by test_ddp_distillation.py in one or two processes: a taught fit, and each process' weights."""
+"""Run by test_ddp.py in one or two processes: a fit with distillation, which saves the weights of each process."""
 
 import os
 import sys
@@ -28,7 +28,7 @@ SETTINGS = {
 
 
 class Weights(Callback):
-    """Those of the student, and of adapters."""
+    """The weights of the student and of the adapters, each epoch."""
 
     def __init__(self):
         self.seen = []

@@ -1,4 +1,4 @@
-"""Run by test_distillation_resume.py: a taught and pruned fit that kills itself, without a word to anyone.
+"""Run by test_resume.py: a fit with distillation and pruning that kills itself by SIGKILL.
 
     python distilled_run.py FOLDER POINT
 

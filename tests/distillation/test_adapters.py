@@ -16,9 +16,9 @@ from lit_xai.distillation.adapters import Adapters
 @pytest.mark.parametrize("shape", [(4, 3), (4, 3, 5), (4, 3, 5, 6), (4, 3, 2, 5, 6)])
 def test_equal_shapes_stay_as_they_are(shape):
     adapters, student, teacher = Adapters(1e-3), torch.randn(shape), torch.randn(shape)
-    ours, theirs = adapters("a", student, teacher)
-    assert ours is student
-    assert theirs is teacher
+    features, target = adapters("a", student, teacher)
+    assert features is student
+    assert target is teacher
     assert list(adapters.parameters()) == []
 
 
@@ -36,16 +36,16 @@ def test_equal_shapes_stay_as_they_are(shape):
     ],
 )
 def test_other_widths_and_sizes_meet(student, teacher, expected):
-    ours, theirs = Adapters(1e-3)("a", torch.randn(student), torch.randn(teacher))
-    assert tuple(ours.shape) == tuple(theirs.shape) == expected
+    features, target = Adapters(1e-3)("a", torch.randn(student), torch.randn(teacher))
+    assert tuple(features.shape) == tuple(target.shape) == expected
 
 
 def test_it_is_one_linear_map_over_channels():
     adapters, student = Adapters(1e-3), torch.randn(4, 3, 5, 6)
-    ours, _ = adapters("a", student, torch.randn(4, 7, 5, 6))
+    features, _ = adapters("a", student, torch.randn(4, 7, 5, 6))
     weight, bias = adapters.parameters()
     expected = torch.einsum("oi,nihw->nohw", weight[:, :, 0, 0], student) + bias[:, None, None]
-    torch.testing.assert_close(ours, expected)
+    torch.testing.assert_close(features, expected)
 
 
 @pytest.mark.parametrize(
@@ -68,15 +68,15 @@ def test_scaled_gradients_and_infinite_ones():
     found = []
     for scale in (1.0, 1024.0):
         adapters = Adapters(1e-2)
-        ours, theirs = adapters("a", torch.ones(4, 3), torch.ones(4, 7))
-        (F.mse_loss(ours, theirs) * scale).backward()
+        features, target = adapters("a", torch.ones(4, 3), torch.ones(4, 7))
+        (F.mse_loss(features, target) * scale).backward()
         adapters.step(scale)
         found.append([p.detach().clone() for p in adapters.parameters()])
         assert all(p.grad is None for p in adapters.parameters())
     assert all(map(torch.equal, *found))
     before = [p.detach().clone() for p in adapters.parameters()]
-    ours, theirs = adapters("a", torch.ones(4, 3), torch.ones(4, 7))
-    (F.mse_loss(ours, theirs) * torch.inf).backward()
+    features, target = adapters("a", torch.ones(4, 3), torch.ones(4, 7))
+    (F.mse_loss(features, target) * torch.inf).backward()
     adapters.step(1024.0)
     assert all(map(torch.equal, adapters.parameters(), before))
 
@@ -88,12 +88,12 @@ def test_a_student_that_lost_channels_gets_another():
     assert [tuple(p.shape) for p in adapters.parameters()] == [(7, 2), (7,)]
 
 
-def test_its_state_is_plain_and_goes_on():
+def test_its_state_is_plain_and_training_continues_from_it():
     def steps(adapters, n):
         for i in range(n):
             generator = torch.Generator().manual_seed(i)
-            ours, theirs = adapters("a", torch.randn(4, 3, generator=generator), torch.ones(4, 7))
-            F.mse_loss(ours, theirs).backward()
+            features, target = adapters("a", torch.randn(4, 3, generator=generator), torch.ones(4, 7))
+            F.mse_loss(features, target).backward()
             adapters.step()
 
     first, second = Adapters(1e-2), Adapters(1e-2)

@@ -1,4 +1,4 @@
-"""Distillation in a real Trainer: what is added to the loss, and what stays as it was."""
+"""Distillation in a real Trainer: the terms that it adds to the loss, and everything that it leaves alone."""
 
 import copy
 import pickle
@@ -25,7 +25,7 @@ Plain = partial(KnowledgeDistillation, optimize_teacher=False)
 
 class Forbidden(nn.Sequential):
     def forward(self, x):
-        raise AssertionError("the teacher was asked")
+        raise AssertionError("the teacher was called")
 
 
 # --- what stays as it was ---------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ class Broken(Callback):
 
 @pytest.mark.parametrize("error", [None, RuntimeError("stop"), KeyboardInterrupt()])
 @pytest.mark.parametrize("teacher", ["ema", "instance"])
-def test_nothing_survives(teacher, error, tmp_path):
+def test_nothing_stays_on_the_module(teacher, error, tmp_path):
     module, plain = Module(Conv()), Module(Conv())
     fit(plain, tmp_path, val=loader(16))  # Lightning leaves attributes of its own
     kept = KnowledgeDistillation(
@@ -206,9 +206,9 @@ def attention(features):
 
 
 def hints(student, teacher, x):
-    ours, theirs = student.first(x), teacher.first(x)
-    deeper = student.second(F.relu(ours)), teacher.second(F.relu(theirs))
-    return (F.mse_loss(ours, theirs) + F.mse_loss(*deeper)) / 2
+    first = student.first(x), teacher.first(x)
+    second = student.second(F.relu(first[0])), teacher.second(F.relu(first[1]))
+    return (F.mse_loss(*first) + F.mse_loss(*second)) / 2
 
 
 CASES = {
@@ -281,7 +281,7 @@ def test_the_loss_and_its_gradient_are_the_formula(case, tmp_path):
     fit(Module(make(seed=1)), tmp_path, KnowledgeDistillation(teacher, **options), Check())
 
 
-def test_numbers_are_taught_too(tmp_path):
+def test_regression(tmp_path):
     teacher, student, record = mlp(24, seed=2, classes=2), mlp(classes=2), Record()
     expected, (x, _) = copy.deepcopy(student), data().tensors
     y = torch.randn(64, 2, generator=torch.Generator().manual_seed(5))
@@ -311,7 +311,7 @@ def test_schedules_go_from_the_first_epoch_to_the_last(tmp_path):
     assert len(seen) == 12
 
 
-def test_the_parts_are_logged_and_the_formula_is_said(tmp_path, caplog):
+def test_the_parts_are_logged_and_the_formula_is_printed(tmp_path, caplog):
     logger, callback = TensorBoardLogger(tmp_path, name="tb", version=0), Record()
     explanation = ExplanationMatching(weight=0.5, every_n_steps=2)
     kept = KnowledgeDistillation(
@@ -343,11 +343,11 @@ def test_the_parts_are_logged_and_the_formula_is_said(tmp_path, caplog):
         # The explanation counts in every second step.
         total = (1 - alpha) * parts["task"] + alpha * 4 * parts["logits"] + parts["features"]
         assert losses[epoch].item() == pytest.approx(total + 0.5 * parts["explanation"] / 2, rel=1e-4)
-    said = [message for message in caplog.messages if "loss = " in message]
-    assert len(said) == 1
+    formulas = [message for message in caplog.messages if "loss = " in message]
+    assert len(formulas) == 1
     assert (
         "(1 - alpha) · the step's loss + alpha · temperature² · kl_divergence(student, teacher) + 1 · hint(second)"
-        " + 0.5 · (1 - cosine of input_x_gradient) every 2 steps, alpha [0.9, 0.5], temperature 2." in said[0]
+        " + 0.5 · (1 - cosine of input_x_gradient) every 2 steps, alpha [0.9, 0.5], temperature 2." in formulas[0]
     )
 
 
@@ -534,7 +534,7 @@ def test_manual_optimization_learns_the_same(n, every, tmp_path):
 
 
 class Adversarial(LightningModule):
-    """A generator, which is taught, and a critic."""
+    """A generator, which is distilled, and a critic."""
 
     def __init__(self):
         super().__init__()
@@ -543,21 +543,21 @@ class Adversarial(LightningModule):
         self.critic[1] = nn.Linear(4, 16)
 
     def training_step(self, batch, batch_idx):
-        ours, theirs = self.optimizers()
+        generator, critic = self.optimizers()
         fake = self.generator(batch[0])
-        theirs.zero_grad()
+        critic.zero_grad()
         self.manual_backward(self.critic(fake.detach()).mean() - self.critic(batch[0][:, 0, 0, :4]).mean())
-        theirs.step()
-        ours.zero_grad()
+        critic.step()
+        generator.zero_grad()
         self.manual_backward(-self.critic(self.generator(batch[0])).mean())
-        ours.step()
+        generator.step()
 
     def configure_optimizers(self):
         return [torch.optim.SGD(part.parameters(), lr=0.1) for part in (self.generator, self.critic)]
 
 
 @pytest.mark.parametrize("every", [1, 2])
-def test_two_networks_of_which_one_is_taught(every, tmp_path):
+def test_two_networks_of_which_one_is_distilled(every, tmp_path):
     teacher, (x, _) = mlp(32, seed=9, classes=4), data().tensors
 
     def distance(module):
@@ -626,12 +626,12 @@ def test_the_average_is_the_running_mean_of_the_weights(tmp_path):
             if self.average is None:
                 self.average = copy.deepcopy(pl_module.network)
             logits = copy.deepcopy(pl_module.network)(batch[0])
-            self.taught = kd(logits, self.average(batch[0]), 4.0)
-            self.loss = 0.1 * F.cross_entropy(logits, batch[1]) + 0.9 * self.taught
+            self.distilled = kd(logits, self.average(batch[0]), 4.0)
+            self.loss = 0.1 * F.cross_entropy(logits, batch[1]) + 0.9 * self.distilled
 
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             torch.testing.assert_close(outputs["loss"], self.loss.detach(), rtol=1e-4, atol=1e-6)
-            seen.append(self.taught.item())
+            seen.append(self.distilled.item())
             decay = min(0.5, (1 + trainer.global_step) / (10 + trainer.global_step))
             with torch.no_grad():
                 for average, value in zip(self.average.parameters(), pl_module.parameters(), strict=True):

@@ -31,7 +31,7 @@ def test_scores(logits, target, expected):
 @pytest.mark.parametrize(
     ("logits", "target"), [(torch.zeros(4, 3), torch.zeros(4)), (torch.zeros(4, 1), torch.zeros(4, dtype=torch.int64))]
 )
-def test_what_cannot_be_compared_is_left(logits, target):
+def test_outputs_without_a_metric_are_skipped(logits, target):
     assert _score(logits, target) is None
 
 
@@ -59,7 +59,7 @@ def test_the_teachers_accuracy_is_logged_once_and_is_its_accuracy(tmp_path):
     assert float(found) == pytest.approx(expected)
 
 
-def test_a_teacher_who_knows_less_is_warned_of_once(tmp_path):
+def test_a_worse_teacher_is_warned_of_once(tmp_path):
     student = Module(learn(mlp(32)))
     with pytest.warns(UserWarning, match=r"student is ahead of its teacher, accuracy 1 against 0") as caught:
         fit(student, tmp_path, KnowledgeDistillation(mlp(24, seed=2), alpha=0.01), val=loader(16), max_epochs=4)
@@ -77,7 +77,7 @@ def test_numbers_are_compared_by_their_error(tmp_path):
     assert float(found) == pytest.approx(F.mse_loss(teacher(X), y).item(), rel=1e-4)
 
 
-def test_validations_without_labels_are_left(tmp_path):
+def test_validation_without_labels_is_skipped(tmp_path):
     class Unlabelled(Module):
         def validation_step(self, batch, batch_idx):
             self(batch[0])

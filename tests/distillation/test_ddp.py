@@ -1,4 +1,4 @@
-"""Two processes are taught the same, adapters included, as one process with the same batches is."""
+"""Two processes end with the weights, adapters included, of one process that sees the same batches."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def test_both_processes_hold_the_same_weights(setting, folder):
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_one_process_comes_to_the_same(setting, folder):
     two, one = (torch.load(folder / f"{setting}-{n}-0.pt")["weights"] for n in (2, 1))
-    for ours, theirs in zip(two, one, strict=True):
-        assert ours.keys() == theirs.keys()
-        for name, value in theirs.items():
-            torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-6)
+    for found, expected in zip(two, one, strict=True):
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The teacher's reasons as a part of the loss: by a second implementation, and that it works."""
+"""The teacher's explanations as a term of the loss: against a second implementation, and that they are learned."""
 
 import copy
 
@@ -23,20 +23,21 @@ def saliency(network, x, target):
 
 def distance(student, teacher, x):
     target = teacher(x).argmax(1)
-    ours, theirs = ((a * b).flatten(1) for a, b in (saliency(network, x, target) for network in (student, teacher)))
-    return 1 - (F.normalize(ours) * F.normalize(theirs.detach())).sum(1).mean()
+    maps = ((a * b).flatten(1) for a, b in (saliency(network, x, target) for network in (student, teacher)))
+    of_student, of_teacher = maps
+    return 1 - (F.normalize(of_student) * F.normalize(of_teacher.detach())).sum(1).mean()
 
 
 @pytest.mark.parametrize("every", [1, 2, 3])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_every_n_steps_it_is_a_part_of_the_loss(every, accumulate, tmp_path):
+def test_every_n_steps_it_is_a_term_of_the_loss(every, accumulate, tmp_path):
     teacher, seen = Conv(seed=2), []
 
     class Check(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             student = copy.deepcopy(pl_module.network)
-            own, taught = F.cross_entropy(student(batch[0]), batch[1]), kd(student(batch[0]), teacher(batch[0]), 4.0)
-            self.loss = 0.5 * own + 0.5 * taught
+            own, distilled = F.cross_entropy(student(batch[0]), batch[1]), kd(student(batch[0]), teacher(batch[0]), 4.0)
+            self.loss = 0.5 * own + 0.5 * distilled
             if trainer.global_step % every == 0:
                 self.loss = self.loss + 2.0 * distance(student, teacher, batch[0])
                 seen.append(trainer.global_step)
@@ -80,8 +81,8 @@ def test_the_gradient_is_right_in_float64(tmp_path):
     teacher = teacher.double()
 
     def loss():
-        taught = kd(student(x), teacher(x), 4.0)
-        return (0.5 * F.cross_entropy(student(x), y) + 0.5 * taught + 3 * distance(student, teacher, x)).item()
+        distilled = kd(student(x), teacher(x), 4.0)
+        return (0.5 * F.cross_entropy(student(x), y) + 0.5 * distilled + 3 * distance(student, teacher, x)).item()
 
     weight = student.inner[1].weight
     for i, j in ((0, 0), (3, 17), (7, 63)):
@@ -152,7 +153,7 @@ def similarity(student, teacher, x):
     return 1 - distance(student, teacher, x).item()
 
 
-def test_it_lifts_the_method_that_is_matched(tmp_path):
+def test_it_improves_the_method_that_is_matched(tmp_path):
     digits = Digits(batch_size=64)
     digits.setup("fit")
     x = next(iter(digits.val_dataloader()))[0]

@@ -1,4 +1,4 @@
-"""The protocol of losses: names and import paths, what their signatures and attributes say, and losses of others."""
+"""The protocol of losses: names, import paths, signatures and attributes, also of losses of other packages."""
 
 import copy
 import functools

@@ -107,13 +107,14 @@ def test_decoupled_as_in_numpy(classes, temperature, weights):
 )
 def test_parts_add_up_to_kl(shape, class_dim, temperature):
     student, teacher = pair(*shape)
-    ours, theirs = distillation._class_logits(student, teacher, temperature, class_dim)
-    target = labels(ours.shape, ours.shape[class_dim], class_dim)
-    index = distillation._target_index(target, ours, class_dim)
-    others = 1 - theirs.softmax(class_dim).gather(class_dim, index).squeeze(class_dim)
-    among_two = distillation._target_part(ours, theirs, index, class_dim)
-    among_others = distillation._nontarget_part(ours, theirs, index, class_dim)
-    expected = distillation._divergence(ours.log_softmax(class_dim), theirs.log_softmax(class_dim), class_dim)
+    pair_of_logits = distillation._class_logits(student, teacher, temperature, class_dim)
+    of_student, of_teacher = pair_of_logits
+    target = labels(of_student.shape, of_student.shape[class_dim], class_dim)
+    index = distillation._target_index(target, of_student, class_dim)
+    others = 1 - of_teacher.softmax(class_dim).gather(class_dim, index).squeeze(class_dim)
+    among_two = distillation._target_part(of_student, of_teacher, index, class_dim)
+    among_others = distillation._nontarget_part(of_student, of_teacher, index, class_dim)
+    expected = distillation._divergence(*(z.log_softmax(class_dim) for z in pair_of_logits), class_dim)
     torch.testing.assert_close(among_two + others * among_others, expected, rtol=1e-9, atol=1e-12)
     assert (among_two >= 0).all()
     found = decoupled_kl_divergence(student, teacher, target, temperature=temperature, class_dim=class_dim)
@@ -160,9 +161,9 @@ def pooled_in_numpy(maps, size):
 def attention_in_numpy(student, teacher, channel_dim):
     maps = [(x**2).mean(channel_dim) for x in (student, teacher)]
     size = np.minimum(maps[0].shape[1:], maps[1].shape[1:])
-    ours, theirs = (pooled_in_numpy(m, size).reshape(len(m), -1) for m in maps)
-    ours, theirs = (m / np.linalg.norm(m, axis=1, keepdims=True) for m in (ours, theirs))
-    return ((ours - theirs) ** 2).mean()
+    maps = (pooled_in_numpy(m, size).reshape(len(m), -1) for m in maps)
+    of_student, of_teacher = (m / np.linalg.norm(m, axis=1, keepdims=True) for m in maps)
+    return ((of_student - of_teacher) ** 2).mean()
 
 
 FEATURES = {

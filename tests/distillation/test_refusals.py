@@ -1,4 +1,4 @@
-"""What distillation cannot do is said in one sentence that names the argument, before anything is changed."""
+"""Refusals are one sentence that names the argument, and come before anything is changed."""
 
 from functools import partial
 
@@ -67,7 +67,7 @@ def test_refused_when_made(options, parts):
         KnowledgeDistillation(**{"teacher": mlp(), **options})
 
 
-def test_weights_of_0_ask_for_nothing():
+def test_terms_of_weight_0_need_nothing():
     KnowledgeDistillation(mlp(), features=["first"], feature_weight=0, compile_teacher=True, cache="memory")
     KnowledgeDistillation(mlp(), explanation=ExplanationMatching(every_n_steps=2), cache="memory")
 
@@ -199,7 +199,7 @@ def test_refused_before_the_first_step(make, options, parts, tmp_path):
     assert not set(vars(module)) & OURS
 
 
-def test_what_names_the_outputs_and_labels_helps(tmp_path):
+def test_outputs_and_labels_can_be_located(tmp_path):
     fit(Boxed(), tmp_path, KnowledgeDistillation(Boxed(), output="scores"))
     fit(Boxed(), tmp_path, KnowledgeDistillation(mlp(24), output="scores", teacher_output=lambda found: found))
     fit(Apart(), tmp_path, KnowledgeDistillation(Apart(), module="head"))

@@ -1,4 +1,4 @@
-"""A run that is resumed ends in the very weights of one that was not interrupted; checkpoints hold only the student."""
+"""A resumed run ends with exactly the weights of an uninterrupted one; checkpoints hold only the student."""
 
 import os
 import subprocess
@@ -50,7 +50,7 @@ SETTINGS = {
 
 
 class Save(Callback):
-    """Comes last, as ModelCheckpoint does, and has no state to be asked for."""
+    """Comes last, as ModelCheckpoint does, and has no state."""
 
     def __init__(self, folder, every_batch=False):
         self.folder, self.every_batch = folder, every_batch
@@ -96,7 +96,7 @@ def test_resumed_within_an_epoch(setting, tmp_path):
 
 
 @pytest.mark.parametrize("setting", ["path", "adapters", "ema", "dense", "ema, pruned"])
-def test_a_checkpoint_saved_after_fit_goes_on_too(setting, tmp_path):
+def test_training_continues_from_a_checkpoint_saved_after_fit(setting, tmp_path):
     whole, half, more = Module(Conv()), Module(Conv()), Module(Conv(seed=7))
     fit(whole, tmp_path, *SETTINGS[setting](tmp_path), max_epochs=4)
     trainer = fit(half, tmp_path, *SETTINGS[setting](tmp_path), max_epochs=3)
@@ -171,14 +171,14 @@ def test_the_students_part_of_a_checkpoint_is_as_without(setting, tmp_path):
         trainer = fit(Module(Conv()), tmp_path, *callbacks)
         trainer.save_checkpoint(tmp_path / f"{i}.ckpt")
         checkpoints.append(torch.load(tmp_path / f"{i}.ckpt", weights_only=True))
-    plain, taught = checkpoints
-    assert plain.keys() == taught.keys()
-    assert plain["state_dict"].keys() == taught["state_dict"].keys()
-    assert all(value.shape == taught["state_dict"][name].shape for name, value in plain["state_dict"].items())
-    groups, ours = (checkpoint["optimizer_states"][0] for checkpoint in checkpoints)
-    assert groups["param_groups"] == ours["param_groups"]
-    assert groups["state"].keys() == ours["state"].keys()
-    assert plain.get("hyper_parameters") == taught.get("hyper_parameters")
+    plain, distilled = checkpoints
+    assert plain.keys() == distilled.keys()
+    assert plain["state_dict"].keys() == distilled["state_dict"].keys()
+    assert all(value.shape == distilled["state_dict"][name].shape for name, value in plain["state_dict"].items())
+    expected, optimizer = (checkpoint["optimizer_states"][0] for checkpoint in checkpoints)
+    assert expected["param_groups"] == optimizer["param_groups"]
+    assert expected["state"].keys() == optimizer["state"].keys()
+    assert plain.get("hyper_parameters") == distilled.get("hyper_parameters")
     assert len(checkpoints[1]["callbacks"]) == 1 + (setting == "two")
 
 

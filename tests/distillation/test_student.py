@@ -36,14 +36,14 @@ def recorded(module, run, name=None, **options):
     ],
     ids=["module", "part", "with a loss"],
 )
-def test_what_the_step_calls_is_taught(run, expected):
+def test_the_network_that_the_step_calls_learns(run, expected):
     student, calls = recorded(Parts(), run)
     assert student.name == expected
     assert [call.name for call in calls] == [expected]
     assert calls[0].result.shape == (64, 10)
 
 
-def test_what_runs_without_gradients_is_not_taught():
+def test_calls_without_gradients_do_not_learn():
     def run(module):
         with torch.no_grad():
             module.body(X)
@@ -55,7 +55,7 @@ def test_what_runs_without_gradients_is_not_taught():
     assert [len(call.result) for call in calls] == [8]
 
 
-def test_results_that_are_no_tree_of_tensors_are_taught():
+def test_results_that_are_no_tree_of_tensors_learn():
     class Output:
         def __init__(self, logits):
             self.logits = logits
@@ -86,7 +86,7 @@ def test_unclear_ones_are_refused(run, name, words):
         recorded(Parts(), run, name)
 
 
-def test_a_named_part_is_seen_alone():
+def test_a_named_part_is_recorded_alone():
     student, calls = recorded(Parts(), lambda module: module.head(module.body(X)), "head")
     assert student.name == "head"
     assert calls[0].args[0].shape == (64, 4)
@@ -103,7 +103,7 @@ def test_layers_are_kept_with_the_call():
     assert calls[0].layers["network.second"].requires_grad
 
 
-def test_inputs_can_be_asked_for_their_gradient():
+def test_inputs_can_require_a_gradient():
     _, calls = recorded(Parts(), lambda module: module(X), explained=True, by_input=True)
     assert calls[0].args[0].requires_grad
     assert not X.requires_grad
@@ -131,7 +131,7 @@ def test_compiled_networks_hide_their_layers(where):
         Student(None).check(module, [], explained=True)
 
 
-def test_compiled_parts_beside_the_layers_do_not_matter():
+def test_compiled_parts_without_the_layers_do_not_matter():
     module = Module(Conv())
     module.network.head.compile(backend="eager")
     Student(None).check(module, ["first", "network.second"])
