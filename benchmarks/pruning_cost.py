@@ -22,7 +22,7 @@ from lit_xai.network.copying import copy_network
 from lit_xai.network.profiling import count_macs
 from lit_xai.pruning.prunable import Prunable
 from lit_xai.pruning.pruning import reach
-from lit_xai.structure.recipe import take_step_
+from lit_xai.structure.attachment import take_step_
 
 
 def made() -> tuple[ResNet, torch.Tensor, torch.optim.Optimizer]:

@@ -1,25 +1,24 @@
-"""The record of a network's structural changes, see :mod:`lit_xai.structure.recipe`."""
+"""Structural changes of a network, recorded as plain values and replayed: one import for what is in three modules.
 
-from lit_xai.structure.recipe import (
-    Recipe,
-    attach,
-    copy_as,
-    dense_copy,
-    detach,
-    load_from_checkpoint,
-    recipe_of,
-    restore_structure_,
-    take_step_,
-)
+:mod:`lit_xai.structure.recipe` holds the record, :mod:`lit_xai.structure.attachment` ties it to a LightningModule, and
+:mod:`lit_xai.structure.loading` loads modules by it.
+"""
+
+from lit_xai.structure.attachment import attach, detach, take_step_
+from lit_xai.structure.kinds import StepKind, register_kind
+from lit_xai.structure.loading import load_from_checkpoint
+from lit_xai.structure.recipe import Recipe, copy_as, dense_copy, recipe_of, restore_structure_
 
 __all__ = [
     "Recipe",
+    "StepKind",
     "attach",
     "copy_as",
     "dense_copy",
     "detach",
     "load_from_checkpoint",
     "recipe_of",
+    "register_kind",
     "restore_structure_",
     "take_step_",
 ]

@@ -22,7 +22,7 @@ from lit_xai.distillation.teacher_source import TeacherOptions, TeacherSource, m
 from lit_xai.distillation.terms import StepSettings, Terms, find_target
 from lit_xai.network.calling import OutputSpec
 from lit_xai.structure.attaching import unwrap, wrap
-from lit_xai.structure.recipe import attach, detach
+from lit_xai.structure.attachment import attach, detach
 from lit_xai.trainer.access import MisconfigurationException, callbacks_of, rank_zero_info, refuse_strategies
 from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.scheduling import check_values, value_at

@@ -21,7 +21,8 @@ from lit_xai.network.copying import copy_network
 from lit_xai.network.import_path import load_object
 from lit_xai.network.untouched import fork_rng
 from lit_xai.structure.checkpoints import read_checkpoint
-from lit_xai.structure.recipe import dense_copy, load_from_checkpoint, recipe_of, restore_structure_
+from lit_xai.structure.loading import load_from_checkpoint
+from lit_xai.structure.recipe import dense_copy, recipe_of, restore_structure_
 from lit_xai.trainer.access import MisconfigurationException, rank_zero_info
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from lit_xai.quantization.callback import QuantizationAwareTraining
 from lit_xai.quantization.quantization import check_scheme
 from lit_xai.quantization.steps import quantize_steps
 from lit_xai.runtime.onnx import export_onnx
-from lit_xai.structure.recipe import KEY, attach, detach, recipe_of
+from lit_xai.structure.attachment import attach, detach
+from lit_xai.structure.recipe import KEY, recipe_of
 from lit_xai.trainer.access import callbacks_of, refuse_strategies, require_writable, run_folder, without_log
 from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.batches import example_inputs

@@ -64,7 +64,7 @@ def prune_step(
         output: where the logits are in its output.
 
     Returns:
-        A step for :func:`lit_xai.structure.recipe.take_step_`.
+        A step for :func:`lit_xai.structure.attachment.take_step_`.
 
     Raises:
         ValueError: a ratio out of range, a name that is no layer, a network that cannot be traced, or one that does not

@@ -26,7 +26,7 @@ class Prune(StepKind):
 
         Parameters become new objects, as their shapes do, with the old ones' flags, hooks and attributes; optimizers
         are given them in the old ones' places, with their state (momentum, moments, row and column factors) cut the
-        same way. State that cannot be cut starts anew, with a warning.
+        same way. State that cannot be cut starts from zero, with a warning.
 
         Args:
             network: whose names the step uses, with or without what ``torch.compile`` puts into names.

@@ -19,12 +19,12 @@ def require_file(path: str | Path, keywords: Iterable[str] = ()) -> None:
     """Refuse a checkpoint that is not there.
 
     Args:
-        path: of the file.
-        keywords: what may stand in place of a path, and have been misspelled.
+        path: the file.
+        keywords: words that are valid in place of a path and may have been misspelled.
 
     Raises:
-        FileNotFoundError: there is no such file; the nearest in its folder is named.
-        IsADirectoryError: it is a folder; the newest whole checkpoint in it is named.
+        FileNotFoundError: there is no such file; names the nearest in its folder.
+        IsADirectoryError: it is a folder; names the newest complete checkpoint in it.
     """
     file = Path(path)
     if file.is_dir():
@@ -41,14 +41,14 @@ def read_checkpoint(
     argument: str = "",
     keywords: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """Read a Lightning checkpoint; its tensors are mapped from the file rather than copied, where its format allows.
+    """Read a Lightning checkpoint; tensors are memory-mapped rather than copied where the format allows it.
 
     Args:
         path: a file that a Trainer wrote.
         weights_only: ``False`` to unpickle objects of any class, which runs code of the file's author; otherwise
             tensors and plain values alone.
-        trust: what a user does who trusts the file, for the error.
-        argument: what the path was given for, named in the errors about a file that is there.
+        trust: the advice to a user who trusts the file, for the error.
+        argument: the name of the argument, for errors about a file that exists.
         keywords: see :func:`require_file`.
 
     Raises:

@@ -1,6 +1,6 @@
-"""Optimizers that go on with other parameters than they were built with.
+"""Optimizers that continue with other parameters than they were built with.
 
-They are changed in place: schedulers and scalers refer to their groups.
+Groups are changed in place, because schedulers, gradient scalers and Lightning's wrappers hold references to them.
 """
 
 import warnings
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def successor(old: nn.Parameter, value: Tensor) -> nn.Parameter:
-    """Return a parameter that is what the old one was to everybody: its flag, its hooks, what was written on it."""
+    """Return a parameter with a new value, and the old one's ``requires_grad``, hooks and attributes."""
     parameter = nn.Parameter(value, old.requires_grad)
     vars(parameter).update(vars(old))
     if old.requires_grad:
@@ -26,12 +26,12 @@ def successor(old: nn.Parameter, value: Tensor) -> nn.Parameter:
 def follow_(
     optimizer: torch.optim.Optimizer, new: dict[int, Tensor], changed: Callable[[Tensor, Tensor], Tensor]
 ) -> None:
-    """Put new parameters into the old ones' places, with the state that belongs to them.
+    """Put new parameters in the places of old ones, and change their optimizer state in the same way.
 
     Args:
-        optimizer: whose groups are meant.
-        new: the new parameters by the ids of the old ones.
-        changed: brings a tensor of the old parameter's shape to the new one's, given the old parameter.
+        optimizer: changed in place.
+        new: new parameters by the ``id`` of the old ones.
+        changed: maps a tensor of the old parameter's shape to the new shape, given that tensor and the old parameter.
     """
     if isinstance(optimizer, torch.optim.LBFGS):
         return _start_lbfgs_over(optimizer, new)
@@ -50,19 +50,19 @@ def follow_(
                     optimizer.state[new[id(old)]] = state
     if reset:
         warnings.warn(
-            f"{type(optimizer).__name__} keeps state that does not follow its parameters' shapes: it starts anew for"
-            f" {reset} of those that were cut.",
+            f"{type(optimizer).__name__} keeps state whose shape does not follow its parameters: that of {reset} pruned"
+            f" parameter{'s' if reset > 1 else ''} starts from zero.",
             stacklevel=2,
         )
     return None
 
 
 class _UncuttableError(Exception):
-    """An optimizer's state whose shape says nothing of which part belongs to which channel."""
+    """Optimizer state whose shape does not tell which part belongs to which channel."""
 
 
 def _cut_state(key: str, value: Any, old: Tensor, changed: Callable[[Tensor, Tensor], Tensor]) -> Any:
-    """Cut one entry of a parameter's state as the parameter was cut."""
+    """Return one entry of a parameter's state, changed as the parameter was."""
     if isinstance(value, (bool, int, float, str, type(None))):
         return value
     if not isinstance(value, Tensor):
@@ -72,22 +72,28 @@ def _cut_state(key: str, value: Any, old: Tensor, changed: Callable[[Tensor, Ten
         return changed(value, old)
     if value.numel() == 1:  # the count of steps
         return value
-    # Second moments in factors, of rows and columns: what torch's Adafactor keeps as size 1, others leave away.
-    dropped = {"row": -1, "col": -2}.get(key.rpartition("_")[2])
-    if dropped is not None and len(full) > 1 and shape == full[:dropped] + full[len(full) + dropped + 1 :]:
-        value, squeezed = value.unsqueeze(dropped), True
-    else:
-        squeezed = False
-    if value.dim() != len(full) or any(size not in (1, whole) for size, whole in zip(value.shape, full, strict=True)):
+    dropped = _dropped_dim(key, shape, full)
+    whole = value if dropped is None else value.unsqueeze(dropped)
+    if whole.dim() != len(full) or any(size not in (1, n) for size, n in zip(whole.shape, full, strict=True)):
         raise _UncuttableError
-    cut = changed(value.expand(full), old)
-    for dim, size in enumerate(value.shape):
+    cut = changed(whole.expand(full), old)
+    for dim, size in enumerate(whole.shape):
         cut = cut.narrow(dim, 0, 1) if size == 1 else cut
-    return (cut.squeeze(dropped) if squeezed and dropped is not None else cut).contiguous()
+    return (cut if dropped is None else cut.squeeze(dropped)).contiguous()
+
+
+def _dropped_dim(key: str, shape: tuple[int, ...], full: tuple[int, ...]) -> int | None:
+    """Return the dimension that a factored second moment lacks, ``None`` if it has all of them.
+
+    torch's Adafactor keeps the reduced dimension with size 1; that of transformers and fairseq drops it.
+    """
+    dim = {"row": -1, "col": -2}.get(key.rpartition("_")[2])
+    is_dropped = dim is not None and len(full) > 1 and shape == full[:dim] + full[len(full) + dim + 1 :]
+    return dim if is_dropped else None
 
 
 def _start_lbfgs_over(optimizer: torch.optim.LBFGS, new: dict[int, Tensor]) -> None:
-    """Forget L-BFGS' history, which is one vector over all parameters; private names: ``_params``, ``_numel_cache``."""
+    """Reset L-BFGS, whose history is one flat vector over all parameters (private: ``_params``, ``_numel_cache``)."""
     parameters = optimizer.param_groups[0]["params"]
     if not any(id(parameter) in new for parameter in parameters):
         return
@@ -100,18 +106,27 @@ def _forget_history(optimizer: torch.optim.LBFGS) -> None:
     optimizer._params, optimizer._numel_cache = parameters, None
     if optimizer.state:
         optimizer.state.clear()
-        warnings.warn("LBFGS keeps its history as one vector over all parameters: it starts anew.", stacklevel=2)
+        warnings.warn(
+            "LBFGS keeps its history as one vector over all parameters: the history starts from zero.", stacklevel=2
+        )
 
 
 def exchange_(
     optimizers: Iterable[torch.optim.Optimizer], gone: Collection[nn.Parameter], added: Iterable[tuple[Any, Any]] = ()
 ) -> None:
-    """Take parameters out of optimizers, with their state, and put others in.
+    """Remove parameters and their state from optimizers, and add new ones.
 
     Args:
-        optimizers: whose groups are meant.
-        gone: what nothing uses any longer.
-        added: pairs of a new parameter and the one whose group it belongs to, which may be among those that go.
+        optimizers: changed in place.
+        gone: parameters that nothing uses any longer.
+        added: pairs ``(new, old)``: the new parameter joins the group of the old one, which may be among ``gone``.
+
+    Example:
+        >>> old, new = nn.Linear(4, 4).weight, nn.Linear(4, 2).weight
+        >>> optimizer = torch.optim.SGD([{"params": [old], "weight_decay": 0.1}])
+        >>> exchange_([optimizer], [old], [(new, old)])
+        >>> [group["params"] == [new] for group in optimizer.param_groups]
+        [True]
     """
     ids, beside = {id(parameter) for parameter in gone}, [(new, id(old)) for new, old in added]
     for optimizer in optimizers:

@@ -1,7 +1,7 @@
-"""The kinds of structural steps: what each does to a network, forwards and backwards.
+"""The kinds of structural steps, each with the code that applies and undoes it.
 
-A step is a dict of plain values with the name of its kind under ``"kind"``. What it holds is enough to go forwards and
-back without an input, so a network can be brought from any recorded structure to any other.
+A step is a dict of plain values with the name of its kind under ``"kind"``. It holds enough to apply and to undo the
+change without an input, so that a network can be brought from any recorded structure to any other.
 
 =============  ======================================================================================================
 ``prune``      ``"kept": [[name, dim, size, indices], ...]``, ``"attributes": [[module, name, old, new], ...]``
@@ -9,8 +9,8 @@ back without an input, so a network can be brought from any recorded structure t
 ``quantize``   ``"module"``, ``"plan"``: which tensors are rounded to which integers
 =============  ======================================================================================================
 
-A kind of one's own is a subclass of :class:`StepKind`, given to :func:`register_kind` once. Whatever handles steps
-(recipes, checkpoints, callbacks, the export) asks the kind, and none of them knows which kinds there are.
+To add a kind, subclass :class:`StepKind` and pass an instance to :func:`register_kind`. Everything that handles steps
+(recipes, checkpoints, callbacks, the export) asks the kind; nothing keeps a list of kinds of its own.
 """
 
 from abc import ABC, abstractmethod
@@ -27,17 +27,17 @@ Step = dict[str, Any]
 
 
 class StepKind(ABC):
-    """What one kind of structural step does to a network.
+    """One kind of structural step.
 
     Attributes:
-        name: what its steps carry under ``"kind"``. Of another package it begins with that package's name and a dot
-            (``"my_package.svd"``), so that an error can say what has to be imported.
-        label: what checkpoints of the structure it leads to are called; a number is added where it can be taken more
-            than once (``pruned2``).
-        order: a step cannot be taken after one of a higher order. Cuts are 10, folds 20, quantization is 30.
-        once: whether a module goes through it at most once.
-        stays_float: whether training goes on in float after it. ``ModelExport`` keeps the weights of just before the
-            first step that does not, as its float file.
+        name: the value under ``"kind"`` in its steps. A kind of another package begins with the name of that package
+            and a dot (``"my_package.svd"``), so that an error can say which package has to be imported.
+        label: the name of the resulting structure in checkpoint files. A number is appended if the kind can be taken
+            more than once (``pruned2``).
+        order: a step cannot follow one of a higher order. Pruning has 10, folding 20, quantization 30.
+        once: whether a module takes such a step at most once.
+        stays_float: whether training continues in float afterwards. ``ModelExport`` keeps the weights from before the
+            first step that ends it, and writes them as its float file.
     """
 
     name: ClassVar[str]
@@ -47,10 +47,10 @@ class StepKind(ABC):
     stays_float: ClassVar[bool] = True
 
     def check(self, step: Step) -> None:  # noqa: B027 - a kind may have nothing to add
-        """Refuse a step that no network fits, as one read from a file may be.
+        """Refuse a malformed step, before any network is touched; called for each step read from a file.
 
         Raises:
-            ValueError: says what is wrong with it.
+            ValueError: says what is wrong with the step.
         """
 
     @abstractmethod
@@ -58,25 +58,26 @@ class StepKind(ABC):
         """Take the step.
 
         Args:
-            network: whose names the step uses.
-            step: what to do.
-            optimizers: whose parameters are among the network's; :mod:`lit_xai.structure.following` has what brings
-                them along.
+            network: the module whose names the step uses.
+            step: the plain values.
+            optimizers: those that hold the network's parameters. Change them with
+                :func:`~lit_xai.structure.following.follow_` (a parameter has a successor) or
+                :func:`~lit_xai.structure.following.exchange_` (parameters go, others come).
 
         Raises:
-            ValueError: the network is not what the step was recorded on. Nothing is changed then.
+            ValueError: the step does not fit the network. Nothing is changed then.
         """
 
     @abstractmethod
     def undo_(self, network: nn.Module, step: Step) -> None:
-        """Go back behind the step: the structure of before, with zeros or fresh values where some were lost.
+        """Undo the step: restore the structure before it, with zeros or fresh values where values were lost.
 
         Raises:
-            ValueError: the network is not what the step led to. Nothing is changed then.
+            ValueError: the network does not have the structure after the step. Nothing is changed then.
         """
 
 
-# Where the library's own kinds are: named, not imported, since rooms above this one hold them.
+# Named rather than imported: they live in packages that import this one.
 _OURS = {
     "prune": ("lit_xai.pruning.step", "Prune"),
     "fold": ("lit_xai.quantization.steps", "Fold"),
@@ -86,17 +87,17 @@ _registered: dict[str, StepKind] = {}
 
 
 def register_kind(kind: StepKind) -> None:
-    """Make a kind of step known in this process; do so where the package that defines it is imported.
+    """Make a kind of step known in this process; call it at import of the module that defines the kind.
 
-    A recipe holds the kind's name alone, so a process that resumes or loads a checkpoint has to import the package
-    first. Registering the same class again changes nothing.
+    A recipe holds the name of the kind and no import path, so that a file never decides what is imported: a process
+    that resumes or loads such a checkpoint has to import the module first. Registering a class again is harmless.
 
     Args:
         kind: an instance.
 
     Raises:
-        TypeError: it is no :class:`StepKind`, or one without ``name`` or ``label``.
-        ValueError: another kind has that name.
+        TypeError: it is no :class:`StepKind`, or has no ``name`` or ``label``.
+        ValueError: another kind has this name.
     """
     if not isinstance(kind, StepKind) or not all(hasattr(kind, one) for one in ("name", "label")):
         raise TypeError(f"register_kind expected an instance of a StepKind with name and label, but got {kind!r}.")
@@ -110,7 +111,7 @@ def kind_named(name: object) -> StepKind:
     """Return a kind by its name.
 
     Raises:
-        ValueError: nothing of that name was registered; says what has to be imported.
+        ValueError: no kind of that name is registered; says which package has to be imported.
 
     Example:
         >>> kind_named("prune").label
@@ -140,11 +141,11 @@ def kind_of(step: Step) -> StepKind:
 
 
 def check_entries(step: Step, **expected: type) -> None:
-    """Refuse a step in which an entry is missing, or of another type.
+    """Refuse a step with a missing entry or one of another type.
 
     Args:
         step: as read from a file.
-        expected: the types by the entries' names.
+        expected: the type of each entry.
 
     Raises:
         ValueError: names the entry.
@@ -165,25 +166,25 @@ def check_entries(step: Step, **expected: type) -> None:
 def apply_step_(network: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
     """Take a step.
 
-    Where parameters become new objects, as their shapes do, they have the old ones' flags, hooks and attributes;
-    optimizers are given them in the old ones' places, with their state (momentum, moments, row and column factors)
-    changed the same way. State that cannot be starts anew, with a warning.
+    Parameters whose shapes change become new objects with the flags, hooks and attributes of the old ones. Optimizers
+    get them in the same places, with their state (momentum, moments, row and column factors) changed in the same way.
+    State that cannot be changed restarts, with a warning.
 
     Args:
-        network: whose names the step uses, with or without what ``torch.compile`` puts into names.
-        step: what to do.
-        optimizers: whose parameters are among the network's.
+        network: the module whose names the step uses; wrappers of ``torch.compile`` in names are ignored.
+        step: the plain values.
+        optimizers: those that hold the network's parameters.
 
     Raises:
-        ValueError: a name is not there, or is not what it was when the step was recorded. Nothing is changed then.
+        ValueError: the kind is unknown, or the step does not fit the network. Nothing is changed then.
     """
     kind_of(step).apply_(network, step, optimizers)
 
 
 def undo_step_(network: nn.Module, step: Step) -> None:
-    """Go back behind a step: the structure of before, with zeros, or values of a new layer, where some were lost.
+    """Undo a step, with zeros or fresh values where values were lost.
 
     Raises:
-        ValueError: the network is not what the step led to.
+        ValueError: the network does not have the structure after the step.
     """
     kind_of(step).undo_(network, step)

@@ -1,7 +1,7 @@
-"""Which parameter stands where in an optimizer, by name.
+"""The order of parameters in optimizers, by name.
 
-A checkpoint holds an optimizer's state by position. A step that folds, splits or replaces layers moves parameters, so
-that the optimizers of a resumed run, built anew on the changed module, have them in another order, or another group.
+A checkpoint stores optimizer state by position. A step that folds, splits or replaces layers moves parameters, so that
+the optimizers of a resumed run, which are built on the changed module, hold them in another order or another group.
 """
 
 from collections.abc import Iterable
@@ -14,11 +14,11 @@ from torch.utils._pytree import tree_leaves
 from lit_xai.network.calling import plain_name
 
 Names = list[list[list[str]]]
-"""Of the parameters of each group of each optimizer; empty for one that is not the module's."""
+"""Names by optimizer, group and position; empty for a parameter that does not belong to the module."""
 
 
 def parameter_names(module: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> Names:
-    """Return the names of the optimizers' parameters, group by group.
+    """Return the names of the parameters in each group of each optimizer.
 
     Example:
         >>> layer = nn.Linear(2, 2)
@@ -41,21 +41,23 @@ def optimizers_in(configured: Any) -> list[torch.optim.Optimizer]:
 
 
 def arrange_parameters_(module: nn.Module, optimizers: Iterable[torch.optim.Optimizer], names: Names) -> None:
-    """Put the parameters of fresh optimizers where they stood when a checkpoint was written.
+    """Order the parameters of newly built optimizers as they were when a checkpoint was written.
 
-    Optimizers of another make (other parameters, another number of groups) are left as they are: loading their state
-    is then refused by torch, as it is without any step.
+    Optimizers with other parameters or another number of groups are left alone: torch refuses to load their state, as
+    it does without any structural step.
 
     Args:
         module: in the structure of the checkpoint.
-        optimizers: without state yet; schedulers that refer to their groups stay valid.
+        optimizers: without state yet. Groups are changed in place, so schedulers stay valid.
         names: from :func:`parameter_names`.
     """
     named: dict[str, Any] = {plain_name(name): parameter for name, parameter in module.named_parameters()}
     for optimizer, groups in zip(optimizers, names, strict=False):
         held = {id(p): p for group in optimizer.param_groups for p in group["params"]}
         known = {id(named[name]) for group in groups for name in group if name in named}
-        others = iter([p for key, p in held.items() if key not in known])  # the module does not know them by name
+        others = iter(
+            [p for key, p in held.items() if key not in known]
+        )  # parameters outside the module have no name: they keep their order
         wanted = [[named[name] if name in named else next(others, None) for name in group] for group in groups]
         is_same = len(groups) == len(optimizer.param_groups) and {id(p) for group in wanted for p in group} == set(held)
         if is_same:

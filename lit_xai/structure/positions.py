@@ -1,4 +1,4 @@
-"""What became of a network's values and attributes: positions in place of values say which ones are left."""
+"""Find which values of a network a change kept: positions stand in for values, so the survivors name themselves."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ def named_tensors(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
 
 
 def positions_like(values: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Yield tensors shaped like the values, with each one's place in them, exact in float64; not to be written to."""
+    """Yield tensors shaped like the values that hold flat positions, exact in float64; do not write to them."""
     places: dict[torch.device, Tensor] = {}
     for value in values:
         if value.device not in places or len(places[value.device]) < value.numel():
@@ -29,9 +29,9 @@ def positions_like(values: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def kept_indices(positions: Tensor, shape: torch.Size) -> Iterator[tuple[int, tuple[int, list[int]]]]:
-    """Yield for each dimension that became shorter its former size and the indices that are left, in their old order.
+    """Yield, for each dimension that became shorter, its former size and the kept indices in ascending order.
 
-    Torch-Pruning 1.6 keeps the right ones of a LayerNorm's, but in whatever order a Python set gives them.
+    Sorted, because Torch-Pruning 1.6 keeps the right indices of a LayerNorm in the arbitrary order of a Python set.
     """
     for dim, size in enumerate(shape):
         if positions.shape[dim] != size:

@@ -1,8 +1,8 @@
-"""All that the callbacks ask of a Trainer where only a private name, or one of two package names, answers.
+"""Access to a Trainer where Lightning offers no public name, or two package names: here and nowhere else.
 
-Lightning is published twice, as ``lightning.pytorch`` and as ``pytorch_lightning``, with two sets of classes: a
-callback written against one runs under the other's Trainer, but ``isinstance`` then says no without a word. And the
-x-axis of Lightning's own scalars is no public property. Both questions are answered here and nowhere else.
+Lightning is published as ``lightning.pytorch`` and as ``pytorch_lightning``, with two sets of classes. A callback
+written against one runs under the other's Trainer, but ``isinstance`` is then silently false. And the x-axis of
+Lightning's own scalars is no public property.
 
 Private names in use: ``_TrainingEpochLoop._batches_that_stepped``, ``LightningModule._current_fx_name`` and
 ``LightningModule._on_before_batch_transfer``.
@@ -25,11 +25,11 @@ _PACKAGES = ("lightning", "pytorch_lightning")
 
 
 def is_a(obj: object, *class_names: str) -> bool:
-    """Whether ``obj`` is an instance of one of these Lightning classes, from whichever of Lightning's two packages.
+    """Return whether ``obj`` is an instance of one of these Lightning classes, from either of its two packages.
 
     Args:
         obj: a logger, a callback, a module ...
-        class_names: bare names; subclasses count, classes of other packages that happen to share a name do not.
+        class_names: bare names; subclasses count, classes of other packages with the same name do not.
 
     Example:
         >>> from lightning.pytorch.callbacks import ModelCheckpoint
@@ -51,9 +51,9 @@ def refuse_strategies(trainer: Trainer, name: str, otherwise: str = "train on on
     """Refuse strategies under which no process holds the whole module.
 
     Args:
-        trainer: whose strategy is meant.
-        name: of the callback that asks.
-        otherwise: what to do where the module is too large for DDP.
+        trainer: its strategy is checked.
+        name: the callback, for the error.
+        otherwise: advice for a module that is too large for DDP.
 
     Raises:
         MisconfigurationException: names the strategy.
@@ -70,27 +70,27 @@ def refuse_strategies(trainer: Trainer, name: str, otherwise: str = "train on on
 
 
 def logged_step(trainer: Trainer) -> int:
-    """Return the step that Lightning gives to what ``self.log`` collects for the epoch's end, seen from the same hook.
+    """Return the step at which Lightning logs the epoch metrics of ``self.log``, seen from the same hook.
 
-    It counts batches that stepped: ``trainer.global_step`` runs ahead of it by one in a validation during ``fit``, and
-    by a multiple with several optimizers. Right in ``on_train_start``, in the batch hooks, and in ``on_*_epoch_end`` of
-    ``fit``, ``validate`` and ``test``. A metric logged under the name ``step`` moves Lightning's scalars elsewhere.
+    It counts batches that stepped. ``trainer.global_step`` is ahead of it by one in a validation during ``fit``, and by
+    a multiple with several optimizers. Valid in ``on_train_start``, in the batch hooks, and in ``on_*_epoch_end`` of
+    ``fit``, ``validate`` and ``test``, unless the user logs a metric named ``step``, which moves Lightning's scalars.
 
     Source: ``_LoggerConnector.log_metrics`` and ``_FitLoop.on_advance_end``.
     """
     step = trainer.fit_loop.epoch_loop._batches_that_stepped
-    # By then the count is past the last batch, and Lightning takes one off to log the epoch's metrics. The hook's name
-    # is the only sure sign: the epoch's own counters stay one apart after some resumes.
+    # At the end of the epoch the count is past the last batch, and Lightning subtracts one to log epoch metrics. The
+    # name of the hook is the only reliable sign: the counters of the epoch stay one apart after some resumes.
     return step - 1 if trainer.lightning_module._current_fx_name == "on_train_epoch_end" else step
 
 
 def to_model(trainer: Trainer, batch: Any, loader: str) -> Any:
-    """Return a loader's batch as the model's steps would get it: its precision, its data hooks, its device.
+    """Return a batch of a loader as the steps of the module get it: precision, data hooks and device applied.
 
     Args:
         trainer: inside a stage.
         batch: as the loader yields it.
-        loader: ``"train"``, ``"val"`` or ``"test"``: hooks that augment ask the trainer which stage it is.
+        loader: ``"train"``, ``"val"`` or ``"test"``, since hooks that augment ask the Trainer for its stage.
 
     Source: ``_TrainingEpochLoop.advance``.
     """
@@ -107,7 +107,7 @@ def to_model(trainer: Trainer, batch: Any, loader: str) -> Any:
 
 @contextlib.contextmanager
 def without_log(pl_module: LightningModule) -> Iterator[None]:
-    """Keep what a ``forward`` logs of the probe out of the run's metrics."""
+    """Keep what ``forward`` logs during a probe out of the metrics of the run."""
     own: dict[str, Any] = {k: v for k, v in vars(pl_module).items() if k in ("log", "log_dict")}
     for name in ("log", "log_dict"):
         vars(pl_module)[name] = lambda *_, **__: None
@@ -120,7 +120,7 @@ def without_log(pl_module: LightningModule) -> Iterator[None]:
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """Return the folder of this run, the same on every rank (so: call it on every rank).
+    """Return the folder of this run, the same on every rank; call it on every rank.
 
     That is the ``log_dir`` of the first TensorBoardLogger or CSVLogger that writes to a local disk, else the folder
     under which ModelCheckpoint puts its ``checkpoints`` for the first logger, else ``trainer.default_root_dir``.
@@ -160,7 +160,7 @@ def _is_remote(folder: str) -> bool:
 
 @rank_zero_only
 def require_writable(folder: Path) -> None:
-    """Create ``folder`` if need be and refuse, in one sentence, a place where no file can be written.
+    """Create ``folder`` if necessary, and refuse one in which no file can be written.
 
     Raises:
         OSError: the folder cannot be created, or nothing can be written into it.

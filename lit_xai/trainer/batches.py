@@ -1,4 +1,4 @@
-"""Batches of a Trainer's loaders, as its module's steps would get them."""
+"""Batches from the loaders of a Trainer, as the steps of its module get them."""
 
 from typing import Any
 
@@ -12,28 +12,28 @@ from lit_xai.trainer.access import to_model
 
 
 def loaders(trainer: Trainer) -> dict[str, Any]:
-    """Return the Trainer's loaders of a stage by their short names."""
+    """Return the Trainer's loaders by the short names of their stages."""
     return {"train": trainer.train_dataloader, "val": trainer.val_dataloaders, "test": trainer.test_dataloaders}
 
 
 def loader_name(trainer: Trainer, probe: Probe, stage: str) -> str:
-    """Return the loader that a probe is read from in a stage: outside ``fit`` there is only the stage's own."""
+    """Return the name of the loader that a probe is read from; outside ``fit`` only that of the stage exists."""
     if stage != "fit":
         return {"validate": "val", "test": "test"}[stage]
     if probe.loader is not None:
         return probe.loader
-    # Not its truth: a loader's length may not be known.
+    # Compared, because the truth value of a loader asks for its length, which may be unknown.
     return "train" if trainer.val_dataloaders is None or trainer.val_dataloaders == [] else "val"
 
 
 def read_batch(trainer: Trainer, name: str, probe: Probe, seed: int) -> tuple[Any, list[int]]:
-    """Return a probe's samples as the batch that the model's steps would get, and their indices.
+    """Return the samples of a probe as a batch for the steps of the module, and their indices.
 
     Args:
         trainer: inside a stage, its loaders set up.
-        name: of the loader.
-        probe: which samples.
-        seed: of the generators while reading.
+        name: ``"train"``, ``"val"`` or ``"test"``.
+        probe: the samples to read.
+        seed: seeds the generators while reading.
 
     Raises:
         ValueError: there is no such loader, or nothing to read.
@@ -43,22 +43,22 @@ def read_batch(trainer: Trainer, name: str, probe: Probe, seed: int) -> tuple[An
         raise ValueError(f"probe: there is no {name} loader to read from; name another with Probe(loader=...).")
     device = trainer.lightning_module.device
     batch, indices = read_probe(loader, probe, seed, {device})
-    if trainer.world_size > 1:  # a stream gives each process samples of its own
+    if trainer.world_size > 1:  # a stream gives each process other samples
         batch, indices = trainer.strategy.broadcast((batch, indices))
     with fork_rng(seed, {device}):  # the user's transfer hooks may draw
         return to_model(trainer, batch, name), indices
 
 
 def example_inputs(trainer: Trainer, pl_module: LightningModule, network: Network) -> Inputs:
-    """Return the network's inputs for one sample of the training loader.
+    """Return inputs of the network for one sample of the training loader.
 
     Args:
         trainer: inside ``fit``, its loaders set up.
         pl_module: its module.
-        network: what is called.
+        network: the network, and how it is called.
 
     Raises:
-        ValueError: nothing usable is in its batches.
+        ValueError: its batches hold no usable inputs.
     """
     batch, _ = read_batch(trainer, "train", Probe(n=1), seed=0)
     example = getattr(pl_module, "example_input_array", None)

@@ -1,4 +1,4 @@
-""" "Best" is per structure: the highest metric is usually from before a cut, and says nothing of what comes after.
+"""Restart what ranks epochs when the structure changes: the best metric is usually that of the larger network.
 
 Private names in use: ``ModelCheckpoint._last_checkpoint_saved``.
 """
@@ -16,15 +16,14 @@ from lit_xai.trainer.access import callbacks_of, is_a
 
 
 def start_over(trainer: Trainer, label: str) -> None:
-    """Let whatever compares metrics over epochs begin anew: ModelCheckpoint, EarlyStopping, ReduceLROnPlateau.
+    """Restart ModelCheckpoint's ranking, EarlyStopping's patience and ReduceLROnPlateau; call it on every process.
 
-    The best files so far stay on disk, renamed so that they say what structure they hold
-    (``epoch=3-step=100-dense.ckpt``); where every file stays (``save_top_k=-1``) under its own name. Call it on every
-    process.
+    The best files so far stay on disk under names that tell their structure (``epoch=3-step=100-dense.ckpt``). With
+    ``save_top_k=-1`` every file stays under its own name.
 
     Args:
         trainer: inside ``fit``.
-        label: of the structure that ends: ``"dense"``, or ``"pruned1"`` after one cut.
+        label: the structure that ends here, such as ``"dense"`` or ``"pruned1"``.
     """
     for callback in callbacks_of(trainer):
         if is_a(callback, "ModelCheckpoint") and _ranks(callback):
@@ -40,13 +39,13 @@ def start_over(trainer: Trainer, label: str) -> None:
 
 
 def find_best_again(trainer: Trainer, label: str) -> None:
-    """Have ModelCheckpoint know the files that an earlier run renamed after the checkpoint that is resumed was written.
+    """Point ModelCheckpoint to files that were renamed after the resumed checkpoint was written.
 
     Call it on every process, before the first epoch of a resumed ``fit``.
 
     Args:
-        trainer: whose callbacks' states are restored.
-        label: of the structure that the checkpoint was saved in.
+        trainer: its callbacks have their state back.
+        label: the structure of the checkpoint.
     """
     for callback in callbacks_of(trainer):
         if not is_a(callback, "ModelCheckpoint") or not _ranks(callback):
@@ -73,11 +72,11 @@ def _labelled(path: Path, label: str) -> Path:
 
 
 def _rename_best(trainer: Trainer, callback: Any, label: str) -> dict[str, str]:
-    """Rename what was ranked, in one process; return the new names by the old ones, in all of them."""
+    """Rename the ranked files in one process, and return new names by old ones in all of them."""
     renamed: dict[str, str] = {}
     if trainer.is_global_zero:
         for name in callback.best_k_models:
-            # Not there: on a remote disk, or renamed before a run was killed that this one resumes; or found again.
+            # A missing file is on a remote disk, or was renamed by a run that was killed and that this one resumes.
             if os.path.exists(name) and not Path(name).stem.endswith(f"-{label}"):
                 renamed[name] = str(unused(_labelled(Path(name), label)))
                 _rename(Path(name), Path(renamed[name]))
@@ -97,5 +96,5 @@ def _forget_best(callback: Any, renamed: dict[str, str]) -> None:
     callback.best_model_path = callback.kth_best_model_path = ""
     callback.best_model_score = callback.current_score = None
     callback.kth_value = _worst(callback)
-    # What save_last="link" will point to where an epoch is not among the best.
+    # The file that save_last="link" points to when an epoch is not among the best.
     callback._last_checkpoint_saved = renamed.get(callback._last_checkpoint_saved, callback._last_checkpoint_saved)

@@ -1,4 +1,4 @@
-"""Pictures and numbers to whatever loggers the Trainer has: none, one or several, and none of them may stop a run."""
+"""Log images, numbers and text to all loggers of a Trainer. A logger that fails never ends a run."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 
 from lit_xai.trainer.access import is_a
 
-# Loggers the user was told of already, by id: a logger need not be hashable, and a dead one's id is given out again.
+# Loggers already reported: by id, since a logger need not be hashable; weak, since Python reuses the id of a dead one.
 _known_to_fail: WeakValueDictionary[int, Any] = WeakValueDictionary()
 _known_without_images: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
 
 @rank_zero_only
 def log_image(trainer: Trainer, tag: str, image: NDArray[np.uint8], step: int, png: Path) -> None:
-    """Show a picture in every logger of the Trainer that can show one; a logger that cannot is named once.
+    """Log an image to every logger of the Trainer that can show one; name a logger that cannot, once.
 
     Args:
         trainer: of ``lightning.pytorch`` or ``pytorch_lightning``.
-        tag: the picture's name, with slashes for groups.
+        tag: the name of the image, with slashes for groups.
         image: ``(height, width, channels)``.
         step: its place on the x-axis, see :func:`~lit_xai.trainer.access.logged_step`.
-        png: the same picture, already written into the run's folder.
+        png: the same image, already written to the run's folder.
     """
     for logger in trainer.loggers:
         with _outlived(logger):
@@ -37,7 +37,7 @@ def log_image(trainer: Trainer, tag: str, image: NDArray[np.uint8], step: int, p
 
 @rank_zero_only
 def log_scalars(trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
-    """Log numbers to every logger of the Trainer, under their names as they are and at this ``step``."""
+    """Log numbers to every logger of the Trainer under their own names."""
     for logger in trainer.loggers:
         with _outlived(logger):
             logger.log_metrics(dict(metrics), step=step)
@@ -45,11 +45,11 @@ def log_scalars(trainer: Trainer, metrics: Mapping[str, float], step: int) -> No
 
 @rank_zero_only
 def log_text(trainer: Trainer, tag: str, markdown: str, step: int) -> None:
-    """Show a text in TensorBoard's text tab, and keep it as an artifact of an MLflow run; others have no place for it.
+    """Log Markdown to TensorBoard's text tab and as an artifact of an MLflow run; other loggers have no place for it.
 
     Args:
         trainer: of ``lightning.pytorch`` or ``pytorch_lightning``.
-        tag: the text's name, with slashes for groups.
+        tag: the name of the text, with slashes for groups.
         markdown: the text.
         step: its place on the x-axis.
     """
@@ -65,15 +65,15 @@ def _show(logger: Any, tag: str, image: NDArray[np.uint8], step: int, png: Path)
     if is_a(logger, "TensorBoardLogger"):
         logger.experiment.add_image(tag, image, global_step=step, dataformats="HWC")
     elif is_a(logger, "MLFlowLogger"):
-        # MLflow refuses any other character in an image's name.
+        # MLflow refuses other characters in image names.
         key = re.sub(r"[^a-zA-Z0-9_./ -]", "_", tag)
         logger.experiment.log_image(logger.run_id, image, key=key, step=step)
     elif is_a(logger, "WandbLogger"):
-        # Through the logger, not its run: it is the logger that puts the step on the axis `trainer/global_step`.
+        # Through the logger rather than its run, because the logger puts the step on the axis `trainer/global_step`.
         logger.log_image(tag, [str(png)], step=step)
     elif not is_a(logger, "CSVLogger", "DummyLogger") and id(logger) not in _known_without_images:
         _known_without_images[id(logger)] = logger
-        rank_zero_info(f"{type(logger).__name__} is sent no pictures: they are the PNG files in '{png.parent}'.")
+        rank_zero_info(f"{type(logger).__name__} cannot show images: they are PNG files in '{png.parent}'.")
 
 
 @contextmanager
@@ -84,6 +84,6 @@ def _outlived(logger: Any) -> Iterator[None]:
         if id(logger) not in _known_to_fail:
             _known_to_fail[id(logger)] = logger
             rank_zero_warn(
-                f"{type(logger).__name__} failed to log ({type(error).__name__}: {error}): the run goes on, and further"
-                " failures of this logger are not reported."
+                f"{type(logger).__name__} failed to log ({type(error).__name__}: {error}): training continues, and"
+                " further failures of this logger are not reported."
             )

@@ -1,4 +1,4 @@
-"""The random generators' states in a checkpoint: Lightning's own hold none.
+"""The states of the random generators in a checkpoint: Lightning saves none.
 
 Private names in use: ``_FitLoop._data_fetcher``, ``_FitLoop._combined_loader``.
 """
@@ -13,10 +13,10 @@ from torch import distributed
 
 
 def random_states() -> dict[str, Any]:
-    """Return the states of Python's, NumPy's and torch's generators as plain values and tensors.
+    """Return the states of the generators of Python, NumPy and torch as plain values and tensors.
 
-    They load under ``torch.load(..., weights_only=True)``. The generator of the present CUDA device is included once
-    CUDA is in use.
+    They load under ``torch.load(..., weights_only=True)``. The generator of the current CUDA device is included once
+    CUDA is initialized.
 
     Example:
         >>> states = random_states()
@@ -38,10 +38,10 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states_(states: dict[str, Any]) -> None:
-    """Put the generators into the states that :func:`random_states` returned, in this process or another.
+    """Restore the states that :func:`random_states` returned, in this process or another.
 
     Args:
-        states: those; CUDA's is left out where there is none.
+        states: that of CUDA is ignored where there is no such device.
     """
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
@@ -53,7 +53,7 @@ def restore_random_states_(states: dict[str, Any]) -> None:
 
 
 def gathered_states() -> list[dict[str, Any]]:
-    """Return every process' :func:`random_states`, by rank; call it on all of them.
+    """Return the :func:`random_states` of every process, by rank; call it on all of them.
 
     Example:
         >>> len(gathered_states())
@@ -68,14 +68,14 @@ def gathered_states() -> list[dict[str, Any]]:
 
 
 def renew_batches_(trainer: Trainer) -> None:
-    """Have a resumed epoch start its loaders where an uninterrupted one does: after ``on_train_epoch_start``.
+    """Restart the loaders of a resumed epoch where an uninterrupted run starts them: after ``on_train_epoch_start``.
 
-    Lightning starts them before ``on_train_start`` when it resumes, and not again. A loader that starts draws a number
-    from torch's generator, and its workers are seeded with that number, so both would differ. Loaders that resume by
-    their own ``state_dict`` are left as they are.
+    On a resume, Lightning starts them before ``on_train_start`` and not again. A loader that starts draws a number from
+    torch's generator and seeds its workers with it, so both would differ from the uninterrupted run. Loaders that
+    resume by their own ``state_dict`` are left alone.
 
     Args:
-        trainer: at the end of ``on_train_epoch_start``, in the first epoch of a run that was resumed.
+        trainer: at the end of ``on_train_epoch_start``, in the first epoch of a resumed run.
 
     Source: ``_TrainingEpochLoop.on_run_start``.
     """

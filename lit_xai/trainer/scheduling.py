@@ -1,4 +1,4 @@
-"""One vocabulary for when something happens: an integer counts epochs, a fraction is a share of ``max_epochs``."""
+"""One vocabulary for points in a run: an integer counts epochs, a fraction is a share of ``max_epochs``."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ def resolve_epochs(value: Epochs, max_epochs: int | None, argument: str) -> int:
 
     Args:
         value: an integer of at least 0, or a fraction of ``max_epochs`` between 0 and 1.
-        max_epochs: the Trainer's; ``None`` or -1 for training without end.
-        argument: what ``value`` was given for, named in the error.
+        max_epochs: of the Trainer; ``None`` or -1 for training without end.
+        argument: the name of the argument, for the error.
 
     Raises:
         ValueError: the value is neither, or a fraction of an unknown number.
@@ -42,7 +42,7 @@ def resolve_epochs(value: Epochs, max_epochs: int | None, argument: str) -> int:
 
 
 CURVES = {"linear": lambda share: share, "cubic": lambda share: 1 - (1 - share) ** 3}
-"""How much of a plan is done after a share of its steps; cubic: Zhu and Gupta 2017, https://arxiv.org/abs/1710.01878."""
+"""The share of a plan that is done after a share of its steps. Cubic: Zhu and Gupta 2017, arxiv.org/abs/1710.01878."""
 
 
 def plan_steps(
@@ -52,13 +52,13 @@ def plan_steps(
     max_epochs: int | None,
     schedule: str = "linear",
 ) -> dict[int, float]:
-    """Return the epochs at whose start something happens, and how much of the whole is done then.
+    """Return the epochs that begin with a step, and the share of the whole plan that is done after each.
 
     Args:
-        start_epoch: the first of them, counted from 0; integer or fraction of ``max_epochs``.
+        start_epoch: the first, counted from 0; an integer or a fraction of ``max_epochs``.
         end_epoch: the last, included; ``None`` for the middle of the run, or ``start_epoch`` if that is later.
-        every_n_epochs: between one and the next.
-        max_epochs: the Trainer's.
+        every_n_epochs: the distance from one step to the next.
+        max_epochs: of the Trainer.
         schedule: ``"linear"`` or ``"cubic"`` (most of it early).
 
     Raises:
@@ -81,7 +81,7 @@ def plan_steps(
         argument, given = ("end_epoch", end) if max_epochs > start else ("start_epoch", start)
         raise ValueError(
             f"{argument} expected an epoch of the run, which are 0 to {max_epochs - 1}, but got {given}: a step there"
-            " would never happen."
+            " would never be taken."
         )
     epochs = [*range(start, end, every), end]  # the last one is always reached
     return {epoch: round(CURVES[schedule]((i + 1) / len(epochs)), 12) for i, epoch in enumerate(epochs)}
@@ -122,13 +122,13 @@ class Schedule:
 
 
 def value_at(values: float | Sequence[float], epoch: int, max_epochs: int | None, argument: str) -> float:
-    """Return what a setting is in an epoch: itself, or on the line through values spread evenly over the run.
+    """Return a setting's value in an epoch: constant, or interpolated between values spread evenly over the run.
 
     Args:
         values: a number, or several: the first holds in the first epoch, the last in the last.
         epoch: counted from 0.
-        max_epochs: the Trainer's.
-        argument: what ``values`` was given for, named in the error.
+        max_epochs: of the Trainer.
+        argument: the name of the argument, for the error.
 
     Raises:
         ValueError: several values, and the run has no known end.

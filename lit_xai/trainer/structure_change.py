@@ -1,4 +1,4 @@
-"""What happens in a running Trainer when the structure of its module changes.
+"""Change the structure of a module in a running Trainer.
 
 Private names in use: ``DDPStrategy._setup_model``, ``DDPStrategy._register_ddp_hooks``,
 ``DDPStrategy._pl_static_graph_delay_done``, ``WeightAveraging._average_model`` and ``LightningModule._compiler_ctx``.
@@ -15,16 +15,16 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.parametrize import is_parametrized
 from torch.optim import Optimizer
 
-from lit_xai.structure.recipe import take_step_
+from lit_xai.structure.attachment import take_step_
 from lit_xai.trainer.access import callbacks_of, is_a
 
 
 def refuse_modules(module: nn.Module, name: str) -> None:
-    """Refuse layers whose weights are computed from others, which a cut would not follow.
+    """Refuse layers whose weights are computed from other tensors, which a structural change would not follow.
 
     Args:
-        module: whose layers are looked at.
-        name: of the callback that asks.
+        module: its layers are checked.
+        name: the callback, for the error.
 
     Raises:
         MisconfigurationException: names the layer.
@@ -48,14 +48,14 @@ def refuse_modules(module: nn.Module, name: str) -> None:
 
 
 def refuse_optimizers(trainer: Trainer, name: str) -> None:
-    """Refuse optimizers that keep their parameters in a place of their own; call it once they are built.
+    """Refuse optimizers that shard their parameters; call it once they are built.
 
     Args:
-        trainer: whose optimizers are meant.
-        name: of the callback that asks.
+        trainer: its optimizers are checked.
+        name: the callback, for the error.
 
     Raises:
-        MisconfigurationException: each process holds a share of the optimizer's state.
+        MisconfigurationException: each process holds a shard of the optimizer state.
     """
     for optimizer in bare_optimizers(trainer):
         if any(base.__name__ == "ZeroRedundancyOptimizer" for base in type(optimizer).__mro__):
@@ -66,12 +66,12 @@ def refuse_optimizers(trainer: Trainer, name: str) -> None:
 
 
 def averaged_copies(trainer: Trainer) -> list[nn.Module]:
-    """Return the copies of the module that callbacks average its weights in, such as ``EMAWeightAveraging``.
+    """Return the copies of the module in which callbacks such as ``EMAWeightAveraging`` average its weights.
 
-    They go by position, and have to be cut as the module is.
+    They pair parameters by position, so a copy has to change with the module.
 
     Args:
-        trainer: after its callbacks' ``setup``.
+        trainer: after the ``setup`` of its callbacks.
     """
     found = []
     for callback in callbacks_of(trainer):
@@ -83,26 +83,26 @@ def averaged_copies(trainer: Trainer) -> list[nn.Module]:
 
 
 def change_structure(trainer: Trainer, pl_module: LightningModule, step: dict[str, Any]) -> None:
-    """Take a step of a recipe in a running ``fit``; call it on every process.
+    """Take a structural step in a running ``fit``; call it on every process.
 
-    Optimizers, schedulers, gradient scaling, averaged copies, DDP and compiled code go on with the new parameters.
+    Optimizers, schedulers, gradient scalers, averaged copies, DDP and compiled code continue with the new parameters.
     Gradients are dropped.
 
     Args:
-        trainer: in ``on_train_epoch_start``: no batch is on its way then.
+        trainer: in ``on_train_epoch_start``, when no batch is being processed.
         pl_module: its module.
         step: the same on every process.
 
     Raises:
-        ValueError: the step does not fit the module; nothing is changed then.
+        ValueError: the step does not fit the module. Nothing is changed then.
     """
     take_step_(pl_module, step, bare_optimizers(trainer), averaged_copies(trainer))
     for parameter in pl_module.parameters():
-        parameter.grad = None  # half of an accumulated gradient is of no use: that of new parameters is gone
+        parameter.grad = None  # new parameters have none, and part of an accumulated gradient is no gradient
     if isinstance(trainer.strategy.model, DistributedDataParallel):
         _wrap_again(trainer.strategy, pl_module)
     if _is_compiled(pl_module):
-        torch.compiler.reset()  # what was compiled is of no use, and would count towards the limit of recompilations
+        torch.compiler.reset()  # compiled code is stale, and would count towards the recompilation limit
 
 
 def bare_optimizers(trainer: Trainer) -> list[Optimizer]:
@@ -111,9 +111,9 @@ def bare_optimizers(trainer: Trainer) -> list[Optimizer]:
 
 
 def _wrap_again(strategy: Any, pl_module: LightningModule) -> None:
-    """Have DDP synchronise the parameters there are now; it holds on to those that it was built with."""
+    """Have DDP synchronize the present parameters; it keeps references to those that it was built with."""
     strategy.model = pl_module
-    gc.collect()  # the old wrapper's hooks on parameters that stayed go with it
+    gc.collect()  # frees the old wrapper's hooks, which sit on parameters that stayed
     strategy.model = strategy._setup_model(pl_module)
     strategy._register_ddp_hooks()
     strategy._pl_static_graph_delay_done = False  # of the new wrapper

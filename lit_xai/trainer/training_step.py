@@ -1,4 +1,4 @@
-"""What a module's training step calls: which of its parts is the network that takes the inputs and gives the logits."""
+"""Find the network inside a module by looking at what its training step calls."""
 
 import inspect
 from collections.abc import Iterable
@@ -15,40 +15,40 @@ from lit_xai.trainer.access import without_log
 
 
 def candidates(pl_module: nn.Module, module: str | None) -> dict[str, nn.Module]:
-    """Return by name what a training step may call: the module that was named, or itself and its direct parts."""
+    """Return the modules that a training step may call, by name: the given one, or the module and its direct parts."""
     if module is None:
         return {"": pl_module, **weighted_parts(pl_module)}
-    # Not as find_network does, behind wrappers of torch.compile: it is the wrapper that is called.
+    # Unlike find_network, keep the wrappers of torch.compile: the step calls the wrapper.
     wrapped = {name.replace("._orig_mod", ""): m for name, m in reversed(list(pl_module.named_modules())) if name}
     return {module: wrapped[module] if module else pl_module}
 
 
 def called(calls: Iterable[Call]) -> list[str]:
-    """Return the names of what was called, each once."""
+    """Return the names in a record of calls, each once."""
     return list(dict.fromkeys(call.name for call in calls))
 
 
 def called_by_step(pl_module: LightningModule, batch: Any) -> list[str]:
-    """Return what the training step calls, tried on a copy; empty where the step cannot be run by itself.
+    """Return the names of the modules that the training step calls, found on a copy; empty if it does not run alone.
 
     Args:
-        pl_module: as it is in ``fit``.
+        pl_module: stays as it is.
         batch: as its steps get it.
     """
-    if not pl_module.automatic_optimization:  # it would step the optimizers
+    if not pl_module.automatic_optimization:  # its step would step the optimizers
         return []
     copied: Any = copy_network(pl_module)
     taken = len(inspect.signature(copied.training_step).parameters)
     try:
         with without_log(copied), untouched(copied), recorded(candidates(copied, None)) as calls:
             copied.training_step(*(batch, 0)[:taken])
-    except Exception:  # a step that needs more of its Trainer than a copy has: the first batch will tell
+    except Exception:  # the step needs more of its Trainer than a copy has; the first real batch decides then
         return []
     return called(calls)
 
 
 def chosen(names: list[str]) -> str | None:
-    """Return the one network among what a step calls, ``None`` where that is not clear.
+    """Return the name of the one network among the modules a step calls, ``None`` if it is ambiguous.
 
     Example:
         >>> chosen(["network"]), chosen(["", "metrics"]), chosen(["encoder", "decoder"])
@@ -58,12 +58,12 @@ def chosen(names: list[str]) -> str | None:
 
 
 def say_what_is_called(pl_module: nn.Module, names: list[str], wanted: str | None) -> str:
-    """Return, for an error, what the training step calls and how to say which of it is meant.
+    """Describe, for an error, what the training step calls and how to name the network that is meant.
 
     Args:
-        pl_module: whose step it is.
-        names: of what it calls.
-        wanted: which of it was looked for, if that is known.
+        pl_module: the owner of the step.
+        names: the modules it calls.
+        wanted: the one that was looked for, if known.
     """
     shown = " and ".join(repr(name) if name else "itself" for name in names)
     what = f"calls {shown}" if names else f"does not call {repr(wanted) if wanted else 'a network'}"

@@ -502,7 +502,7 @@ class Odd(Module):
         ({"target_macs": 0.01, "round_to": 8}, Module, ("target_macs", "out of reach", "round_to")),
         ({"target_params": 10}, Module, ("target_params", "out of reach")),
         ({"target_macs": "99G"}, Module, ("target_macs expected at most the dense network's",)),
-        ({"pruning_ratio": 0.5, "start_epoch": 7}, Module, ("start_epoch", "never happen")),
+        ({"pruning_ratio": 0.5, "start_epoch": 7}, Module, ("start_epoch", "never be taken")),
         ({"pruning_ratio": 0.5, "module": "netwrk"}, Module, ("module='netwrk'", "network")),
         ({"pruning_ratio": 0.5}, Odd, ("cannot be traced", "module=")),
         ({"pruning_ratio": 0.5, "batch_to_inputs": "image"}, Module, ("batch_to_inputs='image'",)),

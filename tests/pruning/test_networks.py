@@ -11,8 +11,9 @@ from lit_xai.network.copying import copy_network
 from lit_xai.network.layers import channels
 from lit_xai.pruning.prunable import Prunable
 from lit_xai.pruning.pruning import prune_step
+from lit_xai.structure.attachment import take_step_
 from lit_xai.structure.kinds import undo_step_
-from lit_xai.structure.recipe import Recipe, take_step_
+from lit_xai.structure.recipe import Recipe
 
 KEPT = {"gru", "lstm"}
 

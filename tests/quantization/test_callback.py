@@ -177,7 +177,7 @@ def test_checkpoints_load_everywhere(run, which):
 
 class Follow(Callback):
     def setup(self, trainer, pl_module, stage):
-        lit_xai.structure.recipe.attach(pl_module, self)
+        lit_xai.structure.attachment.attach(pl_module, self)
 
 
 def test_best_starts_over(run):

@@ -9,8 +9,9 @@ from torch import nn
 from lit_xai.quantization.fake_quantizers import find_fake_quantizers
 from lit_xai.quantization.quantization import is_quantized, plan_quantization
 from lit_xai.quantization.steps import quantize_step
+from lit_xai.structure.attachment import take_step_
 from lit_xai.structure.kinds import apply_step_, undo_step_
-from lit_xai.structure.recipe import Recipe, take_step_
+from lit_xai.structure.recipe import Recipe
 
 
 def network():

@@ -16,8 +16,9 @@ from lit_xai.pruning.pruning import prune_step
 from lit_xai.quantization.folding import find_foldable
 from lit_xai.quantization.quantization import plan_quantization
 from lit_xai.quantization.steps import fold_step, quantize_step
+from lit_xai.structure.attachment import attach, detach, take_step_
 from lit_xai.structure.checkpoints import read_checkpoint
-from lit_xai.structure.recipe import KEY, attach, detach, recipe_of, take_step_
+from lit_xai.structure.recipe import KEY, recipe_of
 
 READ = pytest.mark.parametrize(
     "read",

@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from lit_xai import load_from_checkpoint
 from lit_xai.models import MLP, ResNet, VisionTransformer
 from lit_xai.pruning.pruning import prune_step
+from lit_xai.structure.attachment import attach, detach, take_step_
 from lit_xai.structure.kinds import apply_step_, undo_step_
-from lit_xai.structure.recipe import KEY, Recipe, attach, detach, recipe_of, take_step_
+from lit_xai.structure.recipe import KEY, Recipe, recipe_of
 
 NETWORKS = {
     "mlp": (lambda: MLP(64, (24, 16), 10), (1, 8, 8)),
@@ -324,7 +325,7 @@ class Mine(LightningModule):
 import torch, mine
 from lightning.pytorch import Trainer
 from lit_xai.pruning.pruning import prune_step
-from lit_xai.structure.recipe import attach, take_step_
+from lit_xai.recipe import attach, take_step_
 module = mine.Mine(width=12)
 attach(module, "test")
 take_step_(module, prune_step(module, torch.zeros(1, 4)))

@@ -24,8 +24,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lit_xai.pruning.pruning import prune_step
+from lit_xai.structure.attachment import attach, detach
 from lit_xai.structure.checkpoints import newest_whole_checkpoint
-from lit_xai.structure.recipe import attach, detach
 from lit_xai.trainer.best import start_over
 from lit_xai.trainer.random_states import random_states, renew_batches_, restore_random_states_
 from lit_xai.trainer.structure_change import change_structure

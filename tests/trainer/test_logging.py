@@ -214,7 +214,7 @@ def test_a_logger_without_images_is_named_once(
         trainer = make_trainer(pl, tmp_path, make_own(pl))
         for step in (9, 19):
             log_image(trainer, TAG, image, step, png)
-        assert caplog.text.count(f"Own is sent no pictures: they are the PNG files in '{tmp_path}'.") == 1
+        assert caplog.text.count(f"Own cannot show images: they are PNG files in '{tmp_path}'.") == 1
 
 
 def test_a_logger_that_fails_warns_once_and_stops_nothing(pl: ModuleType, tmp_path: Path) -> None:
@@ -222,9 +222,9 @@ def test_a_logger_that_fails_warns_once_and_stops_nothing(pl: ModuleType, tmp_pa
     table = pl.loggers.CSVLogger(tmp_path)
     trainer = make_trainer(pl, tmp_path, [board(tmp_path), make_own(pl), table])
     image, png = draw(tmp_path)
-    with pytest.warns(UserWarning, match=r"Full failed to log \(ZeroDivisionError: .*\): the run goes on"):
+    with pytest.warns(UserWarning, match=r"Full failed to log \(ZeroDivisionError: .*\): training continues"):
         log_image(trainer, TAG, image, 9, png)
-    with pytest.warns(UserWarning, match=r"Own failed to log \(OSError: disk full\): the run goes on"):
+    with pytest.warns(UserWarning, match=r"Own failed to log \(OSError: disk full\): training continues"):
         log_scalars(trainer, {"compression/macs": 2.5}, 9)
     log_image(trainer, TAG, image, 19, png)
     log_scalars(trainer, {"compression/macs": 1.5}, 19)

@@ -65,7 +65,7 @@ def test_one_cut():
 @pytest.mark.parametrize(
     ("given", "parts"),
     [
-        ((2, 12, 1, 10), ("end_epoch expected an epoch of the run", "0 to 9", "12", "never happen")),
+        ((2, 12, 1, 10), ("end_epoch expected an epoch of the run", "0 to 9", "12", "never be taken")),
         ((12, None, 1, 10), ("start_epoch expected an epoch of the run", "12")),
         ((5, 3, 1, 10), ("end_epoch expected an epoch from start_epoch=5 on", "3")),
         ((0.5, None, 1, None), ("start_epoch=0.5 is a fraction of max_epochs",)),

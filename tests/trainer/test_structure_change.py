@@ -16,8 +16,9 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, TensorDataset
 
+from lit_xai.structure.attachment import attach, detach
 from lit_xai.structure.kinds import apply_step_
-from lit_xai.structure.recipe import KEY, Recipe, attach, detach, recipe_of
+from lit_xai.structure.recipe import KEY, Recipe, recipe_of
 from lit_xai.trainer.access import refuse_strategies
 from lit_xai.trainer.structure_change import averaged_copies, change_structure, refuse_modules, refuse_optimizers
 
@@ -212,7 +213,7 @@ class Hoarder(torch.optim.SGD):
 
 def test_state_that_cannot_follow_starts_anew_and_says_so():
     net, optimizer = trained(Hoarder, {"lr": 0.1})
-    with pytest.warns(UserWarning, match="Hoarder keeps state .* starts anew for 5 of those"):
+    with pytest.warns(UserWarning, match="Hoarder keeps state .* that of 5 pruned parameters starts from zero"):
         apply_step_(net, cut("", [0, 1], 8), [optimizer])
     assert list(optimizer.state) == [net[5].bias]
     step_of(net, optimizer)

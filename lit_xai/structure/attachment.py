@@ -1,0 +1,156 @@
+"""A LightningModule whose checkpoints hold its recipe, and replay one before weights are loaded."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from lit_xai.structure.attaching import unwrap, wrap
+from lit_xai.structure.kinds import Step, apply_step_, kind_of
+from lit_xai.structure.loading import refuse_misfit
+from lit_xai.structure.parameter_order import Names, arrange_parameters_, optimizers_in
+from lit_xai.structure.recipe import (
+    Recipe,
+    keep_in_step_,
+    recipe_of,
+    remember_,
+    restore_structure_,
+    save_structure_,
+    saved_order,
+)
+
+# Beside the modules, not on them: copies and pickles know nothing of it.
+_attached: WeakKeyDictionary[nn.Module, "_Attachment"] = WeakKeyDictionary()
+
+
+def take_step_(
+    module: nn.Module,
+    step: Step,
+    optimizers: Iterable[torch.optim.Optimizer] = (),
+    copies: Iterable[nn.Module] = (),
+) -> None:
+    """Take a step and record it; holders of :func:`attach` are called before.
+
+    Args:
+        module: the one whose names the step uses.
+        step: plain values, see :mod:`lit_xai.structure.kinds`.
+        optimizers: see :func:`~lit_xai.structure.kinds.apply_step_`.
+        copies: copies of the module, such as a running average of its weights. They are brought to the same structure,
+            as are those that holders of :func:`attach` keep.
+
+    Raises:
+        ValueError: see :func:`~lit_xai.structure.kinds.apply_step_`, or the step comes too late; it is then not kept.
+    """
+    before, attachment = recipe_of(module), _attached.get(module)
+    kind = kind_of(step)
+    later = next((s["kind"] for s in before.steps if kind_of(s).order > kind.order), None)
+    if later is not None:
+        raise ValueError(f"A {kind.name!r} step has to come before {later!r}, which was taken already.")
+    if kind.once and any(kind_of(s) is kind for s in before.steps):
+        raise ValueError(f"A {kind.name!r} step is taken once, and this module has been through one.")
+    if attachment is not None:
+        for holder in list(attachment.holders.values()):
+            holder.before_step(module)
+    apply_step_(module, step, optimizers)
+    remember_(module, Recipe([*before.steps, step]))
+    keep_in_step_(module, [*copies, *(attachment.copies() if attachment is not None else ())], before)
+
+
+class _Holder(NamedTuple):
+    """What one holder of an attachment contributes."""
+
+    copies: Callable[[], Iterable[nn.Module]]
+    optimizers: Callable[[], Iterable[torch.optim.Optimizer]]
+    before_step: Callable[[Any], None]
+
+
+class _Attachment:
+    """The wrappers around the methods of a LightningModule that save and load its structure, and their holders."""
+
+    def __init__(self, pl_module: Any) -> None:
+        self.holders: dict[Any, _Holder] = {}
+        self._arguments: Mapping[str, Any] = {}
+        self._order: Names | None = None
+
+        def save(method: Callable[[Any], None], checkpoint: dict[str, Any]) -> None:
+            method(checkpoint)
+            save_structure_(pl_module, checkpoint, self.optimizers())
+
+        def load(method: Callable[[Any], None], checkpoint: dict[str, Any]) -> None:
+            method(checkpoint)
+            self._arguments = checkpoint.get("hyper_parameters", {})
+            restore_structure_(pl_module, checkpoint, self.copies())
+            self._order = saved_order(checkpoint)
+
+        def configure(method: Callable[[], Any]) -> Any:
+            # Between the loading of a checkpoint's weights and that of its optimizers' states.
+            configured, order = method(), self._order
+            if order is not None:
+                arrange_parameters_(pl_module, optimizers_in(configured), order)
+                self._order = None
+            return configured
+
+        def load_weights(method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+            try:
+                return method(*args, **options)
+            except RuntimeError as error:
+                given = {**dict(zip(("state_dict", "strict"), args, strict=False)), **options}
+                refuse_misfit(error, pl_module, given["state_dict"], self._arguments, given.get("strict", True))
+                raise
+
+        self.around: dict[str, Callable[..., Any]] = {
+            "on_save_checkpoint": save,
+            "on_load_checkpoint": load,
+            "load_state_dict": load_weights,
+            "configure_optimizers": configure,
+        }
+        for name, around in self.around.items():
+            wrap(pl_module, name, around)
+
+    def copies(self) -> list[nn.Module]:
+        """Return the copies that holders keep now, each once."""
+        found = (copied for holder in self.holders.values() for copied in holder.copies())
+        return list({id(copied): copied for copied in found}.values())
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Return the optimizers that train the module, from the first holder that knows any."""
+        return next((found for holder in self.holders.values() if (found := list(holder.optimizers()))), [])
+
+
+def attach(
+    pl_module: Any,
+    holder: Any,
+    copies: Callable[[], Iterable[nn.Module]] = tuple,
+    optimizers: Callable[[], Iterable[torch.optim.Optimizer]] = tuple,
+    before_step: Callable[[Any], None] = lambda pl_module: None,
+) -> None:
+    """Make a LightningModule save its recipe, and replay that of a checkpoint before its weights are loaded.
+
+    Optimizers that ``configure_optimizers`` builds for a resumed run get their parameters in the order of the
+    checkpoint. Several callbacks may attach; each calls :func:`detach` once. Deep copies and pickles of the module
+    carry nothing of it.
+
+    Args:
+        pl_module: of either Lightning package; its own ``on_save_checkpoint`` and ``on_load_checkpoint`` run first.
+        holder: usually a callback; attaching again replaces its earlier functions.
+        copies: returns the copies of the module that the holder keeps at that time, see :func:`take_step_`.
+        optimizers: returns the optimizers that train the module; checkpoints record the order of their parameters.
+        before_step: called with the module before each step that is taken.
+    """
+    if pl_module not in _attached:
+        _attached[pl_module] = _Attachment(pl_module)
+    _attached[pl_module].holders[holder] = _Holder(copies, optimizers, before_step)
+
+
+def detach(pl_module: Any, holder: Any) -> None:
+    """Undo :func:`attach`; after the last holder's the module is as it was. Does nothing for who is no holder."""
+    attachment = _attached.get(pl_module)
+    if attachment is None:
+        return
+    attachment.holders.pop(holder, None)
+    if not attachment.holders:
+        del _attached[pl_module]
+        for name, around in attachment.around.items():
+            unwrap(pl_module, name, around)
