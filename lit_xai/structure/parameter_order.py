@@ -4,7 +4,7 @@ A checkpoint stores optimizer state by position. A step that folds, splits or re
 the optimizers of a resumed run, which are built on the changed module, hold them in another order or another group.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -51,15 +51,22 @@ def arrange_parameters_(module: nn.Module, optimizers: Iterable[torch.optim.Opti
         optimizers: without state yet. Groups are changed in place, so schedulers stay valid.
         names: from :func:`parameter_names`.
     """
-    named: dict[str, Any] = {plain_name(name): parameter for name, parameter in module.named_parameters()}
+    named = {plain_name(name): parameter for name, parameter in module.named_parameters()}
     for optimizer, groups in zip(optimizers, names, strict=False):
-        held = {id(p): p for group in optimizer.param_groups for p in group["params"]}
-        known = {id(named[name]) for group in groups for name in group if name in named}
-        others = iter(
-            [p for key, p in held.items() if key not in known]
-        )  # parameters outside the module have no name: they keep their order
-        wanted = [[named[name] if name in named else next(others, None) for name in group] for group in groups]
-        is_same = len(groups) == len(optimizer.param_groups) and {id(p) for group in wanted for p in group} == set(held)
-        if is_same:
+        wanted = _ordered(optimizer, groups, named)
+        if wanted is not None:
             for group, parameters in zip(optimizer.param_groups, wanted, strict=True):
                 group["params"][:] = parameters
+
+
+def _ordered(
+    optimizer: torch.optim.Optimizer, groups: list[list[str]], named: Mapping[str, nn.Parameter]
+) -> list[list[Any]] | None:
+    """Return the optimizer's parameters in the order of ``groups``, ``None`` if they are not the same ones."""
+    held = {id(p): p for group in optimizer.param_groups for p in group["params"]}
+    of_module = {id(parameter) for parameter in named.values()}
+    # Parameters outside the module, such as those of a loss, have no name. They keep their order among themselves.
+    unnamed = iter([parameter for key, parameter in held.items() if key not in of_module])
+    wanted = [[named.get(name) if name else next(unnamed, None) for name in group] for group in groups]
+    is_same = len(groups) == len(optimizer.param_groups) and {id(p) for group in wanted for p in group} == set(held)
+    return wanted if is_same else None
