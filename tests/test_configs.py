@@ -103,6 +103,28 @@ def test_digits_train_with_attributions_and_the_run_can_be_repeated_from_its_fol
     assert (folder / "logs/version_1/config.yaml").read_text() == (folder / "logs/version_0/config.yaml").read_text()
 
 
+OLD = """
+trainer:
+  callbacks+:
+  - class_path: lit_xai.callbacks.QuantizationAwareTraining
+    init_args:
+      start_epoch: 0
+      freeze_epoch: 1
+      warm_up_batches: 2
+"""
+
+
+@pytest.mark.parametrize("overlay", [[], ["--config=quantization"]])
+def test_a_config_of_release_0_1_works_and_warns_of_what_was_renamed(overlay, folder):
+    (folder / "old.yaml").write_text(OLD)
+    option = ["--trainer.callbacks.warm_up_batches=2", "--trainer.callbacks.start_epoch=0"]
+    configs = [*overlay, *option] if overlay else ["--config=old.yaml"]
+    with pytest.warns(FutureWarning, match="warm_up_batches is now calibration_batches"):
+        cli = start(["fit", "--config=base", "--config=digits", *configs, *QUICK, "--data.train_size=0.2"])
+    (callback,) = [one for one in cli.trainer.callbacks if isinstance(one, lit_xai.QuantizationAwareTraining)]
+    assert callback.calibration_batches == 2
+
+
 SCRIPT = """
 import torch
 from lightning.pytorch import LightningModule

@@ -173,13 +173,13 @@ def _copied(network: nn.Module) -> nn.Module:
 def _check_quantized(name: str, network: nn.Module | None) -> None:
     if network is None:
         return
-    rounds = find_fake_quantizers(network)
-    if rounds is None:
+    fake_quantizers = find_fake_quantizers(network)
+    if fake_quantizers is None:
         raise ValueError(
             f"{name} expected a network that quantize() returned, or that was trained quantised, but got a"
             f" {type(network).__name__} in float."
         )
-    if not rounds.is_calibrated():
+    if not fake_quantizers.is_calibrated():
         raise ValueError(
             f"{name} expected ranges that were observed on data, but got none yet: train it, or take quantize() with a"
             " loader."

@@ -1,5 +1,6 @@
-"""Train a network for the integers that it will be run in."""
+"""Quantization-aware training: a run whose last epochs train the network for integer inference."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import distributed
 
 from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec, find_network
+from lit_xai.network.check import check_integer
 from lit_xai.network.layers import one_or_more
 from lit_xai.network.probing import Probe
 from lit_xai.network.recording import recorded
@@ -32,42 +34,47 @@ from lit_xai.trainer.structural_callback import StructuralCallback, structural_c
 from lit_xai.trainer.structure_change import bare_optimizers, refuse_optimizers
 from lit_xai.trainer.training_step import called, called_by_step, candidates, chosen, say_what_is_called
 
+CALIBRATION_BATCHES = 16
+"""The default number of batches that ranges are observed on before anything is quantized."""
+
 
 class QuantizationAwareTraining(StructuralCallback):
-    """Round weights and activations to integers for the last epochs of a run, in any LightningModule.
+    """Fake-quantize weights and activations for the last epochs of a run, in any LightningModule.
 
-    At the start of ``start_epoch`` BatchNorms are folded into the layers before them (optimizers go on as if these were
-    frozen, :mod:`lit_xai.quantization.unfolded`), and what runtimes compute in integers is rounded from then on in
-    every forward, with gradients as if it were not (`Jacob et al. 2018
-    <https://arxiv.org/abs/1712.05877>`_). Modules, names, parameters and hooks stay; the network gets one child more,
-    ``fake_quantizers``, with buffers alone. Every checkpoint holds a recipe of it, so that
-    ``trainer.test(ckpt_path="best")``, a resumed ``fit`` and :func:`lit_xai.load_from_checkpoint` find the structure
+    At the start of ``start_epoch`` BatchNorms are folded into the layers before them (optimizers continue as if the
+    BatchNorms were frozen, :mod:`lit_xai.quantization.unfolded`). From then on, the tensors that runtimes compute in
+    integers are quantized and dequantized in every forward, with straight-through gradients (`Jacob et al. 2018
+    <https://arxiv.org/abs/1712.05877>`_). Modules, names, parameters and hooks stay; the network gets one more child,
+    ``fake_quantizers``, with only buffers. Every checkpoint holds a recipe of the change, so that
+    ``trainer.test(ckpt_path="best")``, a resumed ``fit`` and :func:`lit_xai.load_from_checkpoint` restore the structure
     that was saved; ModelCheckpoint's "best" and EarlyStopping's patience start over. ``ModelExport`` writes the result
-    as a file that ONNX Runtime runs in integers.
+    as a file that ONNX Runtime executes in integers.
 
-    A network whose BatchNorms are folded bears less than one with them: at a learning rate that is still high, clip
-    gradients (``Trainer(gradient_clip_val=1.0)``), or they may grow beyond all bounds.
+    A network with folded BatchNorms is less stable in training: if the learning rate is still high, clip gradients
+    (``Trainer(gradient_clip_val=1.0)``), or training may diverge.
 
     Args:
-        start_epoch: the epoch that begins with it, counted from 0: an integer, or a fraction of ``max_epochs``.
-        bits: of weights, 2 to 8: of all, or by layers' names and patterns with ``*``. Runtimes compute in 8 bits all
-            the same: fewer show what a network bears, they do not make it faster. With 2, four values a weight,
-            training often fails (20 ± 44% accuracy of a ResNet-20 on Fashion-MNIST): give it to single layers that bear
-            it, see :func:`~lit_xai.quantization.sensitivity.quantization_sensitivity`.
-        cpu: ``"any"``: 8 bits in weights become 7, and results are right on every x86; ``"vnni"`` or ``"arm64"``: all
-            8, for CPUs with AVX-512 VNNI, AVX-VNNI or AMX, and for ARM.
-        activations: ``"unsigned"``, or ``"symmetric"``: -128..127 around 0, as GPU runtimes want it.
-        ignored_layers: what stays in float: names, patterns (``"network.head*"``) or classes. Names may begin at the
-            LightningModule or inside its network.
-        warm_up_batches: how many training batches are looked at before anything is rounded; half an epoch at most.
-        freeze_epoch: the epoch from which on the ranges of activations stay as they are; a fraction counts from 0.
+        start_epoch: the first epoch with quantization, counted from 0: an integer, or a fraction of ``max_epochs``.
+        bits: of weights, 2 to 8: for all layers, or by names and patterns with ``*``. Runtimes compute in 8 bits in any
+            case: fewer bits test what a network tolerates, and do not make it faster. With 2 bits, four values per
+            weight, training often fails (20 ± 44% accuracy of a ResNet-20 on Fashion-MNIST): use them only for layers
+            that tolerate it, see :func:`~lit_xai.quantization.sensitivity.quantization_sensitivity`.
+        cpu: ``"any"``: 8 bits in weights become 7, with correct results on every x86; ``"vnni"`` or ``"arm64"``: all 8,
+            for CPUs with AVX-512 VNNI, AVX-VNNI or AMX, and for ARM.
+        activations: ``"unsigned"``, or ``"symmetric"``: -128..127 around 0, as GPU runtimes need it.
+        ignored_layers: layers that stay in float: names, patterns (``"network.head*"``) or classes. Names may begin at
+            the LightningModule or inside its network.
+        calibration_batches: how many training batches ranges are observed on before anything is quantized; at most half
+            an epoch.
+        freeze_epoch: the epoch from which on the ranges of activations stay fixed; a fraction counts from epoch 0.
         module: the network inside the LightningModule, a dotted name; default what its training step calls: itself, or
             the one direct part with weights.
         batch_to_inputs: the model's inputs in a batch: a key, an index, several, a function or its import path.
         output: the logits in its output: a key, an attribute, an index, a function or its import path.
+        warm_up_batches: deprecated, the name of ``calibration_batches`` in 0.1.
 
     Raises:
-        ValueError: in the constructor or before the first step, one sentence on the argument that is wrong.
+        ValueError: an argument is wrong; in the constructor or before the first step.
 
     Example:
         >>> trainer = Trainer(callbacks=[QuantizationAwareTraining(start_epoch=0.7)], logger=False)
@@ -85,19 +92,21 @@ class QuantizationAwareTraining(StructuralCallback):
         cpu: str = "any",
         activations: str = "unsigned",
         ignored_layers: str | list[Any] | None = None,
-        warm_up_batches: int = 16,
+        calibration_batches: int = CALIBRATION_BATCHES,
         freeze_epoch: Epochs = 0.9,
         module: str | None = None,
         batch_to_inputs: BatchToInputs = None,
         output: OutputSpec = None,
+        warm_up_batches: int | None = None,
     ) -> None:
         super().__init__()
         check_scheme(bits, cpu, activations)
-        if isinstance(warm_up_batches, bool) or not isinstance(warm_up_batches, int) or warm_up_batches < 1:
-            raise ValueError(f"warm_up_batches expected a positive integer, but got {warm_up_batches!r}.")
+        if warm_up_batches is not None:
+            calibration_batches = _renamed_argument(warm_up_batches, calibration_batches)
+        self.calibration_batches = check_integer("calibration_batches", calibration_batches)
         for name, value in (("start_epoch", start_epoch), ("freeze_epoch", freeze_epoch)):
-            resolve_epochs(value, 1, name)  # what is no epoch at all is said now
-        self._start, self._freeze, self._warm_up = start_epoch, freeze_epoch, warm_up_batches
+            resolve_epochs(value, 1, name)  # refuses a value that can be no epoch of any run
+        self._start, self._freeze = start_epoch, freeze_epoch
         self._given = Network(module, batch_to_inputs, output)
         self.scheme: dict[str, Any] = {
             "bits": dict(bits) if isinstance(bits, Mapping) else bits,
@@ -105,116 +114,117 @@ class QuantizationAwareTraining(StructuralCallback):
             "activations": activations,
             "ignored_layers": one_or_more(ignored_layers),
         }
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self.start_epoch = self.freeze_epoch = 0
         self._seen = 0
         self._network = self._given
         self._inputs: Inputs | None = None
-        self._watched: Callable[..., Any] | None = None
+        self._step_check: Callable[..., Any] | None = None
         self._scales: dict[str, torch.Tensor] = {}
-        self._is_lost = False
+        self._has_warned = False
         self._updates: UnfoldedUpdates | None = None
 
     # --- what Lightning calls -----------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what is wrong whatever the network."""
+        """Refuse settings that are wrong for any network."""
         if stage == "fit":
-            self._forget()
+            self._reset()
             refuse_averages(trainer)
             self._plan(trainer)
         super().setup(trainer, pl_module, stage)
 
     def last_change(self, max_epochs: int | None) -> int:
-        """Return the epoch that quantization begins with."""
+        """Return the epoch at whose start quantization begins."""
         return resolve_epochs(self._start, max_epochs, "start_epoch")
 
     def state(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return how many batches ranges were seen on, and the scales of the folded weights."""
+        """Return how many batches ranges were observed on, and the scales of the folded weights."""
         return {"seen": self._seen, "scales": dict(self._scales)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take them over."""
+        """Restore them."""
         self._seen = state["seen"]
         self._scales = dict(state["scales"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what cannot be seen into."""
+        """Refuse compiled networks, whose functions cannot be intercepted, and optimizers that cannot follow a fold."""
         refuse_compiled(pl_module, self._given.of(pl_module))
         refuse_optimizers(trainer, "QuantizationAwareTraining")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fold, prepare and run a copy forwards and backwards, so that nothing foreseeable fails later."""
-        if self._rounds(pl_module) is None:
-            self._network = self._found(trainer, pl_module)
+        """Fold, prepare and run a copy forward and backward, so that foreseeable errors come before the first epoch."""
+        if self._fake_quantizers(pl_module) is None:
+            self._network = self._called_network(trainer, pl_module)
             self._inputs = example_inputs(trainer, pl_module, self._network)
-            found = self._rehearsed(pl_module)
-            rank_zero_info(f"QuantizationAwareTraining begins with epoch {self.start_epoch}: {found.said()}")
+            rehearsal = self._rehearse(pl_module)
+            rank_zero_info(f"QuantizationAwareTraining begins with epoch {self.start_epoch}: {rehearsal.summary()}")
             if self.freeze_epoch < (trainer.max_epochs or 0):
-                rank_zero_info(f"Ranges of activations stay as they are from epoch {self.freeze_epoch} on.")
-            self._watched = partial(self._first_step, pl_module)
-            wrap(pl_module, "training_step", self._watched)
+                rank_zero_info(f"Ranges of activations stay fixed from epoch {self.freeze_epoch} on.")
+            self._step_check = partial(self._check_first_step, pl_module)
+            wrap(pl_module, "training_step", self._step_check)
         else:
-            self._go_on(pl_module)
+            self._report_resumed(pl_module)
             self._update_unfolded(trainer, pl_module)
         super().on_train_start(trainer, pl_module)
 
     def change(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to round, or let ranges be, if it is due."""
-        rounds = self._rounds(pl_module)
-        if rounds is None and trainer.current_epoch >= self.start_epoch:
-            rounds = self._begin(trainer, pl_module)
-        if rounds is not None:
-            rounds.observe_(trainer.current_epoch < self.freeze_epoch)
+        """Begin to quantize, or fix the ranges of activations, if that is due."""
+        fake_quantizers = self._fake_quantizers(pl_module)
+        if fake_quantizers is None and trainer.current_epoch >= self.start_epoch:
+            fake_quantizers = self._begin(trainer, pl_module)
+        if fake_quantizers is not None:
+            fake_quantizers.enable_observer_(trainer.current_epoch < self.freeze_epoch)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Count the batches that ranges are first seen on, and begin to round after them."""
+        """Count the calibration batches, and begin to quantize after the last of them."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        rounds = self._rounds(pl_module)
-        if rounds is None:
+        fake_quantizers = self._fake_quantizers(pl_module)
+        if fake_quantizers is None:
             return
-        warm_up = min(self._warm_up, max(1, int(min(trainer.num_training_batches, 2**31)) // 2))
-        if self._seen < warm_up:
-            rounds.averaging_(1 / (self._seen + 1))
-        elif self._seen == warm_up:
-            rounds.averaging_(AVERAGING)
-            rounds.round_(True)
+        # num_training_batches is infinity for data without a length.
+        calibration = min(self.calibration_batches, max(1, int(min(trainer.num_training_batches, 2**31)) // 2))
+        if self._seen < calibration:
+            fake_quantizers.set_averaging_constant_(1 / (self._seen + 1))
+        elif self._seen == calibration:
+            fake_quantizers.set_averaging_constant_(AVERAGING)
+            fake_quantizers.enable_fake_quant_(True)
         self._seen += 1
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have all processes use the same ranges."""
-        self._agree(trainer, pl_module)
+        """Average ranges over processes, so that all of them use the same."""
+        self._average_ranges(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have all processes use, and save, the same ranges, and say if there are none to use."""
-        self._agree(trainer, pl_module)
-        rounds = self._rounds(pl_module)
-        if rounds is not None and not self._is_lost and not rounds.is_calibrated():
-            self._is_lost = True
+        """Average ranges over processes, before a checkpoint is saved, and warn if they are not finite."""
+        self._average_ranges(trainer, pl_module)
+        fake_quantizers = self._fake_quantizers(pl_module)
+        if fake_quantizers is not None and not self._has_warned and not fake_quantizers.is_calibrated():
+            self._has_warned = True
             rank_zero_warn(
-                "QuantizationAwareTraining saw NaN or infinity in the network: without the statistics of its batches it"
-                " does not bear every learning rate that it was trained with. Take a lower one from start_epoch on, or"
-                " Trainer(gradient_clip_val=1.0)."
+                "QuantizationAwareTraining observed NaN or infinity in the network: without the statistics of its"
+                " batches, training diverges at learning rates that worked before. Use a lower learning rate from"
+                " start_epoch on, or Trainer(gradient_clip_val=1.0)."
             )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so where a run ended before anything was rounded: by max_steps, say, or EarlyStopping."""
-        if self._rounds(pl_module) is None:
+        """Warn if the run ended before anything was quantized, by max_steps or EarlyStopping."""
+        if self._fake_quantizers(pl_module) is None:
             rank_zero_warn(
                 f"QuantizationAwareTraining never began: the run ended before epoch {self.start_epoch}, with the model"
-                " in float. Lower start_epoch, or let the run go on longer (max_epochs, max_steps, EarlyStopping)."
+                " in float. Lower start_epoch, or let the run take longer (max_epochs, max_steps, EarlyStopping)."
             )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the module with nothing of ours but its structure."""
-        self._stop_watching(pl_module)
+        """Remove everything from the module but its new structure."""
+        self._remove_step_check(pl_module)
         if self._updates is not None:
             self._updates.stop()
         super().teardown(trainer, pl_module, stage)
 
-    # --- how --------------------------------------------------------------------------------------------------------
+    # --- how ----------------------------------------------------------------------------------------------------------
 
     def _plan(self, trainer: Trainer) -> None:
         if sum(isinstance(other, QuantizationAwareTraining) for other in callbacks_of(trainer)) > 1:
@@ -225,53 +235,53 @@ class QuantizationAwareTraining(StructuralCallback):
         if last is not None and 0 <= last <= self.start_epoch:
             raise MisconfigurationException(
                 f"QuantizationAwareTraining: start_epoch expected an epoch of the run, which are 0 to {last - 1}, but"
-                f" got {self.start_epoch}: nothing would ever be rounded."
+                f" got {self.start_epoch}: nothing would ever be quantized."
             )
         for other in structural_callbacks(trainer):
-            their_last = None if other is self else other.last_change(last)
-            if their_last is not None and their_last >= self.start_epoch:
+            last_change = None if other is self else other.last_change(last)
+            if last_change is not None and last_change >= self.start_epoch:
                 raise MisconfigurationException(
                     "QuantizationAwareTraining: start_epoch expected an epoch after the last step of"
-                    f" {type(other).__name__}, which is at epoch {their_last}, but got {self.start_epoch}: a quantized"
+                    f" {type(other).__name__}, which is at epoch {last_change}, but got {self.start_epoch}: a quantized"
                     " network keeps its structure."
                 )
 
-    def _rounds(self, pl_module: LightningModule) -> FakeQuantizers | None:
+    def _fake_quantizers(self, pl_module: LightningModule) -> FakeQuantizers | None:
         steps = quantize_steps(recipe_of(pl_module))
         return find_fake_quantizers(find_network(pl_module, steps[0]["module"])) if steps else None
 
-    def _found(self, trainer: Trainer, pl_module: LightningModule) -> Network:
-        """Return the network that the training step calls, as far as that can be known before it runs."""
+    def _called_network(self, trainer: Trainer, pl_module: LightningModule) -> Network:
+        """Return the network that the training step calls, as far as a trial run can tell."""
         if self._given.module is not None:
             return self._given
         batch, _ = read_batch(trainer, "train", Probe(n=1), seed=0)
         name = chosen(called_by_step(pl_module, batch))
         return replace(self._given, module=name or None)
 
-    def _first_step(
+    def _check_first_step(
         self, pl_module: LightningModule, training_step: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """Refuse, in the first batch, a step that does not call the network: nothing of it would be rounded.
+        """Run the first training step, and refuse it if it does not call the network: nothing would be quantized.
 
-        Seen is what happens inside the step: around it DDP calls the module itself.
+        Calls are recorded inside the step, because DDP calls the LightningModule itself around it.
         """
         with recorded(candidates(pl_module, self._given.module)) as calls:
             result = training_step(*args, **kwargs)
-        self._stop_watching(pl_module)
+        self._remove_step_check(pl_module)
         wanted, names = self._network.module or "", called(calls)
         if wanted not in names:
             raise MisconfigurationException(
-                f"QuantizationAwareTraining rounds inside a call of {(wanted or type(pl_module).__name__)!r}, but"
+                f"QuantizationAwareTraining quantizes inside a call of {(wanted or type(pl_module).__name__)!r}, but"
                 f" {say_what_is_called(pl_module, names, wanted)}"
             )
         return result
 
-    def _stop_watching(self, pl_module: LightningModule) -> None:
-        if self._watched is not None:
-            unwrap(pl_module, "training_step", self._watched)
-            self._watched = None
+    def _remove_step_check(self, pl_module: LightningModule) -> None:
+        if self._step_check is not None:
+            unwrap(pl_module, "training_step", self._step_check)
+            self._step_check = None
 
-    def _rehearsed(self, pl_module: LightningModule) -> Rehearsal:
+    def _rehearse(self, pl_module: LightningModule) -> Rehearsal:
         assert self._inputs is not None  # read in on_train_start
         try:
             scheme = self._scheme_inside(self._network.prefix(pl_module))
@@ -280,41 +290,41 @@ class QuantizationAwareTraining(StructuralCallback):
             raise MisconfigurationException(f"QuantizationAwareTraining: {error}") from None
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> FakeQuantizers:
-        found = self._rehearsed(pl_module)
+        rehearsal = self._rehearse(pl_module)
         network, prefix = self._network.of(pl_module), self._network.prefix(pl_module)
-        # Of the first process, whose statistics are folded everywhere: others may have seen other batches.
-        scales = trainer.strategy.broadcast(fold_scales(network, found.pairs))
+        # Those of the first process: its BatchNorm statistics are folded everywhere, as others saw other batches.
+        scales = trainer.strategy.broadcast(fold_scales(network, rehearsal.pairs))
         self._scales = {f"{prefix}{layer}.weight": scale for layer, scale in scales.items()}
-        folds = [fold_step(network, found.pairs, prefix)] if found.pairs else []
-        self.take_step(trainer, pl_module, *folds, quantize_step(found.plan, prefix.removesuffix(".")))
+        folds = [fold_step(network, rehearsal.pairs, prefix)] if rehearsal.pairs else []
+        self.take_step(trainer, pl_module, *folds, quantize_step(rehearsal.plan, prefix.removesuffix(".")))
         self._update_unfolded(trainer, pl_module)
         self._seen = 0
-        rank_zero_info(f"QuantizationAwareTraining, epoch {trainer.current_epoch}: it begins.")
-        log_text(trainer, "compression/quantization", _described(describe_quantization(network)), trainer.global_step)
-        rounds = self._rounds(pl_module)
-        assert rounds is not None  # put in just now
-        return rounds
+        rank_zero_info(f"QuantizationAwareTraining, epoch {trainer.current_epoch}: quantization begins.")
+        log_text(trainer, "compression/quantization", _layer_table(describe_quantization(network)), trainer.global_step)
+        fake_quantizers = self._fake_quantizers(pl_module)
+        assert fake_quantizers is not None  # take_step inserted them
+        return fake_quantizers
 
     def _scheme_inside(self, prefix: str) -> dict[str, Any]:
-        """Return the scheme with names as they are inside the network, wherever they began."""
+        """Return the scheme with names relative to the network; they may begin at the LightningModule."""
         bits, ignored = self.scheme["bits"], self.scheme["ignored_layers"]
-        inside = [one.removeprefix(prefix) if isinstance(one, str) else one for one in ignored]
+        ignored = [layer.removeprefix(prefix) if isinstance(layer, str) else layer for layer in ignored]
         by_name = {name.removeprefix(prefix): n for name, n in bits.items()} if isinstance(bits, dict) else bits
-        return {**self.scheme, "bits": by_name, "ignored_layers": inside}
+        return {**self.scheme, "bits": by_name, "ignored_layers": ignored}
 
-    def _go_on(self, pl_module: LightningModule) -> None:
-        """Say how a resumed run rounds, and that this is not what was asked for, if it is not."""
+    def _report_resumed(self, pl_module: LightningModule) -> None:
+        """Log how a resumed run quantizes, and warn if that differs from the arguments."""
         facts = describe_quantization(pl_module)
-        rank_zero_info(f"QuantizationAwareTraining goes on: {len(facts['integer'])} layers, {facts['weights']}.")
+        rank_zero_info(f"QuantizationAwareTraining continues: {len(facts['integer'])} layers, {facts['weights']}.")
         (step,) = quantize_steps(recipe_of(pl_module))
         wanted = self._scheme_inside(f"{step['module']}." if step["module"] else "")
-        other = [name for name, value in step["plan"]["scheme"].items() if wanted[name] != value]
-        for name in other:
-            rank_zero_warn(
-                f"QuantizationAwareTraining goes on with {name}={step['plan']['scheme'][name]!r}, as the run began,"
-                f" rather than {wanted[name]!r}: to change it, start from float weights, a checkpoint of before (such"
-                " as a '-dense' or '-pruned' one)."
-            )
+        for name, value in step["plan"]["scheme"].items():
+            if wanted[name] != value:
+                rank_zero_warn(
+                    f"QuantizationAwareTraining continues with {name}={value!r}, as the run began, rather than"
+                    f" {wanted[name]!r}: to change it, start from an earlier checkpoint with float weights (such as a"
+                    " '-dense' or '-pruned' one)."
+                )
 
     def _update_unfolded(self, trainer: Trainer, pl_module: LightningModule) -> None:
         named = dict(pl_module.named_parameters())
@@ -322,18 +332,22 @@ class QuantizationAwareTraining(StructuralCallback):
         self._updates = UnfoldedUpdates(weights, bare_optimizers(trainer))
 
     @torch.no_grad()
-    def _agree(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        rounds = self._rounds(pl_module) if trainer.training or trainer.validating else None
-        if rounds is None or not (distributed.is_available() and distributed.is_initialized()) or not self._seen:
+    def _average_ranges(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        fake_quantizers = self._fake_quantizers(pl_module) if trainer.training or trainer.validating else None
+        if (
+            fake_quantizers is None
+            or not (distributed.is_available() and distributed.is_initialized())
+            or not self._seen
+        ):
             return
-        ranges = rounds.ranges()
+        ranges = fake_quantizers.ranges()
         mean = trainer.strategy.reduce(torch.stack(ranges), reduce_op="mean")
         for value, agreed in zip(ranges, mean, strict=True):
             value.copy_(agreed)
-        rounds.renew_scales_()
+        fake_quantizers.recompute_scales_()
 
 
-def _described(facts: Mapping[str, Any]) -> str:
+def _layer_table(facts: Mapping[str, Any]) -> str:
     from lit_xai.render.summary import markdown_table
 
     rows = [[name, "integer", ""] for name in facts["integer"]]
@@ -341,3 +355,18 @@ def _described(facts: Mapping[str, Any]) -> str:
     return f"Weights: {facts['weights']}. Activations: {facts['activations']}.\n\n" + markdown_table(
         ["layer", "computes in", "why"], rows
     )
+
+
+def _renamed_argument(warm_up_batches: int, calibration_batches: int) -> int:
+    """Return the value of ``warm_up_batches``, given under its name of 0.1."""
+    if calibration_batches != CALIBRATION_BATCHES:
+        raise ValueError(
+            "warm_up_batches is the old name of calibration_batches, but both are given"
+            f" ({warm_up_batches!r} and {calibration_batches!r}): keep calibration_batches."
+        )
+    warnings.warn(
+        "warm_up_batches is now calibration_batches: the old name goes with the next release.",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return check_integer("warm_up_batches", warm_up_batches)

@@ -1,4 +1,4 @@
-"""Rounding of floats to what integers can hold, on a CPU: in a few passes over memory."""
+"""A fast fake-quantize kernel for CPUs: few passes over memory, with the gradients of torch's operators."""
 
 from typing import Any
 
@@ -6,41 +6,42 @@ import torch
 from torch import Tensor
 
 
-def find_ends(tensor: Tensor, per_channel: bool = False) -> Tensor:
-    """Return the smallest and the largest number of a tensor, ``(2,)``, or of each channel, ``(channels, 2)``.
+def find_min_max(tensor: Tensor, per_channel: bool = False) -> Tensor:
+    """Return the minimum and maximum of a tensor, ``(2,)``, or of each channel, ``(channels, 2)``.
 
     Args:
-        tensor: of one number or more.
-        per_channel: whether of each; channels are the first dimension.
+        tensor: with one element or more.
+        per_channel: whether to reduce each channel, the first dimension, on its own.
 
     Example:
-        >>> find_ends(torch.tensor([[1.0, 3.0], [-2.0, 2.0]])), find_ends(torch.eye(2), per_channel=True)
+        >>> find_min_max(torch.tensor([[1.0, 3.0], [-2.0, 2.0]])), find_min_max(torch.eye(2), per_channel=True)
         (tensor([-2.,  3.]), tensor([[0., 1.],
                 [0., 1.]]))
     """
-    seen = tensor.detach()
+    values = tensor.detach()
     if not per_channel:
-        return torch.stack([seen.amin(), seen.amax()])
-    seen = seen.reshape(len(seen), -1)
-    return torch.stack([seen.amin(1), seen.amax(1)], 1)  # aminmax takes fifty times as long along a dimension
+        return torch.stack([values.amin(), values.amax()])
+    values = values.reshape(len(values), -1)
+    # Measured on a CPU: aminmax along a dimension takes fifty times as long.
+    return torch.stack([values.amin(1), values.amax(1)], 1)
 
 
 def fake_quantize(
     tensor: Tensor, scale: Tensor, zero_point: int, low: int, high: int, ends: Tensor | None = None
 ) -> Tensor:
-    """Return a tensor rounded to multiples of ``scale``, as many as integers of a range stand for.
+    """Return a tensor rounded to multiples of ``scale`` and clamped to those that the integers can represent.
 
-    Numbers and gradients are those of ``torch.fake_quantize_per_tensor_affine``, which takes more than ten times as
-    long on a CPU: what was rounded hands its gradient on, what was cut off at an end has none.
+    Values and gradients are those of ``torch.fake_quantize_per_tensor_affine``, which takes more than ten times as long
+    on a CPU: rounding passes the gradient on (straight-through), clamped values have none.
 
     Args:
         tensor: of float32.
-        scale: of one number, or of one for each channel, the tensor's first dimension.
-        zero_point: the integer that stands for 0.
+        scale: of one element, or of one for each channel, the tensor's first dimension.
+        zero_point: the integer that represents 0.
         low: the smallest integer.
         high: the largest.
-        ends: from :func:`find_ends`, where they are known: where neither is cut off nothing is, and half of the passes
-            are not needed.
+        ends: from :func:`find_min_max`, if known: if neither end is clamped no value is, which saves half of the passes
+            over memory.
 
     Example:
         >>> fake_quantize(torch.tensor([-9.0, -0.3, 0.3, 9.0]), torch.tensor([0.5]), 0, low=-4, high=3)
@@ -51,7 +52,7 @@ def fake_quantize(
     if ends is not None and _is_within(ends, scale, low, high):
         rounded = _Round.apply(tensor, step)
     else:
-        rounded, _ = _RoundAndCut.apply(tensor, step, low, high)
+        rounded, _ = _RoundAndClamp.apply(tensor, step, low, high)
     return rounded
 
 
@@ -76,7 +77,7 @@ class _Round(torch.autograd.Function):
         return gradient, None
 
 
-class _RoundAndCut(torch.autograd.Function):
+class _RoundAndClamp(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
@@ -93,5 +94,5 @@ class _RoundAndCut(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor, None, None, None]:
         (steps,) = ctx.saved_tensors
-        # In one pass, and with a gradient of its own: where low <= steps <= high, which are whole numbers.
+        # One pass that masks the gradient to low <= steps <= high; these are whole numbers, so 0.5 is a safe margin.
         return torch.ops.aten.hardtanh_backward(gradient, steps, ctx.low - 0.5, ctx.high + 0.5), None, None, None

@@ -1,13 +1,14 @@
-"""The fake-quantisers of one network, as one child module of it: buffers alone, no parameter and no class changes.
+"""The fake-quantizers of one network, as one child module of it: only buffers, and no parameter or class changes.
 
-What is observed and rounded are torchao's modules; which tensors they stand for is decided by
-:mod:`~lit_xai.quantization.rounding` while the network runs.
+The fake-quantize modules and observers are torchao's; :mod:`~lit_xai.quantization.rounding` decides which tensors they
+are applied to while the network runs.
 """
 
 import contextlib
 import copy
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,22 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from lit_xai.quantization.integers import Integers
-from lit_xai.quantization.observers import Site, make_rounder, renew_scale_, round_with
+from lit_xai.quantization.observers import Site, make_fake_quant, recompute_scale_, run_fake_quant
 from lit_xai.quantization.rounding import Placement, owners_of_weights
 from lit_xai.quantization.running import Running
 
 NAME = "fake_quantizers"
-"""What the child module is called."""
+"""The name of the child module."""
 
 
 class FakeQuantizers(nn.Module):
-    """Observes and rounds the tensors of the network that it is a child of, while that runs.
+    """Observe and fake-quantize the tensors of the network that it is a child of, while that network runs.
 
-    In training mode ranges follow what is seen; in eval mode nothing moves. Its own forward returns what it is given,
-    so that it may stand in a ``Sequential``.
+    In training mode ranges follow the tensors; in eval mode nothing changes. Its own forward returns its input, so that
+    it may be part of a ``Sequential``.
 
     Args:
-        sites: what to round.
+        sites: the tensors to quantize.
         float_layers: names of the network's modules that compute in float.
     """
 
@@ -38,114 +39,142 @@ class FakeQuantizers(nn.Module):
         super().__init__()
         self.float_layers = list(float_layers)
         self.sites = {site["name"]: dict(site) for site in sites}
-        self.rounders = nn.ModuleDict({name: make_rounder(site) for name, site in self.sites.items()})
+        # The name is part of every checkpoint's keys ("fake_quantizers.rounders..."): renaming it would make all
+        # checkpoints of quantized networks unreadable.
+        self.rounders = nn.ModuleDict({name: make_fake_quant(site) for name, site in self.sites.items()})
         self.off: Tensor
         self.register_buffer("off", torch.zeros(1, dtype=torch.long), persistent=False)
         self._integers: Integers | None = None
-        self._look: Callable[[str, Tensor], object] | None = None
+        self._record: Callable[[str, Tensor], object] | None = None
         self._running: dict[int, list[Running]] = {}
 
+    @property
+    def fake_quants(self) -> Mapping[str, Any]:
+        """The fake-quantize modules by the names of their sites."""
+        return self.rounders  # type: ignore[return-value]  # a ModuleDict is a mapping but for its base class
+
     def forward(self, inputs: Any) -> Any:
-        """Return what is given."""
+        """Return the input unchanged."""
         return inputs
 
-    def _named(self) -> Iterator[tuple[str, Any]]:
-        yield from self.rounders.items()
-
     def _of_activations(self) -> list[Any]:
-        return [rounder for name, rounder in self._named() if not self.sites[name]["channels"]]
+        return [fake_quant for name, fake_quant in self.fake_quants.items() if not self.sites[name]["channels"]]
 
-    # --- what a training loop sets ------------------------------------------------------------------------------------
+    # --- for training loops -------------------------------------------------------------------------------------------
 
-    def round_(self, enabled: bool) -> None:
-        """Have tensors rounded, or only looked at."""
-        for _, rounder in self._named():
-            rounder.fake_quant_enabled.fill_(int(enabled))
+    def enable_fake_quant_(self, enabled: bool = True) -> None:
+        """Have tensors quantized, or only observed."""
+        for fake_quant in self.fake_quants.values():
+            fake_quant.fake_quant_enabled.fill_(int(enabled))
         if enabled and self.is_calibrated():
-            self.renew_scales_()
+            self.recompute_scales_()
 
-    def round_alone_(self, names: Collection[str], bits: int) -> None:
-        """Have only these sites rounded, in eval mode, and their weights to so many bits.
+    def enable_fake_quant_only_(self, names: Collection[str], bits: int) -> None:
+        """Have only these sites quantized, in eval mode, their weights to a number of bits.
 
         Args:
             names: of the sites.
-            bits: of weights, from 2 on.
+            bits: of weights, 2 or more.
         """
-        for name, rounder in self._named():
-            rounder.fake_quant_enabled.fill_(int(name in names))
+        for name, fake_quant in self.fake_quants.items():
+            fake_quant.fake_quant_enabled.fill_(int(name in names))
             if name in names and self.sites[name]["channels"]:
-                rounder.quant_min, rounder.quant_max = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-                renew_scale_(rounder, self.off)
+                fake_quant.quant_min, fake_quant.quant_max = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+                recompute_scale_(fake_quant, self.off)
 
-    def observe_(self, enabled: bool) -> None:
-        """Have activations' ranges follow what is seen in training mode, or stay; weights' are those of the moment."""
-        for name, rounder in self._named():
-            rounder.observer_enabled.fill_(int(enabled or self.sites[name]["channels"] > 0))
+    def enable_observer_(self, enabled: bool = True) -> None:
+        """Have the ranges of activations follow the tensors in training mode, or stay; weights' ranges always follow.
 
-    def averaging_(self, constant: float) -> None:
-        """Set how much the next batch moves activations' ranges: ``1 / n`` for the n-th gives their mean."""
-        for rounder in self._of_activations():
-            rounder.activation_post_process.averaging_constant = constant
+        Weights are at hand whenever the network runs, so their range never has to be an average.
+        """
+        for name, fake_quant in self.fake_quants.items():
+            fake_quant.observer_enabled.fill_(int(enabled or self.sites[name]["channels"] > 0))
+
+    def set_averaging_constant_(self, constant: float) -> None:
+        """Set how much the next batch moves the ranges of activations: ``1 / n`` for the n-th gives their mean."""
+        for fake_quant in self._of_activations():
+            fake_quant.activation_post_process.averaging_constant = constant
 
     def is_calibrated(self) -> bool:
-        """Return whether every activation was seen."""
-        return all(bool(torch.isfinite(r.activation_post_process.min_val).all()) for _, r in self._named())
+        """Return whether every tensor has been observed, and all of them were finite."""
+        observers = [fake_quant.activation_post_process for fake_quant in self.fake_quants.values()]
+        return all(bool(torch.isfinite(observer.min_val).all()) for observer in observers)
 
     def ranges(self) -> list[Tensor]:
-        """Return the buffers that hold activations' ranges: what processes have to agree on."""
-        observers = [rounder.activation_post_process for rounder in self._of_activations()]
+        """Return the buffers that hold the ranges of activations, which several processes have to agree on."""
+        observers = [fake_quant.activation_post_process for fake_quant in self._of_activations()]
         return [value for observer in observers for value in (observer.min_val, observer.max_val)]
 
-    def renew_scales_(self) -> None:
-        """Compute the scales that belong to the ranges, after these were set, where tensors are rounded."""
-        for rounder in self._of_activations():
-            renew_scale_(rounder, self.off)
+    def recompute_scales_(self) -> None:
+        """Compute the scales of activations from their ranges, after these were set."""
+        for fake_quant in self._of_activations():
+            recompute_scale_(fake_quant, self.off)
 
-    # --- what runs inside the network's forward -----------------------------------------------------------------------
+    def round_(self, enabled: bool) -> None:
+        """Call :meth:`enable_fake_quant_`, the name since 0.2."""
+        _warn_renamed("round_", "enable_fake_quant_")
+        self.enable_fake_quant_(enabled)
 
-    def rounded(self, name: str, tensor: Tensor, layer: str) -> Tensor:
-        """Return a tensor as integers of its site can hold it; the tensor itself where there is no such site."""
-        if self._look is not None:
-            self._look(name, tensor)
-        if name not in self.sites:  # a branch of the forward that was not taken before
+    def observe_(self, enabled: bool) -> None:
+        """Call :meth:`enable_observer_`, the name since 0.2."""
+        _warn_renamed("observe_", "enable_observer_")
+        self.enable_observer_(enabled)
+
+    def averaging_(self, constant: float) -> None:
+        """Call :meth:`set_averaging_constant_`, the name since 0.2."""
+        _warn_renamed("averaging_", "set_averaging_constant_")
+        self.set_averaging_constant_(constant)
+
+    # --- inside the network's forward ---------------------------------------------------------------------------------
+
+    def fake_quantize(self, name: str, tensor: Tensor, layer: str) -> Tensor:
+        """Return a tensor with the values that the integers of its site can represent.
+
+        A tensor without a site is returned unchanged: it comes from a branch that did not run when sites were planned.
+        """
+        if self._record is not None:
+            self._record(name, tensor)
+        if name not in self.sites:
             return tensor
         if self._integers is not None:
-            return self._integers.written(self.sites[name], tensor)
-        rounder: Any = self.rounders[name]
+            return self._integers.dequantized(self.sites[name], tensor)
         values = tensor.float()  # ranges and scales are float32
-        out = round_with(rounder, values, self.training, self.off)
-        if not torch.is_autocast_enabled(tensor.device.type):  # which makes of operands what it needs
+        out = run_fake_quant(self.fake_quants[name], values, self.training, self.off)
+        if not torch.is_autocast_enabled(tensor.device.type):  # autocast casts operands itself
             out = out.to(tensor.dtype)
         return out.view_as(out) if out is tensor else out
 
-    def _rounded_bias(self, bias: Tensor, inputs: str, weight: str) -> Tensor:
-        """Write a bias down as integers of 32 bits, which a product of integers is added up in."""
-        if self._look is not None and inputs in self.sites:
-            rounder: Any = self.rounders[inputs]
-            self._look(f"{weight}/bias", bias.detach().float() / rounder.scale)
+    def _quantize_bias(self, bias: Tensor, inputs: str, weight: str) -> Tensor:
+        """Return a bias as int32, in which a product of integers is accumulated; unchanged before :meth:`convert_`.
+
+        In steps as small as those of int32, quantizing a bias changes nothing that training could notice.
+        """
+        if self._record is not None and inputs in self.sites:
+            self._record(f"{weight}/bias", bias.detach().float() / self.fake_quants[inputs].scale)
         if self._integers is None:
-            return bias  # rounded to steps this small, nothing of it changes
-        return self._integers.written_bias(bias, inputs, weight)
+            return bias
+        return self._integers.dequantized_bias(bias, inputs, weight)
 
     @contextlib.contextmanager
-    def looked_at(self, look: Callable[[str, Tensor], object]) -> Iterator[None]:
-        """Have a function called with each site's name and the tensor before it is rounded.
+    def recording(self, record: Callable[[str, Tensor], object]) -> Iterator[None]:
+        """Call a function with the name of each site and its tensor before it is quantized.
 
-        Likewise with ``"<site of a weight>/bias"`` and how many steps of the input the bias is.
+        For a bias the name is ``"<site of the weight>/bias"``, and the tensor is the bias in steps of the input.
         """
-        self._look = look
+        self._record = record
         try:
             yield
         finally:
-            self._look = None
+            self._record = None
 
-    def collect_integers_(self, weights: Mapping[str, Tensor]) -> None:
-        """Keep every weight as integers, and have the forward written down as an exporter needs it.
+    def convert_(self, weights: Mapping[str, Tensor]) -> None:
+        """Store every weight as integers, and run the forward in operators that an exporter can write.
 
         Args:
-            weights: what :meth:`looked_at` showed.
+            weights: the tensors from :meth:`recording`.
         """
-        self._integers = Integers([(self.sites[name], rounder) for name, rounder in self._named()], weights)
+        sites = [(self.sites[name], fake_quant) for name, fake_quant in self.fake_quants.items()]
+        self._integers = Integers(sites, weights)
 
     def prepare_export_(self, network: nn.Module, run: Callable[[], object]) -> None:
         """Have the network's forward written down in integers, see :class:`~lit_xai.runtime.onnx.PreparesExport`.
@@ -168,22 +197,24 @@ class FakeQuantizers(nn.Module):
         self.collect_integers_(weights)
 
     def enter(self, network: nn.Module, args: tuple[Any, ...]) -> None:
-        """Begin to round: before the network's forward."""
+        """Start to quantize; a forward pre-hook of the network."""
         runs = self._running.setdefault(threading.get_ident(), [])
-        if runs and runs[0].is_over():
+        if runs and runs[0].is_over():  # a forward that Ctrl-C ended calls no hook
             runs[0].stop()
             runs.clear()
         if not runs:
-            placement = Placement(self.rounded, owners_of_weights(network), self.float_layers, self._rounded_bias)
+            placement = Placement(
+                self.fake_quantize, owners_of_weights(network), self.float_layers, self._quantize_bias
+            )
             runs.append(Running(network, placement, sys._getframe(1)))
             runs[0].start()
         else:
             runs.append(runs[0])
 
     def leave(self, network: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
-        """Stop rounding: after the network's forward, whatever came of it."""
+        """Stop quantizing, also after an error; a forward hook of the network."""
         runs = self._running.get(threading.get_ident())
-        if not runs:  # a hook of the user's raised before it began
+        if not runs:  # another forward pre-hook raised before ours was called
             return None
         running = runs.pop()
         if runs:
@@ -193,11 +224,11 @@ class FakeQuantizers(nn.Module):
         return running.placement.finish(result)
 
     def _apply(self, function: Any, recurse: bool = True) -> "FakeQuantizers":
-        """Go where the network goes; ranges and scales stay in float32, as the operators need them."""
+        """Move to the network's device, but not to its dtype: the operators need ranges and scales in float32."""
 
         def moved(tensor: Tensor) -> Tensor:
-            found: Tensor = function(tensor)
-            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+            result: Tensor = function(tensor)
+            return result if result.dtype == tensor.dtype else tensor.to(result.device)
 
         super()._apply(moved, recurse)
         return self
@@ -206,53 +237,57 @@ class FakeQuantizers(nn.Module):
         return {**self.__dict__, "_running": {}}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FakeQuantizers":
-        # By its state: what is running now does not run in the copy.
+        # Without what is running now: it holds frames and hooks, which cannot be copied.
         copied = self.__class__.__new__(self.__class__)
         memo[id(self)] = copied
         copied.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
         return copied
 
 
+def _warn_renamed(old: str, new: str) -> None:
+    warnings.warn(f"{old}() is now {new}(): the old name goes with the next release.", FutureWarning, stacklevel=3)
+
+
 def insert_fake_quantizers_(
     network: nn.Module, sites: Iterable[Site], float_layers: Iterable[str] = ()
 ) -> FakeQuantizers:
-    """Give a network fake-quantisers, which observe but do not round yet.
+    """Give a network fake-quantizers, which observe but do not quantize yet.
 
     Args:
-        network: that has none.
-        sites: what to round, from :func:`~lit_xai.quantization.quantization.plan_quantization`.
-        float_layers: likewise.
+        network: the module, without fake-quantizers.
+        sites: the tensors to quantize, from :func:`~lit_xai.quantization.quantization.plan_quantization`.
+        float_layers: names of modules that compute in float, from the same plan.
 
     Raises:
-        ValueError: it has fake-quantisers, or a part of that name.
+        ValueError: the network has fake-quantizers, or a submodule of that name.
     """
     if hasattr(network, NAME):
-        kind = "fake-quantisers already" if find_fake_quantizers(network) is not None else f"a part called {NAME!r}"
-        raise ValueError(f"network expected one without fake-quantisers, but {type(network).__name__} has {kind}.")
-    found = FakeQuantizers(sites, float_layers).train(network.training)
-    found.round_(False)
-    found.to(next((p.device for p in network.parameters()), torch.device("cpu")))
-    network.add_module(NAME, found)
-    network.register_forward_pre_hook(found.enter)
-    network.register_forward_hook(found.leave, always_call=True)
-    return found
+        kind = "some already" if find_fake_quantizers(network) is not None else f"a submodule called {NAME!r}"
+        raise ValueError(f"network expected a module without fake-quantizers, but {type(network).__name__} has {kind}.")
+    fake_quantizers = FakeQuantizers(sites, float_layers).train(network.training)
+    fake_quantizers.enable_fake_quant_(False)
+    fake_quantizers.to(next((p.device for p in network.parameters()), torch.device("cpu")))
+    network.add_module(NAME, fake_quantizers)
+    network.register_forward_pre_hook(fake_quantizers.enter)
+    network.register_forward_hook(fake_quantizers.leave, always_call=True)
+    return fake_quantizers
 
 
 def remove_fake_quantizers_(network: nn.Module) -> None:
-    """Take the fake-quantisers of a network, or of a part of it, away, if there are; weights stay, in float."""
+    """Remove the fake-quantizers of a network, or of a submodule, if there are any; weights stay, in float."""
     owner = next((m for m in network.modules() if isinstance(m._modules.get(NAME), FakeQuantizers)), None)
     if owner is None:
         return
-    found = owner._modules.pop(NAME)
+    removed = owner._modules.pop(NAME)
     for hooks, extra in (
         (owner._forward_pre_hooks, owner._forward_pre_hooks_with_kwargs),
         (owner._forward_hooks, owner._forward_hooks_always_called),
     ):
-        for key in [key for key, hook in hooks.items() if getattr(hook, "__self__", None) is found]:
+        for key in [key for key, hook in hooks.items() if getattr(hook, "__self__", None) is removed]:
             del hooks[key]
             extra.pop(key, None)
 
 
 def find_fake_quantizers(network: nn.Module) -> FakeQuantizers | None:
-    """Return the fake-quantisers of a network, or of the first of its parts that has some."""
+    """Return the fake-quantizers of a network, or of its first submodule that has some."""
     return next((m for m in network.modules() if isinstance(m, FakeQuantizers)), None)

@@ -1,4 +1,4 @@
-"""One tensor that is rounded: torchao's module, whose range follows what is seen and whose scale follows the range."""
+"""torchao's fake-quantize module for one tensor: the range follows the tensor, and the scale follows the range."""
 
 import contextlib
 import io
@@ -11,21 +11,26 @@ import torch
 from torch import Tensor, nn
 
 from lit_xai.network.untouched import fork_rng
-from lit_xai.quantization.fake_quantize import fake_quantize, find_ends
+from lit_xai.quantization.fake_quantize import fake_quantize, find_min_max
 
 Site = dict[str, Any]
-"""One tensor that is rounded: ``{"name", "layer", "low", "high", "channels"}``, plain values.
+"""One tensor to quantize, as plain values: ``{"name", "layer", "low", "high", "channels"}``.
 
 ``channels`` is the number of a weight's output channels, 0 for an activation; ``low`` and ``high`` are the limits of
-the integers. A weight has ``"inputs"`` as well, the site of what it is multiplied with.
+the integers. A weight also has ``"inputs"``, the name of the site that it is multiplied with. Recipes in checkpoints
+hold these entries, so their names stay.
 """
 
 AVERAGING = 0.01
-"""How much a training batch moves the observed range of an activation, once it is warmed up."""
+"""How much a training batch moves the observed range of an activation after calibration."""
 
 
-def make_rounder(site: Site) -> nn.Module:
-    """Make torchao's module for one site; its buffers have their final shapes from the start."""
+def make_fake_quant(site: Site) -> nn.Module:
+    """Return torchao's fake-quantize module for one site.
+
+    torchao gives per-channel buffers their shapes with the first batch, which a checkpoint loaded before it would not
+    fit: here they have their final shapes from the start.
+    """
     kind, observer = _torchao()
     channels = site["channels"]
     symmetric = site["low"] < 0
@@ -37,109 +42,110 @@ def make_rounder(site: Site) -> nn.Module:
         **({"ch_axis": 0} if channels else {}),
     }
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a hint on reduce_range, for any range that is not the type's whole
-        rounder: nn.Module = kind(observer[bool(channels)], site["low"], site["high"], **options)
+        warnings.simplefilter("ignore")  # a hint on reduce_range, for any range narrower than the dtype's
+        fake_quant: nn.Module = kind(observer[bool(channels)], site["low"], site["high"], **options)
     if channels:
-        seen: Any = rounder.activation_post_process
-        seen.min_val.resize_(channels).fill_(torch.inf)
-        seen.max_val.resize_(channels).fill_(-torch.inf)
-        rounder.register_buffer("scale", torch.ones(channels))
-        rounder.register_buffer("zero_point", torch.zeros(channels, dtype=torch.int))
-    return rounder
+        observer_module: Any = fake_quant.activation_post_process
+        observer_module.min_val.resize_(channels).fill_(torch.inf)
+        observer_module.max_val.resize_(channels).fill_(-torch.inf)
+        fake_quant.register_buffer("scale", torch.ones(channels))
+        fake_quant.register_buffer("zero_point", torch.zeros(channels, dtype=torch.int))
+    return fake_quant
 
 
-def round_with(rounder: Any, values: Tensor, training: bool, off: Tensor) -> Tensor:
-    """Return values as integers can hold them; in training mode the range follows them first, if that is enabled.
+def run_fake_quant(fake_quant: Any, values: Tensor, training: bool, off: Tensor) -> Tensor:
+    """Return values quantized and dequantized; in training mode the range follows them first, if that is enabled.
 
-    What overflows, as in a step of float16 that its scaler leaves out, moves no activation's range: it would never come
-    back.
+    Infinities, as from a float16 step that the gradient scaler skips, do not move an activation's range: a moving
+    average would never recover from them.
 
     Args:
-        rounder: from :func:`make_rounder`.
+        fake_quant: from :func:`make_fake_quant`.
         values: float32.
         training: whether the range may move.
-        off: a tensor of zero: a flag on the values' device.
+        off: a tensor of zero, which the fused operator takes as its flag, on the values' device.
     """
-    return (_around_0 if rounder.is_symmetric_quant else _from_0)(rounder, values, training, off)
+    return (_symmetric if fake_quant.is_symmetric_quant else _affine)(fake_quant, values, training, off)
 
 
-def renew_scale_(rounder: Any, off: Tensor) -> None:
-    """Compute the scale that belongs to a range, after that or the limits of the integers were set."""
-    if rounder.is_symmetric_quant:
-        observer = rounder.activation_post_process
-        scale = torch.maximum(observer.min_val / rounder.quant_min, observer.max_val / rounder.quant_max)
-        rounder.scale.copy_(scale.clamp(min=observer.eps).view_as(rounder.scale))
-        rounder.zero_point.zero_()
-    else:  # by the operator's own arithmetic: they do not move then when it runs next
-        _from_0(rounder, torch.zeros(1, device=rounder.scale.device), False, off)
+def recompute_scale_(fake_quant: Any, off: Tensor) -> None:
+    """Compute the scale from the range, after that or the limits of the integers were set."""
+    if fake_quant.is_symmetric_quant:
+        observer = fake_quant.activation_post_process
+        scale = torch.maximum(observer.min_val / fake_quant.quant_min, observer.max_val / fake_quant.quant_max)
+        fake_quant.scale.copy_(scale.clamp(min=observer.eps).view_as(fake_quant.scale))
+        fake_quant.zero_point.zero_()
+    else:  # by the operator's own arithmetic, so that its next run gives the same numbers
+        _affine(fake_quant, torch.zeros(1, device=fake_quant.scale.device), False, off)
 
 
-def _from_0(rounder: Any, values: Tensor, training: bool, off: Tensor) -> Tensor:
-    """Round to integers from 0 on."""
-    enabled = rounder.observer_enabled if training else off
+def _affine(fake_quant: Any, values: Tensor, training: bool, off: Tensor) -> Tensor:
+    """Quantize to unsigned integers, with a zero point."""
+    enabled = fake_quant.observer_enabled if training else off
     if values.device.type != "cpu" or not values.numel():
         is_finite = values.detach().sum().isfinite() if training else off
-        return _fused(rounder, values, enabled * is_finite)
-    ends = find_ends(values) if training and rounder.observer_enabled else None
+        return _fused(fake_quant, values, enabled * is_finite)
+    ends = find_min_max(values) if training and fake_quant.observer_enabled else None
     if ends is not None and not ends.isfinite().all():
         enabled = off
-    # By torch's own arithmetic the range follows, and the scale with it: of the ends, which are all it depends on.
-    _fused(rounder, values.detach().flatten()[:1] if ends is None else ends, enabled)
-    return _rounded_quickly(rounder, values, ends)
+    # The fused operator computes range and scale, which depend on the two ends alone: it gets only those, as it takes
+    # more than ten times as long as our own kernel on a whole tensor.
+    _fused(fake_quant, values.detach().flatten()[:1] if ends is None else ends, enabled)
+    return _on_cpu(fake_quant, values, ends)
 
 
-def _fused(rounder: Any, values: Tensor, enabled: Tensor) -> Tensor:
-    observer = rounder.activation_post_process
+def _fused(fake_quant: Any, values: Tensor, enabled: Tensor) -> Tensor:
+    observer = fake_quant.activation_post_process
     out: Tensor = torch.fused_moving_avg_obs_fake_quant(
         values,
         enabled,
-        rounder.fake_quant_enabled,
+        fake_quant.fake_quant_enabled,
         observer.min_val,
         observer.max_val,
-        rounder.scale,
-        rounder.zero_point,
+        fake_quant.scale,
+        fake_quant.zero_point,
         observer.averaging_constant,
-        rounder.quant_min,
-        rounder.quant_max,
+        fake_quant.quant_min,
+        fake_quant.quant_max,
         0,
     )
     return out
 
 
-def _around_0(rounder: Any, values: Tensor, training: bool, off: Tensor) -> Tensor:
-    """Round to integers on both sides of 0.
+def _symmetric(fake_quant: Any, values: Tensor, training: bool, off: Tensor) -> Tensor:
+    """Quantize to signed integers, symmetric around 0.
 
-    The fused operator does not keep 0 at 0 where all values are of one sign, as of a channel of few weights, and has no
-    scale below 6e-5, as of weights that a BatchNorm over large activations was folded into.
+    Not with the fused operator: it does not map 0 to 0 if all values have one sign, as in a channel of few weights, and
+    it has no scale below 6e-5, which weights need that a BatchNorm over large activations was folded into.
     """
-    ends = _observe_symmetric_(rounder, values, off) if training else None
+    ends = _observe_symmetric_(fake_quant, values, off) if training else None
     if values.device.type == "cpu":
-        return _rounded_quickly(rounder, values, ends)
-    limits = rounder.quant_min, rounder.quant_max
-    if rounder.is_per_channel:
-        out = torch.fake_quantize_per_channel_affine(values, rounder.scale, rounder.zero_point, 0, *limits)
+        return _on_cpu(fake_quant, values, ends)
+    limits = fake_quant.quant_min, fake_quant.quant_max
+    if fake_quant.is_per_channel:
+        out = torch.fake_quantize_per_channel_affine(values, fake_quant.scale, fake_quant.zero_point, 0, *limits)
     else:
-        out = torch.fake_quantize_per_tensor_affine(values, rounder.scale, rounder.zero_point, *limits)
-    return torch.where(rounder.fake_quant_enabled.bool(), out, values)
+        out = torch.fake_quantize_per_tensor_affine(values, fake_quant.scale, fake_quant.zero_point, *limits)
+    return torch.where(fake_quant.fake_quant_enabled.bool(), out, values)
 
 
-def _rounded_quickly(rounder: Any, values: Tensor, ends: Tensor | None) -> Tensor:
-    if not rounder.fake_quant_enabled:
+def _on_cpu(fake_quant: Any, values: Tensor, ends: Tensor | None) -> Tensor:
+    if not fake_quant.fake_quant_enabled:
         return values
-    zero_point = 0 if rounder.is_per_channel else int(rounder.zero_point)
-    return fake_quantize(values, rounder.scale, zero_point, rounder.quant_min, rounder.quant_max, ends)
+    zero_point = 0 if fake_quant.is_per_channel else int(fake_quant.zero_point)
+    return fake_quantize(values, fake_quant.scale, zero_point, fake_quant.quant_min, fake_quant.quant_max, ends)
 
 
-def _observe_symmetric_(rounder: Any, values: Tensor, off: Tensor) -> Tensor:
-    """Have a range follow what is seen, and return the ends of that."""
-    observer, enabled = rounder.activation_post_process, rounder.observer_enabled.bool()
-    ends = find_ends(values, rounder.is_per_channel)
-    if not rounder.is_per_channel:  # of a weight that is lost the range is lost as well, and says so
+def _observe_symmetric_(fake_quant: Any, values: Tensor, off: Tensor) -> Tensor:
+    """Move the range toward the values' minimum and maximum, and return these."""
+    observer, enabled = fake_quant.activation_post_process, fake_quant.observer_enabled.bool()
+    ends = find_min_max(values, fake_quant.is_per_channel)
+    if not fake_quant.is_per_channel:  # a weight with NaN has to show in its range, see is_calibrated()
         enabled = enabled & ends.isfinite().all()
     for known, now in zip((observer.min_val, observer.max_val), ends.unbind(-1), strict=True):
         moved = torch.where(known.isinf(), now, known.lerp(now, observer.averaging_constant))
         known.copy_(torch.where(enabled, moved, known).view_as(known))
-    renew_scale_(rounder, off)
+    recompute_scale_(fake_quant, off)
     return ends
 
 
@@ -155,7 +161,7 @@ def _torchao() -> tuple[Any, tuple[Any, Any]]:
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """Import what complains of GPU extensions that are not there, and draws random numbers, without a trace of it."""
+    """Silence an import that warns of missing GPU extensions, and undo its draws from the random generators."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

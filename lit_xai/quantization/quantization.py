@@ -1,4 +1,4 @@
-"""Networks that compute in integers: planned, prepared for training, calibrated without, described."""
+"""Networks that compute in integers: planned, prepared for training, calibrated without training, described."""
 
 import contextlib
 import itertools
@@ -20,26 +20,26 @@ from lit_xai.network.calling import (
     find_network,
     module_names,
 )
+from lit_xai.network.check import check_choice, check_integer, refusal
 from lit_xai.network.copying import copy_network, uncompiled_
 from lit_xai.network.describing import describe
 from lit_xai.network.layers import match_layers
 from lit_xai.network.probing import to_device
-from lit_xai.network.spelling import nearest
 from lit_xai.network.untouched import untouched
-from lit_xai.quantization.fake_quantizers import FakeQuantizers, find_fake_quantizers, insert_fake_quantizers_
+from lit_xai.quantization.fake_quantizers import NAME, FakeQuantizers, find_fake_quantizers, insert_fake_quantizers_
 from lit_xai.quantization.folding import find_foldable, fold_batch_norms_
 from lit_xai.quantization.observers import AVERAGING, Site
 from lit_xai.quantization.rounding import Placement, owners_of_weights
 from lit_xai.quantization.running import Running
 
 CPUS = ("any", "vnni", "arm64")
-"""What the integers have to run on: without VNNI, x86 adds two products of 8 bits in 16, which 7 in weights keep from
-overflowing (ONNX Runtime's ``reduce_range``)."""
+"""The CPUs that integers are meant for. Without VNNI, x86 adds two 8-bit products in 16 bits, which can overflow unless
+weights have only 7 bits (ONNX Runtime's ``reduce_range``)."""
 
 ACTIVATIONS = ("unsigned", "symmetric")
 
 Plan = dict[str, Any]
-"""What is rounded, plain values: ``{"sites": [...], "float_layers": [...], "scheme": {...}}``."""
+"""The tensors to quantize, as plain values: ``{"sites": [...], "float_layers": [...], "scheme": {...}}``."""
 
 
 def plan_quantization(
@@ -53,26 +53,27 @@ def plan_quantization(
     call: str = "forward",
     output: OutputSpec = None,
 ) -> Plan:
-    """Return what of a network is to be rounded, by running it once; it is left as it is.
+    """Return which tensors of a network to quantize, by running it once; the network is left unchanged.
 
-    Weights are rounded per output channel to integers on both sides of 0, everything else per tensor to 0..255
-    (`Krishnamoorthi 2018 <https://arxiv.org/abs/1806.08342>`_). Where, says :mod:`~lit_xai.quantization.rounding`.
+    Weights are quantized per output channel to integers symmetric around 0, everything else per tensor to 0..255
+    (`Krishnamoorthi 2018 <https://arxiv.org/abs/1806.08342>`_); see :mod:`~lit_xai.quantization.rounding` for which.
 
     Args:
-        network: whose BatchNorms are folded already.
-        example_inputs: what it is called with.
-        bits: of weights, 2 to 8: of all, or by layers' names and patterns with ``*``, the first that fits. Runtimes
-            compute in 8 bits all the same: fewer show what a network bears, they do not make it faster. With 2, four
-            values a weight, networks often fail, also when trained for it: give it to single layers that bear it.
-        cpu: ``"any"``: 8 bits in weights become 7, and results are right on every x86; ``"vnni"`` or ``"arm64"``: all
-            8, for CPUs with AVX-512 VNNI, AVX-VNNI or AMX, and for ARM.
+        network: the module, with its BatchNorms folded already.
+        example_inputs: the inputs of one call.
+        bits: of weights, 2 to 8: for all layers, or by names and patterns with ``*``, of which the first match counts.
+            Runtimes compute in 8 bits in any case: fewer bits test what a network tolerates, and do not make it faster.
+            With 2 bits, four values per weight, networks often fail, even when trained for it: use them only for layers
+            that tolerate it.
+        cpu: ``"any"``: 8 bits in weights become 7, with correct results on every x86; ``"vnni"`` or ``"arm64"``: all 8,
+            for CPUs with AVX-512 VNNI, AVX-VNNI or AMX, and for ARM.
         activations: ``"unsigned"``, or ``"symmetric"``: -128..127 around 0, as GPU runtimes want it.
-        ignored_layers: what stays in float: names, patterns or classes; a module's parts go with it.
+        ignored_layers: layers that stay in float: names, patterns or classes; a module's submodules are included.
         call: the method that is called.
-        output: where the logits are in what it returns.
+        output: the logits in its output: a key, an attribute, an index or a function.
 
     Raises:
-        ValueError: an argument is wrong, or nothing can be rounded.
+        ValueError: an argument is wrong, or nothing can be quantized.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -82,106 +83,116 @@ def plan_quantization(
     network = find_network(network)
     check_scheme(bits, cpu, activations)
     if call != "forward":
-        raise ValueError(
-            f"call expected 'forward', as a network rounds while that runs, but got {call!r}: give module= the part"
-            " whose forward it calls."
+        raise refusal(
+            "call",
+            "'forward', as a network is quantized while that runs",
+            call,
+            ": name the submodule whose forward it calls with module=.",
         )
-    by_layer = _bits_by_layer(network, bits)
     if find_fake_quantizers(network) is not None:
         raise ValueError(
-            f"network expected one without fake-quantisers, but {type(network).__name__} has some already."
+            f"network expected a module without fake-quantizers, but {type(network).__name__} has some already."
         )
-    ignored = set(map(id, _with_parts(match_layers(network, ignored_layers, "ignored_layers"))))
+    bits_of = _bits_by_layer(network, bits)
+    ignored = set(map(id, _with_submodules(match_layers(network, ignored_layers, "ignored_layers"))))
     float_layers = [name for name, module in module_names(network).items() if id(module) in ignored]
-    low, high = (0, 255) if activations == "unsigned" else (-128, 127)
     sites: dict[str, Site] = {}
 
-    def note(name: str, tensor: Tensor, layer: str) -> Tensor:
-        is_weight = name.endswith("/weight")
-        used = min(by_layer.get(layer, by_layer.get("*", 8)), 7 if cpu == "any" else 8)
-        sites[name] = {
-            "name": name,
-            "layer": layer,
-            "low": -(2 ** (used - 1)) if is_weight else low,
-            "high": 2 ** (used - 1) - 1 if is_weight else high,
-            "channels": len(tensor) if is_weight else 0,
-        }
-        return tensor.view_as(tensor)
+    def add_site(name: str, tensor: Tensor, layer: str) -> Tensor:
+        sites[name] = {"name": name, "layer": layer}
+        if name.endswith("/weight"):
+            weight_bits = min(bits_of.get(layer, bits_of["*"]), 7 if cpu == "any" else 8)
+            low, high = -(2 ** (weight_bits - 1)), 2 ** (weight_bits - 1) - 1
+            sites[name] |= {"low": low, "high": high, "channels": len(tensor)}
+        else:
+            low, high = (0, 255) if activations == "unsigned" else (-128, 127)
+            sites[name] |= {"low": low, "high": high, "channels": 0}
+        return tensor.view_as(tensor)  # another tensor, which Placement takes for the quantized one
 
-    running = Running(network, Placement(note, owners_of_weights(network), float_layers))
-    with untouched(network), torch.no_grad():
-        running.start()
-        try:
-            call_network(network, example_inputs, call, lambda result: _finished(running, result, output))
-        finally:
-            running.stop()
-    for name, inputs in running.placement.inputs_of.items():
-        sites[name]["inputs"] = inputs
+    inputs_of = _run_once(
+        network, Placement(add_site, owners_of_weights(network), float_layers), example_inputs, call, output
+    )
+    for name, site_of_inputs in inputs_of.items():
+        sites[name]["inputs"] = site_of_inputs
     if not any(site["channels"] for site in sites.values()):
         raise ValueError(
-            f"{type(network).__name__} calls no convolution or linear layer that can be quantised: give ignored_layers="
-            " less, or another module=."
+            f"{type(network).__name__} calls no convolution or linear layer that can be quantized: name fewer"
+            " ignored_layers=, or another module=."
         )
-    plain = {_plain(entry): n for entry, n in bits.items()} if isinstance(bits, Mapping) else bits
-    scheme = {"bits": plain, "cpu": cpu, "activations": activations}
+    plain_bits = {_plain(entry): n for entry, n in bits.items()} if isinstance(bits, Mapping) else bits
+    scheme = {"bits": plain_bits, "cpu": cpu, "activations": activations}
     return {"sites": list(sites.values()), "float_layers": float_layers, "scheme": scheme}
 
 
-def _finished(running: Running, result: Any, output: OutputSpec) -> Tensor:
-    running.stop()
-    return find_logits(running.placement.finish(result), output)
+def _run_once(
+    network: nn.Module, placement: Placement, inputs: Inputs, call: str, output: OutputSpec
+) -> dict[str, str]:
+    """Run a network under a placement, and return the site of the input of each weight."""
+    running = Running(network, placement)
+
+    def finish(result: Any) -> Tensor:
+        running.stop()  # reading the logits out of the result is no part of the network
+        return find_logits(placement.finish(result), output)
+
+    with untouched(network), torch.no_grad():
+        running.start()
+        try:
+            call_network(network, inputs, call, finish)
+        finally:
+            running.stop()
+    return placement.inputs_of
 
 
 def check_scheme(bits: Any, cpu: Any, activations: Any) -> None:
-    """Refuse a scheme that is none; raises ``ValueError`` on the argument that is wrong."""
+    """Check the arguments of a quantization scheme.
+
+    Raises:
+        ValueError: names the argument that is wrong.
+    """
     for name, value in bits.items() if isinstance(bits, Mapping) else [("", bits)]:
-        if isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= 8:
-            shown = f"bits[{_plain(name)!r}]" if name else "bits"
-            raise ValueError(f"{shown} expected an integer from 2 to 8, but got {value!r}.")
-    for argument, value, known in (("cpu", cpu, CPUS), ("activations", activations, ACTIVATIONS)):
-        if value not in known:
-            hint = nearest(str(value), known)
-            raise ValueError(f"{argument} expected one of {', '.join(known)}, but got {value!r}.{hint}")
+        check_integer(f"bits[{_plain(name)!r}]" if name else "bits", value, 2, 8)
+    check_choice("cpu", cpu, CPUS)
+    check_choice("activations", activations, ACTIVATIONS)
 
 
 def _bits_by_layer(network: nn.Module, bits: int | Mapping[str, int]) -> dict[str, int]:
-    """Return the bits of each layer that is meant by name, pattern or class; of all others those of ``"*"``."""
+    """Return the bits of each layer that a name, pattern or class matches; under ``"*"`` those of all others."""
     if not isinstance(bits, Mapping):
         return {"*": bits}
     names = {id(module): name for name, module in module_names(network).items()}
-    found: dict[str, int] = {"*": bits.get("*", 8)}
+    bits_of: dict[str, int] = {"*": bits.get("*", 8)}
     for entry, n in bits.items():
-        for module in _with_parts(match_layers(network, [entry], "bits")):
-            found.setdefault(names[id(module)], n)
-    return found
+        for module in _with_submodules(match_layers(network, [entry], "bits")):
+            bits_of.setdefault(names[id(module)], n)
+    return bits_of
 
 
 def _plain(entry: str | type) -> str:
     return entry if isinstance(entry, str) else f"{entry.__module__}.{entry.__qualname__}"
 
 
-def _with_parts(modules: Iterable[nn.Module]) -> list[nn.Module]:
-    return [part for module in modules for part in module.modules()]
+def _with_submodules(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    return [submodule for module in modules for submodule in module.modules()]
 
 
 def prepare_(network: nn.Module, plan: Plan) -> FakeQuantizers:
-    """Make a network observe the tensors of a plan, and round them once told to; returns what does.
+    """Have a network observe the tensors of a plan, and fake-quantize them once that is enabled.
 
-    It keeps its modules, names, parameters and hooks, and gets one child module more, with buffers alone. A deep copy
-    of it is one that rounds as well.
+    It keeps its modules, names, parameters and hooks, and gets one more child module, with only buffers, which is
+    returned. A deep copy of the network is quantized as well.
 
     Args:
         network: the module to change.
         plan: from :func:`plan_quantization`.
 
     Raises:
-        ValueError: it is prepared already.
+        ValueError: the network is prepared already.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
-        >>> rounds = prepare_(network, plan_quantization(network, torch.zeros(2, 4)))
+        >>> fake_quantizers = prepare_(network, plan_quantization(network, torch.zeros(2, 4)))
         >>> _ = network(torch.rand(16, 4))  # in training mode: ranges are observed
-        >>> rounds.round_(True)
+        >>> fake_quantizers.enable_fake_quant_(True)
         >>> is_quantized(network), [name for name, _ in network.named_parameters()]
         (True, ['0.weight', '0.bias', '2.weight', '2.bias'])
     """
@@ -202,27 +213,27 @@ def quantize(
     output: OutputSpec = None,
     progress: bool = True,
 ) -> nn.Module:
-    """Return a copy that computes as in integers, without training: BatchNorms folded, ranges seen on a few batches.
+    """Return a copy that computes as in integers, without training: BatchNorms are folded, ranges seen on some batches.
 
-    The copy is in eval mode; :func:`~lit_xai.runtime.onnx.export_onnx` writes it with integer weights. A range
-    is the mean of what each batch spans. Of a network that is compiled, or whose parts are, the copy is not: functions
-    inside have to be seen.
+    The copy is in eval mode; :func:`~lit_xai.runtime.onnx.export_onnx` writes it with integer weights. A range is the
+    mean of the batches' ranges. The copy of a compiled network is not compiled, as the functions inside have to be
+    intercepted.
 
     Args:
-        network: the module to copy; it stays as it is.
+        network: the module to copy; it is left unchanged.
         loader: yields batches.
-        batches: how many to look at.
-        bits: see :func:`plan_quantization`, also for the rest.
-        cpu: likewise.
-        activations: likewise.
-        ignored_layers: likewise.
-        batch_to_inputs: what of a batch the network is called with.
+        batches: how many of them to calibrate on.
+        bits: of weights; see :func:`plan_quantization`.
+        cpu: see :func:`plan_quantization`.
+        activations: see :func:`plan_quantization`.
+        ignored_layers: see :func:`plan_quantization`.
+        batch_to_inputs: the model's inputs in a batch: a key, an index, several or a function.
         call: the method that is called.
-        output: where the logits are in what it returns.
+        output: the logits in its output: a key, an attribute, an index or a function.
         progress: whether to show a progress bar.
 
     Raises:
-        ValueError: an argument is wrong, the loader is empty, nothing can be quantised, or the outputs are not finite.
+        ValueError: an argument is wrong, the loader is empty, nothing can be quantized, or the outputs are not finite.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
@@ -232,8 +243,7 @@ def quantize(
         ...     float((quantized(loader[0]) - network.eval()(loader[0])).abs().max()) < 0.05
         True
     """
-    if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
-        raise ValueError(f"batches expected a positive integer, but got {batches!r}.")
+    check_integer("batches", batches)
     if not isinstance(network, nn.Module):
         raise ValueError(f"network expected a module, but got {describe(network)}.")
     if isinstance(loader, Tensor):
@@ -266,8 +276,8 @@ def _quantized(
     with untouched(copied), torch.no_grad():
         check_call(copied, example, call, output)
     fold_batch_norms_(copied, find_foldable(copied, example, call, output))
-    rounds = prepare_(copied, plan_quantization(copied, example, **scheme, call=call, output=output))
-    calibrate_(copied, rounds, itertools.chain([example], inputs), call, output)
+    fake_quantizers = prepare_(copied, plan_quantization(copied, example, **scheme, call=call, output=output))
+    calibrate_(copied, fake_quantizers, itertools.chain([example], inputs), call, output)
     for module in copied.modules():
         module.training = False
     return copied
@@ -275,42 +285,42 @@ def _quantized(
 
 def calibrate_(
     network: nn.Module,
-    rounds: FakeQuantizers,
+    fake_quantizers: FakeQuantizers,
     inputs: Iterable[Inputs],
     call: str = "forward",
     output: OutputSpec = None,
 ) -> None:
-    """Show a prepared network what it is called with, and have it round from then on; nothing else of it moves.
+    """Observe ranges on a few inputs, and have the network quantize from then on; nothing else of it changes.
 
     Args:
-        network: in any mode; runs in eval mode.
-        rounds: its fake-quantisers.
+        network: prepared, in any mode; it runs in eval mode.
+        fake_quantizers: those of the network.
         inputs: of several calls.
         call: the method that is called.
-        output: where the logits are in what it returns.
+        output: the logits in its output: a key, an attribute, an index or a function.
 
     Raises:
-        ValueError: the network gives numbers that are not finite.
+        ValueError: an output is not finite.
     """
     for n, given in enumerate(inputs, start=1):
-        rounds.averaging_(1 / n)
-        with _only_observing(network, rounds), torch.no_grad():
+        fake_quantizers.set_averaging_constant_(1 / n)
+        with _only_observing(network, fake_quantizers), torch.no_grad():
             logits = call_network(network, given, call, output)
         if not bool(torch.isfinite(logits).all()):
             raise ValueError(
                 "The network's outputs expected finite numbers to calibrate with, but got NaN or infinity."
             )
-    rounds.averaging_(AVERAGING)
-    rounds.round_(True)
+    fake_quantizers.set_averaging_constant_(AVERAGING)
+    fake_quantizers.enable_fake_quant_(True)
 
 
 @contextlib.contextmanager
-def _only_observing(network: nn.Module, rounds: FakeQuantizers) -> Iterator[None]:
+def _only_observing(network: nn.Module, fake_quantizers: FakeQuantizers) -> Iterator[None]:
     modes = {module: module.training for module in network.modules()}
     try:
         for module in modes:
             module.training = False
-        rounds.training = True
+        fake_quantizers.training = True
         yield
     finally:
         for module, mode in modes.items():
@@ -328,7 +338,7 @@ def _first(loader: Iterable[Any], batches: int, progress: bool) -> Iterator[Any]
 
 
 def is_quantized(network: nn.Module) -> bool:
-    """Return whether a network, or a part of it, is prepared to compute as in integers.
+    """Return whether a network, or a submodule of it, has fake-quantizers.
 
     Example:
         >>> is_quantized(nn.Linear(4, 2))
@@ -338,46 +348,47 @@ def is_quantized(network: nn.Module) -> bool:
 
 
 def describe_quantization(network: nn.Module) -> dict[str, Any]:
-    """Return what a prepared network computes in integers, and what in float and why; plain values.
+    """Return which layers of a prepared network compute in integers, and which in float and why, as plain values.
 
     Args:
         network: the module, prepared or not.
 
     Returns:
-        ``{"weights", "activations", "cpu", "integer": [layers], "float": {layer: reason}}``; empty where it is not
+        ``{"weights", "activations", "cpu", "integer": [layers], "float": {layer: reason}}``; empty if it is not
         prepared.
 
     Example:
         >>> network = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2))
-        >>> rounds = prepare_(network, plan_quantization(network, torch.zeros(2, dtype=torch.long)))
+        >>> fake_quantizers = prepare_(network, plan_quantization(network, torch.zeros(2, dtype=torch.long)))
         >>> describe_quantization(network)["float"]
-        {'0': 'Embedding looks values up'}
+        {'0': 'Embedding looks up values'}
     """
-    rounds = find_fake_quantizers(network)
-    if rounds is None:
+    fake_quantizers = find_fake_quantizers(network)
+    if fake_quantizers is None:
         return {}
-    prefix = next(name for name, module in network.named_modules() if module is rounds).removesuffix("fake_quantizers")
-    weights = [site for site in rounds.sites.values() if site["channels"]]
+    prefix = next(name for name, module in network.named_modules() if module is fake_quantizers).removesuffix(NAME)
+    weights = [site for site in fake_quantizers.sites.values() if site["channels"]]
+    activations = [site for site in fake_quantizers.sites.values() if not site["channels"]]
     integer = list(dict.fromkeys(prefix + site["layer"] for site in weights))
-    used = sorted({(site["high"] + 1).bit_length() for site in weights})
-    low = next((site["low"] for site in rounds.sites.values() if not site["channels"]), 0)
+    bits = sorted({(site["high"] + 1).bit_length() for site in weights})
+    is_symmetric = bool(activations) and activations[0]["low"] < 0
     return {
-        "weights": f"{' and '.join(map(str, used))} bits, symmetric, per output channel",
-        "activations": "8 bits, 0..255, per tensor" if low == 0 else "8 bits, -128..127 around 0, per tensor",
-        "cpu": "any" if used[-1] < 8 else "vnni or arm64",
+        "weights": f"{' and '.join(map(str, bits))} bits, symmetric, per output channel",
+        "activations": "8 bits, -128..127 around 0, per tensor" if is_symmetric else "8 bits, 0..255, per tensor",
+        "cpu": "any" if bits[-1] < 8 else "vnni or arm64",
         "integer": integer,
-        "float": _reasons(network, set(integer), {prefix + name for name in rounds.float_layers}),
+        "float": _float_layers(network, set(integer), {prefix + name for name in fake_quantizers.float_layers}),
     }
 
 
-def _reasons(network: nn.Module, integer: set[str], ignored: set[str]) -> dict[str, str]:
-    """Say of every layer with parameters that is not among the integers why."""
-    found = {}
+def _float_layers(network: nn.Module, integer: set[str], ignored: set[str]) -> dict[str, str]:
+    """Return every layer with parameters of its own that does not compute in integers, and the reason."""
+    reasons = {}
     for name, module in module_names(network).items():
-        own = any(True for _ in module.parameters(recurse=False)) or is_parametrized(module)
-        if own and name not in integer and not isinstance(module, ParametrizationList):
-            found[name] = "ignored" if name in ignored else _reason(module)
-    return found
+        has_parameters = any(True for _ in module.parameters(recurse=False)) or is_parametrized(module)
+        if has_parameters and name not in integer and not isinstance(module, ParametrizationList):
+            reasons[name] = "ignored" if name in ignored else _reason(module)
+    return reasons
 
 
 def _reason(module: nn.Module) -> str:
@@ -389,9 +400,9 @@ def _reason(module: nn.Module) -> str:
 
 
 _WHY: dict[Any, str] = {
-    nn.Embedding: "looks values up",
-    (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm): "normalises by what it is given",
-    nn.modules.batchnorm._NormBase: "has no layer before it to be folded into",
+    nn.Embedding: "looks up values",
+    (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm): "normalizes by the statistics of its input",
+    nn.modules.batchnorm._NormBase: "has no layer before it to fold it into",
     nn.RNNBase: "keeps its state in float",
     nn.modules.conv._ConvTransposeNd: "has no integer kernel in ONNX Runtime",
 }

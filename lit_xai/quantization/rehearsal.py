@@ -1,4 +1,4 @@
-"""What quantisation-aware training tries on a copy before it begins, and what it cannot work with."""
+"""A trial of quantization-aware training on a copy, before it begins, and checks for what it cannot work with."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,43 +18,43 @@ from lit_xai.trainer.access import callbacks_of, is_a
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What came of it on a copy.
+    """The result of a trial on a copy.
 
     Args:
         pairs: names of layers and the BatchNorms that are folded into them.
-        plan: what is rounded.
-        facts: what is computed in integers, and what in float and why.
+        plan: the tensors to quantize.
+        facts: which layers compute in integers, and which in float and why.
     """
 
     pairs: list[tuple[str, str]]
     plan: Plan
     facts: dict[str, Any]
 
-    def said(self) -> str:
-        """Return it in two sentences."""
-        left = [f"{name} ({why})" for name, why in self.facts["float"].items()]
-        shown = ", ".join(left[:6]) + (f" and {len(left) - 6} more" if len(left) > 6 else "")
+    def summary(self) -> str:
+        """Return it in one sentence."""
+        in_float = [f"{name} ({why})" for name, why in self.facts["float"].items()]
+        shown = ", ".join(in_float[:6]) + (f" and {len(in_float) - 6} more" if len(in_float) > 6 else "")
         folded = f"{len(self.pairs)} BatchNorm{'s are' if len(self.pairs) != 1 else ' is'} folded"
         integer = f"{len(self.facts['integer'])} layers compute in integers ({self.facts['weights']})"
-        return f"{folded}, {integer}, in float stay {shown or 'none'}."
+        return f"{folded}, {integer}; in float: {shown or 'none'}."
 
 
 def rehearse(network: nn.Module, inputs: Inputs, scheme: dict[str, Any], output: OutputSpec) -> Rehearsal:
-    """Fold, prepare, and run a copy forwards and backwards; the network is left as it is.
+    """Fold, prepare, and run a copy forward and backward; the network is left unchanged.
 
     Args:
         network: the module.
-        inputs: what it is called with.
+        inputs: of one call.
         scheme: arguments of :func:`~lit_xai.quantization.quantization.plan_quantization`.
-        output: where the logits are in its output.
+        output: the logits in its output: a key, an attribute, an index or a function.
 
     Raises:
-        ValueError: nothing can be rounded, or the network does not run rounded; says why.
+        ValueError: nothing can be quantized, or the network does not run when quantized.
     """
-    other = next((p.dtype for p in network.parameters() if p.is_floating_point() and p.dtype != torch.float32), None)
-    if other is not None:
+    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point() and p.dtype != torch.float32), None)
+    if dtype is not None:
         raise ValueError(
-            f"the network expected weights of float32, but got {other}: take precision='32-true', 'bf16-mixed' or"
+            f"the network expected weights of float32, but got {dtype}: use precision='32-true', 'bf16-mixed' or"
             " '16-mixed'."
         )
     copied = copy_network(network)
@@ -63,10 +63,10 @@ def rehearse(network: nn.Module, inputs: Inputs, scheme: dict[str, Any], output:
     pairs = find_foldable(copied, inputs, output=output)
     fold_batch_norms_(copied, pairs)
     plan = plan_quantization(copied, inputs, **scheme, output=output)
-    rounds = prepare_(copied, plan)
-    rounds.round_(True)
+    fake_quantizers = prepare_(copied, plan)
+    fake_quantizers.enable_fake_quant_(True)
     with untouched(copied):
-        rounds.training = True  # the rest is in eval mode: one sample is too few for a BatchNorm that is left
+        fake_quantizers.training = True  # only these: a remaining BatchNorm cannot train on one sample
         try:
             logits = call_network(copied, inputs, output=output)
             if logits.requires_grad:
@@ -74,19 +74,21 @@ def rehearse(network: nn.Module, inputs: Inputs, scheme: dict[str, Any], output:
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"{type(network).__name__} does not run when rounded ({type(error).__name__}: {reason}): activation"
-                " checkpointing has to be off, and what rounds tensors itself named in ignored_layers=."
+                f"{type(network).__name__} does not run when quantized ({type(error).__name__}: {reason}): turn"
+                " activation checkpointing off, and name layers that quantize tensors themselves in ignored_layers=."
             ) from None
     return Rehearsal(pairs, plan, describe_quantization(copied))
 
 
 def refuse_compiled(pl_module: LightningModule, network: nn.Module) -> None:
-    """Refuse a network that is compiled: functions inside cannot be seen.
+    """Refuse a compiled network: the functions inside cannot be intercepted.
 
     Raises:
-        MisconfigurationException: names what is compiled.
+        MisconfigurationException: names the compiled module.
     """
-    inside = [name for name, part in pl_module.named_modules() if hasattr(part, "_orig_mod") and _holds(part, network)]
+    inside = [
+        name for name, part in pl_module.named_modules() if hasattr(part, "_orig_mod") and _overlap(part, network)
+    ]
     inside += [name for name, part in network.named_modules() if vars(part).get("_compiled_call_impl") is not None]
     if getattr(pl_module, "_compiler_ctx", None) is not None or inside:
         what = repr(inside[0]) if inside and inside[0] else type(pl_module).__name__
@@ -95,12 +97,12 @@ def refuse_compiled(pl_module: LightningModule, network: nn.Module) -> None:
         )
 
 
-def _holds(part: nn.Module, network: nn.Module) -> bool:
-    return any(one is network for one in part.modules()) or any(one is part for one in network.modules())
+def _overlap(part: nn.Module, network: nn.Module) -> bool:
+    return any(m is network for m in part.modules()) or any(m is part for m in network.modules())
 
 
 def refuse_averages(trainer: Trainer) -> None:
-    """Refuse averages of weights: that of two networks' ranges belongs to neither.
+    """Refuse callbacks that average weights: the average of two networks fits the ranges of neither.
 
     Raises:
         MisconfigurationException: names the callback.
@@ -108,6 +110,6 @@ def refuse_averages(trainer: Trainer) -> None:
     for callback in callbacks_of(trainer):
         if is_a(callback, "WeightAveraging", "StochasticWeightAveraging"):
             raise MisconfigurationException(
-                f"QuantizationAwareTraining cannot work with {type(callback).__name__}: an average of weights does not"
-                " fit the ranges that were observed. Leave one of the two out."
+                f"QuantizationAwareTraining cannot work with {type(callback).__name__}: averaged weights do not"
+                " fit the observed ranges. Leave one of the two out."
             )

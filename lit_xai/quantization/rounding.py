@@ -1,16 +1,19 @@
-"""Which tensors of a running network are rounded to integers: one set of rules, for training and for export.
+"""The rules by which tensors of a running network are quantized, the same for training and for export.
 
-A runtime computes an operator in integers where all it takes, and what it gives, is integers. So rounded are the inputs
-and weights of convolutions and linear layers, both sides of a sum of such outputs (a residual), and what a convolution
-gives before anything else looks at it; where an activation or a pooling comes between, after that, as runtimes fuse the
-two (`Jacob et al. 2018 <https://arxiv.org/abs/1712.05877>`_, section 2.4 and appendix A). A tensor is rounded once,
-however many look at it. Seen are functions rather than modules: a functional ReLU or a ``+`` is as good as a module.
+A runtime computes an operator in integers if all its operands are integers. So what is quantized are the inputs and
+weights of convolutions and linear layers, both sides of a sum of such outputs (a residual connection), and the output
+of a convolution before any other operator takes it; if an activation or a pooling follows, after that, as runtimes fuse
+the two (`Jacob et al. 2018 <https://arxiv.org/abs/1712.05877>`_, section 2.4 and appendix A). A tensor is quantized
+once, however many operators take it.
+
+The rules apply to functions rather than modules: a functional ReLU or a ``+`` counts as much as a module.
 """
 
 import types
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import torch
@@ -21,11 +24,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
-Round = Callable[[str, Tensor, str], Tensor]
-"""From the name of a tensor's site, the tensor and the layer that takes it, to the rounded tensor."""
+Quantize = Callable[[str, Tensor, str], Tensor]
+"""From the name of a tensor's site, the tensor and the layer that takes it, to the quantized tensor."""
 
-RoundBias = Callable[[Tensor, str, str], Tensor]
-"""From a bias and the sites of the input and the weight whose product it is added to, to the rounded bias."""
+QuantizeBias = Callable[[Tensor, str, str], Tensor]
+"""From a bias and the sites of the input and the weight whose product it is added to, to the quantized bias."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -36,249 +39,278 @@ CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
 PRODUCTS = CONVOLUTIONS | {"linear"}
 SUMS = frozenset({"add", "add_", "__add__", "__radd__", "__iadd__"})
 
-# What runtimes fuse into the operator before, or leave out: rounded is what they give.
-PASSING = _words(
+# Runtimes fuse these into the operator before them, or leave them out: their output is quantized, not their input.
+FUSED = _words(
     """relu relu_ relu6 hardtanh hardtanh_ clamp clamp_ clamp_min clamp_min_ threshold threshold_
     dropout dropout_ dropout1d dropout2d dropout3d feature_dropout alpha_dropout contiguous clone detach to float"""
 )
 
-# What gives the very numbers that it takes, and what runtimes run on integers: rounded is what they take.
-MOVING = _words(
+# These return the very numbers that they take, and runtimes execute them on integers: their input is quantized.
+SELECTING = _words(
     """max_pool1d max_pool2d max_pool3d flatten unflatten view view_as reshape reshape_as permute transpose movedim
     swapaxes squeeze unsqueeze"""
 )
 
-# The same, but what follows has to be told so: it is rounded again.
-PARTING = _words(
+# The same, but runtimes do not carry the integers through: what follows is quantized again.
+REQUANTIZED = _words(
     "cat chunk split narrow expand __getitem__ adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d"
 )
 
-# What asks a tensor something rather than computing with it.
-ASKING = _words(
+# These query a tensor rather than compute with it.
+QUERIES = _words(
     """__get__ __set__ size dim ndimension stride numel nelement element_size is_contiguous is_floating_point is_complex
     data_ptr storage_offset untyped_storage get_device requires_grad_ retain_grad register_hook backward
     __len__ __repr__ __format__ __hash__ __reduce_ex__ item tolist numpy type type_as"""
 )
 
 
+class _Kind(Enum):
+    """The form in which a runtime has a tensor."""
+
+    FLOAT = "float"
+    QUANTIZED = "integers"
+    PENDING = "the output of an operator in integers, to be quantized before the next operator takes it"
+    LIKELY = "the output of an operator in integers, which some runtimes keep in float"
+
+
 @dataclass
 class _State:
-    """What is known of a tensor.
+    """The knowledge of one tensor.
 
     Args:
-        kind: ``"rounded"``; ``"open"``: of integers, and to be rounded before anything looks at it; ``"soft"``: of
-            integers, but runtimes may hand it on in float; ``"float"``.
-        rounded: the tensor as it was rounded, if it was.
-        site: where it was rounded, if it is.
+        kind: the form in which a runtime has it.
+        quantized: the tensor after quantization, if it was quantized.
+        site: where it was quantized, for a quantized tensor.
         version: how often it had been written to.
     """
 
-    kind: str = "float"
-    rounded: Tensor | None = None
+    kind: _Kind = _Kind.FLOAT
+    quantized: Tensor | None = None
     site: str = ""
     version: int = 0
 
+    @property
+    def is_of_integers(self) -> bool:
+        """Whether an operator can take it as integers."""
+        return self.kind is not _Kind.FLOAT or self.quantized is not None
+
 
 class Placement(TorchFunctionMode):
-    """Rounds tensors inside one forward; :attr:`path` holds the names of the modules that run.
+    """Quantize tensors inside one forward; :attr:`path` holds the names of the modules that run.
 
-    Once :attr:`is_over` says so it rounds nothing any more. :attr:`inputs_of` holds for each weight's site that of what
-    it is multiplied with.
+    Once :attr:`is_over` returns True, nothing is quantized any more. :attr:`inputs_of` maps the site of each weight to
+    the site of the input that it is multiplied with.
 
     Args:
-        round: called for each tensor that is to be rounded.
-        owner_of: the name of the layer whose weight a tensor is, from the tensor and the layer that takes it; ``None``
-            where it is computed from what the network was given.
+        quantize: called for each tensor to quantize.
+        owner_of: returns the name of the layer whose weight a tensor is, from the tensor and the layer that takes it;
+            ``None`` if the tensor was computed from the network's inputs.
         float_layers: names of modules that compute in float.
-        round_bias: called for the bias of a product whose result is integers as well; default none is rounded.
+        quantize_bias: called for the bias of a product whose output is integers as well; default none is quantized.
     """
 
     def __init__(
         self,
-        round: Round,
+        quantize: Quantize,
         owner_of: Callable[[Tensor, str], str | None],
         float_layers: Collection[str] = (),
-        round_bias: RoundBias | None = None,
+        quantize_bias: QuantizeBias | None = None,
     ) -> None:
         super().__init__()
         self.path: list[str] = []
         self.is_over: Callable[[], bool] = lambda: False
         self.inputs_of: dict[str, str] = {}
-        self._round_bias = round_bias
-        self._round, self._owner_of, self._float_layers = round, owner_of, frozenset(float_layers)
+        self._quantize_bias = quantize_bias
+        self._quantize, self._owner_of, self._float_layers = quantize, owner_of, frozenset(float_layers)
         self._calls: Counter[str] = Counter()
         self._states: Any = WeakTensorKeyDictionary()
 
     def finish(self, result: Any) -> Any:
-        """Return what the network gives, with convolutions' outputs in it rounded."""
+        """Return the network's result, with convolutions' outputs in it quantized."""
         self.path.append("")
-        return tree_map(lambda v: self._rounded(v, self._site("output")) if self._kind(v) == "open" else v, result)
+        return tree_map(
+            lambda v: self._quantized(v, self._site("output")) if self._kind(v) is _Kind.PENDING else v, result
+        )
 
-    def __torch_function__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name in ASKING or self.is_over():
+        if name in QUERIES or self.is_over():
             return func(*args, **kwargs)
         if func is F.multi_head_attention_forward:  # its linear layers are called inside
             with self:
                 return _seen_through(func)(*args, **kwargs)
-        if self._layer in self._float_layers:
-            return self._other(func, name, args, kwargs)
-        if name in PRODUCTS:
-            return self._product(func, name, args, kwargs)
-        if name in SUMS and self._is_of_integers(args, kwargs):
-            return self._sum(func, name, args, kwargs)
-        if name in PASSING and args:
-            return self._pass(func, name, args, kwargs)
-        if name in MOVING and args and self._kind(args[0]) in ("open", "rounded"):
-            return self._move(func, name, args, kwargs)
-        return self._other(func, name, args, kwargs)
+        return self._rule(name, args, kwargs)(func, name, args, kwargs)
 
-    def _product(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    def _rule(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[..., Any]:
+        """Return the method that runs a function of this name on these arguments."""
+        if self._layer in self._float_layers:
+            return self._run_in_float
+        if name in PRODUCTS:
+            return self._run_product
+        if name in SUMS and self._adds_integers(args, kwargs):
+            return self._run_sum
+        if name in FUSED and args:
+            return self._run_fused
+        if name in SELECTING and args and self._kind(args[0]) in (_Kind.PENDING, _Kind.QUANTIZED):
+            return self._run_selecting
+        return self._run_in_float
+
+    def _run_product(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         operands, args, kwargs = _taken(args, kwargs, ("input", "weight", "bias"))
         owner = self._owner_of(operands[1], self._layer)
         if owner is None or owner in self._float_layers:
-            return self._other(func, name, (*operands, *args), kwargs)
+            return self._run_in_float(func, name, (*operands, *args), kwargs)
         if _is_checkpointed():
             raise ValueError(
                 f"{owner or 'The network'} expected to run once, but got activation checkpointing, which runs it again"
-                " in the backward pass where nothing is rounded: turn that off while quantising."
+                " in the backward pass, where nothing is quantized: turn it off for quantization."
             )
-        self.path.append(owner)  # torch's attention takes the weights of a layer that it does not call
+        self.path.append(owner)  # torch's attention uses the weights of a layer without calling it
         try:
             inputs, weight, bias = self._operands(name, *operands)
         finally:
             self.path.pop()
         out = func(inputs, weight, bias, *args, **kwargs)
         if name in CONVOLUTIONS:
-            self._know(out, "open")
-        elif out.dim() == 2:  # of higher ranks is a product and a sum of its own, whose result mostly stays in float
-            self._know(out, "soft")
+            self._set_kind(out, _Kind.PENDING)
+        elif out.dim() == 2:  # of higher rank it is exported as a product and a sum, whose output mostly stays in float
+            self._set_kind(out, _Kind.LIKELY)
         return out
 
     def _operands(self, name: str, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Any, Any, Any]:
         site = self._site(name)
-        inputs, place = self._rounded(inputs, "input", site), f"{site}/weight"
+        inputs, place = self._quantized(inputs, "input", site), f"{site}/weight"
         state = self._state(inputs)
         self.inputs_of[place] = state.site if state is not None else ""
-        if bias is not None and self._round_bias is not None and (name in CONVOLUTIONS or inputs.dim() == 2):
-            bias = self._round_bias(bias, self.inputs_of[place], place)
-        return inputs, self._round(place, weight, self._layer), bias
+        if bias is not None and self._quantize_bias is not None and (name in CONVOLUTIONS or inputs.dim() == 2):
+            bias = self._quantize_bias(bias, self.inputs_of[place], place)
+        return inputs, self._quantize(place, weight, self._layer), bias
 
-    def _sum(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    def _run_sum(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         (left, right), args, kwargs = _taken(args, kwargs, ("input", "other"))
         site = self._site("add")
-        sides = self._rounded(left, "left", site), self._rounded(right, "right", site)
+        sides = self._quantized(left, "left", site), self._quantized(right, "right", site)
         out = torch.add(*sides, *args, **kwargs)
-        if name in ("add_", "__iadd__"):  # other names of the tensor have to see it
+        if name in ("add_", "__iadd__"):  # views of the tensor have to see the sum
             out = left.copy_(out)
-        self._know(out, "open")
+        self._set_kind(out, _Kind.PENDING)
         return out
 
-    def _pass(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _run_fused(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         state, writes = self._state(args[0]), _writes(name, kwargs)
-        kind = state.kind if state is not None else "float"
-        if kind == "open" and state is not None and state.rounded is not None and not writes:
-            args = (state.rounded, *args[1:])  # a runtime has it in integers, and alone those
+        kind = self._kind(args[0])
+        if kind is _Kind.PENDING and state is not None and state.quantized is not None and not writes:
+            args = (state.quantized, *args[1:])  # another operator had it quantized: a runtime keeps only the integers
         out = func(*args, **kwargs)
         if writes:
             self._states.pop(args[0], None)
-        if kind != "float" and isinstance(out, Tensor) and (out is not args[0] or writes):
-            self._know(out, "soft" if kind == "soft" else "open")
+        if kind is not _Kind.FLOAT and isinstance(out, Tensor) and (out is not args[0] or writes):
+            self._set_kind(out, _Kind.LIKELY if kind is _Kind.LIKELY else _Kind.PENDING)
         return out
 
-    def _move(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Hand on the numbers of a rounded tensor as such."""
-        inputs = self._rounded(args[0], "input0", self._site(name)) if self._kind(args[0]) == "open" else args[0]
+    def _run_selecting(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a function on integers; its output needs no quantization of its own."""
+        is_pending = self._kind(args[0]) is _Kind.PENDING
+        inputs = self._quantized(args[0], "input0", self._site(name)) if is_pending else args[0]
         out, state = func(inputs, *args[1:], **kwargs), self._state(inputs)
-        if state is not None and state.kind == "rounded":
-            self._know(out, "rounded", state.site)
+        if state is not None and state.kind is _Kind.QUANTIZED:
+            self._set_kind(out, _Kind.QUANTIZED, state.site)
         return out
 
-    def _other(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run what is no operator in integers: it takes what a convolution gives rounded, as it will there."""
+    def _run_in_float(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operator in float; outputs of convolutions it takes quantized, as it will in a runtime."""
         tensors = [v for v in tree_leaves((args, kwargs)) if isinstance(v, Tensor) and v.is_floating_point()]
-        soft = name in PARTING | MOVING and all(self._kind(v) != "float" for v in tensors)
-        changes = bool(args) and isinstance(args[0], Tensor) and _writes(name, kwargs)
-        if any(self._kind(v) == "open" for v in tensors):
-            site = self._site(name)
-            places = {id(v): place for place, v in enumerate(tensors)}
-
-            def taken(value: Any) -> Any:
-                if self._kind(value) != "open":
-                    return value
-                out = self._rounded(value, f"input{places[id(value)]}", site)
-                # Other names of the tensor have to see what is written to it.
-                return value.copy_(out) if changes and value is args[0] else out
-
-            given, kwargs = tree_map(taken, (args, kwargs))
-        else:
-            given = args
-        out = func(*given, **kwargs)
-        if changes:
-            self._states.pop(args[0], None)
-        if soft:
+        keeps_integers = name in REQUANTIZED | SELECTING and all(self._kind(v) is not _Kind.FLOAT for v in tensors)
+        target = args[0] if args and isinstance(args[0], Tensor) and _writes(name, kwargs) else None
+        if any(self._kind(v) is _Kind.PENDING for v in tensors):
+            args, kwargs = self._quantize_pending(name, tensors, (args, kwargs), target)
+        out = func(*args, **kwargs)
+        if target is not None:
+            self._states.pop(target, None)
+        if keeps_integers:
             for value in tree_leaves(out):
-                self._know(value, "soft")
+                self._set_kind(value, _Kind.LIKELY)
         return out
+
+    def _quantize_pending(self, name: str, tensors: list[Tensor], arguments: Any, target: Tensor | None) -> Any:
+        """Return arguments with the pending tensors among them quantized.
+
+        Args:
+            name: of the function.
+            tensors: all tensors of floats among the arguments, which are numbered in this order.
+            arguments: positional ones and those by name.
+            target: the argument that the function writes to, if it does.
+        """
+        site = self._site(name)
+        places = {id(v): place for place, v in enumerate(tensors)}
+
+        def quantized(value: Any) -> Any:
+            if self._kind(value) is not _Kind.PENDING:
+                return value
+            out = self._quantized(value, f"input{places[id(value)]}", site)
+            # Written into the same memory, as views of the tensor have to see what the function writes.
+            return target.copy_(out) if target is not None and value is target else out
+
+        return tree_map(quantized, arguments)
 
     @property
     def _layer(self) -> str:
         return self.path[-1] if self.path else ""
 
     def _site(self, name: str) -> str:
-        """Name this call of a function: by the module that calls it, and the how manieth of its calls it is."""
+        """Return a name for this call of a function: the calling module, the function and the number of the call."""
         site = "/".join(part for part in (self._layer.replace(".", "/"), name.strip("_")) if part)
         self._calls[site] += 1
         return site if self._calls[site] == 1 else f"{site}-{self._calls[site]}"
 
-    def _know(self, value: Any, kind: str, site: str = "") -> None:
+    def _set_kind(self, value: Any, kind: _Kind, site: str = "") -> None:
         if isinstance(value, Tensor) and value.is_floating_point():
             self._states[value] = _State(kind, site=site, version=_version(value))
 
     def _state(self, value: Any) -> _State | None:
         state = self._states.get(value) if isinstance(value, Tensor) else None
-        if state is not None and state.version != _version(value):  # written to, perhaps by another name of it
+        if state is not None and state.version != _version(value):  # written to since, perhaps through a view
             del self._states[value]
             return None
         return state
 
-    def _kind(self, value: Any) -> str:
+    def _kind(self, value: Any) -> _Kind:
         state = self._state(value)
-        return state.kind if state is not None else "float"
+        return state.kind if state is not None else _Kind.FLOAT
 
-    def _is_of_integers(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether both sides of a sum come from integers: the sum is then one of integers as well."""
-        sides = [*args, *(kwargs[key] for key in ("input", "other") if key in kwargs)][:2]
-        if len(sides) < 2 or not all(isinstance(side, Tensor) for side in sides):
-            return False
+    def _adds_integers(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Return whether both sides of a sum come from integers, so that the sum is one of integers as well."""
+        sides, _, _ = _taken(args, kwargs, ("input", "other"))
         states = [self._state(side) for side in sides]
-        known = all(s is not None and (s.kind != "float" or s.rounded is not None) for s in states)
-        return known and any(s.kind != "float" for s in states if s is not None)
+        if not all(state is not None and state.is_of_integers for state in states):
+            return False
+        return any(state.kind is not _Kind.FLOAT for state in states if state is not None)
 
-    def _rounded(self, tensor: Tensor, operand: str, site: str = "") -> Tensor:
+    def _quantized(self, tensor: Tensor, operand: str, site: str = "") -> Tensor:
+        """Return a tensor after quantization, which is done at the first call and remembered."""
         state = self._state(tensor)
         if state is None:
             state = self._states[tensor] = _State(version=_version(tensor))
-        if state.kind == "rounded":
+        if state.kind is _Kind.QUANTIZED:
             return tensor
-        if state.rounded is None:
+        if state.quantized is None:
             name = f"{site}/{operand}" if site else operand
-            out = self._round(name, tensor, self._layer)
-            if out is tensor:  # stays in float
-                state.kind = "float"
+            out = self._quantize(name, tensor, self._layer)
+            if out is tensor:  # it has no site and stays in float
+                state.kind = _Kind.FLOAT
                 return tensor
-            self._know(out, "rounded", name)
-            state.rounded = out
-        return state.rounded
+            self._set_kind(out, _Kind.QUANTIZED, name)
+            state.quantized = out
+        return state.quantized
 
 
 def owners_of_weights(network: nn.Module) -> Callable[[Tensor, str], str | None]:
-    """Return what tells a network's weights from tensors that it computes, and whose weights they are.
+    """Return a function that tells a network's weights from the tensors it computes, and to which layer they belong.
 
     Args:
-        network: whose parameters, and views of them, are weights; and what layers compute from them by
-            ``torch.nn.utils.parametrize``.
+        network: the module. Its parameters and views of them are weights, and so is what layers compute from
+            parameters by ``torch.nn.utils.parametrize``.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(2, 2))
@@ -303,15 +335,15 @@ def owners_of_weights(network: nn.Module) -> Callable[[Tensor, str], str | None]
 
 
 def _writes(name: str, kwargs: dict[str, Any]) -> bool:
-    """Whether a function writes to its first argument."""
-    named_so = (name.endswith("_") and not name.endswith("__")) or name.startswith("__i") or name == "__setitem__"
-    return named_so or bool(kwargs.get("inplace"))
+    """Return whether a function writes to its first argument."""
+    by_name = (name.endswith("_") and not name.endswith("__")) or name.startswith("__i") or name == "__setitem__"
+    return by_name or bool(kwargs.get("inplace"))
 
 
 def _is_checkpointed() -> bool:
-    """Whether ``torch.utils.checkpoint`` will run this again; its older way (``use_reentrant=True``) is not seen.
+    """Return whether ``torch.utils.checkpoint`` will run this again; ``use_reentrant=True`` is not detected.
 
-    Private name in use: what tells which hooks on saved tensors are set.
+    Uses a private function of torch, the only one that returns which hooks on saved tensors are set.
     """
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(False) if torch.is_grad_enabled() else None
     return hooks is not None and getattr(hooks[0], "__module__", "") == "torch.utils.checkpoint"
@@ -322,15 +354,15 @@ def _version(tensor: Tensor) -> int:
 
 
 def _taken(args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]) -> tuple[Any, Any, dict[str, Any]]:
-    """Take the first arguments out, given by position, by name, or not at all."""
+    """Split off the arguments of these names, given by position, by name, or not at all (``None``)."""
     first = [args[i] if i < len(args) else kwargs.get(name) for i, name in enumerate(names)]
     return first, args[len(names) :], {key: value for key, value in kwargs.items() if key not in names}
 
 
 def _seen_through(function: Any) -> Any:
-    """Return a function of ``torch.nn.functional`` that calls others even where a mode would take it as one.
+    """Return a function of ``torch.nn.functional`` whose inner calls a mode sees, rather than the one outer call.
 
-    Private name in use: ``has_torch_function``, which such functions ask before they begin.
+    Such functions first ask the private ``has_torch_function`` whether to hand over to the mode: here it says no.
     """
     names = {**function.__globals__, "has_torch_function": lambda tensors: False}
     return types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)

@@ -1,4 +1,4 @@
-"""One forward of a network under way: which of its modules calls the functions that are seen."""
+"""One running forward of a network, with the module that calls each function."""
 
 import contextlib
 import sys
@@ -13,12 +13,12 @@ from lit_xai.quantization.rounding import Placement
 
 
 class Running:
-    """One forward of a network: the functions it calls are seen, and which of its modules calls them.
+    """Intercept the functions that one forward of a network calls, and track which module calls them.
 
     Args:
-        network: whose modules are known by name.
-        placement: what looks at the functions.
-        frame: where the forward runs. A Ctrl-C leaves it without a hook being called: it is over then.
+        network: whose modules are tracked by name.
+        placement: intercepts the functions.
+        frame: where the forward runs. A Ctrl-C ends it without a hook being called: once the frame is gone, it is over.
     """
 
     def __init__(self, network: nn.Module, placement: Placement, frame: types.FrameType | None = None) -> None:
@@ -28,7 +28,7 @@ class Running:
         self._stack = contextlib.ExitStack()
 
     def is_over(self) -> bool:
-        """Return whether the forward is not under way any more."""
+        """Return whether the forward has ended."""
         if self._frame is None:
             return False
         frame: types.FrameType | None = sys._getframe(1)
@@ -37,7 +37,7 @@ class Running:
         return frame is None
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start to intercept."""
         self.placement.is_over = self.is_over
         before = register_module_forward_pre_hook(self._before)
         self._stack.callback(before.remove)
@@ -46,8 +46,10 @@ class Running:
         self._stack.enter_context(self.placement)
 
     def stop(self) -> None:
-        """Stop looking; does nothing the second time."""
+        """Stop; a second call does nothing."""
         self._stack.close()
+
+    # Global hooks see every module in every thread, as torch has no hooks for the modules of one network.
 
     def _before(self, module: nn.Module, args: Any) -> None:
         if id(module) in self._names and threading.get_ident() == self._thread:

@@ -104,18 +104,18 @@ def quantization_sensitivity(
         quantized = quantize(
             network, loader, batches=batches, batch_to_inputs=batch_to_inputs, output=output, progress=False, **scheme
         )
-    rounds = find_fake_quantizers(quantized)
-    assert rounds is not None  # of what quantize returns
-    rows = select_rows(_rows(rounds), layers, type(network).__name__, "quantised")
+    fake_quantizers = find_fake_quantizers(quantized)
+    assert fake_quantizers is not None  # of what quantize returns
+    rows = select_rows(_rows(fake_quantizers), layers, type(network).__name__, "quantised")
     values = torch.empty(len(rows), len(bits), dtype=torch.float64)
     with tqdm(total=values.numel() + 1, desc="layer sensitivity", disable=not progress, leave=False) as bar:
-        rounds.round_(False)
+        fake_quantizers.enable_fake_quant_(False)
         dense = run(quantized, "the network in float")
         bar.update()
         for i, ((name,), sites) in enumerate(rows.items()):
             bar.set_postfix_str(name)
             for j, n in enumerate(bits):
-                rounds.round_alone_(sites, n)
+                fake_quantizers.enable_fake_quant_only_(sites, n)
                 values[i, j] = run(quantized, f"{name} in {n} bits")
                 bar.update()
     return QuantizationSensitivity(tuple(rows), bits, values, dense, upwards, metric_name(metric))
@@ -130,10 +130,10 @@ def _checked(bits: int | Sequence[int]) -> tuple[int, ...]:
     return tuple(bits)
 
 
-def _rows(rounds: FakeQuantizers) -> dict[tuple[str, ...], set[str]]:
+def _rows(fake_quantizers: FakeQuantizers) -> dict[tuple[str, ...], set[str]]:
     """Return for each layer the sites of its weights and of what they are multiplied with."""
     found: dict[tuple[str, ...], set[str]] = {}
-    for name, site in rounds.sites.items():
+    for name, site in fake_quantizers.sites.items():
         if site["channels"]:
-            found.setdefault((site["layer"],), set()).update({name, site["inputs"]} & set(rounds.sites))
+            found.setdefault((site["layer"],), set()).update({name, site["inputs"]} & set(fake_quantizers.sites))
     return found

@@ -1,4 +1,4 @@
-"""Structural steps of quantization: BatchNorms folded, fake-quantizers put in; they need no input."""
+"""The structural steps of quantization: fold BatchNorms, insert fake-quantizers."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,31 +16,33 @@ from lit_xai.structure.recipe import Recipe
 
 
 def fold_step(network: nn.Module, pairs: Iterable[tuple[str, str]], prefix: str = "") -> Step:
-    """Return the step that folds BatchNorms into layers: ``{"kind": "fold", "pairs": [[layer, norm, what it was]]}``.
+    """Return the step that folds BatchNorms into layers: ``{"kind": "fold", "pairs": [[layer, norm, facts]]}``.
+
+    The facts describe the BatchNorm, so that the step can be undone.
 
     Args:
-        network: that has them.
+        network: the module, before it is folded.
         pairs: names of layer and BatchNorm, from :func:`~lit_xai.quantization.folding.find_foldable`.
-        prefix: of names in the module that the step is for.
+        prefix: of the network's names in the module that the step is for.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(4, 8, bias=False), nn.BatchNorm1d(8))
         >>> [(layer, norm, facts["class"]) for layer, norm, facts in fold_step(network, [("0", "1")])["pairs"]]
         [('0', '1', 'BatchNorm1d')]
     """
-    modules, found = module_names(find_network(network)), []
+    modules, entries = module_names(find_network(network)), []
     for layer, norm in pairs:
-        was: Any = modules[norm]
+        module: Any = modules[norm]
         facts = {
-            "class": type(was).__name__,
-            "num_features": was.num_features,
-            "eps": was.eps,
-            "momentum": was.momentum,
-            "affine": was.affine,
-            "bias": modules[layer].bias is not None,  # of the layer
+            "class": type(module).__name__,
+            "num_features": module.num_features,
+            "eps": module.eps,
+            "momentum": module.momentum,
+            "affine": module.affine,
+            "bias": modules[layer].bias is not None,  # the layer's
         }
-        found.append([f"{prefix}{layer}", f"{prefix}{norm}", facts])
-    return {"kind": "fold", "pairs": found}
+        entries.append([f"{prefix}{layer}", f"{prefix}{norm}", facts])
+    return {"kind": "fold", "pairs": entries}
 
 
 class Fold(StepKind):
@@ -53,12 +55,12 @@ class Fold(StepKind):
         check_entries(step, pairs=list)
 
     def apply_(self, network: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
-        """Fold; parameters that go on stay the objects they are.
+        """Fold; parameters that remain stay the same objects, as optimizers hold references to them.
 
         A layer without a bias takes over its BatchNorm's, whose gradient is the same: optimizers keep its state.
 
         Raises:
-            ValueError: a pair is not there; nothing is changed then.
+            ValueError: the network has no such pair; nothing is changed then.
         """
         named = _checked(network, step, folded=False)
         layers: list[Any] = [named[layer] for layer, _, _ in step["pairs"]]
@@ -79,10 +81,10 @@ class Fold(StepKind):
         exchange_(optimizers, gone, added)
 
     def undo_(self, network: nn.Module, step: Step) -> None:
-        """Put BatchNorms back, as new: their statistics and weights are gone.
+        """Put BatchNorms back, newly initialized: their statistics and weights are lost.
 
         Raises:
-            ValueError: the network is not what the step led to.
+            ValueError: the network does not have the structure that the step led to.
         """
         named = _checked(network, step, folded=True)
         for name, norm, facts in step["pairs"]:
@@ -118,7 +120,7 @@ def _checked(network: nn.Module, step: Step, folded: bool) -> dict[str, nn.Modul
 
 
 def quantize_step(plan: dict[str, Any], module: str = "") -> Step:
-    """Return the step that prepares a network as planned: ``{"kind": "quantize", "module", "plan"}``.
+    """Return the step that inserts fake-quantizers as planned: ``{"kind": "quantize", "module", "plan"}``.
 
     Args:
         plan: from :func:`~lit_xai.quantization.quantization.plan_quantization`.
@@ -132,7 +134,7 @@ def quantize_step(plan: dict[str, Any], module: str = "") -> Step:
 
 
 class Quantize(StepKind):
-    """Put fake-quantizers in."""
+    """Insert fake-quantizers."""
 
     name, label, order, once, stays_float = "quantize", "quantized", 30, True, False
 
@@ -141,10 +143,10 @@ class Quantize(StepKind):
         check_entries(step, module=str, plan=dict)
 
     def apply_(self, network: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
-        """Put fake-quantisers in, which observe and do not round yet.
+        """Insert fake-quantizers, which observe and do not quantize yet.
 
         Raises:
-            ValueError: the network is not what the step was written for; nothing is changed then.
+            ValueError: the step was written for another network; nothing is changed then.
         """
         part = _part(network, step)
         named = {"", *module_names(part)}
@@ -156,7 +158,7 @@ class Quantize(StepKind):
         insert_fake_quantizers_(part, step["plan"]["sites"], step["plan"]["float_layers"])
 
     def undo_(self, network: nn.Module, step: Step) -> None:
-        """Take them out again.
+        """Remove them.
 
         Raises:
             ValueError: the network has none.
@@ -175,5 +177,5 @@ def _part(network: nn.Module, step: Step) -> nn.Module:
 
 
 def quantize_steps(recipe: Recipe) -> list[Step]:
-    """Return the steps of a recipe that put fake-quantizers in: one, or none."""
+    """Return the steps of a recipe that insert fake-quantizers: one, or none."""
     return [step for step in recipe.steps if step["kind"] == Quantize.name]

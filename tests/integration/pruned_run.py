@@ -126,7 +126,7 @@ def main():
         max_epochs=EPOCHS,
         callbacks=[
             StructuredPruning(0.5, **cuts, round_to=1, report_latency=False),
-            *([QuantizationAwareTraining(3, freeze_epoch=4, warm_up_batches=2)] if quantizes else []),
+            *([QuantizationAwareTraining(3, freeze_epoch=4, calibration_batches=2)] if quantizes else []),
             Killer(point),
             saving,
         ],

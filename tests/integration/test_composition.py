@@ -100,7 +100,7 @@ MAKE = {
         0.5, start_epoch=1, end_epoch=1, every_n_epochs=1, round_to=1, report_latency=False
     ),
     "distil": lambda folder: KnowledgeDistillation("dense"),
-    "quantize": lambda folder: QuantizationAwareTraining(2, warm_up_batches=1, freeze_epoch=3),
+    "quantize": lambda folder: QuantizationAwareTraining(2, calibration_batches=1, freeze_epoch=3),
     "explain": lambda folder: AttributionMonitor("InputXGradient", probe=2),
     "export": lambda folder: ModelExport(folder / "export", program=False),
 }

@@ -58,7 +58,7 @@ def fit(folder, broadcast):
         devices=2,
         accelerator="cpu",
         logger=False,
-        callbacks=[QuantizationAwareTraining(1, warm_up_batches=2, freeze_epoch=3), states],
+        callbacks=[QuantizationAwareTraining(1, calibration_batches=2, freeze_epoch=3), states],
         default_root_dir=folder,
         enable_checkpointing=False,
         enable_progress_bar=False,

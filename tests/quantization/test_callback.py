@@ -113,7 +113,7 @@ def same(one, other):
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     best = ModelCheckpoint(folder / "best", monitor="val/loss", save_last=True)
-    callback = QuantizationAwareTraining(2, warm_up_batches=2, freeze_epoch=3)
+    callback = QuantizationAwareTraining(2, calibration_batches=2, freeze_epoch=3)
     trainer, module = fit(folder, callback, best, EarlyStopping("val/loss", patience=50))
     return trainer, module, best
 
@@ -144,8 +144,8 @@ def test_everything_is_an_integer(run):
 
 def test_ranges_are_frozen_and_nothing_moves_in_eval(run):
     _, module, _ = run
-    rounds = find_fake_quantizers(module)
-    flags = {name: int(r.observer_enabled) for name, r in rounds.rounders.items()}
+    fake_quantizers = find_fake_quantizers(module)
+    flags = {name: int(r.observer_enabled) for name, r in fake_quantizers.fake_quants.items()}
     assert {name for name, flag in flags.items() if flag} == {name for name in flags if name.endswith("weight")}
     before = {name: value.clone() for name, value in module.state_dict().items()}
     module.eval()(torch.randn(8, 1, 8, 8) * 100)
@@ -202,7 +202,7 @@ def test_copies_and_pickles_round_as_well(run):
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam", "groups"])
 def test_resumed_from_any_epoch_it_ends_the_same(optimizer, tmp_path):
     def callbacks(folder):
-        return [QuantizationAwareTraining(2, warm_up_batches=2, freeze_epoch=4), every_epoch(folder)]
+        return [QuantizationAwareTraining(2, calibration_batches=2, freeze_epoch=4), every_epoch(folder)]
 
     _, whole = fit(tmp_path, *callbacks(tmp_path / "whole"), epochs=5, module=Module(optimizer=optimizer))
     for epoch in range(4):
@@ -239,7 +239,7 @@ def test_after_pruning_and_with_a_dense_teacher(tmp_path):
 @pytest.mark.filterwarnings("ignore:.*the student is ahead of its teacher")
 def test_what_is_copied_before_the_first_batch(tmp_path):
     cuts = StructuredPruning(0.5, start_epoch=0, end_epoch=0, round_to=1, report_latency=False)
-    callbacks = [cuts, lit_xai.KnowledgeDistillation("dense"), QuantizationAwareTraining(1, warm_up_batches=1)]
+    callbacks = [cuts, lit_xai.KnowledgeDistillation("dense"), QuantizationAwareTraining(1, calibration_batches=1)]
     _, module = fit(tmp_path, *callbacks, epochs=2)
     assert find_fake_quantizers(module).is_calibrated()
     assert not list(module.network._forward_pre_hooks)
@@ -290,7 +290,7 @@ def test_the_network_is_found_by_its_call(manual, tmp_path):
             self.manual_backward(super().training_step(batch, batch_idx))
             self.optimizers().step()
 
-    callback = QuantizationAwareTraining(1, warm_up_batches=1, module="network" if manual else None)
+    callback = QuantizationAwareTraining(1, calibration_batches=1, module="network" if manual else None)
     monitor = lit_xai.AttributionMonitor(module="network", probe=2)
     _, module = fit(tmp_path, callback, monitor, epochs=2, module=Manual() if manual else OnlyANetwork())
     assert find_fake_quantizers(module.network).is_calibrated()
@@ -311,7 +311,7 @@ class Wraps(SingleDeviceStrategy):
 
 def test_the_network_is_found_by_its_call_where_the_strategy_calls_the_module(tmp_path):
     _, module = fit(
-        tmp_path, QuantizationAwareTraining(1, warm_up_batches=1), epochs=2, module=OnlyANetwork(), strategy=Wraps()
+        tmp_path, QuantizationAwareTraining(1, calibration_batches=1), epochs=2, module=OnlyANetwork(), strategy=Wraps()
     )
     assert recipe_of(module).steps[-1]["module"] == "network"
     assert "training_step" not in vars(module)
@@ -319,7 +319,7 @@ def test_the_network_is_found_by_its_call_where_the_strategy_calls_the_module(tm
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_precisions(precision, tmp_path):
-    _, module = fit(tmp_path, QuantizationAwareTraining(1, warm_up_batches=1), epochs=2, precision=precision)
+    _, module = fit(tmp_path, QuantizationAwareTraining(1, calibration_batches=1), epochs=2, precision=precision)
     assert find_fake_quantizers(module).is_calibrated()
     assert torch.isfinite(module.network(torch.randn(2, 1, 8, 8))).all()
 
@@ -355,7 +355,7 @@ def test_float16_leaves_out_a_step_that_overflows(optimizer, tmp_path):
     watch = Overflows(scaler)
     _, module = fit(
         tmp_path,
-        QuantizationAwareTraining(1, warm_up_batches=1),
+        QuantizationAwareTraining(1, calibration_batches=1),
         watch,
         epochs=3,
         module=Module(optimizer=optimizer),
@@ -363,8 +363,8 @@ def test_float16_leaves_out_a_step_that_overflows(optimizer, tmp_path):
         enable_checkpointing=False,
     )
     assert watch.left_out == [2]
-    rounds = find_fake_quantizers(module)
-    kept = [*rounds.ranges(), *(rounder.scale for rounder in rounds.rounders.values())]
+    fake_quantizers = find_fake_quantizers(module)
+    kept = [*fake_quantizers.ranges(), *(fake_quant.scale for fake_quant in fake_quantizers.fake_quants.values())]
     assert {value.dtype for value in kept} == {torch.float32}
     assert all(torch.isfinite(value).all() for value in kept)
 
@@ -393,7 +393,7 @@ def test_pruned_and_quantised_again_is_left_as_it_was_after_an_exception(tmp_pat
         ({"bits": True}, ["bits"]),
         ({"cpu": "avx"}, ["cpu expected one of any, vnni, arm64", "avx"]),
         ({"activations": "signed"}, ["activations expected one of"]),
-        ({"warm_up_batches": 0}, ["warm_up_batches expected a positive integer"]),
+        ({"calibration_batches": 0}, ["calibration_batches expected a positive integer"]),
         ({"start_epoch": 1.5}, ["start_epoch"]),
         ({"freeze_epoch": -1}, ["freeze_epoch"]),
     ],
@@ -497,7 +497,7 @@ def test_names_may_begin_at_the_module_or_inside(tmp_path):
 def test_another_scheme_on_resume_is_said(tmp_path):
     fit(tmp_path, QuantizationAwareTraining(0), every_epoch(tmp_path), epochs=1)
     callbacks = [QuantizationAwareTraining(0, bits=4)]
-    with pytest.warns(UserWarning, match="goes on with bits=8, as the run began, rather than 4"):
+    with pytest.warns(UserWarning, match="continues with bits=8, as the run began, rather than 4"):
         fit(tmp_path, *callbacks, epochs=2, ckpt_path=tmp_path / "epoch=0.ckpt", enable_checkpointing=False)
 
 
@@ -527,3 +527,19 @@ def test_averages_are_refused(tmp_path):
 def test_weights_of_other_precision_are_refused(tmp_path):
     with pytest.raises(Exception, match="expected weights of float32"):
         fit(tmp_path, QuantizationAwareTraining(1), precision="bf16-true")
+
+
+class TestTheOldNameOfCalibrationBatches:
+    def test_it_works_and_warns(self):
+        with pytest.warns(FutureWarning, match="warm_up_batches is now calibration_batches"):
+            callback = QuantizationAwareTraining(warm_up_batches=4)
+        assert callback.calibration_batches == 4
+
+    def test_both_names_are_refused(self):
+        with refused("warm_up_batches is the old name of calibration_batches", "4 and 8"):
+            QuantizationAwareTraining(calibration_batches=8, warm_up_batches=4)
+
+    @pytest.mark.filterwarnings("ignore:warm_up_batches is now")
+    def test_its_value_is_checked(self):
+        with refused("warm_up_batches expected a positive integer, but got 0."):
+            QuantizationAwareTraining(warm_up_batches=0)

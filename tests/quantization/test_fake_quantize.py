@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_xai.quantization.fake_quantize import fake_quantize, find_ends
+from lit_xai.quantization.fake_quantize import fake_quantize, find_min_max
 
 RANGES = ((0, 255, 0), (0, 255, 37), (-128, 127, 0), (-64, 63, 0), (-2, 1, 0))
 
@@ -38,7 +38,7 @@ def test_numbers_and_gradients_are_those_of_torch(shape, low, high, zero_point, 
     assert torch.equal(out, wanted)
     assert torch.equal(ours.grad, theirs.grad)
     if ours.numel():
-        ends = find_ends(ours, per_channel=channels > 1)
+        ends = find_min_max(ours, per_channel=channels > 1)
         again, ours.grad = fake_quantize(ours, scale, zero_point, low, high, ends), None
         (again * weights).sum().backward()
         assert torch.equal(again, wanted)
@@ -49,11 +49,11 @@ def test_numbers_and_gradients_are_those_of_torch(shape, low, high, zero_point, 
 def test_ends_are_those_that_sorting_finds(shape):
     tensor = torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
-    assert find_ends(tensor).tolist() == [float(tensor.flatten().sort()[0][i]) for i in (0, -1)]
+    assert find_min_max(tensor).tolist() == [float(tensor.flatten().sort()[0][i]) for i in (0, -1)]
     if tensor.dim() > 1:
         rows = [row.flatten().sort()[0] for row in tensor]
-        assert find_ends(tensor, per_channel=True).tolist() == [[float(row[0]), float(row[-1])] for row in rows]
-    assert not find_ends(tensor.requires_grad_()).requires_grad
+        assert find_min_max(tensor, per_channel=True).tolist() == [[float(row[0]), float(row[-1])] for row in rows]
+    assert not find_min_max(tensor.requires_grad_()).requires_grad
 
 
 def test_halves_and_ends_are_those_of_torch():

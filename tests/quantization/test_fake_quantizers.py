@@ -85,12 +85,12 @@ class TestNumbers:
         network = nn.Sequential(nn.Linear(3, 4))
         with torch.no_grad():
             network[0].weight.copy_(torch.tensor([[0.2, 0.3, 0.4], [-0.4, -0.2, -0.1], [0.0, 0.0, 0.0], [1, -1, 0.5]]))
-        rounds = prepare_(network, plan_quantization(network, torch.randn(4, 3)))
+        fake_quantizers = prepare_(network, plan_quantization(network, torch.randn(4, 3)))
         network(torch.randn(4, 3))
-        rounds.round_(True)
-        rounder = rounds.rounders["0/linear/weight"]
-        assert rounder.zero_point.tolist() == [0] * 4
-        out = rounds.rounded("0/linear/weight", network[0].weight, "0")
+        fake_quantizers.enable_fake_quant_(True)
+        fake_quant = fake_quantizers.fake_quants["0/linear/weight"]
+        assert fake_quant.zero_point.tolist() == [0] * 4
+        out = fake_quantizers.fake_quantize("0/linear/weight", network[0].weight, "0")
         expected = ByHand(7).weight(network[0].weight.detach(), True)
         torch.testing.assert_close(out, expected)
 
@@ -114,9 +114,9 @@ class TestNumbers:
     def test_other_precisions(self, dtype):
         network, x = quantized()
         expected = network(x).detach()
-        scales = digest([r.scale for r in find_fake_quantizers(network).rounders.values()])
+        scales = digest([r.scale for r in find_fake_quantizers(network).fake_quants.values()])
         network.to(dtype)
-        assert digest([r.scale for r in find_fake_quantizers(network).rounders.values()]) == scales
+        assert digest([r.scale for r in find_fake_quantizers(network).fake_quants.values()]) == scales
         found = network.train()(x.to(dtype))
         assert found.dtype == dtype
         found.sum().backward()
@@ -195,11 +195,11 @@ class TestKeepsTheNetwork:
         network(x * 100)
         assert digest(module_state(network)) == before
         network.train()
-        find_fake_quantizers(network).observe_(False)
+        find_fake_quantizers(network).enable_observer_(False)
         ranges = digest(find_fake_quantizers(network).ranges())
         network(x * 100)
         assert digest(find_fake_quantizers(network).ranges()) == ranges
-        find_fake_quantizers(network).observe_(True)
+        find_fake_quantizers(network).enable_observer_(True)
         network(x * 100)
         assert digest(find_fake_quantizers(network).ranges()) != ranges
 
@@ -227,9 +227,9 @@ class TestKeepsTheNetwork:
 
     def test_already_there(self):
         network, _ = quantized()
-        with refused("network expected one without fake-quantisers, but Residual has fake-quantisers already"):
+        with refused("network expected a module without fake-quantizers, but Residual has some already"):
             insert_fake_quantizers_(network, [])
         network = nn.Sequential()
         network.fake_quantizers = nn.Identity()
-        with refused("has a part called 'fake_quantizers'"):
+        with refused("has a submodule called 'fake_quantizers'"):
             insert_fake_quantizers_(network, [])

@@ -184,7 +184,7 @@ class TestCalibration:
     def test_ranges_are_the_mean_of_what_batches_span(self):
         x = [torch.rand(4, 5) + n for n in range(3)]
         quantized = quantize(mlp(), [(batch, torch.zeros(4)) for batch in x], batches=2, progress=False)
-        seen = find_fake_quantizers(quantized).rounders["0/linear/input"].activation_post_process
+        seen = find_fake_quantizers(quantized).fake_quants["0/linear/input"].activation_post_process
         assert seen.max_val.item() == pytest.approx(sum(batch.max().item() for batch in x[:2]) / 2)
         assert seen.min_val.item() == pytest.approx(sum(batch.min().item() for batch in x[:2]) / 2)
 
@@ -199,10 +199,10 @@ class TestCalibration:
         assert not any(module.training for module in quantized.modules())
         norms = dict(network.named_buffers())
         assert all(torch.equal(v, norms[k]) for k, v in quantized.named_buffers() if k in norms)
-        rounds = prepare_(network, plan)
+        fake_quantizers = prepare_(network, plan)
         state = digest(module_state(network)["weights"])
         modes = [m.training for m in network.modules()]
-        calibrate_(network, rounds, [x])
+        calibrate_(network, fake_quantizers, [x])
         assert digest(module_state(network)["weights"]) == state
         assert [m.training for m in network.modules()] == modes
         assert all(torch.equal(v, norms[k]) for k, v in network.named_buffers() if k in norms)
@@ -305,7 +305,7 @@ BAD = [
     ({"activations": "unsinged"}, ["activations expected one of unsigned, symmetric", "Did you mean 'unsigned'"]),
     ({"activations": None}, ["activations expected one of unsigned, symmetric, but got None"]),
     ({"ignored_layers": ["nothing"]}, ["ignored_layers: 'nothing' matches no layer"]),
-    ({"ignored_layers": [nn.Linear]}, ["calls no convolution or linear layer that can be quantised"]),
+    ({"ignored_layers": [nn.Linear]}, ["calls no convolution or linear layer that can be quantized"]),
     ({"batches": 0}, ["batches expected a positive integer, but got 0"]),
     ({"batches": True}, ["batches expected a positive integer, but got True"]),
     ({"loader": []}, ["loader expected one or more batches, but got none"]),
@@ -333,11 +333,11 @@ def test_twice_prepared_is_refused():
     network, x = make("residual")
     quantized = quantize(network, [x], progress=False)
     before = digest(module_state(quantized))
-    with refused("network expected one without fake-quantisers, but Residual has some already"):
+    with refused("network expected a module without fake-quantizers, but Residual has some already"):
         quantize(quantized, [x], progress=False)
-    with refused("network expected one without fake-quantisers, but Residual has some already"):
+    with refused("network expected a module without fake-quantizers, but Residual has some already"):
         plan_quantization(quantized, x)
-    with refused("network expected one without fake-quantisers"):
+    with refused("network expected a module without fake-quantizers"):
         prepare_(quantized, {"sites": [], "float_layers": []})
     assert digest(module_state(quantized)) == before
 

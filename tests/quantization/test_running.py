@@ -82,7 +82,7 @@ class TestLetsGo:
         network, x = Recursive(), torch.randn(4, 4)
         prepare_(network, plan_quantization(network, x))
         network(x)
-        find_fake_quantizers(network).round_(True)
+        find_fake_quantizers(network).enable_fake_quant_(True)
         assert len([n for n in find_fake_quantizers(network).sites if n.endswith("weight")]) == 2
         assert not torch.equal(network(x), network.layer(network.layer(x)))
         assert leaks() == (0, 0, 0)

@@ -129,7 +129,7 @@ def test_only_the_layers_asked_for():
         ({"bits": ()}, ["bits expected one or more numbers from 2 to 8, but got none"]),
         ({"bits": (8, 1)}, ["bits expected an integer from 2 to 8, but got 1"]),
         ({"bits": (True,)}, ["bits expected an integer from 2 to 8, but got True"]),
-        ({"layers": ["1"]}, ["layers: '1' is no layer that can be quantised"]),
+        ({"layers": ["1"]}, ["layers: '1' is no layer that can be quantized"]),
         ({"layers": []}, ["layers expected one or more names"]),
         ({"batches": 0}, ["batches expected a positive integer"]),
         ({"activations": "signed"}, ["activations expected one of"]),

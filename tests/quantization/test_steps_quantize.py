@@ -47,9 +47,9 @@ def test_replayed_it_loads_what_was_observed():
     net = nn.ModuleDict({"part": network()})
     step = step_of(net["part"], "part")
     apply_step_(net, step)
-    rounds = find_fake_quantizers(net)
+    fake_quantizers = find_fake_quantizers(net)
     net["part"].train()(torch.randn(32, 4))
-    rounds.round_(True)
+    fake_quantizers.enable_fake_quant_(True)
     fresh = nn.ModuleDict({"part": network()})
     Recipe.from_dict(Recipe([step]).to_dict()).replay_(fresh)
     fresh.load_state_dict(net.state_dict())
@@ -78,7 +78,7 @@ def test_what_it_was_not_written_for_is_refused_and_unchanged(edit):
     else:
         apply_step_(net, step)
     before, keys = hooks(net), list(net.state_dict())
-    with pytest.raises(ValueError, match=r"does not fit|fake-quantisers already"):
+    with pytest.raises(ValueError, match=r"does not fit|some already"):
         apply_step_(net, step)
     assert (hooks(net), list(net.state_dict())) == (before, keys)
 
