@@ -120,7 +120,7 @@ def test_a_config_of_release_0_1_works_and_warns_of_what_was_renamed(overlay, fo
     option = ["--trainer.callbacks.warm_up_batches=2", "--trainer.callbacks.start_epoch=0"]
     configs = [*overlay, *option] if overlay else ["--config=old.yaml"]
     with pytest.warns(FutureWarning, match="warm_up_batches is now calibration_batches"):
-        cli = start(["fit", "--config=base", "--config=digits", *configs, *QUICK, "--data.train_size=0.2"])
+        cli = start(["fit", "--config=base", "--config=digits", *configs, *QUICK, "--trainer.log_every_n_steps=1"])
     (callback,) = [one for one in cli.trainer.callbacks if isinstance(one, lit_xai.QuantizationAwareTraining)]
     assert callback.calibration_batches == 2
 

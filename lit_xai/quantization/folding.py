@@ -1,11 +1,12 @@
-"""BatchNorm folded into the layer before it, in any network that runs: found by watching one forward, not by tracing.
+"""Folding of BatchNorm into the layer before it; pairs are found by observing one forward, without tracing.
 
 In eval mode BatchNorm multiplies each channel by one number and adds another, which the weight and bias of the layer
-before it can do as well (`Jacob et al. 2018 <https://arxiv.org/abs/1712.05877>`_, section 3.2).
+before it can absorb (`Jacob et al. 2018 <https://arxiv.org/abs/1712.05877>`_, section 3.2).
 """
 
 import contextlib
 import gc
+import itertools
 import warnings
 import weakref
 from collections import Counter, defaultdict
@@ -25,7 +26,7 @@ from lit_xai.network.layers import match_layers
 from lit_xai.network.spelling import nearest
 from lit_xai.network.untouched import untouched
 
-# Which layers can take up a BatchNorm, and how many dimensions their outputs have then, the batch's included.
+# The layers that can absorb a BatchNorm, and the number of dimensions of their outputs, including the batch.
 _LAYERS: Mapping[type[nn.Module], int] = {
     nn.Linear: 2,
     nn.Conv1d: 3,
@@ -39,7 +40,7 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
-# What may be asked of a layer's output or weight: folding leaves the answers as they are.
+# Queries of a layer's output or weight whose answers folding does not change.
 _METADATA = {"shape", "size", "dim", "ndim", "numel", "dtype", "device", "is_cuda", "is_floating_point", "__len__"}
 
 
@@ -48,19 +49,19 @@ def find_foldable(
 ) -> list[tuple[str, str]]:
     """Return the names of each layer and the BatchNorm that can be folded into it, in the order in which they run.
 
-    The network runs once in eval mode and is left as it was. In a pair the BatchNorm takes the very tensor that the
-    layer returns, and nobody else does: no residual, no view, no operation in place, not the network's caller, no
-    attribute that keeps it. Both run once, go by one name, own their parameters and have no hooks. Layers are torch's
-    own convolutions, transposed ones and ``Linear`` on ``(N, C)``; subclasses and parametrized layers are left out, as
-    are BatchNorms without running statistics.
+    The network runs once in eval mode and is left unchanged. In a pair, the BatchNorm takes the very tensor that the
+    layer returns, and is its only consumer: no residual, view, in-place operation, attribute or return value uses it.
+    Both run once, have one name, own their parameters and have no hooks. Layers are torch's own convolutions,
+    transposed ones and ``Linear`` on ``(N, C)``; subclasses and parametrized layers are left out, as are BatchNorms
+    without running statistics.
 
-    What a forward does with other inputs (a branch not taken here) is not seen.
+    A branch that this forward does not take is not observed.
 
     Args:
-        network: in any mode.
-        example_inputs: what it is called with.
+        network: the module, in any mode.
+        example_inputs: the inputs of one call.
         call: the method that is called.
-        output: where the logits are in what it returns.
+        output: the logits in its output: a key, an attribute, an index or a function.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4))
@@ -71,40 +72,45 @@ def find_foldable(
     candidates, held = _candidates(network), []
 
     def keep(result: Any) -> Tensor:
-        held.append(result)  # all of it: a layer's output in there has another consumer
+        held.append(result)  # all of it: a layer's output within it has a second consumer, the caller
         return find_logits(result, output)
 
     with untouched(network, seed=None), torch.no_grad():
         forward = _Forward(candidates)
         with forward.watched():
             call_network(network, _cloned(example_inputs), call, keep)
-        return forward.pairs()  # before attributes are put back that the forward has set
+        # Before untouched() resets attributes that the forward has set: they may be the second consumer of a tensor.
+        return forward.pairs()
 
 
 def _candidates(network: nn.Module) -> dict[str, nn.Module]:
-    """Layers and BatchNorms by name that are what they look like, each with one name and parameters of its own."""
+    """Return the layers and BatchNorms that a fold may change: nothing else shares them or depends on them."""
     named = _names(network)
     names = Counter(id(module) for module in named.values())
     owners = Counter(id(p) for module in network.modules() for p in module.parameters(recurse=False))
+
+    def is_shared(module: nn.Module) -> bool:
+        return names[id(module)] > 1 or any(owners[id(p)] > 1 for p in module.parameters(recurse=False))
+
+    def is_plain(module: nn.Module) -> bool:
+        return "forward" not in vars(module) and not any(getattr(module, hooks) for hooks in _HOOKS)
+
     return {
         name: module
         for name, module in named.items()
-        if (_is_layer(module) or _is_norm(module))
-        and names[id(module)] == 1
-        and all(owners[id(p)] == 1 for p in module.parameters(recurse=False))
-        and "forward" not in vars(module)
-        and not any(getattr(module, hooks) for hooks in _HOOKS)
+        if (_is_layer(module) or _is_norm(module)) and is_plain(module) and not is_shared(module)
     }
 
 
 def _names(network: nn.Module) -> dict[str, nn.Module]:
-    """Every name of every submodule; a module that is there twice has two."""
+    """Return every name of every submodule; a module that is registered twice has two."""
     named = find_network(network).named_modules(remove_duplicate=False)
     return {name.replace("._orig_mod", ""): find_network(module) for name, module in named if name}
 
 
 def _is_layer(module: nn.Module) -> bool:
-    # Pruning masks and the older weight_norm turn a parameter into a plain attribute, newer ones change the class.
+    # torch's pruning masks and its older weight_norm make a plain attribute of a parameter, parametrizations change the
+    # class: a new value for the weight would be lost in all of them.
     return type(module) in _LAYERS and module._parameters.get("weight") is not None and "bias" in module._parameters
 
 
@@ -113,20 +119,20 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 class _Forward:
-    """What one forward does with layers, BatchNorms and the tensors between them.
+    """Observe what one forward does with layers, BatchNorms and the tensors between them.
 
     Args:
-        candidates: which modules to look at, by name.
+        candidates: the modules to observe, by name.
     """
 
     def __init__(self, candidates: Mapping[str, nn.Module]) -> None:
         self.candidates = candidates
         self.calls: Counter[str] = Counter()
         self.running: set[str] = set()
-        self.spoilt: set[str] = set()
+        self.excluded: set[str] = set()
         self.outputs: dict[str, weakref.ref[Tensor]] = {}
         self.fed: defaultdict[str, list[str]] = defaultdict(list)
-        # By the tensor's id, which the next tensor may get once this one is freed: the weak reference tells.
+        # By the tensor's id. Another tensor may get the same id once this one is freed: the weak reference tells.
         self.owners: dict[int, tuple[weakref.ref[Tensor], str]] = {}
         for name, module in candidates.items():
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
@@ -134,7 +140,7 @@ class _Forward:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Watch what runs in the body."""
+        """Observe what runs in the body."""
         with contextlib.ExitStack() as stack:
             for name, module in self.candidates.items():
                 enter, leave = partial(self._enter, name), partial(self._leave, name)
@@ -145,24 +151,25 @@ class _Forward:
             yield
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Return layer and BatchNorm by name, as long as what the forward returned is still referred to."""
-        found = [(layer, norms[0]) for layer, norms in self.fed.items() if len(norms) == 1]
-        found = [pair for pair in found if all(map(self._ran_once, pair))]
-        if any(self.outputs[layer]() is not None for layer, _ in found):
-            gc.collect()  # what only a cycle of references keeps is no consumer
-        return [(layer, norm) for layer, norm in found if self.outputs[layer]() is None]
+        """Return the names of layer and BatchNorm; call it while the forward's result is still referenced."""
+        pairs = [(layer, norms[0]) for layer, norms in self.fed.items() if len(norms) == 1]
+        pairs = [pair for pair in pairs if all(map(self._ran_once, pair))]
+        if any(self.outputs[layer]() is not None for layer, _ in pairs):
+            gc.collect()  # a tensor that only a reference cycle keeps alive has no consumer
+        return [(layer, norm) for layer, norm in pairs if self.outputs[layer]() is None]
 
     def see(self, name: str, arguments: Any) -> None:
-        """Note that a function of this name has taken these arguments."""
+        """Exclude the layers whose output or weight a function of this name takes."""
         for value in tree_leaves(arguments):
             owner = self._owner(value)
             if owner is None or owner in self.running or not self.running.isdisjoint(self.fed.get(owner, ())):
                 continue
-            if name not in _METADATA or _is_norm(self.candidates[owner]):  # an Identity has no weight to be asked for
-                self.spoilt.add(owner)
+            # A folded BatchNorm is an Identity, which has no weight to query.
+            if name not in _METADATA or _is_norm(self.candidates[owner]):
+                self.excluded.add(owner)
 
     def _ran_once(self, name: str) -> bool:
-        return self.calls[name] == 1 and name not in self.spoilt | self.running
+        return self.calls[name] == 1 and name not in self.excluded | self.running
 
     def _own(self, tensor: Tensor, name: str) -> weakref.ref[Tensor]:
         reference = weakref.ref(tensor)
@@ -180,8 +187,8 @@ class _Forward:
         layer = self._owner(given)
         if _is_norm(module) and layer in self.outputs and self.outputs[layer]() is given:
             self.fed[layer].append(name)
-        if module.training:  # switched by a forward of its own
-            self.spoilt.add(name)
+        if module.training:  # a forward of its own switched it
+            self.excluded.add(name)
 
     def _leave(self, name: str, module: nn.Module, args: tuple[Any, ...], result: Tensor) -> None:
         dims = _LAYERS.get(type(module))
@@ -191,7 +198,7 @@ class _Forward:
 
 
 class _Functions(TorchFunctionMode):
-    """Sees what Python calls: ``numpy()`` and ``data``, which are no operations, as well."""
+    """Intercept what Python calls, including ``numpy()`` and ``data``, which dispatch no operation."""
 
     def __init__(self, forward: _Forward) -> None:
         super().__init__()
@@ -206,7 +213,7 @@ class _Functions(TorchFunctionMode):
 
 
 class _Operations(TorchDispatchMode):
-    """Sees what runs: operations of scripted functions, which Python does not call, as well."""
+    """Intercept the operations, including those of scripted functions, which Python does not call."""
 
     def __init__(self, forward: _Forward) -> None:
         super().__init__()
@@ -218,7 +225,7 @@ class _Operations(TorchDispatchMode):
 
 
 def _cloned(inputs: Inputs) -> Inputs:
-    return tree_map_only(Tensor, torch.clone, inputs)  # a forward may normalise its images in place
+    return tree_map_only(Tensor, torch.clone, inputs)  # a forward may normalize its images in place
 
 
 def fold_batch_norms_(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> None:
@@ -227,15 +234,15 @@ def fold_batch_norms_(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> N
     .. math:: W' = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} W, \qquad
         b' = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} (b - \mu) + \beta
 
-    Computed in float64. Equal in eval mode only: in training mode BatchNorm takes the batch's statistics instead. The
-    layers get new parameters, which an optimizer made before does not know.
+    Computed in float64. The outputs are equal in eval mode only, as BatchNorm uses the batch's statistics in training
+    mode. The layers get new parameters, which an existing optimizer does not hold.
 
     Args:
         network: the module to change.
         pairs: names of layer and BatchNorm, from :func:`find_foldable`.
 
     Raises:
-        ValueError: a pair is none; nothing has been changed then.
+        ValueError: a pair cannot be folded; nothing is changed then.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(4, 8, bias=False), nn.BatchNorm1d(8)).eval()
@@ -254,20 +261,24 @@ def fold_batch_norms_(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> N
 
 
 def _checked_pairs(named: Mapping[str, nn.Module], pairs: list[tuple[str, str]]) -> list[tuple[Any, Any]]:
-    names = [name for pair in pairs for name in pair]
-    for name in names:
-        if name not in named:
-            raise ValueError(f"pairs: {name!r} names no part of the network.{nearest(name, named)}")
-    modules: list[tuple[Any, Any]] = [(named[layer], named[norm]) for layer, norm in pairs]
-    for pair, (layer, norm) in zip(pairs, modules, strict=True):
-        if not (_is_layer(layer) and _is_norm(norm) and _out_channels(layer) == norm.num_features):
-            raise ValueError(
-                "pairs expected a convolution or linear layer and a BatchNorm with running statistics for its channels,"
-                f" but got {pair} of {type(layer).__name__} and {type(norm).__name__}: take them from find_foldable()."
-            )
-    if len({id(module) for pair in modules for module in pair}) < len(names):
+    """Return the modules of pairs of names, or raise a ValueError."""
+    names = list(itertools.chain.from_iterable(pairs))
+    unknown = next((name for name in names if name not in named), None)
+    if unknown is not None:
+        raise ValueError(f"pairs expected names of modules, but got {unknown!r}.{nearest(unknown, named)}")
+    if len({id(named[name]) for name in names}) < len(names):
         raise ValueError(f"pairs expected each module once, but got {pairs}: take them from find_foldable().")
-    return modules
+    return [_checked_pair(named, pair) for pair in pairs]
+
+
+def _checked_pair(named: Mapping[str, nn.Module], pair: tuple[str, str]) -> tuple[Any, Any]:
+    layer, norm = (named[name] for name in pair)
+    if not (_is_layer(layer) and _is_norm(norm) and _out_channels(layer) == norm.num_features):
+        raise ValueError(
+            "pairs expected a convolution or linear layer and a BatchNorm with running statistics for its channels,"
+            f" but got {pair} of {type(layer).__name__} and {type(norm).__name__}: take them from find_foldable()."
+        )
+    return layer, norm
 
 
 def _out_channels(layer: Any) -> int:
@@ -280,10 +291,10 @@ def _fold_(layer: Any, norm: Any) -> None:
     scale = scale if norm.weight is None else scale * _double(norm.weight)
     bias = -mean if layer.bias is None else _double(layer.bias) - mean
     bias = bias * scale if norm.bias is None else bias * scale + _double(norm.bias)
-    learnt = next((p for p in (layer.bias, norm.bias) if p is not None), layer.weight).requires_grad
+    is_trained = next((p for p in (layer.bias, norm.bias) if p is not None), layer.weight).requires_grad
     weight = _double(layer.weight) * per_weight(layer, scale)
     layer.weight = nn.Parameter(torch.empty_like(layer.weight).copy_(weight), layer.weight.requires_grad)
-    layer.bias = nn.Parameter(layer.weight.new_empty(bias.shape).copy_(bias), learnt)
+    layer.bias = nn.Parameter(layer.weight.new_empty(bias.shape).copy_(bias), is_trained)
 
 
 def _double(tensor: Tensor) -> Tensor:
@@ -291,14 +302,18 @@ def _double(tensor: Tensor) -> Tensor:
 
 
 def per_weight(layer: Any, scale: Tensor) -> Tensor:
-    """Shape ``(C,)`` such that it multiplies the weight: ``(in, out / groups, ...)`` of a transposed convolution."""
+    """Return a scale of shape ``(C,)`` in the shape that multiplies a layer's weight.
+
+    The weight of a transposed convolution is ``(in, out / groups, ...)``: its output channels are not its first
+    dimension.
+    """
     if isinstance(layer, _TRANSPOSED):
         scale = scale.view(layer.groups, -1).repeat_interleave(layer.in_channels // layer.groups, 0)
     return scale.reshape(*scale.shape, *(1,) * (layer.weight.dim() - scale.dim()))
 
 
 def replace_(network: nn.Module, module: nn.Module, replacement: nn.Module) -> None:
-    """Put a module into another one's place, wherever in the network that is."""
+    """Replace a module by another one, wherever it is in the network."""
     parents = list(find_network(network).modules())
     slots = [
         (p, key) for p in parents for key, child in p._modules.items() if getattr(child, "_orig_mod", child) is module
@@ -318,17 +333,17 @@ def folded_copy(
 ) -> nn.Module:
     """Return a copy in eval mode with its BatchNorms folded, if it gives the same outputs.
 
-    Where it does not, or the network cannot be run or changed, the copy is returned unfolded, with a warning.
+    If it does not, or the network cannot be run or changed, the copy is returned unfolded, with a warning.
 
     Args:
-        network: the module to copy; it stays as it is.
+        network: the module to copy; it is left unchanged.
         example_inputs: what it is called with.
-        keep: layers and BatchNorms that stay what they are (their outputs are looked at, say): names, patterns with
-            ``*`` or classes; a module's parts go with it.
+        keep: layers and BatchNorms that are not folded, for example because their outputs are used: names, patterns
+            with ``*`` or classes; a module's submodules are included.
         call: the method that is called.
-        output: where the logits are in what it returns.
-        tolerance: how far outputs may move, as a share of the largest; half precision rounds by 0.002 to 0.1
-            in residual networks.
+        output: the logits in its output: a key, an attribute, an index or a function.
+        tolerance: how far outputs may move, as a share of the largest; rounding in half precision moves them by
+            0.002 to 0.1 in residual networks.
 
     Raises:
         ValueError: ``keep`` matches nothing.
@@ -363,23 +378,23 @@ def folded_copy(
 
 
 def _outputs(network: nn.Module, inputs: Inputs, call: str, output: OutputSpec) -> list[Tensor]:
-    """Every tensor of floats that the network returns, the logits first."""
-    found: list[Tensor] = []
+    """Return every floating-point tensor in the network's output, the logits first."""
+    outputs: list[Tensor] = []
 
     def keep(result: Any) -> Tensor:
         logits = find_logits(result, output)
-        found.extend(v for v in (logits, *tree_leaves(result)) if isinstance(v, Tensor) and v.is_floating_point())
+        outputs.extend(v for v in (logits, *tree_leaves(result)) if isinstance(v, Tensor) and v.is_floating_point())
         return logits
 
     with untouched(network), torch.no_grad():
         call_network(network, _cloned(inputs), call, keep)
-    return found
+    return outputs
 
 
-def _deviation(found: list[Tensor], expected: list[Tensor]) -> float:
-    """The largest difference as a share of the largest finite output; NaN where an output is."""
+def _deviation(outputs: list[Tensor], expected: list[Tensor]) -> float:
+    """Return the largest difference as a share of the largest finite output; NaN if an output is."""
     worst = torch.zeros((), dtype=torch.float64)
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(outputs, expected, strict=True):
         a, b = _double(a), _double(b)
         scale = b.abs().nan_to_num(0, 0, 0).amax() if b.numel() else worst
         moved = torch.where(a == b, 0, (a - b).abs()) / scale.clamp_min(torch.finfo(torch.float64).tiny)

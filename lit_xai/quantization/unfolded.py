@@ -1,9 +1,10 @@
-r"""Training that goes on after BatchNorms were folded as it would have with their statistics frozen.
+r"""Optimizer updates after BatchNorms were folded, as they would be with the BatchNorms' statistics frozen.
 
 A folded weight is :math:`W' = s W`, with :math:`s` its BatchNorm's :math:`\gamma / \sqrt{\sigma^2 + \epsilon}`. To the
 optimizer that is another parameter: the same learning rate moves it :math:`1 / s^2` times as far (with Adam
-:math:`1 / s`), which makes runs diverge, and momenta are in the wrong unit. So the optimizer is shown the gradient by
-:math:`W`, which is :math:`s` times that by :math:`W'`, and what it changes is taken :math:`s` times.
+:math:`1 / s`), which makes runs diverge, and its momenta are in the wrong unit. So the optimizer gets the gradient with
+respect to :math:`W`, which is :math:`s` times that with respect to :math:`W'`, and its update is multiplied by
+:math:`s`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,10 +18,10 @@ from lit_xai.quantization.folding import per_weight
 
 
 def fold_scales(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
-    """Return by what each layer's weight is multiplied when it is folded, shaped to be multiplied with it.
+    """Return the factor of each layer's weight in a fold, shaped to be multiplied with the weight.
 
     Args:
-        network: before it is folded.
+        network: the module, before it is folded.
         pairs: names of layer and BatchNorm, from :func:`~lit_xai.quantization.folding.find_foldable`.
 
     Example:
@@ -31,21 +32,21 @@ def fold_scales(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> dict[st
         tensor([[0.5000],
                 [0.5000]])
     """
-    modules, found = module_names(find_network(network)), {}
+    modules, scales = module_names(find_network(network)), {}
     for layer, norm in pairs:
-        one: Any = modules[norm]
-        scale = (one.running_var.detach() + one.eps).rsqrt()
-        scale = scale if one.weight is None else scale * one.weight.detach()
-        found[layer] = per_weight(modules[layer], scale).clone()
-    return found
+        batch_norm: Any = modules[norm]
+        scale = (batch_norm.running_var.detach() + batch_norm.eps).rsqrt()
+        scale = scale if batch_norm.weight is None else scale * batch_norm.weight.detach()
+        scales[layer] = per_weight(modules[layer], scale).clone()
+    return scales
 
 
 class UnfoldedUpdates:
-    """Has optimizers change folded weights as they would the ones before; until :meth:`stop`.
+    """Have optimizers update folded weights as they would the unfolded ones, until :meth:`stop`.
 
     Args:
         weights: the folded weights and, for each, what :func:`fold_scales` returned for it.
-        optimizers: whose parameters they are. L-BFGS, which looks along a line, is left alone.
+        optimizers: those of the weights. L-BFGS is left alone: its line search evaluates the loss within a step.
 
     Example:
         >>> layer = nn.Linear(1, 1, bias=False)
@@ -62,23 +63,23 @@ class UnfoldedUpdates:
     def __init__(
         self, weights: Iterable[tuple[nn.Parameter, Tensor]], optimizers: Iterable[torch.optim.Optimizer]
     ) -> None:
-        learnt = [(weight, scale.to(weight)) for weight, scale in weights if weight.requires_grad]
-        self._scales: Mapping[int, Tensor] = {id(weight): scale for weight, scale in learnt}
+        trained = [(weight, scale.to(weight)) for weight, scale in weights if weight.requires_grad]
+        self._scales: Mapping[int, Tensor] = {id(weight): scale for weight, scale in trained}
         self._before: dict[int, list[Tensor]] = {}
         self._handles: list[Any] = []
-        led = set()
+        optimized = set()
         for optimizer in optimizers:
             if isinstance(optimizer, torch.optim.LBFGS):
                 continue
-            led |= {id(p) for p in self._of(optimizer)}
+            optimized |= {id(p) for p in self._of(optimizer)}
             self._handles.append(optimizer.register_step_pre_hook(self._keep))
             self._handles.append(optimizer.register_step_post_hook(self._scale))
-        for weight, scale in learnt:
-            if id(weight) in led:
+        for weight, scale in trained:
+            if id(weight) in optimized:
                 self._handles.append(weight.register_hook(scale.mul))
 
     def stop(self) -> None:
-        """Let optimizers do as they like."""
+        """Restore the optimizers' own updates."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()

@@ -18,6 +18,7 @@ from witness import digest, leaks, module_state, rng_state
 from lit_xai.attribution.attribution import attribute
 from lit_xai.network.calling import call_network
 from lit_xai.quantization.fake_quantizers import (
+    FakeQuantizers,
     find_fake_quantizers,
     insert_fake_quantizers_,
     remove_fake_quantizers_,
@@ -233,3 +234,32 @@ class TestKeepsTheNetwork:
         network.fake_quantizers = nn.Identity()
         with refused("has a submodule called 'fake_quantizers'"):
             insert_fake_quantizers_(network, [])
+
+
+def test_the_names_in_checkpoints_stay_those_of_0_1():
+    network = nn.Sequential(nn.Linear(3, 4))
+    prepare_(network, plan_quantization(network, torch.randn(4, 3)))
+    values = ("fake_quant_enabled", "observer_enabled", "scale", "zero_point")
+    observed = ("eps", "min_val", "max_val")
+    names = [
+        f"{prefix}{name}" for prefix, names in (("", values), ("activation_post_process.", observed)) for name in names
+    ]
+    sites = ("0/linear/input", "0/linear/weight")
+    expected = {f"fake_quantizers.rounders.{site}.{name}" for site in sites for name in names}
+    assert set(network.state_dict()) == {"0.weight", "0.bias"} | expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [
+        ("round_", "enable_fake_quant_", True),
+        ("observe_", "enable_observer_", False),
+        ("averaging_", "set_averaging_constant_", 0.5),
+    ],
+)
+def test_methods_keep_their_names_of_0_1_for_a_release(old, new, value, monkeypatch):
+    fake_quantizers, calls = FakeQuantizers([]), []
+    monkeypatch.setattr(FakeQuantizers, new, lambda self, value: calls.append(value))
+    with pytest.warns(FutureWarning, match=f"{old}.. is now {new}"):
+        getattr(fake_quantizers, old)(value)
+    assert calls == [value]

@@ -500,7 +500,7 @@ def test_a_failure_leaves_nothing_behind():
 @pytest.mark.parametrize(
     ("pairs", "parts"),
     [
-        ([("con", "norm")], ("pairs: 'con' names no part", "Did you mean 'conv'")),
+        ([("con", "norm")], ("pairs expected names of modules, but got 'con'.", "Did you mean 'conv'")),
         ([("norm", "conv")], ("pairs expected a convolution", "BatchNorm2d and Conv2d", "find_foldable()")),
         ([("conv", "norm"), ("conv", "norm")], ("pairs expected each module once", "find_foldable()")),
         ([("conv", "norm"), ("conv", "wide")], ("pairs expected a convolution", "('conv', 'wide')")),
