@@ -38,7 +38,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]] = {
 def ours(network: nn.Module, x: Tensor) -> nn.Module:
     """Return a network that rounds and observes."""
     prepared = folded(network, x)
-    prepare_(prepared, plan_quantization(prepared, x)).round_(True)
+    prepare_(prepared, plan_quantization(prepared, x)).enable_fake_quant_(True)
     return prepared.train()
 
 

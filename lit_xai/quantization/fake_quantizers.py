@@ -177,14 +177,14 @@ class FakeQuantizers(nn.Module):
         self._integers = Integers(sites, weights)
 
     def prepare_export_(self, network: nn.Module, run: Callable[[], object]) -> None:
-        """Have the network's forward written down in integers, see :class:`~lit_xai.runtime.onnx.PreparesExport`.
+        """Have an exporter write the network's forward in integers; see :class:`~lit_xai.runtime.onnx.PreparesExport`.
 
         Args:
-            network: whose forward it is.
-            run: calls it once, which shows every weight.
+            network: the module to export.
+            run: calls it once, so that every weight is recorded.
 
         Raises:
-            ValueError: no ranges were observed yet.
+            ValueError: no ranges have been observed yet.
         """
         if not self.is_calibrated():
             raise ValueError(
@@ -192,9 +192,9 @@ class FakeQuantizers(nn.Module):
                 " take quantize() with a loader."
             )
         weights: dict[str, Tensor] = {}
-        with self.looked_at(lambda name, tensor: weights.update({name: tensor})):
+        with self.recording(lambda name, tensor: weights.update({name: tensor})):
             run()
-        self.collect_integers_(weights)
+        self.convert_(weights)
 
     def enter(self, network: nn.Module, args: tuple[Any, ...]) -> None:
         """Start to quantize; a forward pre-hook of the network."""

@@ -118,7 +118,7 @@ def test_every_moment_is_at_its_own_parameter(groups, steps, way, tmp_path, monk
         monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
         found, decay = by_command_line(path, tmp_path, groups, monkeypatch)
     else:
-        late = QuantizationAwareTraining(start_epoch=4, freeze_epoch=5, warm_up_batches=1)
+        late = QuantizationAwareTraining(start_epoch=4, freeze_epoch=5, calibration_batches=1)
         module = resumed(path, tmp_path, groups, late if way == "QuantizationAwareTraining" else FollowRecipe())
         found, decay = module.resumed_with, saved.decays
     equal(found, saved.moments)
@@ -140,7 +140,7 @@ def test_every_moment_is_at_its_own_parameter(groups, steps, way, tmp_path, monk
 @pytest.mark.filterwarnings("ignore:ModelExport")
 def test_a_quantized_run_is_resumed_by_any_callback(callback, groups, tmp_path):
     """What 0.1 did silently wrong with two groups, and ended in an error of broadcasting with one."""
-    quantize = QuantizationAwareTraining(start_epoch=1, freeze_epoch=2, warm_up_batches=1)
+    quantize = QuantizationAwareTraining(start_epoch=1, freeze_epoch=2, calibration_batches=1)
     path, saved = written(tmp_path, groups, quantize)
     equal(resumed(path, tmp_path, groups, callback(tmp_path)).resumed_with, saved.moments)
 
