@@ -116,7 +116,7 @@ def test_weights_are_there_when_optimizers_are_built_and_the_module_is_left_as_i
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 def test_a_pruned_checkpoint_loads_without_the_callback(tmp_path, monkeypatch):
-    """Whoever tests a pruned model need not say how it was pruned."""
+    """A pruned model is tested without repeating how it was pruned."""
     from lit_xai.callbacks import StructuredPruning
     from lit_xai.data import Digits
     from lit_xai.models import Classifier, ResNet

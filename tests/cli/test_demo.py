@@ -9,7 +9,7 @@ import lit_xai
 from lit_xai.cli import main
 
 
-def test_the_demo_trains_on_real_digits_and_shows_where_to_look(tmp_path):
+def test_the_demo_trains_on_real_digits_and_prints_where_to_look(tmp_path):
     code = "import sys; sys.argv[0] = 'lit-xai'; from lit_xai.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "demo", "--trainer.max_epochs=3", "--trainer.accelerator=cpu"]
     started = time.monotonic()

@@ -46,7 +46,7 @@ def test_what_is_not_keeps_its_traceback(call):
     assert setup_sentence(caught(call)) is None
 
 
-def test_an_error_in_the_users_file_is_theirs_even_when_a_library_raised_it():
+def test_an_error_that_passed_through_the_users_file_is_the_users_own():
     error = caught(lambda: exec(compile("import json; json.loads('{')", "/home/somebody/train.py", "exec")))
     assert is_users_own(error)
     assert not is_users_own(caught(lambda: ResNet(depth=9)))

@@ -66,7 +66,7 @@ def test_a_checkpoint_is_exported_and_the_table_printed_and_no_run_is_left_behin
     assert sorted(Path("logs").rglob("*")) == before
 
 
-def test_int8_quantises_without_training_into_the_folder_named(fit):
+def test_int8_quantizes_without_training_into_the_given_folder(fit):
     assert fit(*LOGS) == 0
     assert export("--ckpt", str(checkpoint()), "--int8", "--calibrate", "12", "--dirpath", "files/here") == 0
     assert "model.int8.onnx" in names("files/here")
@@ -101,7 +101,7 @@ def test_a_checkpoint_of_training_for_integers_gives_them_by_itself(exports, fit
             np.testing.assert_array_equal(outputs(Path("export") / name, X), outputs(inside / name, X))
 
 
-def test_nothing_is_overwritten_unless_asked(fit, capsys):
+def test_nothing_is_overwritten_without_the_option(fit, capsys):
     assert fit(*LOGS) == 0
     assert export("--ckpt", str(checkpoint())) == 0
     capsys.readouterr()

@@ -51,7 +51,7 @@ def test_what_is_not_there_is_refused(options, error, words):
         check_files(options)
 
 
-def test_only_fit_looks_at_init_from():
+def test_only_fit_uses_init_from():
     check_files(["validate", "--init_from=no.ckpt", "--ckpt_path=a.ckpt"])
 
 

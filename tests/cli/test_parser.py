@@ -129,7 +129,7 @@ def test_a_mistake_in_a_config_is_one_sentence(config, sentence, folder, fit, ca
     assert sentence in failing(2, fit, capsys, "--config=mine.yaml")
 
 
-def test_without_a_model_it_says_how_to_give_one(lit_xai, capsys):
+def test_without_a_model_the_error_tells_how_to_give_one(lit_xai, capsys):
     assert lit_xai("fit") == 2
     assert "--model is missing: give it here, or in a file named with --config." in capsys.readouterr().err
 

@@ -31,7 +31,7 @@ def test_every_command_runs_on_an_own_module_from_its_folder(fit, lit_xai, capsy
     assert "val/loss" in capsys.readouterr().out
 
 
-def test_predictions_are_kept_in_the_run_folder(folder, lit_xai, capsys):
+def test_predictions_are_saved_in_the_run_folder(folder, lit_xai, capsys):
     for expected in ("predictions.pt", "predictions-v1.pt"):
         assert lit_xai("predict", *OWN, "--trainer.logger=false", "--trainer.default_root_dir=out") == 0
         assert capsys.readouterr().out.splitlines()[-1].endswith(f": out/{expected}")
@@ -43,7 +43,7 @@ def test_predictions_are_kept_in_the_run_folder(folder, lit_xai, capsys):
     "option",
     ["--return_predictions=false", "--trainer.callbacks=own_module.Writer", "--trainer.fast_dev_run=true"],
 )
-def test_predictions_are_not_kept_where_somebody_else_does_or_nobody_wants_them(option, folder, lit_xai, capsys):
+def test_predictions_are_not_saved_if_a_callback_does_or_the_user_declines(option, folder, lit_xai, capsys):
     with (folder / "own_module.py").open("a") as file:
         file.write(WRITER)
     assert lit_xai("predict", *OWN, "--trainer.logger=false", option) == 0
@@ -61,7 +61,7 @@ class Writer(BasePredictionWriter):
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
-def test_without_a_checkpoint_it_says_whose_weights_are_run(command, fit, lit_xai, caplog):
+def test_without_a_checkpoint_it_logs_whose_weights_are_used(command, fit, lit_xai, caplog):
     notice = "Net has the weights it was built with, untrained unless it loads its own: name others with --ckpt_path."
     with caplog.at_level("INFO"):
         assert fit("--trainer.logger=false") == 0
@@ -118,7 +118,7 @@ def test_printed_configs_stack_and_are_a_fixed_point(folder, fit, lit_xai, capsy
         ),
     ],
 )
-# A run into the folder of another is what is asked for here.
+# Running into the folder of another run is on purpose.
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_the_run_folder_keeps_the_config_of_every_run(logger, expected, fit):
     for width in (2, 3, 4):
@@ -294,7 +294,7 @@ def test_what_cannot_be_set_up_is_one_sentence(options, sentence, folder, fit, c
     assert sentence in error
 
 
-def test_all_of_an_error_is_shown_when_asked_for(fit, monkeypatch):
+def test_the_whole_error_is_shown_in_debug_mode(fit, monkeypatch):
     monkeypatch.setenv("JSONARGPARSE_DEBUG", "true")
     with pytest.raises(ValueError, match="invalid accelerator name"):
         fit("--trainer.accelerator=gpuu")

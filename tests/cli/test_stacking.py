@@ -1,4 +1,4 @@
-"""The overlays stacked on one config, every pair in both orders and all of them: what runs does not depend on it."""
+"""The overlays stacked on one config, every pair in both orders and all of them: the order changes nothing."""
 
 import itertools
 import random
@@ -15,7 +15,7 @@ from lit_xai.structure.recipe import KEY
 OVERLAYS = ("pruning", "distillation", "quantization", "export", "attributions")
 PAIRS = list(itertools.permutations(OVERLAYS, 2))
 QUICK = [("quantization", "pruning"), ("export", "distillation"), ("attributions", "quantization")]
-"""In the suite; the others are slow."""
+"""These run in the suite; the others are marked slow."""
 QUICKLY = (
     "--trainer.max_epochs=4",
     "--trainer.limit_train_batches=4",
@@ -24,10 +24,10 @@ QUICKLY = (
     "--data.batch_size=32",
     "--model.network.init_args.width=8",
 )
-SAID = {
+LOGGED = {
     "pruning": r"StructuredPruning, epoch [0-2]: .* MACs",
     "distillation": r"KnowledgeDistillation, teacher (dense|ema)",
-    "quantization": r"QuantizationAwareTraining, epoch 3: it begins",
+    "quantization": r"QuantizationAwareTraining, epoch 3: quantization begins",
     "export": r"ModelExport, in 'logs",
     "attributions": r"IntegratedGradients: figures and attributions are in",
 }
@@ -49,7 +49,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def overlay(name: str, folder: Path) -> str:
-    """Return a file with the overlay, changed as its comments say, and quick."""
+    """Return a file with the overlay, changed as its comments suggest, and made quick."""
     config = yaml.safe_load(Path(find_config(name)).read_text())
     (callback,) = config["trainer"]["callbacks+"]
     if name == "distillation":
@@ -65,7 +65,7 @@ def overlay(name: str, folder: Path) -> str:
     return str(file)
 
 
-def check(names: tuple[str, ...], said: str) -> None:
+def check(names: tuple[str, ...], log: str) -> None:
     run = Path("logs/version_0")
     recipe = torch.load(run / "checkpoints/last.ckpt", weights_only=True).get(KEY, {"steps": []})
     kinds = {"prune"} if "pruning" in names else set()
@@ -74,8 +74,8 @@ def check(names: tuple[str, ...], said: str) -> None:
     assert (run / "export/model.onnx").exists() is ("export" in names)
     assert (run / "export/model.int8.onnx").exists() is ({"export", "quantization"} <= set(names))
     assert len(list(run.glob("attribution/**/figure.png"))) == (4 if "attributions" in names else 0)
-    # A log says what ran at which epoch.
-    assert {name for name, line in SAID.items() if re.search(line, said)} == set(names)
+    # The log tells what ran at which epoch.
+    assert {name for name, line in LOGGED.items() if re.search(line, log)} == set(names)
     saved = (run / "config.yaml").read_text()
     assert saved.count("class_path: lit_xai.callbacks.") == len(names)
 
@@ -89,7 +89,7 @@ def fit(configs: list[str], lit_xai, caplog) -> str:
 
 
 def stacked(names: tuple[str, ...], lit_xai, caplog) -> str:
-    # Without pruning or quantization there is no dense self.
+    # Without pruning or quantization there is no dense model.
     alone = not {"pruning", "quantization"} & set(names)
     configs = [name if alone and name == "distillation" else overlay(name, Path.cwd()) for name in names]
     return fit(configs, lit_xai, caplog)

@@ -1,4 +1,4 @@
-"""Run by test_ddp_quantization.py in two processes: a fit that ends in integers, and what each process holds."""
+"""Run by test_ddp.py in two processes: a quantization-aware fit, and the ranges that each process ends with."""
 
 import sys
 import warnings

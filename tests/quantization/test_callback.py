@@ -1,4 +1,4 @@
-"""QuantizationAwareTraining in real runs: what it leaves alone, what checkpoints hold, what it refuses."""
+"""QuantizationAwareTraining in real runs: what it leaves unchanged, its checkpoints, and what it refuses."""
 
 import copy
 import pickle
@@ -188,7 +188,7 @@ def test_best_starts_over(run):
     assert [step["kind"] for step in state["lit_xai_recipe"]["steps"]] == ["fold", "quantize"]
 
 
-def test_copies_and_pickles_round_as_well(run):
+def test_copies_and_pickles_quantize_as_well(run):
     _, module, _ = run
     x = torch.randn(8, 1, 8, 8)
     expected = module.eval()(x)
@@ -298,7 +298,7 @@ def test_the_network_is_found_by_its_call(manual, tmp_path):
 
 
 class Wraps(SingleDeviceStrategy):
-    """Reaches the training step by a call of the module, as DDP does."""
+    """Calls the training step through the module, as DDP does."""
 
     def __init__(self):
         super().__init__("cpu")
@@ -325,7 +325,7 @@ def test_precisions(precision, tmp_path):
 
 
 class Overflows(Callback):
-    """Gradients are infinite in one step of float16, whose scaler then leaves it out."""
+    """Its gradients are infinite in one float16 step, which the gradient scaler then skips."""
 
     def __init__(self, scaler):
         self.scaler, self.left_out = scaler, []
@@ -369,7 +369,7 @@ def test_float16_leaves_out_a_step_that_overflows(optimizer, tmp_path):
     assert all(torch.isfinite(value).all() for value in kept)
 
 
-def test_pruned_and_quantised_again_is_left_as_it_was_after_an_exception(tmp_path):
+def test_an_exception_after_pruning_and_quantization_leaves_the_module_clean(tmp_path):
     class Fails(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             if trainer.current_epoch == 1:
@@ -494,14 +494,14 @@ def test_names_may_begin_at_the_module_or_inside(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create")
-def test_another_scheme_on_resume_is_said(tmp_path):
+def test_another_scheme_on_resume_warns(tmp_path):
     fit(tmp_path, QuantizationAwareTraining(0), every_epoch(tmp_path), epochs=1)
     callbacks = [QuantizationAwareTraining(0, bits=4)]
     with pytest.warns(UserWarning, match="continues with bits=8, as the run began, rather than 4"):
         fit(tmp_path, *callbacks, epochs=2, ckpt_path=tmp_path / "epoch=0.ckpt", enable_checkpointing=False)
 
 
-def test_a_run_that_ends_before_it_begins_says_so(tmp_path):
+def test_a_run_that_ends_before_quantization_begins_warns(tmp_path):
     with pytest.warns(UserWarning, match=r"never began: the run ended before epoch 3.* max_steps"):
         _, module = fit(tmp_path, QuantizationAwareTraining(3), max_steps=5)
     assert not is_quantized(module)

@@ -1,4 +1,4 @@
-"""Two processes round alike, whatever each of them has seen."""
+"""Two processes quantize alike, although each observes other batches."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Rounding in passes against torch's own operators, which go number by number."""
+"""The kernel of few passes against torch's own operators."""
 
 import pytest
 import torch

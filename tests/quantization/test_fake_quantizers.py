@@ -1,4 +1,4 @@
-"""A prepared network against rounding written by hand, and that nothing of it moves but what should."""
+"""A prepared network against quantization by hand, and that nothing else of the network changes."""
 
 import copy
 import pickle
@@ -28,7 +28,7 @@ from lit_xai.quantization.quantization import plan_quantization, prepare_, quant
 
 
 class ByHand:
-    """Rounding by its formulas in float64: ranges are those of the second pass's float values."""
+    """Quantize by the formulas in float64: ranges are those of the second pass's float values."""
 
     def __init__(self, bits=7, low=0, high=255):
         self.bits, self.low, self.high = bits, low, high
@@ -68,7 +68,7 @@ class ByHand:
 
 class TestNumbers:
     @pytest.mark.parametrize("bits", [2, 5, 7])
-    def test_are_those_of_rounding_by_hand(self, bits):
+    def test_are_those_of_quantization_by_hand(self, bits):
         network, x = make("residual")
         found = quantize(network, [x], bits=bits, progress=False)
         folded, hand = folded_copy(network, x).double(), ByHand(bits)
@@ -104,7 +104,7 @@ class TestNumbers:
             assert parameter.grad is not None
             assert torch.isfinite(parameter.grad).all()
 
-    def test_before_rounding_is_told_nothing_is_rounded(self):
+    def test_nothing_is_quantized_before_it_is_enabled(self):
         network, x = make("residual")
         with torch.no_grad():
             expected = network(x)
@@ -172,7 +172,7 @@ class TestKeepsTheNetwork:
         remove_fake_quantizers_(whole)
 
     @pytest.mark.parametrize("clone", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
-    def test_copies_round_by_themselves(self, clone):
+    def test_copies_quantize_independently(self, clone):
         network, x = quantized()
         expected = network(x)
         copied = clone(network)
@@ -218,7 +218,7 @@ class TestKeepsTheNetwork:
         assert parts
         assert all(torch.isfinite(part).all() for part in parts)
 
-    def test_an_explanation_is_of_the_rounded_network(self):
+    def test_an_attribution_is_of_the_quantized_network(self):
         torch.manual_seed(0)
         network = quantize(plain_cnn(), [torch.randn(16, 2, 6, 6)], bits=3, progress=False)
         x = torch.randn(2, 2, 6, 6, requires_grad=True)

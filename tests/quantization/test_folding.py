@@ -1,4 +1,4 @@
-"""BatchNorm goes into the layer before it where nobody can tell, and stays where somebody could."""
+"""BatchNorm is folded into the layer before it only where that leaves every output unchanged."""
 
 import copy
 import warnings
@@ -80,7 +80,7 @@ class Mixed(nn.Module):
 
 
 class Unchecked(nn.Module):
-    """A ResNet that ``torch.fx`` can trace: without a look at the images' shape."""
+    """A ResNet that ``torch.fx`` can trace: independently of the images' shape."""
 
     def __init__(self, network):
         super().__init__()
@@ -477,7 +477,7 @@ class Held:
 
 
 @pytest.mark.parametrize("name", STATES)
-def test_looking_changes_nothing(name):
+def test_the_search_changes_nothing(name):
     network = STATES[name]()
     before = digest(module_state(network)), digest(rng_state()), [m.training for m in network.modules()]
     hooks = [(h, dict(getattr(m, h))) for m in network.modules() for h in vars(m) if h.endswith("_hooks")]

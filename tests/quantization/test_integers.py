@@ -1,4 +1,4 @@
-"""What is written down for exporters is what rounding gives, in integers."""
+"""The integers for exporters represent exactly what fake quantization gives."""
 
 import pytest
 import torch

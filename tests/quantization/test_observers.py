@@ -51,7 +51,7 @@ def test_observing_alone_leaves_numbers_as_they_are():
 
 
 @pytest.mark.parametrize("size", [1e-4, 1e-2, 1e3])
-def test_weights_of_any_size_are_rounded_alike(size):
+def test_weights_of_any_magnitude_are_quantized_alike(size):
     torch.manual_seed(0)
     network, x = nn.Sequential(nn.Linear(16, 8, bias=False)), torch.randn(32, 16)
     expected = quantize(network, [x], progress=False)(x) * size

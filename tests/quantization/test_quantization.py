@@ -1,4 +1,4 @@
-"""What ONNX Runtime computes from quantised networks of every kind, and what is refused in one sentence."""
+"""Quantized networks of every kind in ONNX Runtime, and errors in one sentence."""
 
 import collections
 import copy
@@ -33,7 +33,7 @@ FAST = ("residual", "mobile", "in place", "unet", "attention", "ratings", "patch
 
 
 class File:
-    """A quantised network as ONNX Runtime understands it."""
+    """A quantized network as ONNX Runtime executes it."""
 
     def __init__(self, path, network, inputs, options):
         export_onnx(network, inputs, path, **options)
@@ -71,7 +71,7 @@ CELLS = [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) fo
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_runs_in_integers_and_as_torch_rounds(name, tmp_path):
+def test_runs_in_integers_as_torch_fake_quantizes(name, tmp_path):
     case, (network, inputs) = NETWORKS[name], make(name, 200)
     before = digest(module_state(network))
     quantized = quantize(network, [inputs], progress=False, **case.options)
@@ -105,7 +105,7 @@ def test_runs_in_integers_and_as_torch_rounds(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_layer_is_said_to_be_integer_or_why_not(name):
+def test_every_layer_is_reported_as_integer_or_with_a_reason(name):
     case, (network, inputs) = NETWORKS[name], make(name, 4)
     found = describe_quantization(quantize(network, [inputs], progress=False, **case.options))
     assert set(found["float"]) == set(case.floats)
@@ -172,7 +172,7 @@ class TestSaturation:
 
 
 class TestCalibration:
-    def test_a_bias_that_32_bits_hold_in_no_step_of_a_dead_channel(self, tmp_path):
+    def test_a_bias_too_large_for_32_bits_in_steps_of_a_dead_channel(self, tmp_path):
         network, x = nn.Sequential(nn.Linear(4, 3)), torch.rand(8, 4) * 0.05
         with torch.no_grad():
             network[0].weight[0], network[0].weight[1], network[0].bias[:2] = 0.0, 1e-9, 50.0
@@ -256,7 +256,7 @@ class TestScheme:
         plan = plan_quantization(attention, x, ignored_layers=["look.out_proj", "encoder"])
         assert [s["layer"] for s in plan["sites"] if s["channels"]] == ["first", "look", "look", "head"]
 
-    def test_symmetric_activations_are_of_signed_integers_around_0(self, tmp_path):
+    def test_symmetric_activations_are_signed_integers_around_0(self, tmp_path):
         network, x = make("residual", 200)
         quantized = quantize(network, [x], activations="symmetric", progress=False)
         file = File(tmp_path / "network.onnx", quantized, x, {})
@@ -268,7 +268,7 @@ class TestScheme:
         assert np.abs(found - expected).max() <= 6 / 127 * np.ptp(expected)
         assert describe_quantization(quantized)["activations"] == "8 bits, -128..127 around 0, per tensor"
 
-    def test_what_is_quantised(self):
+    def test_what_is_quantized(self):
         network, x = make("residual")
         assert not is_quantized(network)
         assert describe_quantization(network) == {}

@@ -1,4 +1,4 @@
-"""Which tensors are rounded, against what was written down by hand, and whatever is written to them."""
+"""The tensors that are quantized, against forwards by hand, also if they are written to."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from lit_xai.quantization.rounding import Placement, owners_of_weights
 
 
 def grid(name, tensor, layer):
-    """Round to quarters: coarse enough that nobody takes it for the tensor itself."""
+    """Round to quarters: coarse enough to differ clearly from the tensor itself."""
     return torch.round(tensor * 4) / 4
 
 
@@ -32,7 +32,7 @@ X = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
 def placed(network, x=X, round=grid, **options):
-    """The network's result under a placement, and the sites in the order they were met."""
+    """Return the network's result under a placement, and the sites in order."""
     sites = []
 
     def note(name, tensor, layer):
@@ -107,7 +107,7 @@ class TestPlaces:
             expected = by_hand(network, X)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
-    def test_a_tensor_is_rounded_once_however_many_look_at_it(self):
+    def test_a_tensor_is_quantized_once_however_many_operators_take_it(self):
         _, sites = placed(Body(lambda s, x: s.conv1(x) + s.conv2(x) + s.conv1(x).exp()))
         assert sites.count("conv1/conv2d/input") == 1
         assert not any(name.startswith("conv2") and name.endswith("input") for name in sites)
@@ -126,7 +126,7 @@ class TestPlaces:
         _, sites = placed(Body(lambda s, x: {"a": s.conv1(x), "b": [s.conv2(x), x], "c": "text"}))
         assert [name for name in sites if "output" in name] == ["output", "output-2"]
 
-    def test_layers_that_compute_in_float_take_and_give_rounded_sums_none(self):
+    def test_layers_in_float_take_quantized_outputs_and_no_sum_with_theirs_is_quantized(self):
         network = Body(lambda s, x: s.conv2(s.conv1(x)).exp())
         # Placement hears of modules through `path`; alone it sees parameters' owners.
         found, sites = placed(network, float_layers=["conv2"])
@@ -164,8 +164,8 @@ WRITES = {
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("first", [lambda s, x: x.clone(), lambda s, x: s.conv1(x), lambda s, x: s.conv1(x).exp()])
 @pytest.mark.parametrize("name", WRITES)
-def test_what_is_written_to_is_seen_by_all(name, first, mode):
-    """With rounding to steps too small to matter, everything is as without."""
+def test_in_place_writes_are_seen_by_all_views(name, first, mode):
+    """With steps too small to matter, the result is that without quantization."""
     if name == "a view" and mode is torch.inference_mode:
         pytest.skip("tensors made in inference mode do not count what is written to them")
     network = Body(lambda s, x: WRITES[name](s, first(s, x)))
@@ -178,7 +178,7 @@ def test_what_is_written_to_is_seen_by_all(name, first, mode):
 
 
 class TestOwners:
-    def test_of_weights_views_and_parametrised_layers(self):
+    def test_of_weights_views_and_parametrized_layers(self):
         network = nn.Sequential(nn.Linear(2, 2), weight_norm(nn.Linear(2, 2)), nn.MultiheadAttention(4, 2))
         owner_of = owners_of_weights(network)
         assert owner_of(network[0].weight, "") == "0"
@@ -197,7 +197,7 @@ def test_checkpointing_is_refused():
     assert torch._C._len_torch_function_stack() == 0
 
 
-def test_what_is_over_rounds_nothing():
+def test_nothing_is_quantized_once_the_forward_is_over():
     network = Body(lambda s, x: s.conv1(x))
     with Placement(grid, owners_of_weights(network)) as placement, torch.no_grad():
         placement.is_over = lambda: True

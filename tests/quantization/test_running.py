@@ -1,4 +1,4 @@
-"""A forward that is looked at lets go of everything, however it ends."""
+"""A quantized forward leaves no hook or mode behind, however it ends."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -27,7 +27,7 @@ class Breaks(nn.Module):
         return self.last(x)
 
 
-class TestLetsGo:
+class TestLeavesNothingBehind:
     @pytest.mark.parametrize("error", [KeyError("x"), KeyboardInterrupt(), SystemExit()])
     def test_after_an_exception(self, error):
         x = torch.randn(8, 4)
@@ -38,7 +38,7 @@ class TestLetsGo:
             network(x)
         if isinstance(error, Exception):
             assert leaks() == (0, 0, 0)
-        assert torch.equal(torch.nn.functional.linear(x, torch.eye(4)), x)  # nobody rounds here
+        assert torch.equal(torch.nn.functional.linear(x, torch.eye(4)), x)  # no quantization outside the network
         network.error = None
         assert torch.equal(network(x), expected)
         assert leaks() == (0, 0, 0)

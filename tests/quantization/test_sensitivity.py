@@ -1,4 +1,4 @@
-"""Each cell against one layer rounded by hand, and that measuring moves nothing."""
+"""Each cell against one layer quantized by hand, and that measuring changes nothing."""
 
 import copy
 
@@ -37,7 +37,7 @@ def rounded(weight, bits):
 
 
 @pytest.mark.parametrize("shift", [0.0, 2.0])
-def test_each_cell_is_of_one_layer_rounded_by_hand(shift):
+def test_each_cell_is_that_of_one_layer_quantized_by_hand(shift):
     network, x = mlp(), torch.randn(32, 5, generator=torch.Generator().manual_seed(0)) + shift
     with torch.no_grad():
         hidden = network[1](network[0](x))
@@ -118,7 +118,7 @@ def test_bits_per_layer_from_a_drop_one_can_afford_are_what_quantize_takes():
     assert {site["layer"]: site["high"] for site in sites if site["channels"]} == {"0": 7, "2": 1}
 
 
-def test_only_the_layers_asked_for():
+def test_only_the_given_layers():
     assert measure(layers=["2"]).layers == (("2",),)
     assert measure(ignored_layers=["2"]).layers == (("0",),)
 

@@ -1,4 +1,4 @@
-"""Fake-quantisers as a step: in, out, in order, on what it was not written for."""
+"""Fake-quantizers as a step of a recipe: applied, undone, in order, and refused on another network."""
 
 import copy
 
