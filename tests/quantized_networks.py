@@ -1,4 +1,4 @@
-"""Small networks of every kind that rounding has to get right, and which integer operators a runtime makes of each."""
+"""Small networks of every kind that quantization has to handle, and the integer operators a runtime uses for each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class Residual(nn.Module):
 
 
 class Preactivation(nn.Module):
-    """BatchNorms that come before their convolutions, and have nothing to be folded into."""
+    """BatchNorms that come before their convolutions, and have no layer to be folded into."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Preactivation(nn.Module):
 
 
 class Mobile(nn.Module):
-    """Each channel filtered by itself, hardswish, ReLU6, and a gate on channels."""
+    """Depthwise convolutions, hardswish, ReLU6, and a gate on channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Mobile(nn.Module):
 
 
 class Dense(nn.Module):
-    """Each layer sees what all before it have found."""
+    """Each layer takes the outputs of all layers before it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Dense(nn.Module):
 
 
 class InPlace(nn.Module):
-    """Sums and rectifiers that write to what they are given, also to what was looked at before."""
+    """Sums and ReLUs in place, also on tensors that other operators have taken before."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class InPlace(nn.Module):
 
 
 class Segmentation(nn.Module):
-    """Logits that a convolution gives, two of them, and an upsampling between."""
+    """Two convolutions that return the logits, and an upsampling between them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Segmentation(nn.Module):
 
 
 class UNet(nn.Module):
-    """What a convolution finds goes two ways: pooled to the next one, and as it is to the last."""
+    """A convolution's output goes two ways: pooled to the next convolution, and unchanged to the last."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class UNet(nn.Module):
 
 
 class TwoConvolutions(nn.Module):
-    """Gives what two convolutions give, of very different size."""
+    """Returns the outputs of two convolutions, of very different magnitude."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ def _weight_normed() -> nn.Module:
 
 
 class Attention(nn.Module):
-    """torch's own transformer encoder on rows of pixels, with a second look at them."""
+    """torch's own transformer encoder on rows of pixels, and attention to them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class Recurrent(nn.Module):
 
 
 class Signal(nn.Module):
-    """Convolutions over time, and a leaky rectifier."""
+    """Convolutions over time, and a leaky ReLU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class Signal(nn.Module):
 
 
 class Ratings(nn.Module):
-    """Called with a dict, and gives one."""
+    """Takes a dict, and returns one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -208,7 +208,7 @@ class Ratings(nn.Module):
 
 
 class Keywords(nn.Module):
-    """Calls functions by the names of their arguments, on parameters of its own."""
+    """Calls functions with keyword arguments, on parameters of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ class Keywords(nn.Module):
 
 
 class Checkpointed(nn.Module):
-    """Computes a part again in the backward pass."""
+    """Recomputes a submodule in the backward pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -246,7 +246,7 @@ class Parent(nn.Module):
 
 
 class Patched(nn.Module):
-    """Writes into what a convolution gave, and takes it apart."""
+    """Writes into a convolution's output, and splits it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -281,7 +281,7 @@ def _sentences(n: int) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Case:
-    """One network and what is expected of it.
+    """One network and the expectations of it.
 
     Args:
         make: makes it.
@@ -349,7 +349,7 @@ NETWORKS: dict[str, Case] = {
 
 
 def make(name: str, n: int = 16) -> tuple[nn.Module, Any]:
-    """Return a network in eval mode whose BatchNorms do something, and what it is called with."""
+    """Return a network in eval mode with non-trivial BatchNorms, and its inputs."""
     torch.manual_seed(0)
     case = NETWORKS[name]
     network = case.make()
@@ -362,6 +362,6 @@ def make(name: str, n: int = 16) -> tuple[nn.Module, Any]:
 
 
 def quantized(name: str = "residual", **options: Any) -> tuple[nn.Module, Any]:
-    """Return the network computing as in integers, and what it is called with."""
+    """Return the quantized network, and its inputs."""
     network, x = make(name)
     return quantize(network, [x], progress=False, **NETWORKS[name].options, **options), x

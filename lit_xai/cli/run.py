@@ -99,27 +99,18 @@ class LitXaiCLI(LightningCLI):
             parser.error(str(error))
 
     def _check(self, config: Any) -> None:
-        fit = self.config.subcommand == "fit"
+        is_fit = self.config.subcommand == "fit"
         if config.lr_scheduler and not config.optimizer:
             raise ValueError(
                 "--lr_scheduler needs --optimizer: the module's own configure_optimizers() returns its scheduler."
             )
         check_start(self.config.subcommand, config.init_from, config.ckpt_path)
-        if fit and config.init_from:
+        if is_fit and config.init_from:
             read_checkpoint(config.init_from, config.weights_only)
         if is_file_name(config.ckpt_path):
             checkpoint = read_checkpoint(config.ckpt_path, config.weights_only)
-            epochs, last = epochs_trained(checkpoint), config.trainer.max_epochs
-            if fit and last is not None and (steps := short_schedule(checkpoint, last)):
-                raise ValueError(
-                    f"'{config.ckpt_path}' has a learning rate schedule of {steps} steps, which cannot be extended to"
-                    f" --trainer.max_epochs {last}: start afresh from its weights with --init_from {config.ckpt_path}."
-                )
-            if fit and last is not None and 0 <= last <= epochs:
-                raise ValueError(
-                    f"'{config.ckpt_path}' is already trained {epochs} of {last} epochs: raise --trainer.max_epochs,"
-                    f" or start afresh from its weights with --init_from {config.ckpt_path}."
-                )
+            if is_fit and config.trainer.max_epochs is not None:
+                _check_resume(config.ckpt_path, checkpoint, config.trainer.max_epochs)
 
     def _parse_ckpt_path(self) -> None:
         # Lightning completes the config with the module's arguments in the checkpoint. That fails if a script wrote it,
@@ -151,6 +142,21 @@ class LitXaiCLI(LightningCLI):
         path = save_predictions(self.trainer)
         if path is not None:
             sys.stdout.write(f"The predictions, batch by batch, for torch.load: {os.path.relpath(path)}\n")
+
+
+def _check_resume(path: str, checkpoint: dict[str, Any], max_epochs: int) -> None:
+    """Refuse a checkpoint from which nothing is left to train, or whose schedule ends before the run does."""
+    afresh = f"start afresh from its weights with --init_from {path}."
+    if steps := short_schedule(checkpoint, max_epochs):
+        raise ValueError(
+            f"'{path}' has a learning rate schedule of {steps} steps, which cannot be extended to --trainer.max_epochs"
+            f" {max_epochs}: {afresh}"
+        )
+    epochs = epochs_trained(checkpoint)
+    if 0 <= max_epochs <= epochs:
+        raise ValueError(
+            f"'{path}' is already trained {epochs} of {max_epochs} epochs: raise --trainer.max_epochs, or {afresh}"
+        )
 
 
 def _configure_optimizers(

@@ -266,9 +266,10 @@ def _checked_pairs(named: Mapping[str, nn.Module], pairs: list[tuple[str, str]])
     unknown = next((name for name in names if name not in named), None)
     if unknown is not None:
         raise ValueError(f"pairs expected names of modules, but got {unknown!r}.{nearest(unknown, named)}")
+    modules = [_checked_pair(named, pair) for pair in pairs]
     if len({id(named[name]) for name in names}) < len(names):
         raise ValueError(f"pairs expected each module once, but got {pairs}: take them from find_foldable().")
-    return [_checked_pair(named, pair) for pair in pairs]
+    return modules
 
 
 def _checked_pair(named: Mapping[str, nn.Module], pair: tuple[str, str]) -> tuple[Any, Any]:
