@@ -1,4 +1,4 @@
-"""What a batch of logits and labels means in each of the three classification tasks."""
+"""Loss, checks and predictions of the three classification tasks."""
 
 from typing import Literal, TypeAlias, get_args
 
@@ -14,7 +14,7 @@ TASKS: tuple[Task, ...] = get_args(Task)
 
 
 def align(logits: Tensor, labels: Tensor, task: Task, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Return logits and labels in the shapes and types that loss and metrics expect, and refuse what does not fit.
+    """Return logits and labels in the shapes and types that loss and metrics expect.
 
     Args:
         logits: ``(batch, num_classes, ...)`` for multiclass, ``(batch,)`` or ``(batch, 1)`` for binary,
@@ -27,7 +27,7 @@ def align(logits: Tensor, labels: Tensor, task: Task, num_classes: int) -> tuple
         Floating logits of at least single precision, and integer labels; both ``(batch,)`` for binary.
 
     Raises:
-        ValueError: the shapes do not belong to the task.
+        ValueError: the shapes do not fit the task.
 
     Example:
         >>> logits, labels = align(torch.zeros(8, 1), torch.ones(8), "binary", 2)
@@ -41,7 +41,7 @@ def align(logits: Tensor, labels: Tensor, task: Task, num_classes: int) -> tuple
     if labels.shape != expected or (task == "multiclass" and labels.is_floating_point()):
         what = "zeros and ones" if task != "multiclass" else "integer class indices"
         raise ValueError(
-            f"The labels of task={task!r} should be {what} of shape {tuple(expected)}, but got {labels.dtype} of shape"
+            f"labels expected {what} of shape {tuple(expected)} for task={task!r}, but got {labels.dtype} of shape"
             f" {tuple(labels.shape)}."
         )
     return logits.to(torch.promote_types(logits.dtype, torch.float32)), labels.long()
@@ -55,13 +55,13 @@ def _check_logits(logits: Tensor, task: Task, num_classes: int) -> None:
         expected = f"(batch, {num_classes})"
     if not fits:
         raise ValueError(
-            f"The network should give logits of shape {expected} for task={task!r}, but got {tuple(logits.shape)}:"
+            f"logits expected shape {expected} for task={task!r}, but the network returned {tuple(logits.shape)}:"
             " change the network's last layer, num_classes or task."
         )
 
 
 def check_labels(labels: Tensor, task: Task, num_classes: int) -> None:
-    """Refuse labels that name no class; on a GPU this waits for the device.
+    """Refuse labels outside the classes; on a GPU this waits for the device.
 
     Args:
         labels: as the batch holds them.
@@ -74,19 +74,17 @@ def check_labels(labels: Tensor, task: Task, num_classes: int) -> None:
     Example:
         >>> check_labels(torch.tensor([0, 10]), "multiclass", 10)
         Traceback (most recent call last):
-        ValueError: The labels should lie between 0 and num_classes - 1 = 9, but got values from 0 to 10.
+        ValueError: labels expected classes from 0 to num_classes - 1 = 9, but got values from 0 to 10.
     """
     if task == "multiclass":
         low, high = labels.min().item(), labels.max().item()
         if low < 0 or high >= num_classes:
             raise ValueError(
-                f"The labels should lie between 0 and num_classes - 1 = {num_classes - 1}, but got values from {low}"
-                f" to {high}."
+                f"labels expected classes from 0 to num_classes - 1 = {num_classes - 1}, but got values from {low} to"
+                f" {high}."
             )
     elif not ((labels == 0) | (labels == 1)).all():
-        raise ValueError(
-            f"The labels of task={task!r} should be zeros and ones, but got {labels.unique()[:8].tolist()}."
-        )
+        raise ValueError(f"labels expected zeros and ones for task={task!r}, but got {labels.unique()[:8].tolist()}.")
 
 
 def classification_loss(
@@ -125,7 +123,7 @@ def probabilities(logits: Tensor, task: Task) -> Tensor:
     """Return the probability of each class (multiclass), of the class 1 (binary), or of each label (multilabel).
 
     Args:
-        logits: as the network gives them.
+        logits: as the network returns them.
         task: as for :func:`align`.
 
     Example:

@@ -13,7 +13,7 @@ from lit_xai.models.optim import Interval
 from lit_xai.models.sizes import check_probability
 from lit_xai.models.supervised import Metrics, Supervised
 from lit_xai.network.calling import BatchToInputs, OutputSpec
-from lit_xai.network.spelling import nearest
+from lit_xai.network.check import check_choice
 
 
 class Classifier(Supervised):
@@ -30,18 +30,18 @@ class Classifier(Supervised):
         task: ``"multiclass"`` (logits ``(batch, num_classes)``, labels ``(batch,)`` of class indices), ``"binary"``
             (logits ``(batch,)`` or ``(batch, 1)``, labels 0 and 1) or ``"multilabel"`` (both ``(batch, num_classes)``).
         label_smoothing: :math:`\epsilon` in [0, 1), see :func:`~lit_xai.models.classification.classification_loss`.
-        class_weights: what each class's samples weigh in the loss (binary: 0 and 1; multilabel: each label).
+        class_weights: weight of each class in the loss (binary: of 0 and 1; multilabel: of each label).
         metrics: torchmetrics in place of accuracy: one, a list, or a dict whose keys become the logged names.
         optimizer: called with the parameters, such as ``functools.partial(torch.optim.SGD, lr=0.1)``; in YAML
             ``class_path`` and ``init_args``. By default ``torch.optim.Adam`` with its learning rate of 0.001.
-        lr_scheduler: called with the optimizer, likewise. ``OneCycleLR`` and
+        lr_scheduler: called with the optimizer; given in the same way. ``OneCycleLR`` and
             :class:`~lit_xai.models.CosineAnnealing` take their length from the Trainer.
         lr_scheduler_interval: ``"epoch"`` or ``"step"``; by default per epoch, but per step for ``OneCycleLR`` and
             ``CyclicLR``.
-        lr_scheduler_monitor: what ``ReduceLROnPlateau`` watches.
-        batch_to_inputs: what of a batch goes into the network, where that is not obvious; see
+        lr_scheduler_monitor: the metric that ``ReduceLROnPlateau`` watches.
+        batch_to_inputs: the network's inputs in a batch, if they are not in the usual place; see
             :func:`~lit_xai.network.calling.find_inputs`.
-        output: where the logits are in the network's output, where that is not obvious; see
+        output: the logits in the network's output, if they are not in the usual place; see
             :func:`~lit_xai.network.calling.find_logits`.
 
     Raises:
@@ -96,7 +96,7 @@ class Classifier(Supervised):
         self.register_buffer("class_weights", weights, persistent=False)
 
     def align(self, outputs: Tensor, labels: Tensor, check_values: bool) -> tuple[Tensor, Tensor]:
-        """Return logits and labels as loss and metrics take them, and refuse what does not fit the task."""
+        """Return logits and labels in the form of loss and metrics, or raise a ValueError if they do not fit."""
         logits, aligned = align(outputs, labels, self.task, self.num_classes)
         if check_values:
             check_labels(labels, self.task, self.num_classes)
@@ -113,27 +113,28 @@ class Classifier(Supervised):
 
 
 def _checked_num_classes(num_classes: int | None, task: Task) -> int:
-    if task not in TASKS:
-        raise ValueError(f"task should be one of {list(TASKS)}, but got {task!r}.{nearest(str(task), TASKS)}")
+    check_choice("task", task, TASKS)
     if task == "binary":
         if num_classes not in (None, 2):
-            raise ValueError(f"num_classes should be left out or 2 for task='binary', but got {num_classes}.")
+            raise ValueError(f"num_classes expected None or 2 for task='binary', but got {num_classes}.")
         return 2
     least = 2 if task == "multiclass" else 1
     if num_classes is None or int(num_classes) < least:
-        raise ValueError(f"num_classes should be at least {least} for task={task!r}, but got {num_classes}.")
+        raise ValueError(
+            f"num_classes expected an integer of at least {least} for task={task!r}, but got {num_classes}."
+        )
     return int(num_classes)
 
 
 def _check_class_weights(class_weights: list[float] | None, num_classes: int) -> None:
     if class_weights is not None and (len(class_weights) != num_classes or min(class_weights) < 0):
         raise ValueError(
-            f"class_weights should be {num_classes} weights of 0 or more, one for each class, but got {class_weights}."
+            f"class_weights expected {num_classes} weights of 0 or more, one for each class, but got {class_weights}."
         )
 
 
 def _accuracy(task: Task, num_classes: int) -> Metric:
-    # validate_args=False: their validation waits for the GPU in every step, and labels were checked before.
+    # validate_args=False: torchmetrics' validation waits for the GPU in every step, and labels are checked already.
     if task == "binary":
         return BinaryAccuracy(validate_args=False)
     if task == "multilabel":

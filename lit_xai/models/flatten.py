@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 
 class Flatten(nn.Flatten):
-    """Flatten ``(batch, ...)`` to ``(batch, in_features)``, and say so where the input does not fit.
+    """Flatten ``(batch, ...)`` to ``(batch, in_features)``, with an error that names ``in_features`` if it is wrong.
 
     Args:
-        in_features: how many values a sample has.
+        in_features: number of values in a sample.
 
     Raises:
         ValueError: a sample has another number of values.
@@ -28,7 +28,7 @@ class Flatten(nn.Flatten):
         """Return the inputs of shape ``(batch, ...)`` as ``(batch, in_features)``."""
         if math.prod(inputs.shape[1:]) != self.in_features:
             raise ValueError(
-                f"Expected in_features={self.in_features} values per sample, but got {math.prod(inputs.shape[1:])}"
-                f" from an input of shape {tuple(inputs.shape)}: set in_features to what the data has."
+                f"inputs expected in_features={self.in_features} values per sample, but got"
+                f" {math.prod(inputs.shape[1:])} in shape {tuple(inputs.shape)}: set in_features to that of the data."
             )
         return super().forward(inputs)

@@ -1,4 +1,4 @@
-"""Optimizer and schedule from callables, with the schedule's length read from the Trainer."""
+"""Optimizer and scheduler from callables, with the schedule's length taken from the Trainer."""
 
 import inspect
 import math
@@ -20,14 +20,14 @@ PER_STEP = (OneCycleLR, CyclicLR)
 """Schedules whose lengths count optimizer steps."""
 
 LENGTHS = ("total_steps", "T_max")
-"""What torch calls the number of scheduler steps from the first learning rate to the last."""
+"""Torch's names for the number of scheduler steps from the first learning rate to the last."""
 
 
 class CosineAnnealing(CosineAnnealingLR):
     """``torch.optim.lr_scheduler.CosineAnnealingLR`` whose ``T_max`` may be left out in YAML: one half wave per run.
 
-    In Python leave ``T_max`` out of torch's own class; a command line refuses to build a class without an argument that
-    it requires.
+    In Python, leave ``T_max`` out of torch's own class. A command line cannot: it does not build a class without an
+    argument that the class requires.
 
     Args:
         optimizer: the optimizer whose learning rate falls.
@@ -51,7 +51,7 @@ class CosineAnnealing(CosineAnnealingLR):
         last_epoch: int = -1,
     ) -> None:
         if T_max is None:
-            raise ValueError("T_max should be the number of scheduler steps, but got None: give it, or pass the class.")
+            raise ValueError("T_max expected the number of scheduler steps, but got None: give it, or pass the class.")
         super().__init__(optimizer, T_max, eta_min, last_epoch)
 
 
@@ -67,15 +67,15 @@ def configure_optimizers(
     """Build optimizer and scheduler and return them in the form that a LightningModule returns them in.
 
     Args:
-        parameters: what is trained.
+        parameters: the parameters to train.
         optimizer: called with the parameters: a class, a ``functools.partial`` or lambda of one, or what a command line
             builds from ``class_path`` and ``init_args``.
-        lr_scheduler: called with the optimizer, likewise. ``total_steps`` of ``OneCycleLR`` and ``T_max`` of
-            ``CosineAnnealingLR`` are read from the Trainer where they are left out.
+        lr_scheduler: called with the optimizer; of the same kinds. ``total_steps`` of ``OneCycleLR`` and ``T_max`` of
+            ``CosineAnnealingLR`` are taken from the Trainer if they are left out.
         trainer: the Trainer of this run.
         interval: whether the scheduler steps after each ``"epoch"`` or each optimizer ``"step"``; by default epochs,
             but steps for ``OneCycleLR`` and ``CyclicLR``.
-        monitor: what ``ReduceLROnPlateau`` watches, unless it says so itself.
+        monitor: the metric that ``ReduceLROnPlateau`` watches, unless the scheduler names its own.
 
     Raises:
         MisconfigurationException: one of them cannot be built, or the Trainer sets no end to derive a length from.
@@ -107,13 +107,13 @@ def _build(argument: str, make: Callable[[Any], Any], on: Any, expected: type) -
         raise MisconfigurationException(f"{argument} could not be built: {error}") from error
     if not isinstance(built, expected):
         raise MisconfigurationException(
-            f"{argument} should return a torch {expected.__name__}, but got {type(built).__name__}."
+            f"{argument} expected to return a torch {expected.__name__}, but got {type(built).__name__}."
         )
     return built
 
 
 def with_length(lr_scheduler: LRSchedulerCallable, trainer: Trainer, interval: Interval | None) -> LRSchedulerCallable:
-    """Return ``lr_scheduler`` with the length of the run filled in where it is left out.
+    """Return ``lr_scheduler`` with the length of the run filled in if it is left out.
 
     Args:
         lr_scheduler: as for :func:`configure_optimizers`; a lambda is returned as it is.
@@ -124,24 +124,31 @@ def with_length(lr_scheduler: LRSchedulerCallable, trainer: Trainer, interval: I
         MisconfigurationException: the Trainer sets no end to derive the length from.
     """
     cls = _class_of(lr_scheduler)
-    if cls is None:
-        return lr_scheduler
-    argument = next((name for name in LENGTHS if name in inspect.signature(cls).parameters), None)
-    given = lr_scheduler.keywords if isinstance(lr_scheduler, partial) else {}
-    if argument is None or any(given.get(name) is not None for name in (argument, "epochs", "steps_per_epoch")):
+    argument = _missing_length(lr_scheduler, cls)
+    if cls is None or argument is None:
         return lr_scheduler
     per_step = interval == "step" or (interval is None and issubclass(cls, PER_STEP))
     length = trainer.estimated_stepping_batches if per_step else trainer.max_epochs
     if length is None or not 0 <= length < math.inf:
         unit = "max_steps" if per_step else "max_epochs"
         raise MisconfigurationException(
-            f"{argument} of {cls.__name__} should follow from the Trainer's {unit}, but got one that sets no end:"
-            f" give {unit} to the Trainer or {argument} to the scheduler."
+            f"{argument} of {cls.__name__} expected a Trainer with {unit}, but got one that sets no end: give {unit} to"
+            f" the Trainer or {argument} to the scheduler."
         )
     return partial(lr_scheduler, **{argument: max(int(length), 1)})
 
 
+def _missing_length(lr_scheduler: LRSchedulerCallable, cls: type[LRScheduler] | None) -> str | None:
+    """Return the name of the argument that takes the schedule's length, if the class has one and it is not given."""
+    known = inspect.signature(cls).parameters if cls is not None else {}
+    argument = next((name for name in LENGTHS if name in known), None)
+    given: dict[Any, Any] = lr_scheduler.keywords if isinstance(lr_scheduler, partial) else {}
+    # OneCycleLR can also be given its length as epochs times steps_per_epoch.
+    is_given = any(given.get(name) is not None for name in (argument, "epochs", "steps_per_epoch"))
+    return None if is_given else argument
+
+
 def _class_of(lr_scheduler: LRSchedulerCallable) -> type[LRScheduler] | None:
-    """The scheduler's class: itself, the function of a partial, or, as jsonargparse builds it, an argument of one."""
+    """Return the scheduler's class: itself, the function of a partial, or, as jsonargparse builds it, its argument."""
     seen = (lr_scheduler.func, *lr_scheduler.args) if isinstance(lr_scheduler, partial) else (lr_scheduler,)
     return next((part for part in seen if isinstance(part, type) and issubclass(part, LRScheduler)), None)

@@ -29,7 +29,7 @@ class Regressor(Supervised):
         optimizer: as for :class:`~lit_xai.models.Classifier`.
         lr_scheduler: as for :class:`~lit_xai.models.Classifier`.
         lr_scheduler_interval: as for :class:`~lit_xai.models.Classifier`.
-        lr_scheduler_monitor: what ``ReduceLROnPlateau`` watches.
+        lr_scheduler_monitor: the metric that ``ReduceLROnPlateau`` watches.
         batch_to_inputs: as for :class:`~lit_xai.models.Classifier`.
         output: as for :class:`~lit_xai.models.Classifier`.
 
@@ -57,7 +57,7 @@ class Regressor(Supervised):
         output: OutputSpec = None,
     ) -> None:
         if not callable(loss):
-            raise TypeError(f"loss should be callable with predictions and targets, but got {loss!r}.")
+            raise TypeError(f"loss expected a callable of predictions and targets, but got {loss!r}.")
         super().__init__(
             network,
             {"mae": MeanAbsoluteError()} if metrics is None else metrics,
@@ -76,7 +76,7 @@ class Regressor(Supervised):
         outputs, labels = squeeze_column(outputs), squeeze_column(labels)
         if outputs.shape != labels.shape:
             raise ValueError(
-                f"Predictions and targets should have one shape, but got {tuple(outputs.shape)} from the network and"
+                f"Predictions and targets expected one shape, but got {tuple(outputs.shape)} from the network and"
                 f" {tuple(labels.shape)} from the batch: change the network's last layer, or the targets."
             )
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))

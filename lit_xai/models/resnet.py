@@ -81,7 +81,7 @@ class ResNet(nn.Module):
         blocks = (depth - 2) // 6
         if blocks < 1 or depth != 6 * blocks + 2:
             below, above = 6 * max(blocks, 1) + 2, 6 * max(blocks + 1, 2) + 2
-            raise ValueError(f"depth should be 6n + 2 (8, 14, 20, ...), but got {depth}: take {below} or {above}.")
+            raise ValueError(f"depth expected 6n + 2 (8, 14, 20, ...), but got {depth}: take {below} or {above}.")
         check_positive(width=width, stem_stride=stem_stride, in_channels=in_channels, num_classes=num_classes)
         self.conv1 = nn.Conv2d(in_channels, width, 3, stem_stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

@@ -1,8 +1,8 @@
-"""What the models check of sizes: of their arguments, and of what comes in."""
-
-from numbers import Integral
+"""Checks of sizes: of the models' arguments, and of their inputs."""
 
 from torch import Tensor
+
+from lit_xai.network.check import check_integer, is_number, refusal
 
 
 def check_positive(**sizes: int) -> None:
@@ -17,11 +17,10 @@ def check_positive(**sizes: int) -> None:
     Example:
         >>> check_positive(depth=20, width=0)
         Traceback (most recent call last):
-        ValueError: width should be a positive integer, but got 0.
+        ValueError: width expected a positive integer, but got 0.
     """
     for name, size in sizes.items():
-        if not isinstance(size, Integral) or size < 1:
-            raise ValueError(f"{name} should be a positive integer, but got {size!r}.")
+        check_integer(name, size)
 
 
 def check_probability(**probabilities: float) -> None:
@@ -36,18 +35,18 @@ def check_probability(**probabilities: float) -> None:
     Example:
         >>> check_probability(dropout=1.5)
         Traceback (most recent call last):
-        ValueError: dropout should be in [0, 1), but got 1.5.
+        ValueError: dropout expected a number in [0, 1), but got 1.5.
     """
     for name, probability in probabilities.items():
-        if not 0 <= probability < 1:
-            raise ValueError(f"{name} should be in [0, 1), but got {probability}.")
+        if not is_number(probability) or not 0 <= probability < 1:
+            raise refusal(name, "a number in [0, 1)", probability)
 
 
 def check_images(inputs: Tensor, in_channels: int) -> None:
-    """Refuse what is not a batch of images with this many channels.
+    """Refuse anything but a batch of images with this many channels.
 
     Args:
-        inputs: what the network was called with.
+        inputs: the network's inputs.
         in_channels: channels of an image.
 
     Raises:
@@ -59,13 +58,13 @@ def check_images(inputs: Tensor, in_channels: int) -> None:
     """
     if inputs.ndim != 4 or inputs.shape[1] != in_channels:
         raise ValueError(
-            f"Expected images (batch, {in_channels}, height, width), but got an input of shape {tuple(inputs.shape)}:"
-            " set in_channels to what the data has."
+            f"inputs expected images (batch, {in_channels}, height, width), but got shape {tuple(inputs.shape)}: set"
+            " in_channels to that of the data."
         )
 
 
 def squeeze_column(values: Tensor) -> Tensor:
-    """Return a column ``(batch, 1)`` as ``(batch,)``, and anything else as it is.
+    """Return a column ``(batch, 1)`` as ``(batch,)``, and any other shape unchanged.
 
     Args:
         values: outputs of a network, or labels.

@@ -1,4 +1,4 @@
-"""What training a network on labels has in common, whatever the labels are."""
+"""The common base of classification and regression."""
 
 from abc import ABC, abstractmethod
 from typing import Any, TypeAlias
@@ -39,7 +39,7 @@ class Supervised(LightningModule, ABC):
         lr_scheduler: called with the optimizer.
         lr_scheduler_interval: see :func:`~lit_xai.models.optim.configure_optimizers`.
         lr_scheduler_monitor: see :func:`~lit_xai.models.optim.configure_optimizers`.
-        batch_to_inputs: what of a batch goes into the network, see :func:`~lit_xai.network.calling.find_inputs`.
+        batch_to_inputs: the network's inputs in a batch, see :func:`~lit_xai.network.calling.find_inputs`.
         output: where the logits are, see :func:`~lit_xai.network.calling.find_logits`.
     """
 
@@ -79,7 +79,7 @@ class Supervised(LightningModule, ABC):
 
     @abstractmethod
     def align(self, outputs: Tensor, labels: Tensor, check_values: bool) -> tuple[Tensor, Tensor]:
-        """Return outputs and labels as loss and metrics take them, and refuse what does not fit."""
+        """Return outputs and labels in the form of loss and metrics, or raise a ValueError if they do not fit."""
 
     @abstractmethod
     def compute_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class Supervised(LightningModule, ABC):
 
     @abstractmethod
     def predictions(self, outputs: Tensor) -> Tensor:
-        """Return what the outputs predict: what metrics compare with the labels, and ``predict_step`` returns."""
+        """Return the predictions, which metrics compare with the labels and ``predict_step`` returns."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the network's logits."""
@@ -127,22 +127,22 @@ class Supervised(LightningModule, ABC):
     def _step(self, stage: str, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         if dataloader_idx:
             raise MisconfigurationException(
-                f"{type(self).__name__} should be given one {stage} dataloader, but got several, whose metrics would be"
-                " mixed: join them with torch.utils.data.ConcatDataset, or evaluate them one after the other."
+                f"{type(self).__name__} expected one {stage} dataloader, but got several, whose metrics would be mixed:"
+                " join them with torch.utils.data.ConcatDataset, or evaluate them one after the other."
             )
         labels = find_labels(batch, self.network)
         if labels is None:
             raise MisconfigurationException(
-                f"{type(self).__name__} should find labels after the inputs of a tuple or under one of the keys"
+                f"{type(self).__name__} expected labels after the inputs of a tuple or under one of the keys"
                 f" {list(LABEL_KEYS)} of a dict, but got a batch of {describe(batch)}."
             )
-        # Looking at values is free on the CPU; elsewhere it waits for the device, which once an epoch does not matter.
+        # Checking values is cheap on the CPU. Elsewhere it waits for the device, which is affordable once an epoch.
         outputs, labels = self.align(self._call(batch), labels, labels.device.type == "cpu" or batch_idx == 0)
         loss = self.compute_loss(outputs, labels)
         self._log(stage, loss, outputs.detach(), labels)
         return loss
 
-    @torch.compiler.disable  # there is nothing to speed up, and this Lightning's self.log cannot be traced
+    @torch.compiler.disable  # nothing to speed up here, and Lightning 2.6's self.log cannot be traced
     def _log(self, stage: str, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
         metrics: MetricCollection = getattr(self, f"{stage}_metrics")
         metrics.update(self.predictions(outputs), labels)
@@ -154,19 +154,19 @@ class Supervised(LightningModule, ABC):
 
 def _check_arguments(network: Any, optimizer: Any, lr_scheduler: Any, interval: Any) -> None:
     if not isinstance(network, nn.Module):
-        raise TypeError(f"network should be a torch.nn.Module, but got {network!r}.")
+        raise TypeError(f"network expected a torch.nn.Module, but got {network!r}.")
     if optimizer is not None and not callable(optimizer):
         raise TypeError(
-            "optimizer should be callable with the parameters, for instance functools.partial(torch.optim.SGD, lr=0.1),"
+            "optimizer expected a callable of the parameters, for instance functools.partial(torch.optim.SGD, lr=0.1),"
             f" but got {optimizer!r}."
         )
     if lr_scheduler is not None and not callable(lr_scheduler):
         raise TypeError(
-            "lr_scheduler should be callable with the optimizer, for instance"
+            "lr_scheduler expected a callable of the optimizer, for instance"
             f" functools.partial(torch.optim.lr_scheduler.StepLR, step_size=10), but got {lr_scheduler!r}."
         )
     if interval not in ("epoch", "step", None):
-        raise ValueError(f"lr_scheduler_interval should be 'epoch', 'step' or None, but got {interval!r}.")
+        raise ValueError(f"lr_scheduler_interval expected 'epoch', 'step' or None, but got {interval!r}.")
 
 
 def _collect(metrics: Metrics) -> MetricCollection:
@@ -174,6 +174,6 @@ def _collect(metrics: Metrics) -> MetricCollection:
         return MetricCollection(metrics)  # type: ignore[arg-type]  # torchmetrics asks for an invariant dict
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"metrics should be a torchmetrics Metric, a list of different ones or a dict that names them, but got"
+            f"metrics expected a torchmetrics Metric, a list of different ones or a dict that names them, but got"
             f" {metrics!r}: {error}."
         ) from None

@@ -10,9 +10,9 @@ from lit_xai.models.sizes import check_images, check_positive, check_probability
 class Attention(nn.Module):
     """Multi-head self-attention with query, key and value as layers of their own.
 
-    Three layers rather than one fused: removing a head, or channels of every head, is then removing outputs of plain
-    ``nn.Linear`` layers. The head's width is read from the tensors and the scale is kept as built, so that afterwards
-    at most ``heads`` has to be set.
+    Three layers rather than one fused layer: to prune a head, or channels of every head, is then to prune outputs of
+    plain ``nn.Linear`` layers. The head's width is read from the tensors and the scale keeps its initial value, so that
+    after pruning at most ``heads`` has to be set.
 
     Args:
         dim: channels of a token.
@@ -43,13 +43,13 @@ class Attention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then a two-layer perceptron, each normalised before and added to its input.
+    """Attention, then a two-layer perceptron, each with a LayerNorm before it and a residual connection.
 
     Args:
         dim: channels of a token.
         heads: attention heads.
         mlp_dim: hidden width of the perceptron.
-        dropout: on what both parts add.
+        dropout: on the outputs of both, before they are added.
 
     Example:
         >>> TransformerBlock(dim=32, heads=4, mlp_dim=64)(torch.zeros(2, 16, 32)).shape
@@ -74,7 +74,7 @@ class TransformerBlock(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Small vision transformer that reads the class from the mean of its tokens.
+    """Small vision transformer that predicts from the mean of its tokens.
 
     From `Dosovitskiy et al. 2021, An Image is Worth 16x16 Words <https://arxiv.org/abs/2010.11929>`_ (pre-norm blocks,
     learned positions), with mean pooling in place of the class token as in `Beyer et al. 2022
@@ -89,7 +89,7 @@ class VisionTransformer(nn.Module):
         depth: number of blocks.
         heads: attention heads, a divisor of ``dim``.
         mlp_ratio: hidden width of a block's perceptron, as a multiple of ``dim``.
-        dropout: on what each part of a block adds.
+        dropout: on the outputs of attention and perceptron, before they are added.
 
     Raises:
         ValueError: a size is not a positive integer, ``patch_size`` does not divide ``image_size``, ``heads`` not
@@ -118,9 +118,9 @@ class VisionTransformer(nn.Module):
         check_positive(dim=dim, depth=depth, heads=heads, mlp_dim=int(dim * mlp_ratio))
         check_probability(dropout=dropout)
         if image_size % patch_size:
-            raise ValueError(f"patch_size should divide image_size={image_size}, but got {patch_size}.")
+            raise ValueError(f"patch_size expected a divisor of image_size={image_size}, but got {patch_size}.")
         if dim % heads:
-            raise ValueError(f"heads should divide dim={dim}, but got {heads}.")
+            raise ValueError(f"heads expected a divisor of dim={dim}, but got {heads}.")
         self.image_size = image_size
         self.patch_embedding = nn.Conv2d(in_channels, dim, patch_size, stride=patch_size)
         self.positions = nn.Parameter(torch.empty(1, (image_size // patch_size) ** 2, dim))
@@ -129,9 +129,9 @@ class VisionTransformer(nn.Module):
         )
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, num_classes)
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         nn.init.trunc_normal_(self.positions, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -143,8 +143,8 @@ class VisionTransformer(nn.Module):
         check_images(inputs, self.patch_embedding.in_channels)
         if inputs.shape[-2:] != (self.image_size, self.image_size):
             raise ValueError(
-                f"Expected images of image_size={self.image_size} pixels a side, but got an input of shape"
-                f" {tuple(inputs.shape)}: set image_size to what the data has."
+                f"inputs expected images of image_size={self.image_size} pixels a side, but got shape"
+                f" {tuple(inputs.shape)}: set image_size to the size of the data."
             )
         tokens = self.patch_embedding(inputs).flatten(2).transpose(1, 2) + self.positions
         return self.head(self.norm(self.blocks(tokens)).mean(dim=1))

@@ -22,7 +22,7 @@ def caught(call):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: ResNet(depth=9), "depth should be 6n + 2"),
+        (lambda: ResNet(depth=9), "depth expected 6n + 2"),
         (lambda: Trainer(accelerator="gpuu"), "invalid accelerator name"),
         (lambda: EarlyStopping("x", mode="up"), "`mode` can be min, max, got up"),
         (lambda: Path("no/such/file").read_text(), "cannot use 'no/such/file': No such file or directory."),

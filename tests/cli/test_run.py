@@ -276,8 +276,11 @@ def test_the_users_own_mistakes_keep_their_traceback(model, folder, lit_xai):
     ("options", "sentence"),
     [
         (["--trainer.accelerator=gpuu"], "You selected an invalid accelerator name"),
-        (["--model=Classifier", "--model.network=MLP", "--model.num_classes=1"], "num_classes should be at least 2"),
-        (["--model=Classifier", "--model.network=ResNet", "--model.network.depth=9"], "depth should be 6n + 2"),
+        (
+            ["--model=Classifier", "--model.network=MLP", "--model.num_classes=1"],
+            "num_classes expected an integer of at least 2",
+        ),
+        (["--model=Classifier", "--model.network=ResNet", "--model.network.depth=9"], "depth expected 6n + 2"),
         (["--config=attributions", "--config=method.yaml"], "IntegratedGradient"),
         (["--config=attributions", "--config=attributions"], "Two AttributionMonitors have the name"),
         (["--config=mnist"], "MNIST misses train-images-idx3-ubyte.gz"),

@@ -109,8 +109,8 @@ def test_what_does_not_fit_the_task_is_said_in_one_sentence(task, logits, labels
     [
         ("multiclass", [0, 5], "between 0 and num_classes - 1 = 4, but got values from 0 to 5"),
         ("multiclass", [-1, 4], "but got values from -1 to 4"),
-        ("binary", [0, 2], r"task='binary' should be zeros and ones, but got \[0, 2\]"),
-        ("multilabel", [0.0, 0.5], r"task='multilabel' should be zeros and ones, but got \[0.0, 0.5\]"),
+        ("binary", [0, 2], r"labels expected zeros and ones for task='binary', but got \[0, 2\]"),
+        ("multilabel", [0.0, 0.5], r"labels expected zeros and ones for task='multilabel', but got \[0.0, 0.5\]"),
     ],
 )
 def test_labels_outside_the_classes_are_refused(task, labels, message):

@@ -220,7 +220,7 @@ def test_a_transformers_text_model_takes_its_dict_batches(command_line):
 
 
 def test_bad_values_are_refused_before_training(command_line, capsys):
-    with pytest.raises(ValueError, match="depth should be 6n"):
+    with pytest.raises(ValueError, match="depth expected 6n"):
         command_line(
             {"network": {"class_path": "lit_xai.models.ResNet", "init_args": {"depth": 21}}, "num_classes": 10}
         )

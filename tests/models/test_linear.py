@@ -26,5 +26,5 @@ def test_coefficients_and_intercept_are_the_function():
 
 
 def test_sizes_are_checked():
-    with pytest.raises(ValueError, match="out_features should be a positive integer, but got 0"):
+    with pytest.raises(ValueError, match="out_features expected a positive integer, but got 0"):
         LinearModel(in_features=4, out_features=0)

@@ -27,9 +27,9 @@ def test_every_hidden_layer_has_its_own_relu_and_dropout():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"hidden": (128, 0)}, "hidden should be a positive integer, but got 0"),
-        ({"in_features": -1}, "in_features should be a positive integer"),
-        ({"dropout": 1.0}, r"dropout should be in \[0, 1\), but got 1.0"),
+        ({"hidden": (128, 0)}, "hidden expected a positive integer, but got 0"),
+        ({"in_features": -1}, "in_features expected a positive integer"),
+        ({"dropout": 1.0}, r"dropout expected a number in \[0, 1\), but got 1.0"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

@@ -140,9 +140,9 @@ def test_a_run_without_end_has_no_length(run, schedule, message):
     [
         (partial(optim.SGD, lr=-1), None, "optimizer could not be built: Invalid learning rate: -1"),
         (partial(optim.SGD, rate=1), None, "optimizer could not be built: .*'rate'"),
-        (list, None, "optimizer should return a torch Optimizer, but got list"),
+        (list, None, "optimizer expected to return a torch Optimizer, but got list"),
         (SGD, partial(schedules.StepLR), "lr_scheduler could not be built: .*'step_size'"),
-        (SGD, lambda optimizer: optimizer, "lr_scheduler should return a torch LRScheduler, but got SGD"),
+        (SGD, lambda optimizer: optimizer, "lr_scheduler expected to return a torch LRScheduler, but got SGD"),
     ],
 )
 def test_what_cannot_be_built_is_named(optimizer, schedule, message):
@@ -151,5 +151,5 @@ def test_what_cannot_be_built_is_named(optimizer, schedule, message):
 
 
 def test_cosine_alone_asks_for_its_length():
-    with pytest.raises(ValueError, match="T_max should be the number of scheduler steps, but got None"):
+    with pytest.raises(ValueError, match="T_max expected the number of scheduler steps, but got None"):
         CosineAnnealing(SGD([nn.Parameter(torch.zeros(1))]))

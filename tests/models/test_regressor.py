@@ -67,5 +67,5 @@ def test_shapes_that_do_not_fit_are_said_in_one_sentence():
 
 
 def test_loss_is_callable():
-    with pytest.raises(TypeError, match="loss should be callable with predictions and targets, but got 'mse'"):
+    with pytest.raises(TypeError, match="loss expected a callable of predictions and targets, but got 'mse'"):
         Regressor(LinearModel(4), loss="mse")

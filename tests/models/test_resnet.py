@@ -70,12 +70,12 @@ def test_deeplift_adds_up():
 
 @pytest.mark.parametrize(("depth", "nearest"), [(18, "14 or 20"), (21, "20 or 26"), (2, "8 or 14"), (-4, "8 or 14")])
 def test_depth_is_six_n_plus_two(depth, nearest):
-    with pytest.raises(ValueError, match=rf"depth should be 6n \+ 2 .* but got {depth}: take {nearest}\."):
+    with pytest.raises(ValueError, match=rf"depth expected 6n \+ 2 .* but got {depth}: take {nearest}\."):
         ResNet(depth)
 
 
 def test_sizes_and_channels_are_checked():
-    with pytest.raises(ValueError, match="width should be a positive integer, but got 0"):
+    with pytest.raises(ValueError, match="width expected a positive integer, but got 0"):
         ResNet(8, width=0)
     with pytest.raises(ValueError, match=r"\(batch, 3, height, width\), but got an input of shape \(2, 1, 8, 8\)"):
         ResNet(8)(torch.zeros(2, 1, 8, 8))

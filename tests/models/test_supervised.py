@@ -104,17 +104,17 @@ def test_metrics_are_one_several_or_named(digits, fit, metrics, names):
 
 @pytest.mark.parametrize("metrics", ["accuracy", [MulticlassAccuracy(10)] * 2, {"accuracy": 1}, 3])
 def test_metrics_of_another_kind_are_refused(metrics):
-    with pytest.raises(ValueError, match="metrics should be a torchmetrics Metric, a list of different ones or a dict"):
+    with pytest.raises(ValueError, match="metrics expected a torchmetrics Metric, a list of different ones or a dict"):
         Classifier(LinearModel(64, 10), 10, metrics=metrics)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"network": LinearModel}, "network should be a torch.nn.Module, but got <class"),
-        ({"optimizer": "adam"}, r"optimizer should be callable .* functools.partial\(torch.optim.SGD, lr=0.1\)"),
-        ({"optimizer": torch.optim.SGD([torch.zeros(1)], lr=1.0)}, "optimizer should be callable .* but got SGD"),
-        ({"lr_scheduler": "cosine"}, "lr_scheduler should be callable with the optimizer"),
+        ({"network": LinearModel}, "network expected a torch.nn.Module, but got <class"),
+        ({"optimizer": "adam"}, r"optimizer expected a callable .* functools.partial\(torch.optim.SGD, lr=0.1\)"),
+        ({"optimizer": torch.optim.SGD([torch.zeros(1)], lr=1.0)}, "optimizer expected a callable .* but got SGD"),
+        ({"lr_scheduler": "cosine"}, "lr_scheduler expected a callable of the optimizer"),
     ],
 )
 @pytest.mark.parametrize("module", [lambda **kwargs: Classifier(num_classes=10, **kwargs), Regressor])
@@ -124,7 +124,7 @@ def test_arguments_of_another_kind_are_named(module, arguments, message):
 
 
 def test_the_interval_is_one_of_two():
-    with pytest.raises(ValueError, match="lr_scheduler_interval should be 'epoch', 'step' or None, but got 'batch'"):
+    with pytest.raises(ValueError, match="lr_scheduler_interval expected 'epoch', 'step' or None, but got 'batch'"):
         Classifier(LinearModel(64, 10), 10, lr_scheduler_interval="batch")
 
 
@@ -190,7 +190,7 @@ def test_a_batch_without_labels_says_where_they_are_looked_for(batch, found):
 def test_several_dataloaders_are_refused(digits, fit):
     module = frozen()
     trainer = fit(module, digits, limit_train_batches=1)
-    with pytest.raises(MisconfigurationException, match="should be given one val dataloader, but got several"):
+    with pytest.raises(MisconfigurationException, match="expected one val dataloader, but got several"):
         trainer.validate(module, [DataLoader(digits, 500)] * 2, verbose=False)
 
 

@@ -77,11 +77,11 @@ def test_position_matters_and_dropout_drops_only_in_training():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"patch_size": 3}, "patch_size should divide image_size=8, but got 3"),
-        ({"heads": 3}, "heads should divide dim=16, but got 3"),
-        ({"depth": 0}, "depth should be a positive integer, but got 0"),
-        ({"mlp_ratio": 0.0}, "mlp_dim should be a positive integer, but got 0"),
-        ({"dropout": -1}, r"dropout should be in \[0, 1\)"),
+        ({"patch_size": 3}, "patch_size expected a divisor of image_size=8, but got 3"),
+        ({"heads": 3}, "heads expected a divisor of dim=16, but got 3"),
+        ({"depth": 0}, "depth expected a positive integer, but got 0"),
+        ({"mlp_ratio": 0.0}, "mlp_dim expected a positive integer, but got 0"),
+        ({"dropout": -1}, r"dropout expected a number in \[0, 1\)"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
