@@ -33,7 +33,7 @@ class PerSample(Dataset):
 
 
 def images_of(data: type[ImageDataModule], augment: bool) -> TensorImages:
-    """Random bytes in the shape and with the constants of a data set: the time does not depend on the pixels."""
+    """Random bytes in the shape and with the constants of a dataset: the time does not depend on the pixels."""
     channels, height, width = data.input_shape
     images = torch.randint(0, data.pixel_max + 1, (IMAGES, channels, height, width), dtype=torch.uint8)
     move = partial(crop_and_flip, padding=height // 8, flip=data.flip) if augment else None
@@ -58,7 +58,7 @@ def measure(dataset: TensorImages) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    """Print a row per data set."""
+    """Print a row per dataset."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(f"{'':24}{'per sample':>14}{'batched':>14}{'ratio':>8}   (samples/s, batches of {BATCH_SIZE})")

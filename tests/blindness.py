@@ -1,4 +1,4 @@
-"""How pictures look to readers with each kind of colour blindness."""
+"""Color matrices that simulate each kind of color blindness."""
 
 import numpy as np
 

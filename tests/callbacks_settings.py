@@ -17,7 +17,7 @@ from lit_xai.data import Digits
 
 
 class Careless(Metric):
-    """Does to everything it can reach what a metric might do: draws, writes, switches modes, logs."""
+    """Do everything that a metric must not have an effect with: draw, write to its arguments, switch modes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def network(setting: str) -> nn.Sequential:
 
 
 class Plain(LightningModule):
-    """Somebody's module: nothing of the library in it, and little for a compiler to do."""
+    """A user's module, without anything of the library, and small to compile."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -46,7 +46,7 @@ class Reshape(nn.Module):
 
 
 class Observer(nn.Module):
-    """Like a fake-quantisation observer: its range moves in eval mode too, and is resized on first use."""
+    """Like a fake-quantize observer: its range moves in eval mode too, and is resized on first use."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Observer(nn.Module):
 
 
 class TwoInputs(nn.Module):
-    """Two float inputs, an integer one that goes along, and a constant."""
+    """Two float inputs, an integer one that is passed through, and a constant."""
 
     def __init__(self) -> None:
         super().__init__()

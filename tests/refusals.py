@@ -1,4 +1,4 @@
-"""What a refusal looks like: one sentence of ours that names the argument, and no traceback out of a dependency."""
+"""A check of errors: one sentence that names the argument, raised by the package and not by a dependency."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Records everything that an observer must not change, so that two runs can be compared bit for bit."""
+"""A record of everything that an observer must not change, to compare two runs bit for bit."""
 
 import hashlib
 import pickle
@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 
 
 def digest(value: Any) -> str:
-    """A hash of nested containers of tensors and plain values, exact to the bit."""
+    """Return a hash of nested containers of tensors and plain values, exact to the bit."""
     found = hashlib.sha256()
 
     def add(part: Any) -> None:
@@ -52,7 +52,7 @@ def module_state(module: torch.nn.Module) -> dict[str, Any]:
 
 
 def leaks() -> tuple[int, ...]:
-    """How many hooks and modes are in force for every module: zeros where nobody left one behind."""
+    """Return the numbers of global hooks and modes: zeros if none was left behind."""
     hooks = torch.nn.modules.module
     return (
         len(hooks._global_forward_hooks),
@@ -62,7 +62,7 @@ def leaks() -> tuple[int, ...]:
 
 
 class Witness(Callback):
-    """Comes last in the list of callbacks: what it sees, the training sees."""
+    """The last callback in the list, which sees the state that training continues with."""
 
     def __init__(self) -> None:
         self.losses: list[str] = []

@@ -68,7 +68,7 @@ def make_baselines(
     if name == "black":
         if mean is None or std is None:
             raise ValueError(
-                "baselines='black' needs the mean and std that pixels were normalised with: give both, as the monitor's"
+                "baselines='black' needs the mean and std that pixels were normalized with: give both, as the monitor's"
                 " arguments or as attributes of the data module, or use baselines='zero'."
             )
         black = -torch.as_tensor(mean, dtype=inputs.dtype) / torch.as_tensor(std, dtype=inputs.dtype)

@@ -296,7 +296,9 @@ class AttributionMonitor(AnyCallback):
 
     def _explain(self, pl_module: LightningModule, share: Samples) -> Explanation:
         with warnings.catch_warnings(), without_log(pl_module):
-            warnings.filterwarnings("ignore", message=".* treats these as plain gradients")  # the rehearsal said so
+            warnings.filterwarnings(
+                "ignore", message=".* treats these as plain gradients"
+            )  # the rehearsal has warned already
             return explain(
                 find_network(pl_module, self.module),
                 share.inputs,

@@ -1,4 +1,4 @@
-"""Metrics of explanations: what one looks like, and measuring an explanation with it.
+"""Metrics of explanations: their protocol, and measuring an explanation with them.
 
 A metric of explanations is any ``torchmetrics.Metric`` whose ``update`` takes what was explained, see
 :class:`ExplanationMetric`. It is given to :class:`~lit_xai.callbacks.AttributionMonitor` as ``metrics=``.
@@ -30,8 +30,8 @@ AnyMetric: TypeAlias = Metric | type[Metric] | str
 class ExplanationMetric(Protocol):
     """A ``torchmetrics.Metric`` that measures explanations.
 
-    Inherit from ``torchmetrics.Metric`` and register states with ``add_state``, whose ``dist_reduce_fx`` says how
-    processes are put together: each updates with its own share of the samples.
+    Inherit from ``torchmetrics.Metric`` and register states with ``add_state``, whose ``dist_reduce_fx``
+    combines the states of processes: each updates with its own share of the samples.
 
     Example:
         >>> class LargestShare(Metric):
@@ -133,7 +133,7 @@ def update_metric(metric: Metric, network: nn.Module, inputs: Inputs, explanatio
     attributions: Any = explanation.attributions.get("", explanation.attributions)
     metric.to(explanation.logits.device).reset()
     if n:
-        # Copies: tensors of a test loop were made in inference mode, and somebody's metric may write to what it gets.
+        # Copies: tensors of a test loop were made in inference mode, and a metric may write to its arguments.
         parts = take((inputs, attributions, explanation.targets), range(n), rows)
         metric.update(network, *tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, parts))
 

@@ -1,4 +1,4 @@
-"""Random crops and flips of a whole batch at once."""
+"""Random crops and flips of a whole batch in one operation."""
 
 import torch
 from torch import Tensor
@@ -8,12 +8,12 @@ from torch.nn.functional import pad
 def crop_and_flip(images: Tensor, padding: int, flip: bool = False) -> Tensor:
     """Pad each image with black, cut a window of the original size at a random place, and mirror half of them.
 
-    The augmentation of He et al., "Deep Residual Learning for Image Recognition" (2016), section 4.2. Draws from
-    torch's global generator, so ``seed_everything`` and the seeds of ``DataLoader`` workers govern it.
+    The augmentation of He et al., "Deep Residual Learning for Image Recognition" (2016), section 4.2. It draws from
+    torch's global generator, which ``seed_everything`` and the ``DataLoader`` seed, in workers too.
 
     Args:
         images: ``(N, C, H, W)``, any dtype.
-        padding: pixels added on each side, hence the largest shift.
+        padding: pixels added on each side, which is the largest shift.
         flip: whether each image is mirrored left to right with probability one half.
 
     Returns:
@@ -25,6 +25,7 @@ def crop_and_flip(images: Tensor, padding: int, flip: bool = False) -> Tensor:
         tensor([9., 9.])
     """
     count, _, height, width = images.shape
+    # A view of every possible window, from which one index operation takes one per image.
     windows = pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
     top, left = torch.randint(0, 2 * padding + 1, (2, count))
     images = windows[torch.arange(count), :, top, left]

@@ -1,4 +1,4 @@
-"""Colour photographs of 32 x 32 pixels."""
+"""Color photographs of 32 x 32 pixels."""
 
 import os
 import tarfile
@@ -18,7 +18,7 @@ _RECORD = 1 + 3 * 32 * 32  # a label, then the red, green and blue planes
 
 
 class CIFAR10(ImageFilesDataModule):
-    """60,000 colour photographs of animals and vehicles, 32 x 32 pixels, 10,000 of them for the test.
+    """60,000 color photographs of animals and vehicles, 32 x 32 pixels, 10,000 of them for the test.
 
     A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009). The six files of the binary version
     belong in the folder ``cifar-10-batches-bin`` of ``data_dir``. Arguments and errors are those of
@@ -41,7 +41,7 @@ class CIFAR10(ImageFilesDataModule):
     checksums = {_ARCHIVE: "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"}
 
     def fetch(self) -> None:
-        """Download the archive, unpack what is missing, and remove the archive again."""
+        """Download the archive, unpack the missing files, and delete the archive."""
         archive = self.directory.parent / _ARCHIVE
         download(f"{self.url.rstrip('/')}/{_ARCHIVE}", archive, self.checksums[_ARCHIVE])
         try:
@@ -53,7 +53,7 @@ class CIFAR10(ImageFilesDataModule):
 
     def _unpack(self, archive: Path) -> None:
         self.directory.mkdir(exist_ok=True)
-        # Elsewhere first: an interruption must not leave half a file under a name that counts as there.
+        # Into another folder first: an interruption must not leave half a file under a name that counts as present.
         with tarfile.open(archive) as tar, TemporaryDirectory(dir=archive.parent, prefix=".unpack-") as unpacked:
             for name in self._missing():
                 tar.extract(f"{self.folder}/{name}", unpacked, filter="data")

@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn."""
+"""Handwritten digits that are part of scikit-learn."""
 
 import torch
 from torch import Tensor
@@ -9,11 +9,11 @@ _TEST_IMAGES = 360
 
 
 class Digits(ImageDataModule):
-    """1797 handwritten digits of 8 x 8 pixels and 17 grey levels, embedded in scikit-learn: nothing to download.
+    """1797 handwritten digits of 8 x 8 pixels and 17 gray levels, part of scikit-learn: nothing to download.
 
     E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository (1998).
-    scikit-learn makes no test set of them; here it is the last fifth (360 images). They are not shuffled first: digits
-    of one hand lie next to each other, and a test should be on hands not trained on. Arguments and errors are those of
+    scikit-learn has no test set of them; here it is the last fifth (360 images). They are not shuffled first: digits of
+    one writer are neighbors, and the test should be on writers not trained on. Arguments and errors are those of
     :class:`~lit_xai.data.images.ImageDataModule`.
 
     Example:

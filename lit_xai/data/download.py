@@ -1,4 +1,4 @@
-"""Fetch one file, whole and unaltered, or nothing."""
+"""Download of one file, complete and unaltered or not at all."""
 
 import os
 from hashlib import sha256
@@ -13,16 +13,16 @@ _TIMEOUT = 30  # seconds without a byte
 
 
 def download(url: str, path: Path, checksum: str) -> None:
-    """Fetch a file, with a progress bar; it appears under its name only once it is complete and its checksum is right.
+    """Download a file with a progress bar; it appears under its name only when complete and with the right checksum.
 
     Args:
-        url: where it is.
-        path: where it goes; missing folders are made.
+        url: its address.
+        path: its destination; missing folders are created.
         checksum: its SHA-256, as hexadecimal digits.
 
     Raises:
-        OSError: if it cannot be fetched in full, or cannot be written.
-        ValueError: if what arrived has another checksum.
+        OSError: it cannot be downloaded completely, or cannot be written.
+        ValueError: the downloaded file has another checksum.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -40,21 +40,21 @@ def download(url: str, path: Path, checksum: str) -> None:
             received = _copy(url, part)
             if received != checksum:
                 raise ValueError(
-                    f"{url} was refused and removed: its SHA-256 must be {checksum}, but got {received};"
-                    " try again or name another `url`."
+                    f"{url} was refused and removed: its SHA-256 expected {checksum}, but got {received}:"
+                    " try again or set url to another address."
                 )
             os.replace(part, path)
     except (OSError, HTTPException) as error:
         if isinstance(error, HTTPError):
-            error.close()  # it is the server's answer as well, with its connection
+            error.close()  # an HTTPError is also the response, with an open connection
         raise OSError(
-            f"{url} could not be downloaded to '{path}' ({error}): try again, name another `url`, or put the file there"
-            " yourself."
+            f"{url} could not be downloaded to '{path}' ({error}): try again, set url to another address, or put the"
+            " file there yourself."
         ) from None
 
 
 def _copy(url: str, path: Path) -> str:
-    """Copy what is at an address to a file and return its SHA-256."""
+    """Copy the content of an address to a file and return its SHA-256."""
     from tqdm import tqdm  # type: ignore[import-untyped]  # ships no types
 
     digest, done = sha256(), 0
@@ -65,6 +65,6 @@ def _copy(url: str, path: Path) -> str:
                 done += file.write(chunk)
                 digest.update(chunk)
                 bar.update(len(chunk))
-    if done < total:
+    if done < total:  # urllib does not complain about a connection that ends early
         raise OSError(f"the connection ended after {done} of {total} bytes")
     return digest.hexdigest()

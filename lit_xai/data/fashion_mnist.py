@@ -1,4 +1,4 @@
-"""Pictures of clothes of 28 x 28 pixels."""
+"""Images of clothes of 28 x 28 pixels."""
 
 from torch import Tensor
 
@@ -7,7 +7,7 @@ from lit_xai.data.idx import read_idx_pair
 
 
 class FashionMNIST(ImageFilesDataModule):
-    """70,000 grey pictures of clothes, shoes and bags, 28 x 28 pixels, 10,000 of them for the test.
+    """70,000 gray images of clothes, shoes and bags, 28 x 28 pixels, 10,000 of them for the test.
 
     H. Xiao, K. Rasul and R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
     Algorithms" (2017). The four IDX files belong in the folder ``fashion-mnist`` of ``data_dir``, gzipped as published.

@@ -1,4 +1,4 @@
-"""Image data modules that read files: where these lie, what is missing, how to get them."""
+"""Image data modules that read files: their folder, missing files, downloads."""
 
 import os
 from pathlib import Path
@@ -8,31 +8,32 @@ from torch import Tensor
 
 from lit_xai.data.download import download
 from lit_xai.data.images import ImageDataModule
+from lit_xai.network.check import refusal
 
 
 class ImageFilesDataModule(ImageDataModule):
-    """Interface of the data modules that read files; a data set fills in the class attributes and :meth:`read_files`.
+    """Interface of image data modules that read files; a dataset sets attributes and implements :meth:`read_files`.
 
     Args:
-        data_dir: the folder that holds the data set's own folder (or that folder itself, by its name).
+        data_dir: the folder that holds the dataset's own folder, or that folder itself.
         batch_size: images per batch (and per process).
-        val_size: how many training images to validate on instead; a float is a fraction.
-        train_size: how many of the others to train on; a float is a fraction of them.
-        normalize: whether to subtract the data set's mean and divide by its standard deviation, per channel;
+        val_size: number of training images held out for validation; a float is a fraction.
+        train_size: number of the remaining ones to train on; a float is a fraction of them.
+        normalize: whether to subtract the dataset's mean and divide by its standard deviation, per channel;
             otherwise pixels lie between 0 and 1.
         augment: whether training images are randomly shifted by up to an eighth of their height (and mirrored, where
             a mirrored image still belongs to its class).
-        num_workers: processes that load batches; the images are in memory, so 0 is mostly the fastest.
+        num_workers: processes that load batches; the images are in memory, so 0 is usually the fastest.
         pin_memory: whether batches are copied to page-locked memory, for faster transfer to a GPU.
         drop_last: whether a smaller last training batch is left out.
-        download: whether missing files are fetched; what arrives is checked against known checksums.
-        url: address of the folder to fetch from, where it is not the data set's public one.
+        download: whether missing files are downloaded; they are checked against known checksums.
+        url: address of the folder to download from, if it is not the dataset's public one.
         seed: seed of the split; the order of training batches follows ``seed_everything``.
 
     Raises:
-        ValueError: if an argument is out of range, or a file is damaged.
-        FileNotFoundError: if files are missing and ``download`` is off.
-        OSError: if a download fails.
+        ValueError: an argument is out of range, or a file is damaged.
+        FileNotFoundError: files are missing and ``download`` is off.
+        OSError: a download fails.
     """
 
     folder: str
@@ -57,7 +58,7 @@ class ImageFilesDataModule(ImageDataModule):
     ) -> None:
         data_dir = str(data_dir)  # a Path among the hyperparameters would not load with `weights_only=True`
         if url is not None and urlsplit(url).scheme not in ("http", "https", "file"):
-            raise ValueError(f"`url` must be an address such as '{self.base_url}', but got {url!r}.")
+            raise refusal("url", f"an address such as '{self.base_url}'", url)
         super().__init__(batch_size, val_size, train_size, normalize, augment, num_workers, pin_memory, drop_last, seed)
         self.data_dir = data_dir
         self.download = download
@@ -70,13 +71,13 @@ class ImageFilesDataModule(ImageDataModule):
         return root if root.name == self.folder else root / self.folder
 
     def prepare_data(self) -> None:
-        """Fetch what is missing (with ``download=True``), else say what is missing and where it belongs."""
+        """Download missing files (with ``download=True``), or raise an error that names them and their folder."""
         if self.download and self._missing():
             self.fetch()
         self._require_files()
 
     def fetch(self) -> None:
-        """Download the missing files, each checked and put in place whole."""
+        """Download the missing files; each appears only when it is complete and checked."""
         for name in self._missing():
             download(f"{self.url.rstrip('/')}/{name}", self.directory / name, self.checksums[name])
 
@@ -91,18 +92,18 @@ class ImageFilesDataModule(ImageDataModule):
         part = f"The {'training' if train else 'test'} files in '{self.directory}'"
         if images.shape[1:] != self.input_shape or len(images) != len(targets):
             raise ValueError(
-                f"{part} must hold images of shape {self.input_shape} and as many labels, but got {len(images)} images"
+                f"{part} expected images of shape {self.input_shape} and as many labels, but got {len(images)} images"
                 f" of shape {tuple(images.shape[1:])} and {len(targets)} labels: put the original files there."
             )
         if targets.max() >= self.num_classes:
             raise ValueError(
-                f"{part} must hold labels below {self.num_classes}, but got {int(targets.max())}:"
+                f"{part} expected labels below {self.num_classes}, but got {int(targets.max())}:"
                 " put the original files there."
             )
         return images, targets
 
     def read_files(self, train: bool) -> tuple[Tensor, Tensor]:
-        """Return what the training or the test files hold, uint8 ``(N, C, H, W)`` and labels ``(N,)``."""
+        """Return the content of the training or the test files: uint8 ``(N, C, H, W)`` and labels ``(N,)``."""
         raise NotImplementedError
 
     def _missing(self) -> list[str]:
@@ -113,5 +114,5 @@ class ImageFilesDataModule(ImageDataModule):
         if missing:
             raise FileNotFoundError(
                 f"{type(self).__name__} misses {', '.join(missing)} in the folder '{self.directory}': put the files"
-                " there, name another `data_dir`, or set `download=True`."
+                " there, set data_dir to another folder, or set download=True."
             )

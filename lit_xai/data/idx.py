@@ -1,4 +1,4 @@
-"""Gzipped IDX files, the format of MNIST and its relatives."""
+"""Gzipped IDX files, the format of MNIST and similar datasets."""
 
 import gzip
 import math
@@ -17,13 +17,13 @@ def read_idx(path: Path, ndim: int) -> Tensor:
 
     Args:
         path: the ``.gz`` file.
-        ndim: how many dimensions it must have: 3 for images, 1 for labels.
+        ndim: its number of dimensions: 3 for images, 1 for labels.
 
     Returns:
         A uint8 tensor of the shape named in the file.
 
     Raises:
-        ValueError: if the file is damaged, incomplete, or something else.
+        ValueError: the file is damaged, incomplete, or no such IDX file.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -37,7 +37,7 @@ def read_idx(path: Path, ndim: int) -> Tensor:
         data = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
         raise damaged(path, str(error)) from None
-    header = 4 + 4 * ndim
+    header = 4 + 4 * ndim  # two zeros, the type (8: unsigned byte), the number of dimensions, and their sizes
     if data[:4] != bytes([0, 0, 8, ndim]) or len(data) < header:
         raise damaged(
             path, f"expected IDX data of bytes in {ndim} dimensions, but got {data[:4].hex(' ') or 'nothing'}"
@@ -49,7 +49,7 @@ def read_idx(path: Path, ndim: int) -> Tensor:
 
 
 def read_idx_pair(directory: Path, train: bool) -> tuple[Tensor, Tensor]:
-    """Read the images ``(N, 1, H, W)`` and labels ``(N,)`` that MNIST and its relatives keep in a folder."""
+    """Read images ``(N, 1, H, W)`` and labels ``(N,)`` from a folder in the layout of MNIST."""
     part = "train" if train else "t10k"
     images = read_idx(directory / f"{part}-images-idx3-ubyte.gz", ndim=3)
     return images.unsqueeze(1), read_idx(directory / f"{part}-labels-idx1-ubyte.gz", ndim=1)

@@ -41,8 +41,8 @@ def align(logits: Tensor, labels: Tensor, task: Task, num_classes: int) -> tuple
     if labels.shape != expected or (task == "multiclass" and labels.is_floating_point()):
         what = "zeros and ones" if task != "multiclass" else "integer class indices"
         raise ValueError(
-            f"labels expected {what} of shape {tuple(expected)} for task={task!r}, but got {labels.dtype} of shape"
-            f" {tuple(labels.shape)}."
+            f"labels expected {what} of shape {tuple(expected)}, but got {labels.dtype} of shape"
+            f" {tuple(labels.shape)} for task={task!r}."
         )
     return logits.to(torch.promote_types(logits.dtype, torch.float32)), labels.long()
 
@@ -55,7 +55,7 @@ def _check_logits(logits: Tensor, task: Task, num_classes: int) -> None:
         expected = f"(batch, {num_classes})"
     if not fits:
         raise ValueError(
-            f"logits expected shape {expected} for task={task!r}, but the network returned {tuple(logits.shape)}:"
+            f"logits expected shape {expected} for task={task!r}, but got {tuple(logits.shape)} from the network:"
             " change the network's last layer, num_classes or task."
         )
 

@@ -171,7 +171,7 @@ def _check_arguments(network: Any, optimizer: Any, lr_scheduler: Any, interval: 
 
 def _collect(metrics: Metrics) -> MetricCollection:
     try:
-        return MetricCollection(metrics)  # type: ignore[arg-type]  # torchmetrics asks for an invariant dict
+        return MetricCollection(metrics)  # type: ignore[arg-type]  # torchmetrics annotates an invariant dict
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"metrics expected a torchmetrics Metric, a list of different ones or a dict that names them, but got"

@@ -1,4 +1,4 @@
-"""Arguments are taken apart and put together again."""
+"""The arguments of a call are split and put together again."""
 
 import pytest
 import torch

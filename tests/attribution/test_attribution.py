@@ -193,7 +193,7 @@ def test_delta_of_every_method(name, x):
 
 
 def test_deltas_close_the_gap(x):
-    """What the delta says is missing is what is missing: a witness that needs none of Captum's sums."""
+    """The delta is the difference to the output, computed here without Captum."""
     network = cnn()
     for name in ("IntegratedGradients", "DeepLift"):
         found, delta = attribute(network, x, method=name, target=TARGET, return_convergence_delta=True)

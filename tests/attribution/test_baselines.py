@@ -1,4 +1,4 @@
-"""Baselines by name are what their names say."""
+"""Baselines by name, checked against their definitions."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What the monitor shows, where, when, and what it refuses."""
+"""The monitor's files, figures and schedule, and the errors it raises before the first step."""
 
 import json
 import warnings

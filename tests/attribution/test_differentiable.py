@@ -284,17 +284,17 @@ def test_loss_of_the_same_the_opposite_and_the_unrelated():
 @pytest.mark.parametrize(("student", "teacher", "value"), [(0, 1, 1), (1, 0, 1), (0, 0, 0)])
 def test_all_zeros_give_a_finite_value_and_no_gradient(student, teacher, value):
     maps = drawn(2, 3, 4)
-    ours, theirs = maps.clone(), drawn(2, 3, 4, seed=1)
-    ours[0] *= student
-    theirs[0] *= teacher
-    ours.requires_grad_()
-    loss = explanation_loss(ours, theirs)
+    of_student, of_teacher = maps.clone(), drawn(2, 3, 4, seed=1)
+    of_student[0] *= student
+    of_teacher[0] *= teacher
+    of_student.requires_grad_()
+    loss = explanation_loss(of_student, of_teacher)
     loss.backward()
-    alone = explanation_loss(ours[1:], theirs[1:])
+    alone = explanation_loss(of_student[1:], of_teacher[1:])
     assert loss.item() == pytest.approx((value + alone.item()) / 2)
-    assert (ours.grad[0] == 0).all()
-    assert torch.isfinite(ours.grad).all()
-    assert ours.grad[1].abs().max() > 0
+    assert (of_student.grad[0] == 0).all()
+    assert torch.isfinite(of_student.grad).all()
+    assert of_student.grad[1].abs().max() > 0
 
 
 def test_a_network_with_a_dead_explanation_gets_no_nan():
@@ -305,9 +305,9 @@ def test_a_network_with_a_dead_explanation_gets_no_nan():
 
 
 def test_tuples_are_one_long_vector():
-    ours, theirs = (drawn(3, 4), drawn(3, 2, 2, seed=1)), (drawn(3, 4, seed=2), drawn(3, 2, 2, seed=3))
-    long = [torch.cat([part.flatten(1) for part in parts], 1) for parts in (ours, theirs)]
-    assert torch.allclose(explanation_loss(ours, theirs), explanation_loss(*long))
+    of_student, of_teacher = (drawn(3, 4), drawn(3, 2, 2, seed=1)), (drawn(3, 4, seed=2), drawn(3, 2, 2, seed=3))
+    long = [torch.cat([part.flatten(1) for part in parts], 1) for parts in (of_student, of_teacher)]
+    assert torch.allclose(explanation_loss(of_student, of_teacher), explanation_loss(*long))
 
 
 def test_larger_maps_are_averaged_down_along_each_dimension():

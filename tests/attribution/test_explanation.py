@@ -1,4 +1,4 @@
-"""Logits, targets and attributions in one go."""
+"""Logits, targets and attributions in one call."""
 
 import pytest
 import torch

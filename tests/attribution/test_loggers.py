@@ -72,10 +72,10 @@ def test_csv_and_tensorboard_at_once(package, tmp_path):
     assert len(list((tmp_path / "csv").rglob("figure.png"))) == 2
     assert "attribution/IntegratedGradients/convergence_delta" in next(tmp_path.rglob("metrics.csv")).read_text()
     events = EventAccumulator(str(tmp_path / "tb" / "version_0"), size_guidance={"images": 0}).Reload()
-    pictures = events.Images("attribution/IntegratedGradients")
+    images = events.Images("attribution/IntegratedGradients")
     numbers = events.Scalars("attribution/IntegratedGradients/convergence_delta")
-    assert [p.step for p in pictures] == [n.step for n in numbers] == [1, 3]
-    assert pictures[0].width == 700
+    assert [p.step for p in images] == [n.step for n in numbers] == [1, 3]
+    assert images[0].width == 700
 
 
 @PACKAGES

@@ -1,4 +1,4 @@
-"""Methods are found, and what they would choke on is refused by the name of the argument."""
+"""Methods are found by name, and options that do not fit are refused by the name of the argument."""
 
 from collections import OrderedDict
 
@@ -91,10 +91,10 @@ OPTIONS = {
     "layer twice": ({"method": "LayerGradCam", "layer": "3", "init_args": {"layer": "0"}}, ["init_args", "'layer'"]),
     "init_args": ({"init_args": {"multiply_by_input": False}}, ["init_args", "'multiply_by_inputs'"]),
     "init_args, none": ({"method": "Saliency", "init_args": {"x": 1}}, ["Saliency has no option 'x'", "takes none"]),
-    "init_args, ours": ({"init_args": {"forward_func": None}}, ["init_args", "'forward_func'"]),
+    "init_args, filled in": ({"init_args": {"forward_func": None}}, ["init_args", "'forward_func'"]),
     "init_args missing": ({"method": "LimeBase"}, ["LimeBase requires 'interpretable_model'", "init_args"]),
     "attribute_args": ({"attribute_args": {"nsteps": 3}}, ["attribute_args", "'nsteps'", "Did you mean 'n_steps'"]),
-    "attribute_args, ours": ({"attribute_args": {"target": 3}}, ["attribute_args", "'target'", "of its own"]),
+    "attribute_args, filled in": ({"attribute_args": {"target": 3}}, ["attribute_args", "'target'", "of its own"]),
     "attribute_args, bound": (
         {"attribute_args": {"internal_batch_size": 3}},
         ["attribute_args", "'internal_batch_size'", "of its own"],
@@ -102,7 +102,7 @@ OPTIONS = {
     "attribute_args missing": ({"method": "Occlusion"}, ["Occlusion requires 'sliding_window_shapes'"]),
     "selector missing": ({"method": "NeuronGradient", "layer": "3"}, ["requires 'neuron_selector'"]),
     "noise_tunnel": ({"noise_tunnel": {"n_samples": 3}}, ["noise_tunnel", "'n_samples'", "'nt_samples'"]),
-    "noise_tunnel, ours": ({"noise_tunnel": {"inputs": 3}}, ["noise_tunnel", "'inputs'", "of its own"]),
+    "noise_tunnel, filled in": ({"noise_tunnel": {"inputs": 3}}, ["noise_tunnel", "'inputs'", "of its own"]),
 }
 
 
@@ -149,7 +149,7 @@ KINDS = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_kinds(name):
-    says = {
+    properties = {
         "draws": draws_baselines,
         "hooks": hooks_modules,
         "layer": explains_layer,
@@ -158,13 +158,13 @@ def test_kinds(name):
         "floats": needs_floats,
         "singly": runs_samples_singly,
     }
-    found = " ".join(word for word, ask in says.items() if ask(getattr(captum.attr, name)))
+    found = " ".join(word for word, holds in properties.items() if holds(getattr(captum.attr, name)))
     assert found == KINDS[name]
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_needs_floats_is_true(name):
-    """Of those that say they need none, each explains tokens; the others fail on them in Captum."""
+    """Each method that needs no floats explains tokens; the others fail on them in Captum."""
     method = getattr(captum.attr, name)
     tokens = torch.randint(11, (3, 6), generator=torch.Generator().manual_seed(0))
     given = options(name, layer="embedding") | {"attribute_args": {}, "target": 1}

@@ -1,4 +1,4 @@
-"""Targets, baselines and masks: taken as people write them, or refused in one sentence."""
+"""Targets, baselines and masks in every form that users write them in, or refused in one sentence."""
 
 import captum.attr
 import numpy as np

@@ -1,4 +1,4 @@
-"""What is warned of is wrong in Captum, what is not warned of is right: shown with numbers."""
+"""Operations with a warning are wrong in Captum and the others right, shown with numbers."""
 
 import copy
 import warnings
@@ -62,7 +62,7 @@ def test_functional_relu_is_the_plain_gradient_and_is_warned_of(name, plain):
     given = {"attribute_args": {"abs": False}} if plain == "Saliency" else {}
     gradient = attribute(network, X, method=plain, target=1, **given)
     torch.testing.assert_close(found, gradient, atol=1e-6, rtol=0)
-    # As a module it is another thing, of which nothing is said.
+    # As a module of another class it causes no warning.
     right = attribute(mlp(), X, method=name, target=1)
     assert torch.equal(mlp()(X), network(X))
     assert (right - gradient).abs().max() > 0.05
@@ -91,7 +91,7 @@ def test_functional_sum_under_lrp_loses_relevance_and_is_warned_of():
 
 @pytest.mark.parametrize("name", ["DeepLift", "LRP"])
 @pytest.mark.parametrize(
-    ("function", "says"),
+    ("function", "named"),
     [
         (F.relu, "relu"),
         (torch.Tensor.relu, "relu"),
@@ -107,8 +107,8 @@ def test_functional_sum_under_lrp_loses_relevance_and_is_warned_of():
         (lambda x: torch.maximum(x, 0 * x), "maximum"),
     ],
 )
-def test_functions_that_are_seen(name, function, says):
-    with pytest.warns(UserWarning, match=rf"{name} treats .*\b{says} in the network itself \(Functional\)"):
+def test_functions_that_are_seen(name, function, named):
+    with pytest.warns(UserWarning, match=rf"{name} treats .*\b{named} in the network itself \(Functional\)"):
         attribute(Functional(function), X, method=name, target=1)
 
 
@@ -125,7 +125,7 @@ def test_modules_that_are_known_are_not_warned_of(activation, name):
 
 
 @pytest.mark.parametrize(
-    ("activation", "says"),
+    ("activation", "named"),
     [
         (OwnReLU(), r"relu in 1 \(OwnReLU\)"),
         (nn.GELU(), r"gelu in 1 \(GELU\)"),
@@ -135,9 +135,9 @@ def test_modules_that_are_known_are_not_warned_of(activation, name):
         (nn.LayerNorm(6), r"layer_norm in 1"),
     ],
 )
-def test_modules_that_deeplift_does_not_know(activation, says):
+def test_modules_that_deeplift_does_not_know(activation, named):
     network = with_activation(activation)
-    with pytest.warns(UserWarning, match=f"DeepLift treats .*{says}"):
+    with pytest.warns(UserWarning, match=f"DeepLift treats .*{named}"):
         found = attribute(network, X, method="DeepLift", target=1)
     plain = attribute(network, X, method="InputXGradient", target=1)
     torch.testing.assert_close(found, plain, atol=1e-5, rtol=0)

@@ -1,4 +1,4 @@
-"""Metrics of explanations: somebody's own, what is refused, and what the monitor does with them."""
+"""Metrics of explanations: an outsider's own, refused ones, and their values in the logs."""
 
 import csv
 import sys
@@ -18,7 +18,7 @@ from lit_xai import AttributionMonitor
 from lit_xai.attribution.quality import resolve_metrics
 from lit_xai.functional import call_network
 
-# All that somebody has to write to add a metric.
+# The whole file that adds a metric.
 SPARSENESS = '''
 """Does an explanation name a few features or all of them?"""
 
@@ -108,7 +108,7 @@ def gini(values):
     return np.abs(values[:, None] - values[None]).mean() / (2 * values.mean())
 
 
-def test_somebodys_metric_is_logged_with_every_evaluation(sparseness, tmp_path):
+def test_an_outsiders_metric_is_logged_with_every_evaluation(sparseness, tmp_path):
     monitor = AttributionMonitor(metrics=[sparseness, Answers], on_error="raise")
     trainer_of(tmp_path, monitor).fit(Module())
     maps = [np.load(path)["attributions"] for path in sorted(tmp_path.rglob("attributions.npz"))]

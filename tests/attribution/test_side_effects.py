@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from callbacks_settings import METHODS, SETTINGS, fit, monitor
 
-# Dynamo asks every tensor it meets for its gradient, and would take the answer for a failure to compile.
+# Dynamo reads the gradient of every tensor, and would take the warning as an error for a failure to compile.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 
 

@@ -38,10 +38,10 @@ class Handler(SimpleHTTPRequestHandler):
     """Serves a folder; announces twice the length for a file in `short`, as if the connection broke off."""
 
     short: set[str] = set()
-    asked: list[str] = []
+    requested: list[str] = []
 
     def do_GET(self):
-        self.asked.append(self.path)
+        self.requested.append(self.path)
         super().do_GET()
 
     def send_header(self, name, value):
@@ -55,12 +55,12 @@ class Handler(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path):
-    """A server on loopback: its `url`, the `folder` it serves, names it cuts `short`, paths it was `asked` for."""
+    """A server on loopback: its `url`, the `folder` it serves, names it cuts `short`, `requested` paths."""
     folder = tmp_path / "served"
     folder.mkdir()
-    handler = type("FolderHandler", (Handler,), {"short": set(), "asked": []})
+    handler = type("FolderHandler", (Handler,), {"short": set(), "requested": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as httpd:
-        httpd.folder, httpd.short, httpd.asked = folder, handler.short, handler.asked
+        httpd.folder, httpd.short, httpd.requested = folder, handler.short, handler.requested
         httpd.url = f"http://127.0.0.1:{httpd.server_port}"
         thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -38,7 +38,7 @@ def test_reads_its_files(tmp_path):
     assert torch.equal(x[1] * 255, torch.arange(32.0)[None].expand(32, 32))
 
 
-def test_normalises_each_channel(tmp_path):
+def test_normalizes_each_channel(tmp_path):
     write_cifar10(tmp_path / "cifar-10-batches-bin")
     data = CIFAR10(tmp_path)
     data.setup("test")
@@ -72,7 +72,7 @@ def test_a_damaged_file_is_one_sentence(tmp_path, content):
 def test_labels_out_of_range_are_refused(tmp_path):
     write_cifar10(tmp_path / "cifar-10-batches-bin")
     (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").write_bytes(record(10, 0))
-    with pytest.raises(ValueError, match=r"test files in .* must hold labels below 10, but got 10"):
+    with pytest.raises(ValueError, match=r"test files in .* expected labels below 10, but got 10"):
         CIFAR10(tmp_path).setup("test")
 
 

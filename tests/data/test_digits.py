@@ -17,10 +17,10 @@ def digits():
 
 
 def test_holds_scikit_learns_images_in_their_order(digits):
-    theirs = load_digits()
+    original = load_digits()
     train, test = digits.read(train=True), digits.read(train=False)
-    assert torch.equal(torch.cat([train[0], test[0]])[:, 0].double(), torch.from_numpy(theirs.images))
-    assert torch.equal(torch.cat([train[1], test[1]]), torch.from_numpy(theirs.target))
+    assert torch.equal(torch.cat([train[0], test[0]])[:, 0].double(), torch.from_numpy(original.images))
+    assert torch.equal(torch.cat([train[1], test[1]]), torch.from_numpy(original.target))
     assert (len(train[0]), len(test[0])) == (1437, 360)
 
 
@@ -37,9 +37,9 @@ def test_the_constants_are_those_of_the_training_images(digits):
     pixels = digits.train_dataset.images.double() / 16
     assert Digits.pixel_mean == pytest.approx([pixels.mean().item()], abs=5e-5)
     assert Digits.pixel_std == pytest.approx([pixels.std().item()], abs=5e-5)
-    normalised = Digits(val_size=0)
-    normalised.setup("fit")
-    x, _ = normalised.train_dataset.__getitems__(range(1437))
+    normalized = Digits(val_size=0)
+    normalized.setup("fit")
+    x, _ = normalized.train_dataset.__getitems__(range(1437))
     assert x.mean().item() == pytest.approx(0, abs=1e-3)
     assert x.std().item() == pytest.approx(1, abs=1e-3)
 

@@ -27,7 +27,7 @@ def test_fetches_into_new_folders_with_a_progress_bar(source, tmp_path, capfd):
 def test_a_wrong_checksum_is_refused_and_removed(source, tmp_path):
     path = tmp_path / "new" / "file.bin"
     with pytest.raises(
-        ValueError, match=rf"{source} was refused and removed: its SHA-256 must be 00, but got {CHECKSUM}"
+        ValueError, match=rf"{source} was refused and removed: its SHA-256 expected 00, but got {CHECKSUM}"
     ):
         download(source, path, "00")
     assert list(path.parent.iterdir()) == []
@@ -45,7 +45,7 @@ def test_a_truncated_file_is_refused_and_removed(server, source, tmp_path):
     server.short.add("file.bin")
     path = tmp_path / "new" / "file.bin"
     with pytest.raises(
-        OSError, match=r"could not be downloaded to '.*file\.bin' \(.*300000.*\): try again, name another"
+        OSError, match=r"could not be downloaded to '.*file\.bin' \(.*300000.*\): try again, set url to another"
     ):
         download(source, path, CHECKSUM)
     assert list(path.parent.iterdir()) == []

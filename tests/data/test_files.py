@@ -49,12 +49,12 @@ def test_the_folder_may_be_named_itself_and_from_home(tmp_path, monkeypatch, wri
 def test_downloads_what_is_missing_and_nothing_twice(tmp_path, server, served_mnist, make_trainer, make_model):
     data = served_mnist(tmp_path / "data", download=True)
     make_trainer().fit(make_model(784), datamodule=data)
-    assert sorted(server.asked) == sorted(f"/{name}" for name in MNIST.files)
+    assert sorted(server.requested) == sorted(f"/{name}" for name in MNIST.files)
     assert sorted(path.name for path in data.directory.iterdir()) == sorted(MNIST.files)
     (data.directory / "t10k-labels-idx1-ubyte.gz").unlink()
-    server.asked.clear()
+    server.requested.clear()
     served_mnist(tmp_path / "data", download=True).prepare_data()
-    assert server.asked == ["/t10k-labels-idx1-ubyte.gz"]
+    assert server.requested == ["/t10k-labels-idx1-ubyte.gz"]
 
 
 def test_url_replaces_the_public_address(tmp_path, server, served_mnist):
@@ -87,7 +87,7 @@ def test_a_truncated_file_is_removed(tmp_path, server, served_mnist):
 
 @pytest.mark.parametrize("url", ["mirror.example/mnist", "", "ftp://mirror.example", "/mnt/mnist"])
 def test_refuses_what_is_no_address(url):
-    with pytest.raises(ValueError, match=f"`url` must be an address such as 'https://.*', but got '{url}'"):
+    with pytest.raises(ValueError, match=f"url expected an address such as 'https://.*', but got '{url}'"):
         MNIST(url=url)
 
 
@@ -95,7 +95,7 @@ def test_labels_and_images_have_to_belong_together(tmp_path, write_mnist):
     folder = tmp_path / "mnist"
     write_mnist(folder)
     (folder / "train-labels-idx1-ubyte.gz").write_bytes((folder / "t10k-labels-idx1-ubyte.gz").read_bytes())
-    with pytest.raises(ValueError, match=r"training files in '.*mnist' must hold .* 40 images .* and 10 labels"):
+    with pytest.raises(ValueError, match=r"training files in '.*mnist' expected .* 40 images .* and 10 labels"):
         MNIST(tmp_path).setup("fit")
 
 
@@ -106,7 +106,7 @@ def test_other_images_and_labels_are_refused(tmp_path, write_mnist, monkeypatch)
         MNIST(tmp_path).setup("fit")
     monkeypatch.setattr(MNIST, "input_shape", (1, 28, 28))
     monkeypatch.setattr(MNIST, "class_names", ["0", "1"])
-    with pytest.raises(ValueError, match="must hold labels below 2, but got 9"):
+    with pytest.raises(ValueError, match="expected labels below 2, but got 9"):
         MNIST(tmp_path).setup("test")
 
 

@@ -1,4 +1,4 @@
-"""Tables as data: the split, the statistics, what is refused, and a dataset somebody else adds in one file."""
+"""Table data: split, statistics, refused tables, and a dataset that an outsider adds in one file."""
 
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ from lit_xai.models import MLP, Classifier, Regressor
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 
-# All that somebody has to write to add a dataset.
+# The whole file that adds a dataset.
 BREAST_CANCER = '''
 """Is a tumor malignant? 30 measures of 569 cell nuclei, from scikit-learn."""
 
@@ -50,7 +50,7 @@ def numbers(n=50, columns=3):
     return np.random.default_rng(0).normal(5.0, 3.0, (n, columns))
 
 
-def test_somebodys_dataset_trains_and_its_explanations_show_feature_names(
+def test_an_outsiders_dataset_trains_and_its_explanations_show_feature_names(
     breast_cancer, make_trainer, tmp_path, monkeypatch
 ):
     import lit_xai.render
@@ -71,7 +71,7 @@ def test_somebodys_dataset_trains_and_its_explanations_show_feature_names(
     np.testing.assert_allclose(baseline[0], -np.array(data.mean) / np.array(data.std), rtol=1e-5)
 
 
-def test_somebodys_dataset_in_yaml(breast_cancer, tmp_path, monkeypatch):
+def test_an_outsiders_dataset_in_yaml(breast_cancer, tmp_path, monkeypatch):
     config = "data:\n  class_path: breast_cancer.BreastCancer\n  init_args: {batch_size: 16, val_size: 50}\n"
     (tmp_path / "table.yaml").write_text(config)
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls a method of it with a new name

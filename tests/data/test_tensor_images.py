@@ -26,7 +26,7 @@ def test_values_are_the_closed_form(dataset):
     assert y.tolist() == [4, 0, 19]
 
 
-def test_without_normalisation_the_values_are_exactly_the_bytes_over_the_largest(dataset):
+def test_without_normalization_the_values_are_exactly_the_bytes_over_the_largest(dataset):
     plain = TensorImages(dataset.images % 17, dataset.targets, (0.0,) * 3, (1.0,) * 3, pixel_max=16)
     x, _ = plain.__getitems__(range(20))
     assert torch.equal(x, (dataset.images % 17).float() / 16)

@@ -89,7 +89,7 @@ def test_multiclass_per_pixel_is_taken_as_torch_takes_it():
     ("task", "logits", "labels", "message"),
     [
         ("multiclass", (8, 10), torch.zeros(8).long(), r"shape \(batch, 5\) for task='multiclass', but got \(8, 10\)"),
-        ("multiclass", (8,), torch.zeros(8).long(), r"logits of shape \(batch, 5\).* but got \(8,\)"),
+        ("multiclass", (8,), torch.zeros(8).long(), r"logits expected shape \(batch, 5\).* but got \(8,\)"),
         ("multiclass", (8, 5), torch.zeros(8, 5), r"integer class indices of shape \(8,\), but got torch.float32"),
         ("multiclass", (8, 5), torch.zeros(8), r"integer class indices of shape \(8,\), but got torch.float32"),
         ("multiclass", (8, 5), torch.zeros(7).long(), r"shape \(8,\), but got torch.int64 of shape \(7,\)"),
@@ -107,7 +107,7 @@ def test_what_does_not_fit_the_task_is_said_in_one_sentence(task, logits, labels
 @pytest.mark.parametrize(
     ("task", "labels", "message"),
     [
-        ("multiclass", [0, 5], "between 0 and num_classes - 1 = 4, but got values from 0 to 5"),
+        ("multiclass", [0, 5], "from 0 to num_classes - 1 = 4, but got values from 0 to 5"),
         ("multiclass", [-1, 4], "but got values from -1 to 4"),
         ("binary", [0, 2], r"labels expected zeros and ones for task='binary', but got \[0, 2\]"),
         ("multilabel", [0.0, 0.5], r"labels expected zeros and ones for task='multilabel', but got \[0.0, 0.5\]"),

@@ -105,7 +105,7 @@ def test_precisions(digits, fit, precision):
         ({}, "num_classes expected an integer of at least 2 for task='multiclass', but got None"),
         ({"num_classes": 1}, "num_classes expected an integer of at least 2 for task='multiclass', but got 1"),
         ({"task": "multilabel"}, "num_classes expected an integer of at least 1 for task='multilabel', but got None"),
-        ({"task": "binary", "num_classes": 3}, "left out or 2 for task='binary', but got 3"),
+        ({"task": "binary", "num_classes": 3}, "None or 2 for task='binary', but got 3"),
         ({"task": "multi-class", "num_classes": 3}, "but got 'multi-class'. Did you mean 'multiclass'"),
         ({"num_classes": 3, "label_smoothing": 1.0}, r"label_smoothing expected a number in \[0, 1\), but got 1.0"),
         ({"num_classes": 3, "class_weights": [1, 2]}, r"class_weights expected 3 weights .* but got \[1.0, 2.0\]"),
@@ -121,7 +121,11 @@ def test_bad_arguments_are_named(arguments, message):
 @pytest.mark.parametrize(
     ("outputs", "num_classes", "message"),
     [
-        (10, 5, r"logits of shape \(batch, 5\) for task='multiclass', but got \(128, 10\): change the network's last"),
+        (
+            10,
+            5,
+            r"logits expected shape \(batch, 5\) for task='multiclass', but got \(128, 10\) from the network: change the network's last",
+        ),
         (5, 5, "labels expected classes from 0 to num_classes - 1 = 4, but got values from 0 to 9"),
     ],
 )

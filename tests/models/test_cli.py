@@ -56,9 +56,9 @@ def checkpoint(cli: LightningCLI) -> str:
 
 
 def assert_same_weights(module, other):
-    theirs = other.state_dict()
-    assert theirs.keys() == module.state_dict().keys()
-    assert all(torch.equal(value, theirs[name]) for name, value in module.state_dict().items())
+    expected = other.state_dict()
+    assert expected.keys() == module.state_dict().keys()
+    assert all(torch.equal(value, expected[name]) for name, value in module.state_dict().items())
 
 
 @pytest.mark.parametrize("model_class", [Classifier, None])

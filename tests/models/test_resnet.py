@@ -77,5 +77,5 @@ def test_depth_is_six_n_plus_two(depth, nearest):
 def test_sizes_and_channels_are_checked():
     with pytest.raises(ValueError, match="width expected a positive integer, but got 0"):
         ResNet(8, width=0)
-    with pytest.raises(ValueError, match=r"\(batch, 3, height, width\), but got an input of shape \(2, 1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"\(batch, 3, height, width\), but got shape \(2, 1, 8, 8\)"):
         ResNet(8)(torch.zeros(2, 1, 8, 8))

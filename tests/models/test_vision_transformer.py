@@ -18,8 +18,8 @@ def as_torch(block: TransformerBlock, heads: int) -> nn.TransformerEncoderLayer:
     layer.self_attn.in_proj_weight.data = torch.cat([part.weight.data for part in qkv])
     layer.self_attn.in_proj_bias.data = torch.cat([part.bias.data for part in qkv])
     pairs = [(layer.self_attn.out_proj, attention.out), (layer.linear1, block.fc1), (layer.linear2, block.fc2)]
-    for theirs, ours in [*pairs, (layer.norm1, block.norm1), (layer.norm2, block.norm2)]:
-        theirs.load_state_dict(ours.state_dict())
+    for torchs, own in [*pairs, (layer.norm1, block.norm1), (layer.norm2, block.norm2)]:
+        torchs.load_state_dict(own.state_dict())
     return layer
 
 
@@ -90,7 +90,8 @@ def test_bad_arguments_are_named(arguments, message):
 
 
 @pytest.mark.parametrize(
-    ("shape", "message"), [((2, 1, 16, 16), "set image_size to what"), ((2, 3, 8, 8), "set in_channels to what")]
+    ("shape", "message"),
+    [((2, 1, 16, 16), "set image_size to the size of"), ((2, 3, 8, 8), "set in_channels to that of")],
 )
 def test_another_image_is_refused(shape, message):
     with pytest.raises(ValueError, match=message):

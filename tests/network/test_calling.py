@@ -1,4 +1,4 @@
-"""What the network is, what of a batch goes in, what comes out: guessed as a person would, or asked for by name."""
+"""The network, its inputs in a batch and the logits in its output: inferred, or set by name."""
 
 from collections import UserDict, namedtuple
 from dataclasses import dataclass

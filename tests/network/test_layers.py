@@ -1,4 +1,4 @@
-"""Layers by name, pattern and class, and the layers that come last."""
+"""Layers by name, pattern and class, and the last ones before the output."""
 
 import pytest
 import torch

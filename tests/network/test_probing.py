@@ -1,4 +1,4 @@
-"""The same few samples, whatever they are read from, and nothing else moved."""
+"""The same few samples from any kind of loader, and no generator or iterator changed."""
 
 import random
 from collections import Counter, namedtuple
@@ -36,7 +36,7 @@ TENSORS = TensorDataset(IMAGES, LABELS)
 
 
 class Pairs(Dataset):
-    """A map-style dataset whose labels are where ``attribute`` says."""
+    """A map-style dataset with its labels in the attribute of that name."""
 
     def __init__(self, attribute=None, labels=None, label=int):
         if attribute:

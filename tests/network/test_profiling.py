@@ -81,7 +81,7 @@ NETWORKS = {
 
 
 def elementwise(network, x):
-    """What Torch-Pruning counts on top, by its own rules: biases, normalisation, activations and pooling."""
+    """The operations that Torch-Pruning counts in addition: biases, normalization, activations and pooling."""
     more = 0
 
     def add(module, given, out):

@@ -1,4 +1,4 @@
-"""Calls of a network, seen while somebody else's code makes them, compiled or not."""
+"""Records of a network's calls by other code, compiled or not."""
 
 import copy
 import pickle

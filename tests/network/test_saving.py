@@ -1,4 +1,4 @@
-"""Arrays are written whole or not at all, and NumPy alone reads them."""
+"""Arrays are written completely or not at all, and NumPy reads them without torch."""
 
 import subprocess
 import sys

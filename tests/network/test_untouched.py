@@ -1,4 +1,4 @@
-"""Afterwards everything is bit for bit as before: for every method, in every state, after an exception too."""
+"""Everything is restored bit for bit: for every method, in every state, also after an exception."""
 
 import contextlib
 import random
@@ -143,7 +143,7 @@ def _part(compiler):
     return network, network
 
 
-# Dynamo asks every tensor it meets for its gradient.
+# Dynamo reads the gradient of every tensor, which warns for one that is no leaf.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("kind", [_whole, _in_place, _part])
 def test_compiled(kind, compiled):
@@ -239,7 +239,7 @@ def test_careless_network():
 
 
 class MergesOnEval(nn.Linear):
-    """Like adapters that add their weights to the layer's when told to evaluate."""
+    """Like adapters (LoRA) that merge their weights into the layer's in `eval()`."""
 
     def train(self, mode=True):
         if not mode:
