@@ -124,7 +124,7 @@ def test_bad_arguments_are_named(arguments, message):
         (
             10,
             5,
-            r"logits expected shape \(batch, 5\) for task='multiclass', but got \(128, 10\) from the network: change the network's last",
+            r"logits expected shape \(batch, 5\) for task='multiclass', but got \(128, 10\) from the network: change",
         ),
         (5, 5, "labels expected classes from 0 to num_classes - 1 = 4, but got values from 0 to 9"),
     ],
