@@ -306,7 +306,7 @@ class AttributionMonitor(AnyCallback):
                 target=self.target,
                 baselines=share.baseline,
                 internal_batch_size=self._internal_batch_size,
-                seed=self.seed + pl_module.global_rank,
+                seed=self.seed + pl_module.global_rank,  # each process draws noise of its own for its samples
                 **self._call,
             )
 

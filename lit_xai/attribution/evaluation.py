@@ -128,6 +128,7 @@ def _draw(
     maps: Tensor,
     png: Path,
 ) -> None:
+    # Imported here: matplotlib is slow to import, and importing a monitor should not need it.
     from lit_xai.render import attribution_figure, color_limit, figure_to_rgb, save_png
 
     if maps.any():  # the first map that is not blank sets the color limit of the run

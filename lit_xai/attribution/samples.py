@@ -46,6 +46,7 @@ class Samples:
 
     def share(self, rank: int, world_size: int, method: type) -> "Samples":
         """Return one process' share; all have the same size, for which the first samples repeat if necessary."""
+        # Of equal size, since all_gather stacks the shares; Explanation.gathered cuts the repeated samples off again.
         n = len(self.indices)
         rows = [row % n for row in range(rank, -(-n // world_size) * world_size, world_size)]
         baseline = self.baseline if draws_baselines(method) else take(self.baseline, rows, n)

@@ -131,6 +131,8 @@ def read_probe(
     # Other loaders that have a dataset (a prefetcher, say) may do more to a batch than collate it.
     dataset: Any = loader.dataset if isinstance(loader, DataLoader) else None
     collate = getattr(loader, "collate_fn", default_collate)
+    # Starting a DataLoader's iterator draws from the global generator, so nothing here iterates over the loader itself
+    # if its dataset has an index.
     with fork_rng(seed, devices), _kept_generators(dataset):
         if isinstance(dataset, IterableDataset):
             return _read_stream(copy.copy(dataset), loader, probe)

@@ -47,9 +47,11 @@ def untouched(network: nn.Module, seed: int | None = 0) -> Iterator[None]:
     devices = {p.device for p in network.parameters()} | {b.device for b in network.buffers()}
     with contextlib.ExitStack() as stack:
         stack.enter_context(fork_rng(seed, devices))
+        # trainer.validate and test run in inference mode, in which enable_grad has no effect.
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(_restored(network))
+        # Autocast casts what hooks exchange: Captum's DeepLift fails under bfloat16.
         device_types = {device.type for device in devices} | {"cpu"}
         for device_type in device_types:
             stack.enter_context(_without_autocast(device_type))
