@@ -22,7 +22,7 @@ def test_missing_files_are_named_with_their_folder(tmp_path, data_class, make_tr
     message = str(info.value)
     assert all(name in message for name in data_class.files)
     assert f"in the folder '{tmp_path / data_class.folder}'" in message
-    assert "`download=True`" in message
+    assert "download=True" in message
     assert list(tmp_path.iterdir()) == []
 
 
