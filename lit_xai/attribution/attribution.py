@@ -252,7 +252,7 @@ def _gradients(
     """Do what Captum's ``compute_gradients`` does, with ``at_most`` samples at a time.
 
     Samples do not depend on each other in eval mode, so the gradients are the same; the working set stays in cache
-    (GradientShap with 16 samples of 64 images: 0.84 of the time of plain batched passes instead of 2.1).
+    (GradientShap with 16 samples takes 0.8 to 1.0 times as long as plain batched passes, instead of 1.9 to 2.1).
     """
     from captum._utils.common import _select_targets
 
