@@ -1,4 +1,4 @@
-# make demo   train on real digits and look at the model's reasons      make test   the tests
+# make demo   train on real digits and look at the attributions         make test   the tests
 # make demo-full   prune, teach, quantise and export it as well, in a few minutes
 # make lint   ruff, mypy, import directions                             make bench  the figures the README quotes
 # make docs   the documentation site, in docs/_build                    make figures  the pictures on its pages
@@ -27,9 +27,10 @@ test-slow: $(VENV)/.test
 lint: $(VENV)/.lint
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-# A warning is an error: dead references, dead links, pages that no menu leads to.
+# Built anew each time: a name that moves changes pages that do not. A warning is an error: dead references and links,
+# pages that no menu leads to.
 docs: $(VENV)/.docs
-	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build
+	@$(BIN)/python -m sphinx --fresh-env --write-all --fail-on-warning --keep-going --quiet -b html docs docs/_build
 	@echo "The site is in docs/_build: open docs/_build/index.html."
 
 figures: $(VENV)/.docs

@@ -103,7 +103,7 @@ def generate_reference(app: Sphinx) -> None:
         )
         toc = "\n".join(f"{room}/{name}" for name in names)
         face = _face(room, package / room / "__init__.py")
-        page = f"# {room}\n\n{ROOMS.get(room, '')}.\n\n{face}| Module | |\n|---|---|\n{table}\n"
+        page = f"# {room}\n\n{ROOMS.get(room, '')}.\n\n{face}| module | what |\n|---|---|\n{table}\n"
         write(REFERENCE / f"{room}.md", f"{page}\n```{{toctree}}\n:hidden:\n\n{toc}\n```\n")
     for path in set(REFERENCE.rglob("*.md")) - written:
         path.unlink()

@@ -1,4 +1,4 @@
-"""Shrink a Lightning model and see, in the same run, whether its reasons survived."""
+"""Shrink a Lightning model and see, in the same run, whether its explanations survive."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -37,7 +37,7 @@ class KnowledgeDistillation(AnyCallback):
     becomes
 
     .. math:: (1 - \alpha) \cdot \text{the step's} + \alpha T^2 \cdot \text{loss}(student, teacher)
-        + w_f \cdot \text{feature\_loss} + w_e \cdot \text{explanation}
+        + w_f \cdot \text{feature loss} + w_e \cdot \text{explanation}
 
     (:math:`T^2` for losses with a temperature; Hinton et al. 2015, https://arxiv.org/abs/1503.02531). The teacher is no
     part of the student: not of its weights, its optimizers or its checkpoint's ``state_dict``. What a resumed run
