@@ -16,7 +16,7 @@ from lit_xai.cli.checkpoints import read_checkpoint
 from lit_xai.cli.files import is_file_name
 from lit_xai.cli.run import LitXaiCLI
 from lit_xai.export.callback import ModelExport
-from lit_xai.export.exporter import Exporter, check_asked
+from lit_xai.export.exporter import Exporter, check_int8_options
 from lit_xai.export.weights import Weights, live_weights, saved_weights
 from lit_xai.network.calling import BatchToInputs, OutputSpec
 from lit_xai.network.import_path import load_object
@@ -242,4 +242,4 @@ def _check_integer_options(options: dict[str, Any], configured: bool, checkpoint
     scheme = steps[0]["plan"]["scheme"] if steps else None
     if scheme is None and configured:
         return ""
-    return check_asked(options, scheme, "before" in _export_state(checkpoint), lambda name: f"--{name}")
+    return check_int8_options(options, scheme, "before" in _export_state(checkpoint), lambda name: f"--{name}")

@@ -1,4 +1,4 @@
-"""Leave the network of a run as files that run without torch."""
+"""Export the network of a run as files that run without torch."""
 
 import tempfile
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torchmetrics import Metric
 
 from lit_xai.attribution.evaluation import DataInfo
-from lit_xai.export.exporter import Exporter, check_asked
+from lit_xai.export.exporter import Exporter, check_int8_options
 from lit_xai.export.weights import Weights, final_weights, live_weights, saved_weights
 from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec
+from lit_xai.network.check import check_flag, refusal
 from lit_xai.network.spec import Network
 from lit_xai.quantization.callback import QuantizationAwareTraining
-from lit_xai.quantization.quantization import check_scheme
 from lit_xai.quantization.steps import quantize_steps
 from lit_xai.runtime.onnx import export_onnx
 from lit_xai.structure.attachment import attach, detach
@@ -37,10 +37,10 @@ class ModelExport(AnyCallback):
 
     The folder then holds ``model.onnx``, ``model.int8.onnx`` if the network computes in integers, ``infer.py`` (which
     needs ONNX Runtime and NumPy alone), a ``torch.export`` program, and a table of metric, agreement, size and latency,
-    which also goes to the log and to TensorBoard. Exported are ModelCheckpoint's best weights of the final structure,
-    or the last ones where nothing is monitored. After QuantizationAwareTraining ``model.onnx`` holds the float weights
-    of just before it, and the table has a row for quantising those without training. Training is bit for bit that of a
-    run without it; an export that fails in the end is a warning.
+    which also goes to the log and to TensorBoard. The exported weights are ModelCheckpoint's best ones of the final
+    structure, or the last ones where nothing is monitored. After QuantizationAwareTraining ``model.onnx`` holds the
+    float weights of just before it, and the table has a row for quantizing those without training. Training is bit for
+    bit that of a run without it; an export that fails in the end is a warning.
 
     Args:
         dirpath: the folder; default ``export`` in the run's folder.
@@ -48,20 +48,19 @@ class ModelExport(AnyCallback):
         batch_to_inputs: the model's inputs in a batch: a key, an index, several, a function or its import path.
         output: the logits in its output: a key, an attribute, an index, a function or its import path.
         metric: of (logits, labels): a torchmetrics.Metric or a function; default accuracy, where labels are classes.
-        int8: quantise a network that was not trained for it.
-        calibrate: on how many training samples.
-        cpu: that its integers are for: ``"any"``, ``"vnni"`` or ``"arm64"``, see
-            :func:`~lit_xai.quantization.quantization.plan_quantization`; another than QuantizationAwareTraining's own
-            is refused.
+        int8: whether to quantize a network that was not trained for it.
+        calibrate: the number of training samples to calibrate on.
+        cpu: the target of the integers: ``"any"``, ``"vnni"`` or ``"arm64"``, see
+            :func:`~lit_xai.quantization.quantization.plan_quantization`; has to agree with QuantizationAwareTraining.
         classes: names of the labels; default the data module's ``class_names``.
-        mean: what normalisation subtracted, one number per channel; default the data module's ``mean``.
-        std: what it divided by; default the data module's ``std``.
+        mean: the normalization's mean, one number per channel; default the data module's ``mean``.
+        std: its standard deviation, one number per channel; default the data module's ``std``.
         overwrite: whether files of an earlier export may be replaced. A resumed run replaces its own.
         threads: of ONNX Runtime, for the latency.
         program: whether to write a ``torch.export`` program too.
 
     Attributes:
-        report: what came of it, a :class:`lit_xai.export.ExportReport`; ``None`` before.
+        report: the :class:`lit_xai.export.ExportReport` of the export; ``None`` before.
 
     Raises:
         ValueError: in the constructor or before the first step, one sentence on the argument that is wrong.
@@ -94,18 +93,8 @@ class ModelExport(AnyCallback):
     ) -> None:
         super().__init__()
         if dirpath is not None and (not isinstance(dirpath, (str, PathLike)) or not str(dirpath)):
-            raise ValueError(f"dirpath expected a folder's path or None, but got {dirpath!r}.")
-        for name, flag in (("int8", int8), ("overwrite", overwrite), ("program", program)):
-            if not isinstance(flag, bool):
-                raise ValueError(f"{name} expected True or False, but got {flag!r}.")
-        for name, number in (("calibrate", calibrate), ("threads", threads)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} expected a positive integer, but got {number!r}.")
-        if metric is not None and (not callable(metric) or isinstance(metric, type)):
-            raise ValueError(f"metric expected a torchmetrics.Metric, a function or None, but got {metric!r}.")
-        check_scheme(8, cpu, "unsigned")
-        _check_data_info(classes, mean, std)
-        self.dirpath, self.overwrite = dirpath, overwrite
+            raise refusal("dirpath", "a folder's path or None", dirpath)
+        self.dirpath, self.overwrite = dirpath, check_flag("overwrite", overwrite)
         self.exporter = Exporter(
             Network(module, batch_to_inputs, output),
             DataInfo(classes, mean=mean, std=std),
@@ -128,14 +117,14 @@ class ModelExport(AnyCallback):
     # --- what Lightning calls -----------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what is wrong whatever the network, and ask to be told of steps that change it."""
+        """Refuse what no network could make right, and keep the float weights before each structural step."""
         if stage != "fit":
             return
         self._forget()
         self.report, self._resumed = None, {}
         refuse_strategies(trainer, "ModelExport", "export a checkpoint afterwards, with `lit-xai export`")
-        twins = [one for one in callbacks_of(trainer) if isinstance(one, ModelExport)]
-        if sum(one.dirpath == self.dirpath for one in twins) > 1:
+        exports = [callback for callback in callbacks_of(trainer) if isinstance(callback, ModelExport)]
+        if sum(export.dirpath == self.dirpath for export in exports) > 1:
             raise MisconfigurationException(
                 "Two ModelExport callbacks would write into one folder: give each its own dirpath, or keep one."
             )
@@ -144,17 +133,17 @@ class ModelExport(AnyCallback):
             pl_module,
             self,
             optimizers=lambda: bare_optimizers(trainer),
-            before_step=lambda module: self._keep(trainer, module),
+            before_step=lambda module: self._keep_float_weights(trainer, module),
         )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put in the float weights, once the module has gone on without them, and which folders are the run's.
+        """Store the float weights, once training has gone on in integers, and the folders that are the run's.
 
-        All exports of a run share one entry: it is found by one that goes on with another ``dirpath``.
+        All exports of a run share one entry, so that a resumed run finds it also with another ``dirpath``.
         """
         state = checkpoint.setdefault("callbacks", {}).setdefault(self.state_key, {"folders": []})
         state["folders"].append(str(self._folder.absolute()))
-        if self._before is not None and _is_past(pl_module):
+        if self._before is not None and _is_in_integers(pl_module):
             state["before"] = {
                 "state_dict": self._before.pl_module.state_dict(),
                 KEY: self._before.recipe.to_dict(),
@@ -162,13 +151,13 @@ class ModelExport(AnyCallback):
             state["source"] = self._before.source
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what a checkpoint holds."""
+        """Keep what the checkpoint holds until the run starts."""
         self._resumed = dict(state_dict)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a folder that cannot be written to, or that holds another run's files."""
-        is_ours = str(self._folder.absolute()) in self._resumed.get("folders", ())
-        may_replace = self.overwrite or is_ours or _tries_out(trainer)
+        was_written_by_this_run = str(self._folder.absolute()) in self._resumed.get("folders", ())
+        may_replace = self.overwrite or was_written_by_this_run or _is_fast_dev_run(trainer)
         _in_first_process(trainer, lambda: self._check_folder(may_replace))
         saved = self._resumed.get("before")
         if saved is not None and trainer.is_global_zero:
@@ -176,37 +165,37 @@ class ModelExport(AnyCallback):
         self._resumed = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what contradicts the training; export a copy and throw it away, so that nothing fails in the end."""
-        _in_first_process(trainer, lambda: self._check_asked(trainer, pl_module))
+        """Refuse what contradicts the training; export a copy and discard it, so that failures come before training."""
+        _in_first_process(trainer, lambda: self._check_int8_options(trainer, pl_module))
         self._inputs = example_inputs(trainer, pl_module, self.exporter.network)
-        if not _is_past(pl_module):
+        if not _is_in_integers(pl_module):
             _in_first_process(trainer, lambda: self._rehearse(live_weights(pl_module)))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the files in the first process, after the last checkpoint; the others wait."""
-        if _tries_out(trainer):
+        """Write the files in the first process, after the last checkpoint; the other processes wait."""
+        if _is_fast_dev_run(trainer):
             return
         if trainer.is_global_zero:
             try:
                 self._finish(trainer, pl_module)
-            except Exception as error:  # a run is not lost for its export
+            except Exception as error:  # an error here would make a finished run look like a failed one
                 rank_zero_warn(
-                    f"ModelExport: nothing was exported, and the run's checkpoints are whole. {_line(error)} Once that"
-                    " is put right, `lit-xai export` does it from a checkpoint."
+                    f"ModelExport: nothing was exported, but the run's checkpoints are complete. {_line(error)} Once"
+                    " that is fixed, `lit-xai export` exports from a checkpoint."
                 )
         trainer.strategy.barrier("lit_xai.ModelExport")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the module with nothing of ours."""
+        """Detach from the module."""
         detach(pl_module, self)
         if stage == "fit":
             self._inputs = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the module so also where Lightning does not tear down."""
+        """Detach as well where Lightning does not tear down."""
         self.teardown(trainer, pl_module, "exception")
 
-    # --- how ------------------------------------------------------------------------------------------------------
+    # --- helpers --------------------------------------------------------------------------------------------------
 
     def _check_folder(self, may_replace: bool) -> None:
         from lit_xai.export.folder import check_folder
@@ -219,20 +208,20 @@ class ModelExport(AnyCallback):
                 f"dirpath expected a folder that can be written to, but got {self._folder}: {reason}."
             ) from None
 
-    def _check_asked(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # A config spells out the defaults too: nobody asked for these.
+    def _check_int8_options(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Saved configurations spell out the defaults too, so only other values are taken for the user's choice.
         given, default = vars(self.exporter), vars(Exporter())
-        asked = {name: given[name] for name in ("int8", "cpu", "calibrate") if given[name] != default[name]}
+        options = {name: given[name] for name in ("int8", "cpu", "calibrate") if given[name] != default[name]}
         taken = [step["plan"]["scheme"] for step in quantize_steps(recipe_of(pl_module))]
-        training = [one.scheme for one in callbacks_of(trainer) if isinstance(one, QuantizationAwareTraining)]
+        training = [qat.scheme for qat in callbacks_of(trainer) if isinstance(qat, QuantizationAwareTraining)]
         scheme = next(iter([*taken, *training]), None)
-        is_kept = self._before is not None or not _is_past(pl_module)
-        if said := check_asked(asked, scheme, is_kept):
-            rank_zero_info(f"ModelExport: {said}")
+        is_kept = self._before is not None or not _is_in_integers(pl_module)
+        if note := check_int8_options(options, scheme, is_kept):
+            rank_zero_info(f"ModelExport: {note}")
 
-    def _keep(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep a copy of what may be the last weights in float: which step comes is not said."""
-        if trainer.is_global_zero and not _is_past(pl_module):
+    def _keep_float_weights(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Copy the weights before a step: the step's kind is not known here, and these may be the last in float."""
+        if trainer.is_global_zero and not _is_in_integers(pl_module):
             source = f"the weights just before epoch {trainer.current_epoch}"
             self._before = live_weights(pl_module, source)
 
@@ -243,25 +232,25 @@ class ModelExport(AnyCallback):
             export_onnx(network, self._inputs, Path(folder) / "model.onnx", output=output)
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        before = self._before if _is_past(pl_module) else None
-        # What lies in the folder by now was asked about before the first step, or is of this run.
+        before = self._before if _is_in_integers(pl_module) else None
+        # Files in the folder were checked before the first step, or are this run's own: overwrite them.
         self.report = self.exporter.export(trainer, final_weights(trainer, pl_module), before, self._folder, True)
         rank_zero_info(f"ModelExport, in '{self._folder}':\n{self.report}")
         log_text(trainer, "compression/export", str(self.report), trainer.global_step)
 
 
-def _is_past(pl_module: LightningModule) -> bool:
-    """Return whether a module has gone on from its float weights: those of a pruned one are float still."""
+def _is_in_integers(pl_module: LightningModule) -> bool:
+    """Return whether a step has left float weights behind; a pruned module's are still float."""
     recipe = recipe_of(pl_module)
     return len(recipe.in_float().steps) < len(recipe.steps)
 
 
-def _tries_out(trainer: Trainer) -> bool:
+def _is_fast_dev_run(trainer: Trainer) -> bool:
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by its connector
 
 
 def _in_first_process(trainer: Trainer, work: Callable[[], Any]) -> None:
-    """Work in the first process, and have all of them refuse what it refuses: the others would wait for ever."""
+    """Run ``work`` in the first process and raise its refusal in all: the others would wait for it forever."""
     refused = ""
     if trainer.is_global_zero:
         try:
@@ -273,22 +262,6 @@ def _in_first_process(trainer: Trainer, work: Callable[[], Any]) -> None:
         raise MisconfigurationException(refused)
 
 
-def _check_data_info(classes: Any, mean: Any, std: Any) -> None:
-    if classes is not None and not _all(classes, str):
-        raise ValueError(f"classes expected a list of names, but got {classes!r}.")
-    for name, values in (("mean", mean), ("std", std)):
-        if values is not None and not _all(values, (int, float)):
-            raise ValueError(f"{name} expected a list of numbers, one per channel, but got {values!r}.")
-    if std is not None and not all(value > 0 for value in std):
-        raise ValueError(f"std expected numbers above 0, but got {std!r}.")
-    if mean is not None and std is not None and len(mean) != len(std):
-        raise ValueError(f"mean and std expected as many numbers each, but got {len(mean)} and {len(std)}.")
-
-
-def _all(values: Any, kinds: Any) -> bool:
-    return isinstance(values, (list, tuple)) and len(values) > 0 and all(isinstance(value, kinds) for value in values)
-
-
 def _line(error: BaseException) -> str:
-    said = " ".join(str(error).split())
-    return said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"
+    message = " ".join(str(error).split())
+    return message if isinstance(error, ValueError) else f"{type(error).__name__}: {message}"

@@ -1,4 +1,4 @@
-"""Whether a file is a whole ONNX network."""
+"""Checks that a file is a whole ONNX network."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from lit_xai.runtime.session import open_session
 
 
 def check_onnx(path: str | os.PathLike[str]) -> None:
-    """Refuse a file that is no ONNX network, or no longer the one that was written.
+    """Refuse a file that is no ONNX network, or was changed since it was written.
 
     It is read, compared with the checksum of the weights in its metadata where there is one, checked against ONNX's
     rules, and loaded in ONNX Runtime.
@@ -19,7 +19,7 @@ def check_onnx(path: str | os.PathLike[str]) -> None:
         path: of the file.
 
     Raises:
-        ValueError: one of these failed; says which.
+        ValueError: one of these checks failed; says which.
 
     Example:
         >>> check_onnx("nothing.onnx")
@@ -31,8 +31,8 @@ def check_onnx(path: str | os.PathLike[str]) -> None:
     if not path.is_file():
         raise ValueError(f"path expected an ONNX file, but there is no file {path}.")
     model = _read(path)
-    said = next((entry.value for entry in model.metadata_props if entry.key == CHECKSUM), None)
-    if said is not None and said != weights_checksum(model):
+    expected = next((entry.value for entry in model.metadata_props if entry.key == CHECKSUM), None)
+    if expected is not None and expected != weights_checksum(model):
         raise ValueError(
             f"path expected the ONNX file that was written, but the weights in {path} do not agree with the checksum in"
             " its metadata: export it again."
@@ -45,7 +45,7 @@ def _read(path: Path) -> Any:
 
     try:
         model = onnx.load(path)
-    except Exception as error:  # protobuf's own, or the system's
+    except Exception as error:  # protobuf's own exceptions, or an OSError
         raise ValueError(f"path expected an ONNX file, but {path} cannot be read: {first_line(error)}.") from None
     if not model.graph.node:
         raise ValueError(f"path expected an ONNX file, but {path} ({path.stat().st_size} bytes) holds no operator.")
@@ -57,6 +57,6 @@ def _check_rules(path: Path, model: Any) -> None:
 
     try:
         onnx.checker.check_model(model)
-    except Exception as error:  # its own, or that names in the file are no text
+    except Exception as error:  # ONNX's own, or a UnicodeDecodeError of names in the file
         raise ValueError(f"path expected an ONNX file, but {path} breaks ONNX's rules: {first_line(error)}.") from None
     open_session(path, threads=1)

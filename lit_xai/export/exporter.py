@@ -1,4 +1,4 @@
-"""From weights to files: what :class:`~lit_xai.callbacks.ModelExport` and ``lit-xai export`` have in common."""
+"""Export from weights to files: the part that :class:`~lit_xai.callbacks.ModelExport` and ``lit-xai export`` share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,10 +10,11 @@ from torch import nn
 
 from lit_xai.attribution.evaluation import DataInfo
 from lit_xai.export.weights import Weights, calibration_batches, evaluation_batches
+from lit_xai.network.check import check_flag, check_integer, refusal
 from lit_xai.network.copying import uncompiled_
 from lit_xai.network.spec import Network
 from lit_xai.network.untouched import fork_rng
-from lit_xai.quantization.quantization import is_quantized, quantize
+from lit_xai.quantization.quantization import check_scheme, is_quantized, quantize
 from lit_xai.quantization.steps import Quantize
 from lit_xai.trainer.access import is_a, without_log
 
@@ -21,22 +22,25 @@ if TYPE_CHECKING:
     from lit_xai.export import ExportReport
 
 BATCH = 64
-"""How many samples ranges are observed on at a time."""
+"""Samples per calibration batch."""
 
 
 @dataclass(frozen=True)
 class Exporter:
-    """How weights become files.
+    """The settings of an export.
 
     Args:
-        network: what is exported, and how it is called.
-        data_info: what the files say of the data: class names, normalisation.
+        network: the network to export, and how it is called.
+        data_info: class names and normalization, for the files' metadata.
         metric: see :func:`lit_xai.export.export_model`.
-        int8: whether to quantise what was not trained for it.
-        calibrate: on how many training samples.
-        cpu: that the integers are for.
+        int8: whether to quantize a network that was not trained for it.
+        calibrate: the number of training samples to calibrate on.
+        cpu: the target of the integers.
         threads: of ONNX Runtime.
         program: whether to write a ``torch.export`` program too.
+
+    Raises:
+        ValueError: an argument is wrong.
     """
 
     network: Network = field(default_factory=Network)
@@ -48,17 +52,27 @@ class Exporter:
     threads: int = 1
     program: bool = True
 
+    def __post_init__(self) -> None:
+        check_flag("int8", self.int8)
+        check_flag("program", self.program)
+        check_integer("calibrate", self.calibrate)
+        check_integer("threads", self.threads)
+        if self.metric is not None and (not callable(self.metric) or isinstance(self.metric, type)):
+            raise refusal("metric", "a torchmetrics.Metric, a function or None", self.metric)
+        check_scheme(8, self.cpu, "unsigned")
+        _check_data_info(self.data_info)
+
     def export(
         self, trainer: Trainer, weights: Weights, before: Weights | None, folder: Path, overwrite: bool
     ) -> "ExportReport":
-        """Write the files, and return what came of it; nothing else is changed, random generators included.
+        """Write the files and return the report; nothing else is changed, random generators included.
 
         Args:
-            trainer: whose data they are compared on.
-            weights: the final ones.
-            before: those just before they were trained in integers, if they were.
-            folder: where the files are to lie.
-            overwrite: whether some may lie there.
+            trainer: the source of the data to compare the files on.
+            weights: the final weights.
+            before: the float weights just before quantization-aware training, if there was any.
+            folder: the folder to write to.
+            overwrite: whether files of an earlier export may be replaced.
 
         Raises:
             ValueError: the network cannot be exported, or there are no data; says why.
@@ -97,18 +111,18 @@ class Exporter:
             return {"network": network, **ptq}, weights.source
         variants: dict[str, Any] = {"quantized": network}
         if before is None:
-            before, said = weights.as_before(Quantize.name), "the same weights, not rounded"
-        else:  # only then it says what training was good for
-            said = variants["float_source"] = before.source
+            before, float_source = weights.as_before(Quantize.name), "the same weights, not rounded"
+        else:  # without weights of before, a row for post-training quantization would show nothing of the training
+            float_source = variants["float_source"] = before.source
             variants["ptq"] = self._quantized(trainer, before, weights.recipe.steps[-1])
-        return {"network": self._network(before), **variants}, f"{weights.source}; in float: {said}"
+        return {"network": self._network(before), **variants}, f"{weights.source}; in float: {float_source}"
 
     def _network(self, weights: Weights) -> nn.Module:
-        """Return the network in a copy of the module, and the parts of it that were compiled as they are without."""
+        """Return the network in a copy of the module, without ``torch.compile``."""
         return uncompiled_(self.network.of(weights.pl_module))
 
     def _quantized(self, trainer: Trainer, weights: Weights, step: dict[str, Any] | None = None) -> nn.Module:
-        """Quantise after training, by the scheme that a step was taken with."""
+        """Quantize after training, with the scheme of a recorded step if there is one."""
         network = self._network(weights)
         scheme = {"cpu": self.cpu} if step is None else _scheme(step, self.network.prefix(weights.pl_module))
         batches = calibration_batches(trainer, network, self.network, self.calibrate)
@@ -125,10 +139,27 @@ class Exporter:
     def _data_info(self, trainer: Trainer) -> DataInfo:
         data_info = self.data_info.completed_by(getattr(trainer, "datamodule", None))
         names = getattr(trainer.lightning_module, "class_names", None)
-        # Not its mean and std: a module that has them normalises by itself.
+        # Not the module's mean and std: a module that has them normalizes by itself.
         if data_info.class_names is None and isinstance(names, (list, tuple)):
             return replace(data_info, class_names=list(names))
         return data_info
+
+
+def _check_data_info(data_info: DataInfo) -> None:
+    classes, mean, std = data_info.class_names, data_info.mean, data_info.std
+    if classes is not None and not _is_list_of(classes, str):
+        raise refusal("classes", "a list of names", classes)
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None and not _is_list_of(values, (int, float)):
+            raise refusal(name, "a list of numbers, one per channel", values)
+    if std is not None and min(std) <= 0:
+        raise refusal("std", "numbers above 0", std)
+    if mean is not None and std is not None and len(mean) != len(std):
+        raise ValueError(f"mean and std expected as many numbers each, but got {len(mean)} and {len(std)}.")
+
+
+def _is_list_of(values: Any, types: Any) -> bool:
+    return isinstance(values, (list, tuple)) and len(values) > 0 and all(isinstance(value, types) for value in values)
 
 
 def _scheme(step: dict[str, Any], prefix: str) -> dict[str, Any]:
@@ -142,53 +173,55 @@ def _scheme(step: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def end_progress(trainer: Trainer) -> bool:
-    """Whether an export may draw a bar of its own; ends Lightning's first, where that holds on to the terminal.
+    """Return whether an export may draw a progress bar; stops Lightning's own where that would get in the way.
 
-    That of rich puts every line that others write above its own, where none can be drawn over.
+    A rich progress bar moves every line that is printed above itself, so that no second bar can be redrawn in place.
     """
     bar: Any = trainer.progress_bar_callback
     if is_a(bar, "RichProgressBar"):
-        bar.teardown(trainer, trainer.lightning_module, "fit")  # as Lightning is about to; once more does no harm
+        bar.teardown(trainer, trainer.lightning_module, "fit")  # Lightning is about to do it; twice does no harm
     return bar is not None
 
 
-def check_asked(
-    asked: Mapping[str, Any], scheme: Mapping[str, Any] | None, is_kept: bool, spelled: Callable[[str], str] = str
+def check_int8_options(
+    options: Mapping[str, Any], scheme: Mapping[str, Any] | None, is_kept: bool, spell: Callable[[str], str] = str
 ) -> str:
-    """Refuse what was asked of integers where others are written, or none; return a sentence on what changes nothing.
+    """Refuse int8 options that contradict how the network was trained; return a sentence on those without effect.
 
     Args:
-        asked: ``int8``, ``cpu`` and ``calibrate``, those that were asked for.
-        scheme: that the network was trained for, ``None`` where it was not.
-        is_kept: whether the weights of before that training are there, and are quantised for comparison.
-        spelled: how an argument is written.
+        options: those of ``int8``, ``cpu`` and ``calibrate`` that were given.
+        scheme: the scheme of quantization-aware training, ``None`` where there was none.
+        is_kept: whether the float weights of before that training are known; they are quantized for comparison.
+        spell: returns how an option is written, by its name.
 
     Returns:
-        Empty where everything asked for is done.
+        An empty string where every option has an effect.
 
     Raises:
-        ValueError: ``cpu`` is another than the network was trained for, or nothing is quantised for it.
+        ValueError: ``cpu`` is not the one the network was trained for, or nothing is quantized for it.
 
     Example:
-        >>> check_asked({"calibrate": 64}, None, False)
-        'calibrate changes nothing: without int8 nothing is quantised.'
-        >>> check_asked({"int8": True, "cpu": "vnni"}, {"cpu": "any"}, False)
+        >>> check_int8_options({"calibrate": 64}, None, False)
+        'calibrate changes nothing: without int8 nothing is quantized.'
+        >>> check_int8_options({"int8": True, "cpu": "vnni"}, {"cpu": "any"}, False)
         Traceback (most recent call last):
         ...
         ValueError: cpu expected 'any', which the network was trained for, but got 'vnni': leave it out, or ...
     """
-    cpu, int8, given = spelled("cpu"), spelled("int8"), asked.get("cpu")
-    if scheme is None and asked.get("int8"):
+    cpu, int8, given = spell("cpu"), spell("int8"), options.get("cpu")
+    if scheme is None and options.get("int8"):
         return ""
     if scheme is None and given not in (None, "any"):
-        raise ValueError(f"{cpu} expected {int8} beside it, as nothing is quantised without, but got {given!r} alone.")
+        raise ValueError(
+            f"{cpu} expected {int8} as well, since nothing is quantized otherwise, but got {given!r} alone."
+        )
     if scheme is not None and given not in (None, scheme["cpu"]):
         raise ValueError(
             f"{cpu} expected {scheme['cpu']!r}, which the network was trained for, but got {given!r}: leave it out, or"
             f" train with QuantizationAwareTraining(cpu={given!r})."
         )
-    why = f"without {int8} nothing is quantised"
+    why = f"without {int8} nothing is quantized"
     if scheme is not None:
         why = f"the integers, for cpu {scheme['cpu']!r}, are those that the network was trained in"
-    idle = [spelled(name) for name in asked if not (name == "calibrate" and is_kept and scheme is not None)]
+    idle = [spell(name) for name in options if not (name == "calibrate" and is_kept and scheme is not None)]
     return f"{' and '.join(idle)} change{'s' if len(idle) == 1 else ''} nothing: {why}." if idle else ""

@@ -1,4 +1,4 @@
-"""The ONNX files of an export: written, or taken over, and refused where they are not what was asked for."""
+"""The ONNX files of an export: written or copied, and checked."""
 
 import os
 import shutil
@@ -21,15 +21,15 @@ def write_onnx(
     """Write a network that takes any number of samples as an ONNX file, and check the file.
 
     Args:
-        network: the module, quantised or not.
+        network: the module, quantized or not.
         inputs: what it is called with.
         path: of the file.
-        output: where the logits are in its output.
+        output: the logits in its output.
         opset: version of ONNX's operators; default torch's.
 
     Raises:
-        ValueError: the network cannot be exported (names the line of its code), or only for one number of samples, or
-            not in that version.
+        ValueError: the network cannot be exported (names the line of its code), or only for one batch size, or not in
+            that version.
 
     Example:
         >>> import tempfile, torch
@@ -54,7 +54,7 @@ def take_onnx(source: str | os.PathLike[str], path: Path) -> None:
     """Check an ONNX file and copy it.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the file is no whole ONNX file.
     """
     check_onnx(source)
     shutil.copyfile(source, path)
@@ -62,7 +62,7 @@ def take_onnx(source: str | os.PathLike[str], path: Path) -> None:
 
 def _check_opset(path: Path, opset: int | None) -> None:
     written = opset_of(path)
-    if opset is not None and written != opset:  # where nothing converts up or down, torch keeps its own without a word
+    if opset is not None and written != opset:  # torch silently keeps its own version where it cannot convert
         raise ValueError(f"opset expected a version that torch can write, but got {opset}: it wrote {written}.")
 
 

@@ -1,4 +1,4 @@
-"""The folder that an export is written into: whole, or not at all, and nothing in it lost by accident."""
+"""The folder of an export: written whole or not at all, and never overwritten by accident."""
 
 import contextlib
 import os
@@ -7,8 +7,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from lit_xai.network.check import refusal
+
 FILES = ("model.onnx", "model.int8.onnx", "model.pt2", "sample.npz", "infer.py", "report.md", "report.json")
-"""What an export may consist of, in the order in which the files appear."""
+"""The files of an export, in the order in which they appear."""
 
 _TEMPORARY = ".export-"
 
@@ -17,18 +19,18 @@ def check_folder(dirpath: str | os.PathLike[str], overwrite: bool = False) -> Pa
     """Return the folder as a path, if an export may be written into it.
 
     Args:
-        dirpath: need not be there yet.
-        overwrite: whether files of an earlier export may lie there.
+        dirpath: the folder's path; the folder need not exist.
+        overwrite: whether it may hold files of an earlier export.
 
     Raises:
-        ValueError: there are such files, or the path is a file's.
+        ValueError: it holds such files, or the path is a file's.
 
     Example:
         >>> check_folder("no such folder").name
         'no such folder'
     """
     if not isinstance(dirpath, (str, os.PathLike)) or not str(dirpath):
-        raise ValueError(f"dirpath expected a folder's path, but got {dirpath!r}.")
+        raise refusal("dirpath", "a folder's path", dirpath)
     path = Path(dirpath)
     if path.exists() and not path.is_dir():
         raise ValueError(f"dirpath expected a folder, but got the file {path}.")
@@ -43,16 +45,16 @@ def check_folder(dirpath: str | os.PathLike[str], overwrite: bool = False) -> Pa
 
 @contextlib.contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder whose files replace the folder's own after the body, but not after an exception.
+    """Yield a temporary folder whose files replace the folder's own after the body, but not after an exception.
 
-    It lies inside the folder: a move from there is one step of the file system. Files of an earlier export that this
-    one does not have are deleted, as they would not belong to what lies beside them; so is what a killed process left.
+    It is inside the folder, so that each file is moved in one step of the file system. Files of an earlier export that
+    this one does not have are deleted, since they would not belong to the others; so are those of a killed process.
 
     Args:
-        folder: where the files are to lie; made if it is not there.
+        folder: the folder to write to; created if it does not exist.
 
     Raises:
-        ValueError: it cannot be made or written to.
+        ValueError: the folder cannot be created or written to.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp())
@@ -61,22 +63,22 @@ def staged(folder: Path) -> Iterator[Path]:
         >>> [file.name for file in folder.iterdir()]
         ['report.md']
     """
-    made = _missing(folder)
+    created = _missing(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder, prefix=_TEMPORARY))
     except OSError as error:
-        _remove_empty(made)
+        _remove_empty(created)
         raise ValueError(
             f"dirpath expected a folder that can be written to, but got {folder}: {error.strerror}."
         ) from None
     try:
         yield temporary
         _move(temporary, folder)
-        made = []
+        created = []
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        _remove_empty(made)
+        _remove_empty(created)
 
 
 def _move(temporary: Path, folder: Path) -> None:
@@ -91,7 +93,7 @@ def _move(temporary: Path, folder: Path) -> None:
 
 
 def _missing(folder: Path) -> list[Path]:
-    """Return the folders that are not there yet, the innermost first."""
+    """Return the folders that do not exist yet, the innermost first."""
     return [path for path in (folder, *folder.parents) if not path.exists()]
 
 

@@ -1,13 +1,13 @@
-"""Predict with an exported network: needs onnxruntime and numpy, and the files that lie beside this one.
+"""Predict with an exported network: needs onnxruntime and numpy, and the other files of this folder.
 
-    python infer.py                    checks that this machine computes what the one did that exported the network
-    python infer.py image.npy ...      predicts, one array per file, of one sample or of several
-    python infer.py photo.png ...      likewise from pictures, where the network takes these and Pillow is installed
-    python infer.py inputs.npz         likewise, where the network takes several inputs: arrays by their names
-    python infer.py --model FILE ...   with another of the files
+    python infer.py                    checks that this machine computes what the exporting machine did
+    python infer.py image.npy ...      predicts from arrays, each of one sample or of several
+    python infer.py photo.png ...      predicts from pictures, where the network takes these and Pillow is installed
+    python infer.py inputs.npz         predicts from arrays by name, where the network takes several inputs
+    python infer.py --model FILE ...   uses another of the files
 
-Arrays of bytes and pictures are divided by 255, and refused where that is not what the network was trained with; then
-the mean is subtracted and the result divided by the standard deviation, where it was trained that way. From Python:
+Arrays of bytes and pictures are divided by 255, and refused where the network was not trained with that; then they are
+normalized with the mean and standard deviation of the training data, if it was trained that way. From Python:
 ``predict(load(), {"input": array})``.
 """
 
@@ -25,7 +25,7 @@ except ImportError as error:
 
 SETTINGS: dict[str, Any] = {}
 
-SAMPLE = ""  # what one sample looks like before preprocessing, and what each file gives for it; else in sample.npz
+SAMPLE = ""  # one sample before preprocessing, and each file's output for it; a large one is in sample.npz instead
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -33,12 +33,12 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of pictures, by the number of channels
 
 
 def load(model: str | Path | None = None) -> onnxruntime.InferenceSession:
-    """Open a network; by default the one in integers, if there is one."""
+    """Open a network; by default the int8 one, if there is one."""
     path = FOLDER / (model or SETTINGS["model"])
     if not path.is_file():
-        raise SystemExit(f"There is no file {path}: keep infer.py beside the network.")
+        raise SystemExit(f"There is no file {path}: keep infer.py in the folder of the network.")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what it refuses is said in one sentence
+    options.log_severity_level = 4  # it prints each error that it also raises
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
@@ -46,7 +46,7 @@ def load(model: str | Path | None = None) -> onnxruntime.InferenceSession:
 
 
 def preprocess(array: Any, name: str, settings: dict[str, Any] | None = None) -> Any:
-    """Return an input as the network takes it: with a dimension of samples, channels first, normalised."""
+    """Return an input as the network takes it: with a dimension of samples, channels first, normalized."""
     settings = settings or SETTINGS
     shape, dtype = settings["inputs"][name]["shape"], np.dtype(settings["inputs"][name]["dtype"])
     array = with_samples(np.asarray(array), shape, name)
@@ -63,7 +63,7 @@ def preprocess(array: Any, name: str, settings: dict[str, Any] | None = None) ->
     if array.dtype == np.uint8 and name in settings["not_of_bytes"]:
         raise SystemExit(
             f"{name} expected numbers as in training, {settings['not_of_bytes'][name]}, but got bytes, and how these"
-            " become such numbers was not said: give them in float, or export again with mean and std."
+            " become such numbers is unknown: give them in float, or export again with mean and std."
         )
     with np.errstate(over="ignore"):  # refused below
         array = array.astype(np.float32) / np.float32(255 if array.dtype == np.uint8 else 1)
@@ -88,7 +88,7 @@ def with_samples(array: Any, shape: list[int], name: str) -> Any:
         if len(expected) < len(shape):
             return rows[:, None]
         return rows if expected == tuple(shape) else np.moveaxis(rows, -1, 1)
-    if array.ndim == len(shape) + 1 and array.size:  # of another size: the network may take it
+    if array.ndim == len(shape) + 1 and array.size:  # the network may take other sizes too
         return array
     raise SystemExit(f"{name} expected one or more samples of shape {shape}, but got an array of {[*array.shape]}.")
 
@@ -103,14 +103,14 @@ def predict(session: Any, arrays: dict[str, Any]) -> Any:
     ready = {name: preprocess(arrays[name], name) for name in SETTINGS["inputs"]}
     try:
         return session.run(None, ready)[0]
-    except Exception as error:  # ONNX Runtime's own, which derive from nothing else
+    except Exception as error:  # ONNX Runtime's own exceptions share no base class
         given = ", ".join(f"{name} of {[*array.shape[1:]]}" for name, array in ready.items())
         wanted = ", ".join(f"{name} of {SETTINGS['inputs'][name]['shape']}" for name in ready)
         raise SystemExit(f"The network expected samples with {wanted}, but got {given}: {_line(error)}.") from None
 
 
 def describe(outputs: Any) -> str:
-    """Say in one line what the outputs for one sample mean."""
+    """Return the outputs for one sample in words, on one line."""
     if not SETTINGS["classification"] or outputs.ndim != 1:
         return " ".join(f"{value:.6g}" for value in outputs.ravel()[:20])
     shares = np.exp(outputs - outputs.max())
@@ -131,7 +131,7 @@ def read(path: str) -> dict[str, Any]:
         if isinstance(found, np.ndarray):
             return {next(iter(SETTINGS["inputs"])): found}
         return {name: found[name] for name in found.files}
-    except Exception as error:  # of a damaged archive, any
+    except Exception as error:  # a damaged archive raises exceptions of many types
         pickled = "allow_pickle" in str(error)
         why = "it holds Python objects, not numbers" if pickled else f"it cannot be read: {_line(error)}"
         raise SystemExit(f"{path} expected a .npy or .npz file of numbers, but {why}.") from None
@@ -161,31 +161,32 @@ def picture(path: str) -> Any:
 
 
 def sample() -> dict[str, Any]:
-    """Return one sample's inputs by name, and under ``expected/FILE`` what the network in a file gives for it."""
+    """Return one sample's inputs by name, and under ``expected/FILE`` the output of each file for it."""
     if not SAMPLE and not (FOLDER / "sample.npz").is_file():
-        raise SystemExit(f"There is no file {FOLDER / 'sample.npz'}: keep infer.py beside it.")
+        raise SystemExit(f"There is no file {FOLDER / 'sample.npz'}: keep infer.py in its folder.")
     source = io.BytesIO(base64.b64decode(SAMPLE)) if SAMPLE else FOLDER / "sample.npz"
     found = np.load(source, allow_pickle=False)
     return {name: found[name] for name in found.files}
 
 
 def check(session: Any, model: str | Path | None = None) -> bool:
-    """Compare what a network gives for the sample with what its file gave when it was exported."""
+    """Compare a network's output for the sample with its file's output when it was exported."""
     name = Path(model or SETTINGS["model"]).name
     if name not in SETTINGS["tolerances"]:
         known = " and ".join(SETTINGS["tolerances"])
-        raise SystemExit(f"infer.py knows what {known} gave, and has nothing to compare {name} with.")
+        raise SystemExit(f"infer.py can check {known}, but has no output to compare {name} with.")
     arrays, tolerance = sample(), SETTINGS["tolerances"][name]
     expected = arrays[f"expected/{name}"]
     got = predict(session, arrays)
-    alike = got.shape == expected.shape
-    apart = float(np.abs(got - expected).max() / (np.abs(expected).max() or 1.0)) if alike else float("inf")
-    fine = apart <= tolerance
-    print(f"{name}, with one sample from when it was exported")
+    difference = float("inf")
+    if got.shape == expected.shape:
+        difference = float(np.abs(got - expected).max() / (np.abs(expected).max() or 1.0))
+    passed = difference <= tolerance
+    print(f"{name}, with one sample from the export")
     print(f"expected  {describe(expected[0])}")
     print(f"got       {describe(got[0])}")
-    print(f"{'ok' if fine else 'WRONG'}: differs by {apart:.2g} of the largest output, up to {tolerance:g}")
-    return fine
+    print(f"{'ok' if passed else 'WRONG'}: differs by {difference:.2g} of the largest output, up to {tolerance:g}")
+    return passed
 
 
 def _count(which: Any) -> str:

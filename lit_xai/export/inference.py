@@ -1,4 +1,4 @@
-"""The script that predicts without this library: a template, and what it has to know of one network."""
+"""The script that predicts without this library, filled in from a template for one network."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from lit_xai.network.profiling import with_batch_size
 from lit_xai.runtime.flat import named_tensors
 
 LARGEST_INSIDE = 64_000
-"""Bytes of a sample from which on it lies in a file of its own."""
+"""The largest sample, in bytes, that is written into the script; a larger one gets a file of its own."""
 
 _TEMPLATE = Path(__file__).with_name("infer_template.py")
 
@@ -31,19 +31,19 @@ def write_inference(
     classes: Sequence[str] | None = None,
     classification: bool = True,
 ) -> None:
-    """Write ``infer.py`` beside ONNX files, with one sample and what each file gives for it.
+    """Write ``infer.py`` next to ONNX files, with one sample and each file's output for it.
 
-    The sample is kept as it is before it is normalised, so that a check runs all that a prediction does.
+    The sample is stored as it is before normalization, so that a check runs every step of a prediction.
 
     Args:
-        folder: where the files lie.
-        tolerances: how far a check may be off, in parts of the largest output, by the files' names; the first of them
-            is what the script runs where none is named.
-        inputs: what the network is called with, normalised; the first sample is taken.
-        mean: of each channel of the first input in float, for values from 0 to 1; ``None`` where it is not normalised.
-        std: likewise.
-        classes: what the outputs are scores of.
-        classification: whether they are scores of classes.
+        folder: the folder of the files.
+        tolerances: the largest difference that a check accepts, relative to the largest output, by the files' names;
+            the script runs the first of them by default.
+        inputs: what the network is called with, normalized; the first sample is taken.
+        mean: of each channel of the first input in float, for values from 0 to 1; ``None`` where it is not normalized.
+        std: the standard deviation of each channel.
+        classes: names of the outputs.
+        classification: whether outputs are scores of classes.
 
     Raises:
         ValueError: see :func:`check_normalization`.
@@ -62,18 +62,18 @@ def write_inference(
         "tolerances": {name: float(f"{tolerance:.2g}") for name, tolerance in tolerances.items()},
     }
     raw = {name: _raw(tensor, name, settings) for name, tensor in tensors.items()}
-    settings["not_of_bytes"] = {name: found for name in raw if (found := _beyond(inputs, name, settings))}
+    settings["not_of_bytes"] = {name: span for name in raw if (span := _range_of(inputs, name, settings))}
     arrays = {name: infer_template.preprocess(array, name, settings) for name, array in raw.items()}
     expected = {f"expected/{name}": infer_template.load(folder / name).run(None, arrays)[0] for name in tolerances}
     sample = _compressed({**raw, **expected})
     inside = len(sample) <= LARGEST_INSIDE
     if not inside:
         (folder / "sample.npz").write_bytes(sample)
-    (folder / "infer.py").write_text(_filled(settings, sample if inside else b""), encoding="utf-8")
+    (folder / "infer.py").write_text(_fill_template(settings, sample if inside else b""), encoding="utf-8")
 
 
 def check_normalization(inputs: Inputs, mean: Sequence[float] | None, std: Sequence[float] | None) -> str | None:
-    """Return the name of the input that is normalised, or ``None`` where none is.
+    """Return the name of the input that is normalized, or ``None`` where none is.
 
     Raises:
         ValueError: only one of mean and std is given, their numbers do not fit each other or the input, or a standard
@@ -89,15 +89,20 @@ def check_normalization(inputs: Inputs, mean: Sequence[float] | None, std: Seque
         raise ValueError(f"mean and std expected as many numbers each, but got mean={mean!r} and std={std!r}.")
     if not all(np.isfinite([*mean, *std])) or min(std) <= 0:
         raise ValueError(f"mean and std expected finite numbers, std above 0, but got mean={mean!r} and std={std!r}.")
-    found = next(((name, t) for name, t in named_tensors(inputs).items() if t.is_floating_point()), None)
-    if found is None or found[1].dim() < 2 or len(mean) not in (1, found[1].size(1)):
-        shape = "none in float" if found is None else f"one of shape {[*found[1].shape]}"
-        raise ValueError(f"mean and std expected one number per channel of the input, but got {len(mean)} for {shape}.")
-    return found[0]
+    floats = {name: tensor for name, tensor in named_tensors(inputs).items() if tensor.is_floating_point()}
+    if not floats:
+        raise ValueError("mean and std expected an input in float, but got none.")
+    name, tensor = next(iter(floats.items()))
+    if tensor.dim() < 2 or len(mean) not in (1, tensor.size(1)):
+        raise ValueError(
+            "mean and std expected one number per channel of the input, but got"
+            f" {len(mean)} for one of shape {[*tensor.shape]}."
+        )
+    return name
 
 
 def _raw(tensor: Tensor, name: str, settings: Mapping[str, Any]) -> Any:
-    """Take the normalisation back."""
+    """Undo the normalization."""
     if name != settings["normalized"]:
         return tensor.numpy()
     shape = (1, -1) + (1,) * (tensor.dim() - 2)
@@ -105,10 +110,10 @@ def _raw(tensor: Tensor, name: str, settings: Mapping[str, Any]) -> Any:
     return (tensor * std + mean).numpy()
 
 
-def _beyond(inputs: Inputs, name: str, settings: Mapping[str, Any]) -> str:
-    """Say how an input's values reach beyond 0 to 1: bytes divided by 255 are then not what the network takes.
+def _range_of(inputs: Inputs, name: str, settings: Mapping[str, Any]) -> str:
+    """Return the range of an input's values where it exceeds 0 to 1, so that bytes divided by 255 cannot be meant.
 
-    Where mean and std are given it is known what bytes become.
+    An empty string where it does not, or where mean and std are given and define how bytes are converted.
     """
     values = named_tensors(inputs)[name]
     if name == settings["normalized"] or not values.is_floating_point() or not values.numel():
@@ -123,7 +128,7 @@ def _compressed(arrays: Mapping[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def _filled(settings: Mapping[str, Any], sample: bytes) -> str:
+def _fill_template(settings: Mapping[str, Any], sample: bytes) -> str:
     text = _TEMPLATE.read_text(encoding="utf-8")
     entries = "".join(f"    {name!r}: {value!r},\n" for name, value in settings.items())
     encoded = "\n".join(textwrap.wrap(base64.b64encode(sample).decode(), 116))

@@ -1,4 +1,4 @@
-"""What really runs in integers: the operators that ONNX Runtime executes, not those that the file holds."""
+"""The operators that ONNX Runtime executes in integers, which need not be those that the file holds in integers."""
 
 import os
 import re
@@ -42,10 +42,9 @@ class Operator:
     """One operator that ONNX Runtime executes.
 
     Args:
-        kind: what it computes: ``"convolution"``, ``"matrix product"``, ``"sum"`` ...
+        kind: ``"convolution"``, ``"matrix product"``, ``"sum"`` ...
         type: its name in the graph that is executed, such as ``"QLinearConv"``.
-        layer: the module whose weights it takes (of a sum, what it adds), or, where that cannot be told, the name that
-            it has in the file.
+        layer: the module whose weights it takes (for a sum, its terms), or its name in the file where that is unknown.
         integer: whether it computes in integers.
     """
 
@@ -59,16 +58,16 @@ class Operator:
 
 
 def inspect_onnx(path: str | os.PathLike[str]) -> tuple[Operator, ...]:
-    """Return what of a file ONNX Runtime executes on this CPU: products, sums of activations, averages.
+    """Return the products, sums of activations and averages of a file as ONNX Runtime executes them on this CPU.
 
-    The file is loaded, with what the runtime fuses and exchanges, and the resulting graph is read. Biases are no sums,
-    and a product of two activations, as in attention, is of a kind of its own.
+    The runtime fuses and replaces operators when it loads the file; its optimized graph is read. Adding a bias is not
+    listed as a sum, and a product of two activations, as in attention, is of a kind of its own.
 
     Args:
         path: of the ONNX file.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the file is no ONNX file.
 
     Example:
         >>> import torch
@@ -83,15 +82,15 @@ def inspect_onnx(path: str | os.PathLike[str]) -> tuple[Operator, ...]:
     graph = onnx.load_from_string(_optimized(Path(path))).graph
     names = _Names(onnx.load(path).graph)
     constant = {tensor.name for tensor in graph.initializer}
-    found = []
+    operators = []
     for node in graph.node:
         if node.input and all(name in constant for name in node.input if name):
             constant.update(node.output)
         kind = _kind(node, constant)
         if kind is not None:
             integer = node.op_type in _INTEGER
-            found.append(Operator(kind, node.op_type, names.of(node, kind), integer))
-    return tuple(found)
+            operators.append(Operator(kind, node.op_type, names.of(node, kind), integer))
+    return tuple(operators)
 
 
 def _kind(node: Any, constant: set[str]) -> str | None:
@@ -104,7 +103,7 @@ def _kind(node: Any, constant: set[str]) -> str | None:
 
 
 def _optimized(path: Path) -> bytes:
-    """Return the graph that ONNX Runtime makes of a file."""
+    """Return the graph that ONNX Runtime optimizes a file to, serialized."""
     with tempfile.TemporaryDirectory(prefix="lit_xai-") as folder:
         optimized = Path(folder) / "optimized.onnx"
         open_session(path, optimized_path=optimized)
@@ -112,9 +111,10 @@ def _optimized(path: Path) -> bytes:
 
 
 class _Names:
-    """The layers of a file's operators: what the runtime makes of these keeps a trace of their names.
+    """Finds the layers of executed operators by the traces of the file's names in theirs.
 
-    It appends ``_token_7`` to what it exchanges, ``_nchwc`` to the output of what it fused, and puts ``fused`` before.
+    ONNX Runtime appends ``_token_7`` to the name of an operator that it replaced, ``_nchwc`` to the output of one that
+    it fused, and prepends ``fused``.
     """
 
     def __init__(self, graph: Any) -> None:

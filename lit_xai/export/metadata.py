@@ -1,4 +1,4 @@
-"""What an ONNX file says about itself: classes, normalisation, recipe, versions, and a checksum of its weights."""
+"""An ONNX file's metadata: classes, normalization, recipe, versions, and a checksum of its weights."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ CHECKSUM = "weights_sha256"
 def write_metadata(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
     """Add entries to an ONNX file's metadata, and a checksum of its weights; whole or not at all.
 
-    Text is written as it is, whatever else as JSON; ``None`` is left out. Entries of other names stay.
+    Strings are written as they are, other values as JSON; ``None`` is left out. Entries of other names stay.
 
     Args:
         path: of the file.
@@ -46,7 +46,7 @@ def write_metadata(path: str | os.PathLike[str], values: Mapping[str, Any]) -> N
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return an ONNX file's metadata, what is JSON in it as plain values."""
+    """Return an ONNX file's metadata, with JSON parsed into plain values."""
     import onnx
 
     return {entry.key: _read(entry.value) for entry in onnx.load(path).metadata_props}
@@ -59,10 +59,10 @@ def weights_checksum(model: Any) -> str:
 
 
 def check_plain(name: str, value: Any) -> None:
-    """Refuse what JSON cannot hold.
+    """Refuse a value that JSON cannot hold.
 
     Raises:
-        ValueError: it cannot hold this.
+        ValueError: names the argument.
 
     Example:
         >>> check_plain("recipe", {"steps": [1, 2]})
@@ -70,7 +70,7 @@ def check_plain(name: str, value: Any) -> None:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} expected plain values, which JSON can hold, but got others: {error}.") from None
+        raise ValueError(f"{name} expected plain values that JSON can hold, but got others: {error}.") from None
 
 
 def _written(name: str, value: Any) -> str:

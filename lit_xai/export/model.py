@@ -1,4 +1,4 @@
-"""A trained network -> a folder that others can run: ONNX in float and int8, a program, a script, and a report."""
+"""Export of a trained network to a folder for others to run: ONNX in float and int8, a program, a script, a report."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,10 +35,10 @@ from lit_xai.runtime.flat import named_tensors
 from lit_xai.runtime.onnx import check_opset
 
 INT8_TOLERANCE = 0.05
-"""How far an int8 file's own check may be off on another machine, where nothing larger was seen here."""
+"""Tolerance of an int8 file's own check on other machines, where no larger difference was measured here."""
 
 A_POINT = 0.01
-"""From how much less on, of a metric from 0 to 1, the float weights are said to have been trained less."""
+"""The difference of a metric from 0 to 1 from which on a warning says that float and int8 weights differ in quality."""
 
 
 def export_model(
@@ -66,41 +66,42 @@ def export_model(
     program: bool = True,
     progress: bool = True,
 ) -> ExportReport:
-    """Write a network for others to run, and measure on data whether what was written is what was trained.
+    """Export a network to files, and measure on data that the files compute what was trained.
 
-    The folder then holds ``model.onnx``; ``model.int8.onnx`` where a quantised network is given; ``model.pt2``, a
+    The folder then holds ``model.onnx``; ``model.int8.onnx`` where a quantized network is given; ``model.pt2``, a
     program of ``torch.export``; ``infer.py``, which needs only onnxruntime and numpy; ``report.md`` and
     ``report.json``. All appear at the end or none does. Networks, loader and metric are left as they were.
 
     Every output over the whole loader is compared with torch's, on the CPU and in float32. The float file may differ
-    by ``tolerance`` of the largest output. The int8 file has to share 99% of the predictions of the quantised network
-    (from 100 on; with fewer, or none, outputs may differ by 2% of the largest one on average): single outputs differ by
-    a step where an activation lies between two integers.
+    by ``tolerance`` of the largest output. The int8 file has to agree with the quantized network in 99% of the
+    predictions; with fewer than 100 predictions, or none, outputs may differ by 2% of the largest one on average.
+    Single outputs may differ by more: an activation halfway between two integers is rounded to either.
 
     Args:
         network: the module in float.
         loader: yields batches, and can be read twice.
-        dirpath: the folder where the files are to lie.
-        quantized: what :func:`~lit_xai.quantization.quantization.quantize` returned, or was trained as it prepares one.
-        ptq: likewise, but without training: where ``quantized`` is given too, for its row of the table alone.
-        float_file: an ONNX file that is to be ``model.onnx``, such as one of the weights before they were trained
-            quantised; it may differ from ``network``, which is then the program alone.
+        dirpath: the folder to write to.
+        quantized: the network with fake-quantize modules, from :func:`~lit_xai.quantization.quantization.quantize` or
+            from quantization-aware training.
+        ptq: the network quantized without training; where ``quantized`` is given too, only for its row of the table.
+        float_file: an ONNX file to take as ``model.onnx``, such as one of the weights before quantization-aware
+            training; it may differ from ``network``, which then is only written as the program.
         metric: a ``torchmetrics.Metric`` that is updated with logits and labels, or a function of all logits and labels
             that returns a number; default the accuracy where labels are integers, else none.
         classes: names of the classes.
-        mean: what was subtracted from each channel of the inputs, for values from 0 to 1.
-        std: what they were divided by then.
-        recipe: how the network came about, plain values; goes into the files' metadata.
-        source: where the weights are from, in words.
-        float_source: likewise of those of ``network``, where ``quantized`` was trained on from them.
-        batch_to_inputs: what of a batch the network is called with.
-        output: where the logits are in what it returns.
+        mean: the mean of each channel, subtracted from inputs from 0 to 1.
+        std: the standard deviation of each channel, by which they are divided then.
+        recipe: the structural steps behind the network, plain values; written to the files' metadata.
+        source: where the weights come from, in words.
+        float_source: where the weights of ``network`` come from, if ``quantized`` was trained on from them.
+        batch_to_inputs: the network's inputs in a batch.
+        output: the logits in its output.
         overwrite: whether an earlier export in the folder may be replaced.
-        threads: how many ONNX Runtime may use.
-        latency_batches: batch sizes at which to measure how long a call takes.
+        threads: the number of threads for ONNX Runtime.
+        latency_batches: the batch sizes to measure latencies at.
         tolerance: see above.
         opset: version of ONNX's operators, 18 or newer; default torch's.
-        program: whether to write ``model.pt2``; a network that cannot be is a warning.
+        program: whether to write ``model.pt2``; a network that cannot be exported so is a warning.
         progress: whether to show a progress bar.
 
     Raises:
@@ -198,10 +199,9 @@ def _write_program(folder: Path, network: nn.Module, inputs: Inputs, output: Out
 
 
 def _float_warnings(result: ParityResult, metric: Any, float_source: str) -> list[str]:
-    """Return a sentence where training for integers made things worse, or went on from weights that had hardly been
-    trained.
+    """Return a warning where quantization-aware training made the metric worse, or began from hardly trained weights.
 
-    Only of a metric that counts from 0 to 1 and upwards is known how much a point is.
+    Only for a metric from 0 to 1, higher is better: of others it is unknown how much a difference means.
     """
     upwards = metric is None or getattr(metric, "higher_is_better", None) is True
     known = [result.metrics.get(name) for name in (FLOAT_ROW, INT8_ROW)]
@@ -212,15 +212,15 @@ def _float_warnings(result: ParityResult, metric: Any, float_source: str) -> lis
     if untrained - after > A_POINT:
         return [
             f"{INT8} has a {result.metric} of {after:.4f}, {100 * (untrained - after):.1f} points below the"
-            f" {untrained:.4f} of the weights of before, quantised without training for it: export with int8=True"
-            " alone, or train on at a lower learning rate."
+            f" {untrained:.4f} of the weights before quantization-aware training, quantized without it: export with"
+            " int8=True alone, or train at a lower learning rate."
         ]
     if after - before <= A_POINT:
         return []
-    said, points = f"{result.metric} of {before:.4f}", 100 * (after - before)
     return [
-        f"{FLOAT} holds {float_source}, whose {said} is {points:.1f} points below the {after:.4f} of {INT8}, which was"
-        " trained on from there: for a float file of use, and to see what rounding costs, begin with integers later."
+        f"{FLOAT} holds {float_source}, whose {result.metric} of {before:.4f} is {100 * (after - before):.1f} points"
+        f" below the {after:.4f} of {INT8}, which was trained further: for a useful float file, and to see what"
+        " quantization costs, start quantization-aware training later."
     ]
 
 
@@ -229,7 +229,7 @@ def _write_script(
 ) -> None:
     parity = int8_parity(result)
     tolerances = {FLOAT: tolerance}
-    if parity is not None:  # the first is what the script takes by itself
+    if parity is not None:  # the script runs the first of them by default
         tolerances = {INT8: max(INT8_TOLERANCE, 2 * parity.largest), **tolerances}
     write_inference(folder, tolerances, inputs, **facts, classification=result.classification)
 
@@ -250,8 +250,8 @@ def _report(
         files=tuple(path / name for name in names),
         rows=rows,
         warnings=(*warnings, *variants.surprises(operators)),
-        integer_operators=tuple(one for one in operators if one.integer),
-        float_operators=tuple(one for one in operators if not one.integer),
+        integer_operators=tuple(operator for operator in operators if operator.integer),
+        float_operators=tuple(operator for operator in operators if not operator.integer),
         metric=result.metric,
         samples=next(iter(result.parities.values())).samples,
         source=source,

@@ -1,4 +1,4 @@
-"""Whether a file computes what the network does, and how good its predictions are: one pass over a loader for all."""
+"""Agreement of exported files with the network, and the metric of each, in one pass over a loader."""
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sized
@@ -21,25 +21,25 @@ Predictor: TypeAlias = Callable[[Inputs], Tensor]
 """From inputs to logits."""
 
 LEAST_AGREEMENT = 0.99
-"""How many of 100 or more predictions an int8 file has to share with the network that was trained for it."""
+"""The share of predictions in which an int8 file has to agree with the quantized network it was written from."""
 
 ENOUGH_SAMPLES = 100
-"""From how many predictions on their share is a verdict."""
+"""The number of predictions from which on their share decides."""
 
 LARGEST_MEAN = 0.02
-"""How far an int8 file's outputs may differ on average from the network's, in parts of the largest one."""
+"""The largest mean difference between the outputs of an int8 file and the network's, relative to the largest output."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far two predictors are apart.
+    """The difference between two predictors.
 
     Args:
-        samples: how many were compared.
-        predictions: how many predictions were: those of samples, or of pixels; 0 where nothing is predicted.
-        equal: how many of these were the same.
-        largest: the largest difference of two outputs, in parts of the largest output.
-        mean: the mean difference, likewise.
+        samples: the number of samples compared.
+        predictions: the number of predictions compared: of samples, or of pixels; 0 where nothing is predicted.
+        equal: the number of equal predictions.
+        largest: the largest difference of two outputs, relative to the largest output.
+        mean: the mean difference, relative to the largest output.
     """
 
     samples: int
@@ -60,14 +60,14 @@ class Parity:
 
 @dataclass(frozen=True)
 class ParityResult:
-    """What a pass over a loader found.
+    """The result of one pass over a loader.
 
     Args:
-        metrics: of each predictor; none where there are no labels to compute it with.
-        parities: of each pair that was compared.
-        metric: what the metric is called.
+        metrics: of each predictor; empty where there are no labels to compute them with.
+        parities: of each pair of predictors that was compared.
+        metric: the metric's name.
         classification: whether outputs are scores of classes.
-        outputs: how many numbers the network gives for a sample (or a pixel).
+        outputs: the number of outputs per sample (or pixel).
     """
 
     metrics: dict[str, float]
@@ -82,10 +82,10 @@ class OnnxPredictor:
 
     Args:
         path: of the file.
-        threads: how many the runtime may use.
+        threads: the number of threads for the runtime.
 
     Raises:
-        ValueError: it is no ONNX file; or, when called, does not take the inputs.
+        ValueError: the file is no ONNX file; or, when called, does not take the inputs.
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
@@ -105,7 +105,7 @@ class OnnxPredictor:
 
 
 def in_float(inputs: Inputs) -> Inputs:
-    """Return inputs on the CPU, and in float32 what is in float: as the files take them.
+    """Return inputs on the CPU with floats in float32, as the files take them.
 
     Example:
         >>> in_float({"image": torch.zeros(1, dtype=torch.bfloat16), "flip": True})
@@ -116,7 +116,7 @@ def in_float(inputs: Inputs) -> Inputs:
 
 
 def network_predictor(network: nn.Module, output: OutputSpec = None) -> Predictor:
-    """Return the predictor that a network in eval mode is."""
+    """Return a network in eval mode as a predictor."""
     return lambda inputs: call_network(network, inputs, output=output)
 
 
@@ -137,7 +137,7 @@ def measure_parity(
 
     Args:
         predictors: by name.
-        pairs: names of those to compare, the reference second.
+        pairs: names of predictors to compare, the reference second.
         loader: yields batches; read once.
         network: finds inputs and labels in a batch.
         metric: a ``torchmetrics.Metric`` that is updated with logits and labels, or a function of all logits and labels
@@ -152,33 +152,33 @@ def measure_parity(
 
     tallies = {pair: _Tally() for pair in pairs}
     meters = {name: _Meter(metric) for name in predictors}
-    seen: _Seen | None = None
+    task: _Task | None = None
     total = len(loader) if isinstance(loader, Sized) else None
-    # Not around the loader: it would begin to read it once more, at once.
-    # None: where there is no terminal there is no bar, which would fill a log with lines.
+    # The bar does not wrap the loader: tqdm would start a second iterator of it, and its workers.
+    # disable=None hides it where there is no terminal, whose log it would fill with lines.
     bar = tqdm(total=total, desc="comparing the exported files", disable=None if progress else True, leave=False)
     with bar, same_order(loader), torch.no_grad():
         for batch in loader:
             batch = to_device(batch, torch.device("cpu"))
             inputs, labels = in_float(find_inputs(batch, network, batch_to_inputs)), find_labels(batch, network)
             logits = {name: _finite(predict(inputs), name) for name, predict in predictors.items()}
-            seen = seen or _Seen(next(iter(logits.values())), labels)
+            task = task or _Task(next(iter(logits.values())), labels)
             for name, meter in meters.items():
-                meter.update(logits[name], labels, seen)
+                meter.update(logits[name], labels, task)
             for (left, right), tally in tallies.items():
-                tally.update(logits[left], logits[right], seen)
+                tally.update(logits[left], logits[right], task)
             bar.update()
-    if seen is None:
+    if task is None:
         raise ValueError("loader expected one or more batches, but got none.")
     metrics = {name: value for name, meter in meters.items() if (value := meter.compute()) is not None}
     parities = {pair: tally.compute() for pair, tally in tallies.items()}
     return ParityResult(
-        metrics, parities, "accuracy" if metric is None else metric_name(metric), seen.classification, seen.outputs
+        metrics, parities, "accuracy" if metric is None else metric_name(metric), task.classification, task.outputs
     )
 
 
-class _Seen:
-    """What the first batch tells about the task."""
+class _Task:
+    """The kind of task, inferred from the first batch."""
 
     def __init__(self, logits: Tensor, labels: Tensor | None) -> None:
         whole = labels is not None and not labels.is_floating_point()
@@ -199,23 +199,23 @@ class _Meter:
         self._metric = copy.deepcopy(metric).cpu() if hasattr(metric, "update") else metric
         if hasattr(metric, "update"):
             self._metric.reset()
-        self._right = self._all = 0
+        self._correct = self._total = 0
         self._collected: list[tuple[Tensor, Tensor]] = []
 
-    def update(self, logits: Tensor, labels: Tensor | None, seen: _Seen) -> None:
+    def update(self, logits: Tensor, labels: Tensor | None, task: _Task) -> None:
         if labels is None:
             return
         if hasattr(self._metric, "update"):
             self._metric.update(logits, labels)
         elif self._metric is not None:
             self._collected.append((logits, labels))
-        elif (predictions := seen.predictions(logits)) is not None and predictions.numel() == labels.numel():
-            self._right += int((predictions.flatten() == labels.flatten()).sum())
-            self._all += labels.numel()
+        elif (predictions := task.predictions(logits)) is not None and predictions.numel() == labels.numel():
+            self._correct += int((predictions.flatten() == labels.flatten()).sum())
+            self._total += labels.numel()
 
     def compute(self) -> float | None:
         if self._metric is None:
-            return self._right / self._all if self._all else None
+            return self._correct / self._total if self._total else None
         if hasattr(self._metric, "update"):
             return metric_value(self._metric.compute()) if self._metric.update_called else None
         if not self._collected:
@@ -225,13 +225,13 @@ class _Meter:
 
 
 class _Tally:
-    """Counts how far two predictors are apart."""
+    """Accumulates the difference between two predictors."""
 
     def __init__(self) -> None:
         self.samples = self.predictions = self.equal = self.numbers = 0
         self.largest = self.total = self.scale = 0.0
 
-    def update(self, logits: Tensor, reference: Tensor, seen: _Seen) -> None:
+    def update(self, logits: Tensor, reference: Tensor, task: _Task) -> None:
         if logits.shape != reference.shape:
             raise ValueError(f"The files' outputs differ in shape: {[*logits.shape]} and {[*reference.shape]}.")
         apart = (logits.double() - reference.double()).abs()
@@ -240,7 +240,7 @@ class _Tally:
         self.total += float(apart.sum())
         self.numbers += apart.numel()
         self.samples += len(logits)
-        predictions, expected = seen.predictions(logits), seen.predictions(reference)
+        predictions, expected = task.predictions(logits), task.predictions(reference)
         if predictions is not None and expected is not None:
             self.equal += int((predictions == expected).sum())
             self.predictions += predictions.numel()
@@ -261,7 +261,7 @@ def check_float(parity: Parity, tolerance: float) -> None:
     """Refuse a float file whose outputs differ from the network's by more than ``tolerance`` of the largest one.
 
     Raises:
-        ValueError: they do.
+        ValueError: the outputs differ by more.
 
     Example:
         >>> check_float(Parity(100, 100, 100, 2e-7, 1e-8), 1e-3)
@@ -271,20 +271,20 @@ def check_float(parity: Parity, tolerance: float) -> None:
 
 
 def check_int8(parity: Parity) -> str | None:
-    """Refuse an int8 file that does not predict what the fake-quantised network does; say what is no verdict yet.
+    """Refuse an int8 file that does not predict what the fake-quantized network does; return a warning if in doubt.
 
-    Single outputs may well differ by a step of some rounding on the way, as an activation that lies between two
-    integers falls to either side. So the limit is 99% equal predictions, from 100 of them on; below that, and where
-    nothing is predicted, a mean difference of 2% of the largest output.
+    Single outputs may differ by a quantization step, since an activation halfway between two integers is rounded to
+    either side. So the limit is 99% equal predictions, if there are 100 or more; with fewer, and where nothing is
+    predicted, a mean difference of 2% of the largest output.
 
     Args:
         parity: of the file and the network.
 
     Returns:
-        A sentence that warns, where fewer than 100 predictions agree in less than 99%.
+        A warning where fewer than 100 predictions were compared and less than 99% are equal.
 
     Raises:
-        ValueError: it is beyond the limit.
+        ValueError: the difference is beyond the limit.
 
     Example:
         >>> check_int8(Parity(1000, 1000, 996, 0.011, 0.001))
@@ -294,7 +294,7 @@ def check_int8(parity: Parity) -> str | None:
     if (wrong and enough) or (not enough and not parity.mean <= LARGEST_MEAN):
         limit = f"{LEAST_AGREEMENT:.0%} equal predictions" if enough else f"a mean difference of {LARGEST_MEAN:g}"
         raise ValueError(
-            f"model.int8.onnx expected what the quantised network computes, within {limit}, but {parity}: leave layers"
+            f"model.int8.onnx expected what the quantized network computes, within {limit}, but {parity}: leave layers"
             " in float with ignored_layers= to find the one that differs."
         )
-    return f"model.int8.onnx and the quantised network: {parity}." if wrong else None
+    return f"model.int8.onnx and the quantized network: {parity}." if wrong else None

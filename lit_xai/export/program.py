@@ -22,10 +22,10 @@ def export_program(network: nn.Module, inputs: Inputs, path: Path, output: Outpu
         network: the module.
         inputs: what it is called with; what is no tensor becomes part of the program.
         path: of the file.
-        output: where the logits are in its output.
+        output: the logits in its output.
 
     Raises:
-        ValueError: the network cannot be exported, or the program does not compute what it does.
+        ValueError: the network cannot be exported, or the program computes something else.
 
     Example:
         >>> import tempfile

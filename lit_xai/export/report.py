@@ -1,4 +1,4 @@
-"""What an export found: a table of variants, and what runs in integers."""
+"""The report of an export: a table of variants, and the operators that run in integers."""
 
 import json
 import math
@@ -20,10 +20,10 @@ class Row:
     Args:
         name: such as ``"int8 (ONNX Runtime)"``.
         metric: its value over the loader.
-        agreement: the share of predictions that are those of the fp32 file.
-        difference: the largest difference from what torch computes, in parts of the largest output; of a file.
-        torch_agreement: the share of predictions that are torch's; of a file.
-        bytes: of its file.
+        agreement: the share of predictions equal to those of the fp32 file.
+        difference: of a file, the largest difference from torch's outputs, relative to the largest output.
+        torch_agreement: of a file, the share of predictions equal to torch's.
+        bytes: the size of its file.
         latency: by batch size.
     """
 
@@ -38,20 +38,20 @@ class Row:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What :func:`~lit_xai.export.export_model` wrote and found; as text, the table and what to know beside it.
+    """The files that :func:`~lit_xai.export.export_model` wrote and its measurements; ``str`` gives them as text.
 
     Args:
-        folder: that holds the files.
+        folder: the folder of the files.
         files: their paths.
         rows: one per variant.
-        warnings: sentences.
-        integer_operators: what of the int8 file ONNX Runtime executes in integers.
-        float_operators: what of it stays in float.
-        metric: what the metric is called.
-        samples: how many it is of.
-        source: where the weights are from.
+        warnings: one sentence each.
+        integer_operators: the operators of the int8 file that ONNX Runtime executes in integers.
+        float_operators: those that it executes in float.
+        metric: the metric's name.
+        samples: the number of samples it was measured on.
+        source: where the weights come from.
         quantization: from :func:`~lit_xai.quantization.quantization.describe_quantization`.
-        versions: of what wrote and ran the files.
+        versions: of the packages that wrote and ran the files.
     """
 
     folder: Path
@@ -72,17 +72,17 @@ class ExportReport:
         return "\n\n".join(parts)
 
     def _sentences(self) -> list[str]:
-        said = [f"Weights: {self.source}."] if self.source else []
-        said += [f"Measured on {self.samples} samples{self._machine()}."]
+        sentences = [f"Weights: {self.source}."] if self.source else []
+        sentences += [f"Measured on {self.samples} samples{self._machine()}."]
         if self.quantization:
-            said += [
-                f"Quantised: weights {self.quantization['weights']}; activations {self.quantization['activations']}."
+            sentences += [
+                f"Quantized: weights {self.quantization['weights']}; activations {self.quantization['activations']}."
             ]
-            said += [
+            sentences += [
                 "In integers in ONNX Runtime: " + count_integers(self.integer_operators, self.float_operators) + "."
             ]
-        floats = [str(one) for one in self.float_operators]
-        return said + ([f"In float: {', '.join(floats)}."] if floats else [])
+        floats = [str(operator) for operator in self.float_operators]
+        return sentences + ([f"In float: {', '.join(floats)}."] if floats else [])
 
     def _machine(self) -> str:
         latency = next((one for row in self.rows for one in row.latency.values()), None)
@@ -100,7 +100,7 @@ class ExportReport:
             "samples": self.samples,
             "rows": [_row_to_dict(row) for row in self.rows],
             "warnings": [*self.warnings],
-            "operators": {name: [vars(one) for one in found] for name, found in operators.items()},
+            "operators": {name: [vars(operator) for operator in group] for name, group in operators.items()},
             "quantization": self.quantization,
             "versions": self.versions,
         }
@@ -109,7 +109,7 @@ class ExportReport:
 def report_table(rows: Sequence[Row], metric: str) -> str:
     """Return one line per variant, as a markdown table that is aligned as plain text too.
 
-    A file's outputs differ from torch's by so much, in parts of the largest output.
+    The column "differs by" is the largest difference of a file's outputs from torch's, relative to the largest output.
 
     Example:
         >>> rows = [Row("fp32", 0.91, 1.0, 2e-7, 1.0, 375000), Row("int8", 0.908, 0.9972, 0.012, 0.9998, 106000)]
@@ -145,24 +145,24 @@ def _cells(row: Row, sizes: Sequence[int]) -> list[str]:
 
 
 def count_integers(integer: Sequence[Operator], floating: Sequence[Operator]) -> str:
-    """Say how many operators of each kind run in integers.
+    """Return how many operators of each kind run in integers, in words.
 
     Example:
         >>> conv = Operator("convolution", "QLinearConv", "conv1", True)
         >>> count_integers([conv], [Operator("sum", "Add", "conv1 + input", False)])
         '1 of 1 convolutions, 0 of 1 sums'
     """
-    found, every = Counter(one.kind for one in integer), Counter(one.kind for one in (*integer, *floating))
-    return ", ".join(f"{found[kind]} of {n} {kind}s" for kind, n in every.items()) or "nothing"
+    integers, every = (Counter(operator.kind for operator in group) for group in (integer, (*integer, *floating)))
+    return ", ".join(f"{integers[kind]} of {n} {kind}s" for kind, n in every.items()) or "nothing"
 
 
 def write_report(report: ExportReport, folder: Path, extra: dict[str, Any]) -> None:
     """Write ``report.md`` and ``report.json``.
 
     Args:
-        report: what was found.
-        folder: where to.
-        extra: what the JSON file holds besides.
+        report: the report.
+        folder: the folder to write to.
+        extra: further entries of the JSON file.
     """
     (folder / "report.md").write_text(f"# Export\n\n{report}\n", encoding="utf-8")
     text = json.dumps({**report.to_dict(), **extra}, indent=2, ensure_ascii=False, allow_nan=False)
@@ -185,8 +185,8 @@ def slower_warnings(rows: Sequence[Row], reference: str, name: str) -> list[str]
 
     Args:
         rows: with latencies.
-        reference: name of the row that ought to be slower.
-        name: name of the row that ought to be faster.
+        reference: name of the row that is expected to be slower.
+        name: name of the row that is expected to be faster.
 
     Example:
         >>> slow, fast = (Latency(ms, 0.0, "ONNX Runtime", "CPU", 1, 64) for ms in (2.0, 1.0))
@@ -194,12 +194,12 @@ def slower_warnings(rows: Sequence[Row], reference: str, name: str) -> list[str]
         ['int8 is SLOWER than fp32 at batch 64: 2 ms against 1 ms, 2.00 times as long.']
     """
     by_name = {row.name: row.latency for row in rows}
-    found = []
+    warnings = []
     for size, left in by_name.get(name, {}).items():
         right = by_name[reference][size]
         if left.milliseconds - right.milliseconds > max(left.spread, right.spread):
-            found.append(
+            warnings.append(
                 f"{name} is SLOWER than {reference} at batch {size}: {left.milliseconds:.3g} ms against"
                 f" {right.milliseconds:.3g} ms, {left.milliseconds / right.milliseconds:.2f} times as long."
             )
-    return found
+    return warnings

@@ -1,4 +1,4 @@
-"""Latencies of several files that can be compared: measured in turn."""
+"""Latencies of several files, measured in turn so that they compare."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from lit_xai.network.calling import Inputs
 from lit_xai.runtime.latency import Latency, measure_latency
 
 SECONDS = 0.5
-"""How long a file is measured at a batch size, in all."""
+"""The total time for which a file is measured at one batch size."""
 
 
 def alternate_latencies(
@@ -20,15 +20,17 @@ def alternate_latencies(
     rounds: int = 5,
     seconds: float | None = None,
 ) -> dict[str, dict[int, Latency]]:
-    """Measure each file at each batch size, one file after the other and again, so that a drift hits all alike.
+    """Measure each file at each batch size, one file after the other and again, so that drift affects all equally.
+
+    A CPU that warms up or gets other work in between would otherwise favor the file that was measured first.
 
     Args:
         paths: ONNX files by name.
-        inputs: what they are called with, of any number of samples.
-        batch_sizes: how many samples a call has.
-        threads: how many ONNX Runtime may use.
-        rounds: how often each is measured; the median counts, and the spread is half of the range.
-        seconds: how long that takes in all, for one file and batch size; default half a second.
+        inputs: what they are called with, of any batch size.
+        batch_sizes: the batch sizes to measure.
+        threads: the number of threads for ONNX Runtime.
+        rounds: how often each is measured; reported are the median, and half of the range as the spread.
+        seconds: the total time for one file and batch size; default half a second.
 
     Raises:
         ValueError: a file does not take the inputs.
@@ -38,15 +40,17 @@ def alternate_latencies(
         >>> alternate_latencies({}, torch.zeros(1, 4))
         {}
     """
-    found: dict[str, dict[int, list[Latency]]] = {name: {size: [] for size in batch_sizes} for name in paths}
+    latencies: dict[str, dict[int, list[Latency]]] = {name: {size: [] for size in batch_sizes} for name in paths}
     each = (SECONDS if seconds is None else seconds) / rounds
     for size in batch_sizes:
         for _ in range(rounds):
             for name, path in paths.items():
-                found[name][size].append(measure_latency(path, inputs, threads, size, seconds=each))
-    return {name: {size: _middle(all_) for size, all_ in by_size.items()} for name, by_size in found.items()}
+                latencies[name][size].append(measure_latency(path, inputs, threads, size, seconds=each))
+    return {
+        name: {size: _median(measured) for size, measured in by_size.items()} for name, by_size in latencies.items()
+    }
 
 
-def _middle(found: Sequence[Latency]) -> Latency:
-    times = [one.milliseconds for one in found]
-    return replace(found[0], milliseconds=statistics.median(times), spread=(max(times) - min(times)) / 2)
+def _median(latencies: Sequence[Latency]) -> Latency:
+    times = [latency.milliseconds for latency in latencies]
+    return replace(latencies[0], milliseconds=statistics.median(times), spread=(max(times) - min(times)) / 2)

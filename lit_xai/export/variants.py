@@ -1,4 +1,4 @@
-"""The variants of a network that an export compares: in float and quantised, in torch and in ONNX Runtime."""
+"""The variants of a network that an export compares: in float and quantized, in torch and in ONNX Runtime."""
 
 import contextlib
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ from lit_xai.runtime.latency import Latency
 
 FLOAT, INT8 = "model.onnx", "model.int8.onnx"
 
-FLOAT_ROW, PTQ_ROW = "fp32 (ONNX Runtime)", "post-training quantised (torch)"
-QUANTIZED_ROW, INT8_ROW = "fake-quantised (torch)", "int8 (ONNX Runtime)"
+FLOAT_ROW, PTQ_ROW = "fp32 (ONNX Runtime)", "post-training quantized (torch)"
+QUANTIZED_ROW, INT8_ROW = "fake-quantized (torch)", "int8 (ONNX Runtime)"
 _NETWORK = "fp32 (torch)"  # what the float file is compared with; no row of its own
 
 
@@ -32,11 +32,11 @@ class Variants:
     """Copies of the networks, on the CPU and in float32.
 
     Args:
-        network: in float.
-        quantized: prepared and calibrated, if there is one: what the int8 file is written from.
-        ptq: likewise, for its row alone.
-        quantization: what :func:`~lit_xai.quantization.quantization.describe_quantization` says of ``quantized``.
-        row: of ``quantized``: whether it was trained so.
+        network: the network in float.
+        quantized: the calibrated network that the int8 file is written from, if there is one.
+        ptq: the network quantized without training, for its row alone.
+        quantization: from :func:`~lit_xai.quantization.quantization.describe_quantization`, of ``quantized``.
+        row: the name of the row of ``quantized``, which tells whether it was trained.
     """
 
     network: nn.Module
@@ -47,14 +47,14 @@ class Variants:
 
     @classmethod
     def of(cls, network: nn.Module, quantized: nn.Module | None = None, ptq: nn.Module | None = None) -> "Variants":
-        """Copy networks; with ``ptq`` alone its integers are those that are written.
+        """Copy networks; given ``ptq`` alone, the int8 file is written from that.
 
         Raises:
-            ValueError: one is quantised that should not be, or not that should, or was never calibrated.
+            ValueError: a network is quantized that should not be, or not that should, or was never calibrated.
         """
         if find_fake_quantizers(network) is not None:
             raise ValueError(
-                f"network expected one in float, but {type(network).__name__} is quantised: give it as quantized=."
+                f"network expected one in float, but {type(network).__name__} is quantized: give it as quantized=."
             )
         for name, given in (("quantized", quantized), ("ptq", ptq)):
             _check_quantized(name, given)
@@ -66,7 +66,7 @@ class Variants:
         return cls(_copied(network), copies[0], copies[1], described, row)
 
     def untouched(self) -> contextlib.ExitStack:
-        """Guard them all: nothing of them moves, nor do the generators of random numbers."""
+        """Return a context that leaves all networks and the random generators as they are."""
         stack = contextlib.ExitStack()
         for network in (self.network, self.quantized, self.ptq):
             if network is not None:
@@ -74,7 +74,7 @@ class Variants:
         return stack
 
     def predictors(self, folder: Path, output: OutputSpec, threads: int) -> dict[str, Predictor]:
-        """Return what computes each row's outputs, the files in ``folder`` among them."""
+        """Return the predictor of each row; files are those in ``folder``."""
         predictors: dict[str, Predictor] = {FLOAT_ROW: OnnxPredictor(folder / FLOAT, threads)}
         predictors[_NETWORK] = torch_predictor(self.network, output)
         if self.ptq is not None:
@@ -85,34 +85,34 @@ class Variants:
         return predictors
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Return which rows to compare: each with the float file, and the files with torch."""
+        """Return the pairs of rows to compare: each row with the float file, and the files with torch."""
         names = [FLOAT_ROW, *([PTQ_ROW] if self.ptq is not None else [])]
         names += [self.row, INT8_ROW] if self.quantized is not None else []
         with_torch = {FLOAT_ROW: _NETWORK, INT8_ROW: self.row}
         return [(name, FLOAT_ROW) for name in names] + [(n, with_torch[n]) for n in names if n in with_torch]
 
     def surprises(self, operators: Sequence[Operator]) -> list[str]:
-        """Return sentences on layers that ONNX Runtime executes otherwise than they were trained."""
+        """Return warnings of layers that ONNX Runtime executes in another precision than they were trained in."""
         meant, floats = self.quantization.get("integer", ()), self.quantization.get("float", {})
-        left = [one.layer for one in operators if not one.integer and one.layer in meant]
-        taken = [one.layer for one in operators if one.integer and one.layer in floats]
+        left = [operator.layer for operator in operators if not operator.integer and operator.layer in meant]
+        taken = [operator.layer for operator in operators if operator.integer and operator.layer in floats]
         surprises = []
         if left:
             surprises.append(
-                f"ONNX Runtime leaves {len(left)} of {len(meant)} quantised layers in float: {', '.join(left)}."
+                f"ONNX Runtime leaves {len(left)} of {len(meant)} quantized layers in float: {', '.join(left)}."
             )
-        if taken:  # a layer in float between two in integers: it rounds such weights by itself, to 8 bits
-            surprises.append(f"ONNX Runtime rounds by itself what was to stay in float: {', '.join(taken)}.")
+        if taken:  # ONNX Runtime quantizes the weights of a float layer between two integer ones to 8 bits
+            surprises.append(f"ONNX Runtime quantizes layers that were to stay in float: {', '.join(taken)}.")
         return surprises
 
 
 def check_parities(result: ParityResult, tolerance: float, float_is_given: bool) -> list[str]:
-    """Refuse files that do not compute what the networks do; return what to warn of.
+    """Refuse files that do not compute what the networks do; return warnings.
 
     Args:
         result: from :func:`~lit_xai.export.parity.measure_parity`.
         tolerance: of the float file.
-        float_is_given: whether that is a file of other weights, of which nothing is expected.
+        float_is_given: whether that is a file of other weights, which need not agree with anything.
 
     Raises:
         ValueError: a file is beyond the limits of :func:`~lit_xai.export.parity.check_float` and ``check_int8``.
@@ -120,17 +120,17 @@ def check_parities(result: ParityResult, tolerance: float, float_is_given: bool)
     if not float_is_given:
         check_float(result.parities[FLOAT_ROW, _NETWORK], tolerance)
     parity = int8_parity(result)
-    said = None if parity is None else check_int8(parity)
-    return [] if said is None else [said]
+    warning = None if parity is None else check_int8(parity)
+    return [] if warning is None else [warning]
 
 
 def int8_parity(result: ParityResult) -> Parity | None:
-    """Return how far the int8 file is from the quantised network, if there are both."""
+    """Return the difference between the int8 file and the quantized network, if there are both."""
     return _with_torch(result, INT8_ROW)
 
 
 def _with_torch(result: ParityResult, name: str) -> Parity | None:
-    """Return how far a file is from the network that it was written from."""
+    """Return the difference between a file and the network that it was written from."""
     pairs = [(left, right) for left, right in result.parities if left == name and right != FLOAT_ROW]
     return result.parities[pairs[0]] if pairs and name in (FLOAT_ROW, INT8_ROW) else None
 
@@ -141,11 +141,11 @@ def make_rows(
     """Return the table's rows; measures latencies.
 
     Args:
-        result: what the pass over the loader result.
-        folder: that holds the files.
-        inputs: what they are called with.
-        batch_sizes: of the latencies.
-        threads: likewise.
+        result: of the pass over the loader.
+        folder: the folder of the files.
+        inputs: what the files are called with.
+        batch_sizes: the batch sizes to measure latencies at.
+        threads: the number of threads to measure them with.
     """
     paths = {name: folder / file for name, file in ((FLOAT_ROW, FLOAT), (INT8_ROW, INT8)) if (folder / file).exists()}
     latency = alternate_latencies(paths, inputs, batch_sizes, threads)
@@ -176,7 +176,7 @@ def _check_quantized(name: str, network: nn.Module | None) -> None:
     fake_quantizers = find_fake_quantizers(network)
     if fake_quantizers is None:
         raise ValueError(
-            f"{name} expected a network that quantize() returned, or that was trained quantised, but got a"
+            f"{name} expected a network from quantize() or from quantization-aware training, but got a"
             f" {type(network).__name__} in float."
         )
     if not fake_quantizers.is_calibrated():

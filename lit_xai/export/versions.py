@@ -1,4 +1,4 @@
-"""What wrote and ran an export, and what its files are."""
+"""The versions of the packages behind an export, and fingerprints of its files."""
 
 import contextlib
 import hashlib
@@ -16,11 +16,11 @@ def find_versions(path: Path) -> dict[str, Any]:
     Args:
         path: of the file.
     """
-    found: dict[str, Any] = {}
+    versions: dict[str, Any] = {}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # run from a checkout
-            found[name.replace("-", "_")] = importlib.metadata.version(name)
-    return {**found, "python": platform.python_version(), "opset": opset_of(path)}
+            versions[name.replace("-", "_")] = importlib.metadata.version(name)
+    return {**versions, "python": platform.python_version(), "opset": opset_of(path)}
 
 
 def opset_of(path: Path) -> int:

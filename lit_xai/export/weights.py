@@ -1,4 +1,4 @@
-"""What goes into an export: which weights, and which data."""
+"""The weights and the data of an export."""
 
 import itertools
 import math
@@ -28,7 +28,7 @@ class Weights:
 
     Args:
         pl_module: the copy.
-        recipe: what it has gone through.
+        recipe: its structural steps.
         source: where its weights come from, in words.
     """
 
@@ -37,14 +37,14 @@ class Weights:
     source: str
 
     def as_before(self, kind: str) -> "Weights":
-        """Return these weights in the structure of before the first step of a kind."""
+        """Return these weights in the structure before the first step of a kind."""
         kept, copied = self.recipe.before(kind), copy_network(self.pl_module)
         kept.replay_(copied, since=self.recipe)
         return Weights(copied, kept, self.source)  # type: ignore[arg-type]  # the copy of a LightningModule is one
 
 
 def live_weights(pl_module: LightningModule, source: str = "") -> Weights:
-    """Return a module's weights as they are; the module stays as it is."""
+    """Return a copy of a module's current weights; the module stays as it is."""
     copied: Any = copy_network(pl_module).cpu().float()
     for module in copied.modules():
         module.training = False
@@ -54,13 +54,13 @@ def live_weights(pl_module: LightningModule, source: str = "") -> Weights:
 def saved_weights(
     pl_module: LightningModule, checkpoint: dict[str, Any], source: str, is_whole: bool = True
 ) -> Weights:
-    """Return weights that were saved, in the structure they were saved in; the module stays as it is.
+    """Return saved weights in the structure they were saved in; the module stays as it is.
 
     Args:
-        pl_module: of the same class.
-        checkpoint: with its ``state_dict`` and recipe.
+        pl_module: a module of the same class.
+        checkpoint: with ``state_dict`` and recipe.
         source: where they come from.
-        is_whole: whether the module's own ``on_load_checkpoint`` is to see it, which may build layers.
+        is_whole: whether to call the module's own ``on_load_checkpoint``, which may build layers, with it.
     """
     weights, recipe = live_weights(pl_module), Recipe.from_dict(checkpoint.get(KEY))
     copied = weights.pl_module
@@ -72,7 +72,10 @@ def saved_weights(
 
 
 def final_weights(trainer: Trainer, pl_module: LightningModule) -> Weights:
-    """Return the best weights of the structure that a module has in the end: ModelCheckpoint's, else its own.
+    """Return the best weights of a module's final structure by ModelCheckpoint, or else its current ones.
+
+    ``best_model_path`` may hold an earlier structure, such as before the last pruning step; such weights are passed
+    over.
 
     Args:
         trainer: after its last epoch.
@@ -82,11 +85,11 @@ def final_weights(trainer: Trainer, pl_module: LightningModule) -> Weights:
         path = str(getattr(callback, "best_model_path", ""))
         if not is_a(callback, "ModelCheckpoint") or callback.monitor is None or not os.path.isfile(path):
             continue
-        # This run wrote it: what it holds beside tensors, such as hyperparameters, may be unpickled.
+        # This run wrote the file, so that hyperparameters and other objects in it may be unpickled.
         checkpoint = torch.load(path, map_location="cpu", weights_only=False)
         if Recipe.from_dict(checkpoint.get(KEY)).steps == recipe_of(pl_module).steps:
-            said = f"epoch {checkpoint['epoch']}, {callback.monitor} {float(callback.best_model_score):.4g}, {path}"
-            return saved_weights(pl_module, checkpoint, said)
+            score = f"{callback.monitor} {float(callback.best_model_score):.4g}"
+            return saved_weights(pl_module, checkpoint, f"epoch {checkpoint['epoch']}, {score}, {path}")
     return live_weights(pl_module, f"epoch {max(trainer.current_epoch - 1, 0)}, the last weights")
 
 
@@ -97,10 +100,10 @@ class Batches:
     """A loader's batches as the model's steps get them, on the CPU and in float32.
 
     Args:
-        trainer: whose hooks they go through.
-        loader: yields them.
+        trainer: the Trainer whose batch hooks are applied.
+        loader: yields batches.
         name: ``"train"``, ``"val"`` or ``"test"``.
-        most: how many; default all.
+        most: the number of batches; default all.
     """
 
     def __init__(self, trainer: Trainer, loader: Iterable[Any], name: str, most: int | None = None) -> None:
@@ -113,7 +116,7 @@ class Batches:
 
 
 class CountedBatches(Batches):
-    """Of a loader whose length is known."""
+    """Batches of a loader whose length is known."""
 
     def __len__(self) -> int:
         return len(self.loader) if self.most is None else min(self.most, len(self.loader))  # type: ignore[arg-type]  # it has one
@@ -132,12 +135,12 @@ def _batches(trainer: Trainer, loader: Any, name: str, most: int | None = None) 
 
 
 def evaluation_batches(trainer: Trainer) -> Batches:
-    """Return what an export is compared on: the validation data, else the test data, else the training data.
+    """Return the data to compare an export on: the validation data, else the test data, else the training data.
 
-    All of them in this process, up to the Trainer's own ``limit_val_batches`` or ``limit_test_batches``.
+    All samples are read in this process, up to the Trainer's ``limit_val_batches`` or ``limit_test_batches``.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no data.
     """
     for name in ("val", "test", "train"):
         loader = _loader(trainer, name)
@@ -152,14 +155,14 @@ def _limited(loader: Any, limit: float) -> int:
     return max(1, math.floor(limit * len(loader))) if isinstance(limit, float) else max(1, limit)
 
 
-def calibration_batches(trainer: Trainer, network: nn.Module, how: Network, n: int) -> list[Any]:
+def calibration_batches(trainer: Trainer, network: nn.Module, spec: Network, n: int) -> list[Any]:
     """Return batches of the training data with ``n`` samples in all, or as many as there are.
 
     Args:
-        trainer: whose data are meant.
-        network: what is called with them.
-        how: it is called.
-        n: how many samples.
+        trainer: the source of the data.
+        network: the network to call with them.
+        spec: how it is called.
+        n: the number of samples.
 
     Raises:
         ValueError: there are no training data.
@@ -167,29 +170,29 @@ def calibration_batches(trainer: Trainer, network: nn.Module, how: Network, n: i
     loader = _loader(trainer, "train")
     if loader is None:
         raise ValueError("calibrate expected training data to observe ranges on, but there is no training loader.")
-    found, left = [], n
+    batches, left = [], n
     for batch in Batches(trainer, loader, "train"):
-        size = batch_size(find_inputs(batch, network, how.batch_to_inputs))
-        found.append(take(batch, range(min(size, left)), size))
+        size = batch_size(find_inputs(batch, network, spec.batch_to_inputs))
+        batches.append(take(batch, range(min(size, left)), size))
         left -= size
         if left <= 0:
             break
-    return found
+    return batches
 
 
 def _loader(trainer: Trainer, name: str) -> Any:
-    """Return the first of the Trainer's loaders of a name, or one that its data module or module makes."""
+    """Return the first of the Trainer's loaders of a name, or one that its data module or module creates."""
     running = {"train": trainer.train_dataloader, "val": trainer.val_dataloaders, "test": trainer.test_dataloaders}
-    found = running[name]
+    loaders = running[name]
     owners: Any = (getattr(trainer, "datamodule", None), trainer.lightning_module)
-    if not _is_there(found):
+    if not _has_batches(loaders):
         owner = next((one for one in owners if _defines(one, f"{name}_dataloader")), None)
         if owner is None:
             return None
         if owner is owners[0]:
             owner.setup({"train": "fit", "val": "validate", "test": "test"}[name])
-        found = getattr(owner, f"{name}_dataloader")()
-    return _first(found)
+        loaders = getattr(owner, f"{name}_dataloader")()
+    return _first(loaders)
 
 
 def _first(loaders: Any) -> Any:
@@ -199,10 +202,10 @@ def _first(loaders: Any) -> Any:
     # A list may also be a loader itself, of batches.
     if several and not any(isinstance(part, Tensor) for part in tree_leaves(loaders[0])):
         return _first(loaders[0])
-    return loaders if _is_there(loaders) else None
+    return loaders if _has_batches(loaders) else None
 
 
-def _is_there(loader: Any) -> bool:
+def _has_batches(loader: Any) -> bool:
     return loader is not None and not (isinstance(loader, (list, tuple, Mapping)) and not loader)
 
 
@@ -214,7 +217,7 @@ def _defines(owner: Any, method: str) -> bool:
 
 
 def _whole(loader: Any, world_size: int) -> Any:
-    """Return a loader of all samples, where each process has one of its share."""
+    """Return a loader of all samples where each process has a loader of its share."""
     if world_size == 1 or not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return loader
     size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)

@@ -25,12 +25,12 @@ TITLE, TEXT, SMALL = 16, 15, 13.0
 LINE = 27
 """From one line of text to the next, in pixels."""
 FOR, AGAINST, GREY, INK = "#b2182b", "#2166ac", "#666666", "#111111"
-"""The ends of the red-white-blue map, which readers with any kind of colour blindness tell apart, and two greys."""
+"""The ends of the red-white-blue map, which readers with any kind of color blindness tell apart, and two greys."""
 Ends: TypeAlias = tuple[str, str]
 ENDS: Ends = ("against", "for the class")
 """What negative and positive attributions do."""
 BAR = 96
-"""Height of the colour bar with its numbers and its words."""
+"""Height of the color bar with its numbers and its words."""
 
 
 class Canvas:
@@ -68,7 +68,7 @@ class Canvas:
         self.axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="#bbbbbb", linewidth=0.8))
 
     def caption(self, caption: Caption, total: str, x: float, y: float, width: float) -> None:
-        """Write what is said about a sample, in up to two lines; a wrong prediction is bold."""
+        """Write a sample's caption, in up to two lines; a wrong prediction is bold."""
         self.text(x + width, y + 2, total, size=SMALL, color=GREY, ha="right")
         if caption.true:
             self._named("true ", caption.true, "", x, y, width - text_width(total, SMALL) - 12)
@@ -91,7 +91,7 @@ class Canvas:
             self.text(x + width / 2, middle, line, size=SMALL, color=GREY, ha="center", va="center_baseline")
 
     def color_bar(self, scale: ScalarMappable, limit: float, unit: str) -> None:
-        """Draw the colour bar along the lower edge, with what its ends mean in words."""
+        """Draw the color bar along the lower edge, with what its ends mean in words."""
         left, top, thick = MARGIN + 40, self.height - BAR + 8, 20
         box = (left / self.width, 1 - (top + thick) / self.height, 1 - 2 * left / self.width, thick / self.height)
         axes = self.figure.add_axes(box)
@@ -133,7 +133,7 @@ def color_scale(limit: float) -> ScalarMappable:
 
 
 def to_colors(scale: ScalarMappable, shares: Array) -> Array:
-    """Return the colours ``(..., 3)`` of shares ``(...)``."""
+    """Return the colors ``(..., 3)`` of shares ``(...)``."""
     return np.asarray(scale.cmap(scale.norm(shares)))[..., :3]
 
 

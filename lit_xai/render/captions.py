@@ -1,4 +1,4 @@
-"""What is said about each sample: its true label, the prediction with its probability, and whether they agree."""
+"""The caption of each sample: its true label, the prediction with its probability, and whether they agree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Caption:
 
     @property
     def verdict(self) -> str:
-        """Return what follows the prediction: its probability and a mark that does not depend on colour.
+        """Return what follows the prediction: its probability and a mark that does not depend on color.
 
         Example:
             >>> Caption("cat", "dog", 0.8, correct=False).verdict
@@ -72,7 +72,7 @@ def _per_sample(values: Any, name: str, n: int) -> NDArray[Any]:
         values = (values.double() if values.is_floating_point() else values).numpy()
     array = np.asarray(values)
     if array.ndim == 0 or len(array) != n or array.ndim > 2:
-        raise ValueError(f"{name} must hold one entry for each of the {n} samples, but got shape {array.shape}.")
+        raise ValueError(f"{name} expected one entry for each of the {n} samples, but got shape {array.shape}.")
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
 

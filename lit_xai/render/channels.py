@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KEPT, DENSE = AGAINST, "#d0d0d0"
-"""A dark and a light colour: they differ by brightness alone, in print and to every eye."""
+"""A dark and a light color: they differ by brightness alone, in print and to every eye."""
 ROW, AXIS = 27, 66
 """Height of a layer's bar with the gap to the next, and of the axis with its words."""
 
@@ -26,7 +26,7 @@ def channels_figure(before: Mapping[str, int], after: Mapping[str, int], title: 
     Args:
         before: the channels of each layer, in the order of the network.
         after: the same layers, pruned.
-        title: what the reader has to know: method, ratio, epoch.
+        title: of the figure: method, ratio, epoch.
 
     Raises:
         ValueError: there is no layer, or the two are not about the same layers.
@@ -99,8 +99,8 @@ def _share(kept: int, dense: int) -> float:
 def _summary(before: Mapping[str, int], after: Mapping[str, int], shared: str) -> str:
     kept, dense = sum(after.values()), sum(before.values())
     pruned = sum(after[name] < before[name] for name in before)
-    said = f"{kept} of {dense} channels left ({_share(kept, dense):.0f}%) · {pruned} of {len(before)} layers pruned"
-    return said + (f"\nall names begin with {shared}" if shared else "")
+    summary = f"{kept} of {dense} channels left ({_share(kept, dense):.0f}%) · {pruned} of {len(before)} layers pruned"
+    return summary + (f"\nall names begin with {shared}" if shared else "")
 
 
 def _write_legend(canvas: Canvas, y: float) -> None:

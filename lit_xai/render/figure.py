@@ -35,7 +35,7 @@ def attribution_figure(
 ) -> Figure:
     r"""Draw what speaks for a class (red) and against it (blue), by sample or, for tables, by feature.
 
-    Every map is divided by its own total, :math:`a_i / \sum_j |a_j|`, so that one colour means the same share in every
+    Every map is divided by its own total, :math:`a_i / \sum_j |a_j|`, so that one color means the same share in every
     sample, epoch and method; the total itself is written beside the map. The library's three kinds, next to those that
     were registered with :func:`~lit_xai.render.registry.register_renderer`:
 
@@ -47,15 +47,15 @@ def attribution_figure(
     Args:
         inputs: what the network was given, ``(N, ...)``; tensors and arrays alike.
         attributions: one map per sample, ``(N, ...)``.
-        title: what the reader has to know: method, target, baseline, epoch.
+        title: of the figure: method, target, baseline, epoch.
         labels: class indices ``(N,)``, names, values of a regression, or multi-hot ``(N, K)``.
         predictions: in the form of ``labels``; default the most probable class where ``probabilities`` is ``(N, K)``.
         probabilities: of the predicted class ``(N,)``, or of every class ``(N, K)``, in [0, 1].
         class_names: the name of each class index.
         feature_names: the name of each feature of a table; default ``x0``, ``x1`` ...
-        mean: what the images' normalisation subtracted, one number or one per channel; undone before drawing.
-        std: what it divided by, likewise.
-        limit: the share at which colours and bars end; default :func:`color_limit` of these attributions. Pass one
+        mean: the mean of the images' normalization, one number or one per channel; undone before drawing.
+        std: its standard deviation, one number or one per channel.
+        limit: the share at which colors and bars end; default :func:`color_limit` of these attributions. Pass one
             number to every figure that is to be compared.
         kind: ``"image"``, ``"tabular"``, ``"heatmap"``, the name or import path of another renderer, or a renderer;
             default by the shapes.
@@ -77,7 +77,7 @@ def attribution_figure(
     captions = make_captions(len(inputs), labels, predictions, probabilities, class_names)
     limit = renderer.find_limit(shares) if limit is None else limit
     if not (math.isfinite(limit) and limit > 0):
-        raise ValueError(f"limit must be a positive share, such as 0.02 for 2%, but got {limit}.")
+        raise ValueError(f"limit expected a positive share, such as 0.02 for 2%, but got {limit}.")
     to_array(inputs, "inputs")  # refuses what no renderer could draw
     with plain_style():
         return renderer.draw(Drawing(inputs, shares, captions, title, limit, feature_names, mean, std, ends))

@@ -15,14 +15,14 @@ PerChannel: TypeAlias = float | Sequence[float] | torch.Tensor | NDArray[np.gene
 def to_pixels(inputs: Array, mean: PerChannel = None, std: PerChannel = None) -> Array:
     """Return images ``(N, C, H, W)`` or ``(N, H, W)`` as RGB pixels ``(N, H, W, 3)`` in [0, 1].
 
-    With ``mean`` and ``std`` the normalisation is undone: ``x * std + mean``. Without, inputs that lie in [0, 1] are
+    With ``mean`` and ``std`` the normalization is undone: ``x * std + mean``. Without, inputs that lie in [0, 1] are
     shown as they are and others are stretched, each image from its smallest value to its largest. Transparent pixels
     (four channels) show white paper.
 
     Args:
         inputs: one, three or four channels.
-        mean: what the normalisation subtracted, one number or one per channel.
-        std: what it divided by, one number or one per channel.
+        mean: of the normalization, one number or one per channel.
+        std: its standard deviation, one number or one per channel.
 
     Raises:
         ValueError: ``mean`` or ``std`` has another number of entries than there are channels.
@@ -53,6 +53,6 @@ def _per_channel(values: PerChannel, default: float, name: str, channels: int) -
     array = np.asarray(default if given is None else given, dtype=np.float64).ravel()
     if len(array) not in (1, channels):
         raise ValueError(
-            f"{name} must have 1 or {channels} entries (one per channel of the input), but got {len(array)}."
+            f"{name} expected 1 or {channels} numbers, one per channel of the input, but got {len(array)}."
         )
     return array[:, None, None]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PERCENTILE = 99
-"""The colour limit leaves this part of all cells unclipped: single extremes would fade everything else to white."""
+"""The color limit leaves this part of all cells unclipped: single extremes would fade everything else to white."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Drawing:
         shares: the maps as :meth:`Renderer.find_shares` returned them.
         captions: one per sample.
         title: of the figure.
-        limit: the share at which colours and bars end.
+        limit: the share at which colors and bars end.
         feature_names: of tabular inputs, where known.
         mean: what the images' normalization subtracted.
         std: what it divided by.
@@ -85,7 +85,7 @@ class Renderer(ABC):
         return shares_of_total(maps.reshape(len(maps), -1, maps.shape[-1]))
 
     def find_limit(self, shares: Shares) -> float:
-        """Return the share at which colours end; by default the 99th percentile of all shares, rounded up."""
+        """Return the share at which colors end; by default the 99th percentile of all shares, rounded up."""
         used = np.abs(shares.values[shares.drawable])
         if not used.size:
             return 1.0

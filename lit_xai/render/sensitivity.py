@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 ROW, COLUMN, HEAD, BAR = 30, 64, 58, 100
-"""Height of a row, least width of a column, height of the columns' names, and of the colour bar with its words."""
+"""Height of a row, least width of a column, height of the columns' names, and of the color bar with its words."""
 MAP = "cividis_r"
-"""Light is no loss, dark is much: uniform to the eye, the same with any colour blindness, and in grey."""
+"""Light is no loss, dark is much: uniform to the eye, the same with any color blindness, and in grey."""
 
 
 def sensitivity_figure(sensitivity: SensitivityTable, title: str = "") -> Figure:
@@ -123,7 +123,7 @@ def _draw_cells(canvas: Canvas, drop: Array, scale: Any, left: float, top: float
 
 
 def luminance(color: Any) -> float:
-    """Return the relative luminance of an RGB colour, as WCAG 2 defines it.
+    """Return the relative luminance of an RGB color, as WCAG 2 defines it.
 
     Example:
         >>> luminance((1, 1, 1)), luminance((0, 0, 0))

@@ -28,7 +28,7 @@ def to_array(values: ArrayLike, name: str) -> Array:
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
         raise TypeError(
-            f"{name} must be a tensor or array of real numbers, but got {type(values).__name__} of {array.dtype}."
+            f"{name} expected a tensor or array of real numbers, but got {type(values).__name__} of {array.dtype}."
         )
     return array.astype(np.float64)
 

@@ -1,4 +1,4 @@
-"""What compression brought, before and after: one table that reads on a console and in TensorBoard's texts."""
+"""Cost and quality before and after compression: one table that reads on a console and in TensorBoard's texts."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -85,7 +85,7 @@ def _names(feature_names: Sequence[str] | None, features: int) -> list[str]:
     if feature_names is None:
         return [f"x{i}" for i in range(features)]
     if len(feature_names) != features:
-        raise ValueError(f"feature_names must have {features} entries, one per feature, but got {len(feature_names)}.")
+        raise ValueError(f"feature_names expected {features} names, one per feature, but got {len(feature_names)}.")
     return [" ".join(str(name).split()) for name in feature_names]
 
 

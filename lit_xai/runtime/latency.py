@@ -1,4 +1,4 @@
-"""How long a network takes in ONNX Runtime, or by whatever else measures an ONNX file."""
+"""The latency of a network in ONNX Runtime, or measured by a function of one's own."""
 
 import math
 import numbers
@@ -30,15 +30,15 @@ Measure = Callable[[Path], float]
 
 @dataclass(frozen=True)
 class Latency:
-    """The time of one call, and what it was measured with.
+    """The time of one call, and how it was measured.
 
     Args:
         milliseconds: the median.
-        spread: half the interquartile range of the medians of short blocks of calls; 0 where it is not known.
-        runtime: what ran the network, with its version.
-        cpu: the processor.
-        threads: how many it used.
-        batch_size: how many samples were in the call.
+        spread: half the interquartile range of the medians of short blocks of calls; 0 where it is unknown.
+        runtime: its name and version.
+        cpu: the processor's name.
+        threads: the number of threads.
+        batch_size: the number of samples per call.
 
     Example:
         >>> print(Latency(3.2071, 0.0412, "ONNX Runtime 1.32.0", "AMD EPYC", threads=1, batch_size=64))
@@ -72,12 +72,12 @@ def network_latency(
 
     Args:
         network: the module.
-        inputs: what it is called with, of any number of samples.
-        threads: how many ONNX Runtime may use.
-        batch_size: how many samples the call, and the file, has.
-        measure: measures instead of ONNX Runtime: a function from the file's path to milliseconds, or its import path.
+        inputs: what it is called with, of any batch size.
+        threads: the number of threads for ONNX Runtime.
+        batch_size: the number of samples in the call, and in the file.
+        measure: a function from the file's path to milliseconds to use instead of ONNX Runtime, or its import path.
         call: the network's method that is called.
-        output: where the logits are in its output.
+        output: the logits in its output.
 
     Raises:
         ValueError: the network cannot be exported, or ``measure`` returns no time.
@@ -112,20 +112,20 @@ def measure_latency(
 ) -> Latency:
     """Measure how long one call of an ONNX file takes in ONNX Runtime on the CPU.
 
-    The median of the medians of ``repeats`` blocks, each of as many calls as fit into its share of the time; where one
-    call takes longer, of fewer blocks, at least three. Whatever disturbs a few calls moves neither the median nor the
-    spread.
+    The result is the median of the medians of ``repeats`` blocks, each of as many calls as fit into its share of the
+    time. Where one call takes longer than that, there are fewer blocks, at least three. A disturbance of a few calls
+    changes neither the median nor the spread.
 
     Args:
         path: of the ONNX file.
         inputs: what it is called with.
-        threads: how many ONNX Runtime may use.
-        batch_size: how many samples the call has, those given cut or repeated; default as given.
-        repeats: how many blocks at most.
+        threads: the number of threads for ONNX Runtime.
+        batch_size: the number of samples in the call, those given cut or repeated; default as given.
+        repeats: the largest number of blocks.
         seconds: about how long to measure, after a fifth of it to warm up.
 
     Raises:
-        ValueError: the file is no ONNX, or does not take these inputs.
+        ValueError: the file is no ONNX file, or does not take these inputs.
 
     Example:
         >>> import torch
@@ -157,7 +157,7 @@ def measure_latency(
 
 
 def cpu_name() -> str:
-    """Return what the processor calls itself.
+    """Return the name of the processor.
 
     Example:
         >>> cpu_name() != ""
@@ -171,11 +171,11 @@ def cpu_name() -> str:
 
 
 def _blocks(session: Any, feed: dict[str, Any], repeats: int, seconds: float) -> list[float]:
-    found: list[float] = []
+    medians: list[float] = []
     end = time.perf_counter() + seconds
-    while len(found) < repeats and (len(found) < 3 or time.perf_counter() < end):
-        found.append(_block(session, feed, seconds / repeats))
-    return found
+    while len(medians) < repeats and (len(medians) < 3 or time.perf_counter() < end):
+        medians.append(_block(session, feed, seconds / repeats))
+    return medians
 
 
 def _block(session: Any, feed: dict[str, Any], seconds: float) -> float:
@@ -193,7 +193,8 @@ def _rows(feed: dict[str, Any]) -> int:
     return next((len(array) for array in feed.values() if array.ndim), 1)
 
 
-def _checked_time(found: Any, name: str) -> float:
-    if isinstance(found, bool) or not isinstance(found, numbers.Real) or not 0 < float(found) < math.inf:
-        raise ValueError(f"measure={name} expected to return milliseconds, a number above 0, but got {found!r}.")
-    return float(found)
+def _checked_time(value: Any, name: str) -> float:
+    # numbers.Real: measurements are often NumPy scalars.
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < float(value) < math.inf:
+        raise ValueError(f"measure={name} expected to return milliseconds, a number above 0, but got {value!r}.")
+    return float(value)

@@ -72,7 +72,7 @@ def test_int8_quantizes_without_training_into_the_given_folder(fit):
     assert "model.int8.onnx" in names("files/here")
     assert not Path("export").exists()
     known = {row["name"] for row in json.loads(Path("files/here/report.json").read_text())["rows"]}
-    assert known == {"fp32 (ONNX Runtime)", "post-training quantised (torch)", "int8 (ONNX Runtime)"}
+    assert known == {"fp32 (ONNX Runtime)", "post-training quantized (torch)", "int8 (ONNX Runtime)"}
 
 
 @pytest.mark.parametrize("exports", [False, True])
@@ -92,7 +92,7 @@ def test_a_checkpoint_of_training_for_integers_gives_them_by_itself(exports, fit
     report = json.loads(Path("export/report.json").read_text())
     known = [row["name"] for row in report["rows"]]
     # Only a ModelExport kept the weights of before.
-    assert ("post-training quantised (torch)" in known) is exports
+    assert ("post-training quantized (torch)" in known) is exports
     assert known[-1] == "int8 (ONNX Runtime)"
     assert ("the weights just before epoch 1" if exports else "the same weights, not rounded") in report["source"]
     if exports:
@@ -120,7 +120,7 @@ def test_nothing_is_overwritten_without_the_option(fit, capsys):
         (["--ckpt=CKPT", "--threads=0"], "threads expected a positive integer, but got 0."),
         (
             ["--ckpt=CKPT", "--cpu=vnni"],
-            "--cpu expected --int8 beside it, as nothing is quantised without, but got 'vnni'",
+            "--cpu expected --int8 as well, since nothing is quantized otherwise, but got 'vnni'",
         ),
         (["--ckpt=CKPT", "--cpu=arm"], "cpu expected one of any, vnni, arm64, but got 'arm'. Did you mean 'arm64'?"),
         (["--ckpt=CKPT", "--overwrit"], "there is no option '--overwrit'. Did you mean '--overwrite'"),
@@ -185,7 +185,7 @@ def test_the_part_its_metric_and_the_rest_are_options(fit, folder, capsys, caplo
     options = ("--module=network", "--batch_to_inputs=0", "--threads=2", "--program=false", "--calibrate=8")
     assert export("--ckpt", str(checkpoint()), *metric, *options) == 0
     said = capsys.readouterr().out
-    assert "--calibrate changes nothing: without --int8 nothing is quantised." in caplog.messages
+    assert "--calibrate changes nothing: without --int8 nothing is quantized." in caplog.messages
     assert "MulticlassF1Score" in said
     assert "2 threads" in said
     assert "model.pt2" not in names()

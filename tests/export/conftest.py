@@ -1,4 +1,4 @@
-"""A network that reads digits, quantised, and what an export of both leaves."""
+"""A network that reads digits, quantized, and what an export of both leaves."""
 
 from dataclasses import dataclass
 from pathlib import Path

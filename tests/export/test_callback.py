@@ -27,8 +27,8 @@ from lit_xai.quantization.quantization import quantize
 
 # A torch.export program takes seconds; one test looks at it.
 ModelExport = partial(lit_xai.ModelExport, program=False)
-FLOAT, PTQ = "fp32 (ONNX Runtime)", "post-training quantised (torch)"
-FAKE, INT8 = "fake-quantised (torch)", "int8 (ONNX Runtime)"
+FLOAT, PTQ = "fp32 (ONNX Runtime)", "post-training quantized (torch)"
+FAKE, INT8 = "fake-quantized (torch)", "int8 (ONNX Runtime)"
 
 
 def data(n=48, seed=0):
@@ -505,7 +505,7 @@ QAT = QuantizationAwareTraining
 @pytest.mark.parametrize(
     ("arguments", "others", "sentence"),
     [
-        ({"cpu": "vnni"}, [], "cpu expected int8 beside it, as nothing is quantised without, but got 'vnni' alone."),
+        ({"cpu": "vnni"}, [], "cpu expected int8 as well, since nothing is quantized otherwise, but got 'vnni' alone."),
         ({"cpu": "vnni"}, [QAT], "cpu expected 'any', which the network was trained for, but got 'vnni': leave it out"),
         (
             {"cpu": "arm64", "int8": True},
@@ -525,7 +525,7 @@ def test_integers_for_another_cpu_than_those_trained_for_are_refused(arguments, 
 @pytest.mark.parametrize(
     ("arguments", "others", "said"),
     [
-        ({"calibrate": 64}, [], "calibrate changes nothing: without int8 nothing is quantised."),
+        ({"calibrate": 64}, [], "calibrate changes nothing: without int8 nothing is quantized."),
         ({"int8": True, "calibrate": 64}, [QAT], "int8 changes nothing: the integers, for cpu 'any', are those that"),
         ({"cpu": "any", "calibrate": 512, "int8": False}, [QAT], None),
     ],

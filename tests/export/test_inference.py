@@ -89,7 +89,7 @@ def test_arrays_of_every_form(form, rows, trained):
     found = infer_template.preprocess(form(raw), "input", settings)
     assert found.dtype == np.float32
     assert found.flags["C_CONTIGUOUS"]
-    np.testing.assert_allclose(found, trained.images[:rows].numpy(), atol=0.006)  # half of 1 / 255, normalised
+    np.testing.assert_allclose(found, trained.images[:rows].numpy(), atol=0.006)  # half of 1 / 255, normalized
 
 
 def test_the_other_files(exported, tmp_path):
@@ -192,13 +192,13 @@ def test_pictures_are_read_where_pillow_is(exported, trained, tmp_path):
     grey = Image.fromarray(np.round((trained.images[0, 0] * STD[0] + MEAN[0]).numpy() * 255).astype(np.uint8))
     np.save(tmp_path / "bytes.npy", np.asarray(grey))
     grey.save(tmp_path / "grey.png")
-    grey.convert("RGB").save(tmp_path / "colour.png")
+    grey.convert("RGB").save(tmp_path / "color.png")
     grey.resize((64, 32), Image.Resampling.NEAREST).save(tmp_path / "large.jpg")
-    names = ("bytes.npy", "grey.png", "colour.png", "large.jpg")
-    array, same, colour, large = said_by(exported.folder, *([tmp_path / name] for name in names))
+    names = ("bytes.npy", "grey.png", "color.png", "large.jpg")
+    array, same, color, large = said_by(exported.folder, *([tmp_path / name] for name in names))
     shares = array.split(": ")[1]
     assert same == f"{tmp_path / 'grey.png'}: {shares}"
-    assert colour == f"{tmp_path / 'colour.png'}: {shares}"
+    assert color == f"{tmp_path / 'color.png'}: {shares}"
     assert large.startswith(f"{tmp_path / 'large.jpg'}: resized from 64x32 to 8x8\n")
     assert large.count("the digit") == 3
     code = (
@@ -285,6 +285,6 @@ def test_refusals():
             check_normalization(images, mean, std)
     with refused("one number per channel", "2 for one of shape [2, 3, 4, 4]"):
         check_normalization(images, [0.5] * 2, [0.5] * 2)
-    with refused("one number per channel", "none in float"):
+    with refused("mean and std expected an input in float, but got none"):
         check_normalization(torch.zeros(2, 3, dtype=torch.long), [0.5], [0.5])
     assert check_normalization(images, None, None) is None

@@ -154,7 +154,7 @@ def test_float_weights_that_were_hardly_trained_are_said_to_be(weak, float_sourc
     loader = [(x, network(x).argmax(1))]
     quantized = quantize(network, [x], progress=False)
     report = export_model(earlier, loader, tmp_path, quantized=quantized, float_source=float_source, **OPTIONS)
-    said = [one for one in report.warnings if "which was trained on from there" in one]
+    said = [one for one in report.warnings if "which was trained further" in one]
     assert len(said) == warned
     if warned:
         before, after = report.rows[0].metric, report.rows[-1].metric
@@ -169,7 +169,7 @@ def test_training_that_made_integers_worse_is_said(tmp_path):
     loader = [(x, network(x).argmax(1))]
     for source in ("the weights just before epoch 2", ""):  # only where it was trained on from there
         report = export_model(network, loader, tmp_path / str(bool(source)), float_source=source, **variants, **OPTIONS)
-        said = [one for one in report.warnings if "quantised without training for it" in one]
+        said = [one for one in report.warnings if "quantized without training for it" in one]
         assert len(said) == bool(source)
         if said:
             ptq, trained = report.rows[1].metric, report.rows[-1].metric
@@ -180,7 +180,7 @@ def test_overwriting(tmp_path):
     network, x = cnn(), LOADER[0][0]
     report = export_model(network, LOADER, tmp_path, ptq=quantize(network, [x], progress=False), **OPTIONS)
     # Not trained so, it is called what it is, and written all the same.
-    assert [row.name for row in report.rows][1:] == ["post-training quantised (torch)", "int8 (ONNX Runtime)"]
+    assert [row.name for row in report.rows][1:] == ["post-training quantized (torch)", "int8 (ONNX Runtime)"]
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
 
     def unread():
@@ -248,7 +248,7 @@ def test_an_int8_file_that_computes_something_else_is_refused(tmp_path, trained,
         export(network if not hasattr(network, "fake_quantizers") else noisy, *args, **kwargs)
 
     monkeypatch.setattr(files, "export_onnx", exchanged)  # an exporter with an error in it
-    with refused("model.int8.onnx expected what the quantised network computes", "99% equal predictions"):
+    with refused("model.int8.onnx expected what the quantized network computes", "99% equal predictions"):
         export_model(trained.network, trained.loader, tmp_path / "a", quantized=trained.quantized, **OPTIONS)
     assert not any(tmp_path.iterdir())
 

@@ -31,5 +31,5 @@ def test_what_runs_otherwise_than_it_was_trained():
     conv = [Operator("convolution", "QLinearConv", "0", True), Operator("convolution", "Conv", "0", False)]
     head = [Operator("matrix product", "QGemm", "6", True), Operator("matrix product", "Gemm", "6", False)]
     assert variants.surprises([conv[0], head[1]]) == []
-    assert variants.surprises([conv[1], head[1]]) == ["ONNX Runtime leaves 1 of 1 quantised layers in float: 0."]
-    assert variants.surprises([conv[0], head[0]]) == ["ONNX Runtime rounds by itself what was to stay in float: 6."]
+    assert variants.surprises([conv[1], head[1]]) == ["ONNX Runtime leaves 1 of 1 quantized layers in float: 0."]
+    assert variants.surprises([conv[0], head[0]]) == ["ONNX Runtime quantizes layers that were to stay in float: 6."]

@@ -14,7 +14,7 @@ def test_for_and_against_differ_to_every_eye(blindness):
     assert np.abs(seen[0] - seen[1]).max(axis=1).min() > 0.15
 
 
-def test_the_scale_is_symmetric_about_a_colourless_zero():
+def test_the_scale_is_symmetric_about_a_colorless_zero():
     middle = to_colors(color_scale(0.02), np.array([0.0]))[0]
     assert middle.min() > 0.95
     assert np.ptp(middle) < 0.01

@@ -64,5 +64,5 @@ def test_classes_of_one_name_are_still_two_classes():
 @pytest.mark.parametrize("name", ["labels", "predictions", "probabilities"])
 @pytest.mark.parametrize("values", [[1], torch.zeros(3), 1, np.zeros((2, 2, 2))])
 def test_wrong_numbers_of_entries_are_refused_by_name(name, values):
-    with pytest.raises(ValueError, match=f"{name} must hold one entry for each of the 2 samples, but got shape"):
+    with pytest.raises(ValueError, match=f"{name} expected one entry for each of the 2 samples, but got shape"):
         captions(**{name: values})

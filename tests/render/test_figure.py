@@ -94,7 +94,7 @@ def test_inputs_and_attributions_are_left_alone(rng):
 
 @pytest.mark.parametrize("limit", [0, -0.1, float("nan"), float("inf")])
 def test_limits_that_are_no_share_are_refused(limit):
-    with pytest.raises(ValueError, match=r"limit must be a positive share, such as 0.02 for 2%, but got"):
+    with pytest.raises(ValueError, match=r"limit expected a positive share, such as 0.02 for 2%, but got"):
         attribution_figure(torch.zeros(2, 5), torch.ones(2, 5), limit=limit)
 
 

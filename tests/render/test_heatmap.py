@@ -11,7 +11,7 @@ def strips(figure):
     return [rgb[top + 2 : bottom - 2, left + 2 : right - 2] for left, right, bottom, top in boxes]
 
 
-def test_positions_run_from_left_to_right_in_the_colours_of_their_signs():
+def test_positions_run_from_left_to_right_in_the_colors_of_their_signs():
     maps = np.zeros((2, 12, 30))
     maps[0, :, :10], maps[0, :, 20:], maps[1] = 1, -1, 0
     strip, empty = strips(attribution_figure(maps, maps))

@@ -29,7 +29,7 @@ def test_red_speaks_for_the_class_blue_against_and_white_is_nothing(value):
         assert (tile[:, -half:] > 240).all()
 
 
-def test_colour_grows_with_the_share_up_to_the_limit():
+def test_color_grows_with_the_share_up_to_the_limit():
     shares = np.array([0.0, 0.01, 0.02, 0.03, 0.04])
     attributions = np.zeros((1, 1, 8, 8))
     attributions[0, 0, 0, :5] = shares
@@ -40,7 +40,7 @@ def test_colour_grows_with_the_share_up_to_the_limit():
     assert green[0] > green[1] > green[2] > green[3] == green[4]
 
 
-def test_one_limit_means_one_colour_in_every_figure(rng):
+def test_one_limit_means_one_color_in_every_figure(rng):
     white = np.ones((1, 1, 8, 8))
     first, second = rng.normal(size=(2, 1, 1, 8, 8))
     for attributions in (first, second):
@@ -56,14 +56,14 @@ def test_one_limit_means_one_colour_in_every_figure(rng):
 def test_the_input_is_drawn_as_the_camera_saw_it(rng):
     pixels = rng.random((1, 3, 4, 4))
     mean, std = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
-    normalised = (pixels - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
-    tile = tiles(attribution_figure(normalised, pixels, mean=mean, std=std))[0]
+    normalized = (pixels - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    tile = tiles(attribution_figure(normalized, pixels, mean=mean, std=std))[0]
     side = tile.shape[0] / 4
     drawn = np.array([[tile[int((i + 0.5) * side), int((j + 0.5) * side)] for j in range(4)] for i in range(4)])
     assert np.abs(drawn - 255 * pixels[0].transpose(1, 2, 0)).max() <= 1
 
 
-def test_under_an_empty_map_the_input_stays_recognisable_in_light_grey():
+def test_under_an_empty_map_the_input_stays_recognizable_in_light_grey():
     image = np.full((1, 1, 8, 8), 0.9)
     image[..., 4:] = 0.1
     tile = tiles(attribution_figure(image, np.zeros_like(image)))[1]

@@ -10,8 +10,8 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.262)
 @pytest.mark.parametrize("as_given", [tuple, list, np.array, torch.tensor])
 def test_normalisation_is_undone_exactly(rng, as_given):
     pixels = rng.random((2, 3, 5, 4))
-    normalised = (pixels - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
-    back = to_pixels(normalised, as_given(MEAN), as_given(STD))
+    normalized = (pixels - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
+    back = to_pixels(normalized, as_given(MEAN), as_given(STD))
     assert back == pytest.approx(pixels.transpose(0, 2, 3, 1), abs=1e-6)
 
 
@@ -42,5 +42,5 @@ def test_transparent_pixels_show_white_paper():
 
 @pytest.mark.parametrize("name", ["mean", "std"])
 def test_entries_that_are_not_one_per_channel_are_refused(name):
-    with pytest.raises(ValueError, match=rf"{name} must have 1 or 3 entries .* but got 2\."):
+    with pytest.raises(ValueError, match=rf"{name} expected 1 or 3 numbers, .* but got 2\."):
         to_pixels(np.zeros((1, 3, 2, 2)), **{name: (0.5, 0.5)})

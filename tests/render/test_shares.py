@@ -77,5 +77,5 @@ def test_to_array_takes_every_real_dtype_and_leaves_the_tensor_alone(dtype):
 
 @pytest.mark.parametrize("values", [np.array(["a"]), np.array([1j]), torch.tensor([1j]), np.array([None])])
 def test_to_array_refuses_what_is_no_real_number(values):
-    with pytest.raises(TypeError, match="inputs must be a tensor or array of real numbers, but got"):
+    with pytest.raises(TypeError, match="inputs expected a tensor or array of real numbers, but got"):
         to_array(values, "inputs")

@@ -6,7 +6,7 @@ from lit_xai.render.canvas import AGAINST, FOR
 
 
 def bars(figure):
-    """The widths of the absolute bars and of the signed ones, and the colours of these."""
+    """The widths of the absolute bars and of the signed ones, and the colors of these."""
     from matplotlib.colors import to_hex
 
     patches = figure.axes[1].patches
@@ -81,5 +81,5 @@ def test_samples_without_a_map_are_left_out_and_counted(words_of):
 
 
 def test_feature_names_must_be_one_per_feature():
-    with pytest.raises(ValueError, match=r"feature_names must have 3 entries, one per feature, but got 2\."):
+    with pytest.raises(ValueError, match=r"feature_names expected 3 names, one per feature, but got 2\."):
         attribution_figure(np.ones((1, 3)), np.ones((1, 3)), feature_names=["a", "b"])
