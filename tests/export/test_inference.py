@@ -103,7 +103,7 @@ def test_the_other_files(exported, tmp_path):
     other.write_bytes((exported.folder / "model.onnx").read_bytes())
     said = run(exported.folder, "--model", other, code=1)
     assert (
-        "infer.py knows what model.int8.onnx and model.onnx gave, and has nothing to compare other.onnx with." in said
+        "infer.py can check model.int8.onnx and model.onnx, but has no output to compare other.onnx with." in said
     )
 
 
@@ -183,7 +183,7 @@ def test_usage_errors_are_one_sentence(exported, tmp_path):
     assert broken.startswith(f"{tmp_path / 'broken.onnx'} is no ONNX file that can be read: ")
     assert "image.npy" in help_
     (tmp_path / "infer.py").write_text((exported.folder / "infer.py").read_text())
-    assert "keep infer.py beside the network" in said_by(tmp_path, [])[0]
+    assert "keep infer.py in the folder of the network" in said_by(tmp_path, [])[0]
 
 
 def test_pictures_are_read_where_pillow_is(exported, trained, tmp_path):
