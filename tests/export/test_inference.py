@@ -102,9 +102,7 @@ def test_the_other_files(exported, tmp_path):
     other = tmp_path / "other.onnx"
     other.write_bytes((exported.folder / "model.onnx").read_bytes())
     said = run(exported.folder, "--model", other, code=1)
-    assert (
-        "infer.py can check model.int8.onnx and model.onnx, but has no output to compare other.onnx with." in said
-    )
+    assert "infer.py can check model.int8.onnx and model.onnx, but has no output to compare other.onnx with." in said
 
 
 def test_a_machine_that_computes_otherwise_is_told(exported, trained, tmp_path):
