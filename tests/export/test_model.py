@@ -154,12 +154,12 @@ def test_float_weights_that_were_hardly_trained_are_said_to_be(weak, float_sourc
     loader = [(x, network(x).argmax(1))]
     quantized = quantize(network, [x], progress=False)
     report = export_model(earlier, loader, tmp_path, quantized=quantized, float_source=float_source, **OPTIONS)
-    said = [one for one in report.warnings if "which was trained further" in one]
-    assert len(said) == warned
+    warnings = [warning for warning in report.warnings if "which was trained further" in warning]
+    assert len(warnings) == warned
     if warned:
         before, after = report.rows[0].metric, report.rows[-1].metric
         apart = f"accuracy of {before:.4f} is {100 * (after - before):.1f} points below the {after:.4f} of"
-        assert said[0].startswith(f"model.onnx holds {float_source}, whose {apart} model.int8.onnx")
+        assert warnings[0].startswith(f"model.onnx holds {float_source}, whose {apart} model.int8.onnx")
 
 
 def test_training_that_made_integers_worse_is_said(tmp_path):
@@ -169,11 +169,15 @@ def test_training_that_made_integers_worse_is_said(tmp_path):
     loader = [(x, network(x).argmax(1))]
     for source in ("the weights just before epoch 2", ""):  # only where it was trained on from there
         report = export_model(network, loader, tmp_path / str(bool(source)), float_source=source, **variants, **OPTIONS)
-        said = [one for one in report.warnings if "quantized without training for it" in one]
-        assert len(said) == bool(source)
-        if said:
+        warnings = [
+            warning
+            for warning in report.warnings
+            if "before quantization-aware training, quantized without it" in warning
+        ]
+        assert len(warnings) == bool(source)
+        if warnings:
             ptq, trained = report.rows[1].metric, report.rows[-1].metric
-            assert f"{trained:.4f}, {100 * (ptq - trained):.1f} points below the {ptq:.4f}" in said[0]
+            assert f"{trained:.4f}, {100 * (ptq - trained):.1f} points below the {ptq:.4f}" in warnings[0]
 
 
 def test_overwriting(tmp_path):
