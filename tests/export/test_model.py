@@ -290,7 +290,7 @@ def test_refusals(tmp_path):
         ({"classes": ["a", "b"]}, "classes expected 3 names"),
         ({"recipe": {"a": torch.zeros(1)}}, "recipe expected plain values"),
         ({"float_file": tmp_path / "missing.onnx"}, "there is no file"),
-        ({"quantized": network}, "quantized expected a network that quantize() returned"),
+        ({"quantized": network}, "quantized expected a network from quantize() or from quantization-aware training"),
         ({"metric": lambda logits, labels: None}, "metric expected one number"),
     ):
         with refused(said):

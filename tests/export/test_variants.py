@@ -18,7 +18,9 @@ def test_kinds():
     with refused("network expected one in float", "quantized="):
         Variants.of(quantized)
     for name in ("quantized", "ptq"):
-        with refused(f"{name} expected a network that quantize() returned", "Sequential in float"):
+        with refused(
+            f"{name} expected a network from quantize() or from quantization-aware training", "Sequential in float"
+        ):
             Variants.of(cnn(), **{name: cnn()})
         with refused(f"{name} expected ranges that were observed"):
             Variants.of(cnn(), **{name: uncalibrated})
