@@ -132,6 +132,8 @@ class QuantizationAwareTraining(StructuralCallback):
         """Refuse settings that are wrong for any network."""
         if stage == "fit":
             self._reset()
+            # WeightAveraging copies the module in its own setup and pairs parameters by position: refused before a fit
+            # builds on it.
             refuse_averages(trainer)
             self._plan(trainer)
         super().setup(trainer, pl_module, stage)
@@ -151,6 +153,7 @@ class QuantizationAwareTraining(StructuralCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse compiled networks, whose functions cannot be intercepted, and optimizers that cannot follow a fold."""
+        # Not in setup: a module may compile itself in configure_model, and optimizers are built, only after that hook.
         refuse_compiled(pl_module, self._given.of(pl_module))
         refuse_optimizers(trainer, "QuantizationAwareTraining")
 
@@ -158,14 +161,18 @@ class QuantizationAwareTraining(StructuralCallback):
         """Fold, prepare and run a copy forward and backward, so that foreseeable errors come before the first epoch."""
         if self._fake_quantizers(pl_module) is None:
             self._network = self._called_network(trainer, pl_module)
+            # No loader exists before on_train_start, so this is the first hook that can read a batch.
             self._inputs = example_inputs(trainer, pl_module, self._network)
             rehearsal = self._rehearse(pl_module)
             rank_zero_info(f"QuantizationAwareTraining begins with epoch {self.start_epoch}: {rehearsal.summary()}")
             if self.freeze_epoch < (trainer.max_epochs or 0):
                 rank_zero_info(f"Ranges of activations stay fixed from epoch {self.freeze_epoch} on.")
+            # Whether the step calls the network shows only when it runs: the first real step is observed.
             self._step_check = partial(self._check_first_step, pl_module)
             wrap(pl_module, "training_step", self._step_check)
         else:
+            # A resumed run: the recipe in the checkpoint has inserted the fake-quantizers already. Their optimizer
+            # hooks are no part of a checkpoint.
             self._report_resumed(pl_module)
             self._update_unfolded(trainer, pl_module)
         super().on_train_start(trainer, pl_module)
@@ -187,6 +194,7 @@ class QuantizationAwareTraining(StructuralCallback):
         # num_training_batches is infinity for data without a length.
         calibration = min(self.calibration_batches, max(1, int(min(trainer.num_training_batches, 2**31)) // 2))
         if self._seen < calibration:
+            # A weight of 1/n for the n-th batch makes the range the plain mean of the batches' ranges.
             fake_quantizers.set_averaging_constant_(1 / (self._seen + 1))
         elif self._seen == calibration:
             fake_quantizers.set_averaging_constant_(AVERAGING)
@@ -254,6 +262,7 @@ class QuantizationAwareTraining(StructuralCallback):
         """Return the network that the training step calls, as far as a trial run can tell."""
         if self._given.module is not None:
             return self._given
+        # One sample is enough: only the modules that are called matter, not the numbers.
         batch, _ = read_batch(trainer, "train", Probe(n=1), seed=0)
         name = chosen(called_by_step(pl_module, batch))
         return replace(self._given, module=name or None)
@@ -291,9 +300,11 @@ class QuantizationAwareTraining(StructuralCallback):
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> FakeQuantizers:
         rehearsal = self._rehearse(pl_module)
+        # Planned on a copy, so that a network that cannot be quantized is left whole.
         network, prefix = self._network.of(pl_module), self._network.prefix(pl_module)
         # Those of the first process: its BatchNorm statistics are folded everywhere, as others saw other batches.
         scales = trainer.strategy.broadcast(fold_scales(network, rehearsal.pairs))
+        # Kept in this callback's state: the fold overwrites the statistics that the scales are computed from.
         self._scales = {f"{prefix}{layer}.weight": scale for layer, scale in scales.items()}
         folds = [fold_step(network, rehearsal.pairs, prefix)] if rehearsal.pairs else []
         self.take_step(trainer, pl_module, *folds, quantize_step(rehearsal.plan, prefix.removesuffix(".")))
@@ -341,9 +352,11 @@ class QuantizationAwareTraining(StructuralCallback):
         ):
             return
         ranges = fake_quantizers.ranges()
+        # One collective call for all ranges rather than one for each.
         mean = trainer.strategy.reduce(torch.stack(ranges), reduce_op="mean")
         for value, agreed in zip(ranges, mean, strict=True):
             value.copy_(agreed)
+        # Scales were computed from each process's own ranges.
         fake_quantizers.recompute_scales_()
 
 

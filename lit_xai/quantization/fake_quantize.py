@@ -48,6 +48,8 @@ def fake_quantize(
         tensor([-2.0000, -0.5000,  0.5000,  1.5000])
     """
     step: Any = scale.item() if scale.numel() == 1 else scale.view(-1, *(1,) * (tensor.dim() - 1))
+    # q = round(x / scale) + zero_point is clamped to low..high; moving the limits by the zero point instead saves
+    # adding it and subtracting it again, two passes over the tensor.
     low, high = low - zero_point, high - zero_point
     if ends is not None and _is_within(ends, scale, low, high):
         rounded = _Round.apply(tensor, step)
@@ -57,15 +59,19 @@ def fake_quantize(
 
 
 def _is_within(ends: Tensor, scale: Tensor, low: int, high: int) -> bool:
+    # By the same operations as the kernel below, so that an end that rounds up to the limit is judged alike.
     steps = (ends * scale.reciprocal().unsqueeze(-1)).round_()
     return low <= steps.amin().item() and steps.amax().item() <= high
 
 
+# Autograd functions have separate forward and setup_context, which torch.func's transforms require.
 class _Round(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
     def forward(tensor: Tensor, step: Any) -> Tensor:
+        # Multiplied by the reciprocal, as in torch's operator: a division can round a half the other way. In-place, to
+        # save passes over memory.
         return (tensor * (1 / step)).round_().mul_(step)
 
     @staticmethod
@@ -88,6 +94,7 @@ class _RoundAndClamp(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         _, _, ctx.low, ctx.high = inputs
+        # The steps are an output only so that save_for_backward may keep them; no gradient flows through them.
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(output[1])
 

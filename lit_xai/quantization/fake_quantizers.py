@@ -43,6 +43,7 @@ class FakeQuantizers(nn.Module):
         # checkpoints of quantized networks unreadable.
         self.rounders = nn.ModuleDict({name: make_fake_quant(site) for name, site in self.sites.items()})
         self.off: Tensor
+        # A buffer moves to the network's device with it; not persistent, so that it is no key of a checkpoint.
         self.register_buffer("off", torch.zeros(1, dtype=torch.long), persistent=False)
         self._integers: Integers | None = None
         self._record: Callable[[str, Tensor], object] | None = None
@@ -79,6 +80,7 @@ class FakeQuantizers(nn.Module):
         for name, fake_quant in self.fake_quants.items():
             fake_quant.fake_quant_enabled.fill_(int(name in names))
             if name in names and self.sites[name]["channels"]:
+                # The scale has to follow the new limits, as it is range / limit.
                 fake_quant.quant_min, fake_quant.quant_max = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
                 recompute_scale_(fake_quant, self.off)
 
@@ -142,6 +144,8 @@ class FakeQuantizers(nn.Module):
         out = run_fake_quant(self.fake_quants[name], values, self.training, self.off)
         if not torch.is_autocast_enabled(tensor.device.type):  # autocast casts operands itself
             out = out.to(tensor.dtype)
+        # Placement takes the very tensor that it gave for one without a site, so a site that is only observed returns
+        # another object.
         return out.view_as(out) if out is tensor else out
 
     def _quantize_bias(self, bias: Tensor, inputs: str, weight: str) -> Tensor:
@@ -189,7 +193,7 @@ class FakeQuantizers(nn.Module):
         if not self.is_calibrated():
             raise ValueError(
                 f"{type(network).__name__} expected ranges that were observed on data, but got none yet: train it, or"
-                " take quantize() with a loader."
+                " call quantize() with a loader."
             )
         weights: dict[str, Tensor] = {}
         with self.recording(lambda name, tensor: weights.update({name: tensor})):
@@ -209,6 +213,7 @@ class FakeQuantizers(nn.Module):
             runs.append(Running(network, placement, sys._getframe(1)))
             runs[0].start()
         else:
+            # The network calls itself: the outer forward quantizes, and the inner ones are only counted.
             runs.append(runs[0])
 
     def leave(self, network: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
@@ -234,6 +239,7 @@ class FakeQuantizers(nn.Module):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
+        # Frames and hooks cannot be pickled.
         return {**self.__dict__, "_running": {}}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FakeQuantizers":
@@ -269,6 +275,7 @@ def insert_fake_quantizers_(
     fake_quantizers.to(next((p.device for p in network.parameters()), torch.device("cpu")))
     network.add_module(NAME, fake_quantizers)
     network.register_forward_pre_hook(fake_quantizers.enter)
+    # always_call, so that an exception in the forward leaves no mode active.
     network.register_forward_hook(fake_quantizers.leave, always_call=True)
     return fake_quantizers
 

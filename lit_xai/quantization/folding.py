@@ -86,6 +86,7 @@ def find_foldable(
 def _candidates(network: nn.Module) -> dict[str, nn.Module]:
     """Return the layers and BatchNorms that a fold may change: nothing else shares them or depends on them."""
     named = _names(network)
+    # A module under two names, or a parameter of two modules, would be folded for one use and change the other.
     names = Counter(id(module) for module in named.values())
     owners = Counter(id(p) for module in network.modules() for p in module.parameters(recurse=False))
 
@@ -93,6 +94,7 @@ def _candidates(network: nn.Module) -> dict[str, nn.Module]:
         return names[id(module)] > 1 or any(owners[id(p)] > 1 for p in module.parameters(recurse=False))
 
     def is_plain(module: nn.Module) -> bool:
+        # A hook may read or replace the output that a fold changes; a forward on the instance may do anything.
         return "forward" not in vars(module) and not any(getattr(module, hooks) for hooks in _HOOKS)
 
     return {
@@ -105,6 +107,7 @@ def _candidates(network: nn.Module) -> dict[str, nn.Module]:
 def _names(network: nn.Module) -> dict[str, nn.Module]:
     """Return every name of every submodule; a module that is registered twice has two."""
     named = find_network(network).named_modules(remove_duplicate=False)
+    # torch.compile puts `_orig_mod` into names; pairs use the names of the module as it was written.
     return {name.replace("._orig_mod", ""): find_network(module) for name, module in named if name}
 
 
@@ -141,6 +144,8 @@ class _Forward:
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Observe what runs in the body."""
+        # Hooks tell which module runs; the two modes see every other use of a layer's output, as Python calls or as
+        # dispatched operations. All three are needed: see the classes below.
         with contextlib.ExitStack() as stack:
             for name, module in self.candidates.items():
                 enter, leave = partial(self._enter, name), partial(self._leave, name)
@@ -152,6 +157,7 @@ class _Forward:
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return the names of layer and BatchNorm; call it while the forward's result is still referenced."""
+        # Two BatchNorms that take one output cannot both be folded into its layer.
         pairs = [(layer, norms[0]) for layer, norms in self.fed.items() if len(norms) == 1]
         pairs = [pair for pair in pairs if all(map(self._ran_once, pair))]
         if any(self.outputs[layer]() is not None for layer, _ in pairs):
@@ -162,6 +168,8 @@ class _Forward:
         """Exclude the layers whose output or weight a function of this name takes."""
         for value in tree_leaves(arguments):
             owner = self._owner(value)
+            # Uses inside the layer's own forward, or inside the BatchNorm that takes its output, are those that a fold
+            # keeps.
             if owner is None or owner in self.running or not self.running.isdisjoint(self.fed.get(owner, ())):
                 continue
             # A folded BatchNorm is an Identity, which has no weight to query.
@@ -183,6 +191,7 @@ class _Forward:
     def _enter(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.calls[name] += 1
         self.running.add(name)
+        # The BatchNorm has to take the very tensor, as its first argument; a view or a copy of it is another tensor.
         given = next(iter((*args, *kwargs.values())), None)
         layer = self._owner(given)
         if _is_norm(module) and layer in self.outputs and self.outputs[layer]() is given:
@@ -192,6 +201,7 @@ class _Forward:
 
     def _leave(self, name: str, module: nn.Module, args: tuple[Any, ...], result: Tensor) -> None:
         dims = _LAYERS.get(type(module))
+        # Linear on (N, T, C) is left out: BatchNorm1d then reads dimension 1, T, as channels. So are unbatched inputs.
         if dims is not None and result.dim() == dims:
             self.outputs[name] = self._own(result, name)
         self.running.discard(name)
@@ -206,6 +216,7 @@ class _Functions(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
+        # Attributes such as `.data` arrive as the getter of a property, which has the name.
         if name == "__get__":
             name = getattr(func.__self__, "__name__", "")
         self.forward.see(name, (args, kwargs))
@@ -255,8 +266,11 @@ def fold_batch_norms_(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> N
     pairs = list(pairs)
     modules = _checked_pairs(_names(network), pairs)
     with torch.inference_mode(False), torch.no_grad():
+        # All pairs were checked before this point, so that an error changes nothing.
         for layer, norm in modules:
             _fold_(layer, norm)
+            # An Identity rather than no module: names and places in a Sequential stay those of the recipe and of the
+            # state dict.
             replace_(network, norm, nn.Identity().train(norm.training))
 
 
@@ -292,8 +306,10 @@ def _fold_(layer: Any, norm: Any) -> None:
     scale = scale if norm.weight is None else scale * _double(norm.weight)
     bias = -mean if layer.bias is None else _double(layer.bias) - mean
     bias = bias * scale if norm.bias is None else bias * scale + _double(norm.bias)
+    # A new bias is trained if the bias that it replaces was; without one, if the weight is.
     is_trained = next((p for p in (layer.bias, norm.bias) if p is not None), layer.weight).requires_grad
     weight = _double(layer.weight) * per_weight(layer, scale)
+    # empty_like keeps the memory format (channels_last) and the dtype.
     layer.weight = nn.Parameter(torch.empty_like(layer.weight).copy_(weight), layer.weight.requires_grad)
     layer.bias = nn.Parameter(layer.weight.new_empty(bias.shape).copy_(bias), is_trained)
 
@@ -316,6 +332,7 @@ def per_weight(layer: Any, scale: Tensor) -> Tensor:
 def replace_(network: nn.Module, module: nn.Module, replacement: nn.Module) -> None:
     """Replace a module by another one, wherever it is in the network."""
     parents = list(find_network(network).modules())
+    # Every place that holds it, under torch.compile's wrapper too.
     slots = [
         (p, key) for p in parents for key, child in p._modules.items() if getattr(child, "_orig_mod", child) is module
     ]
@@ -371,6 +388,7 @@ def folded_copy(
         if deviation <= tolerance:
             return copied
         reason = f"its outputs would move by {deviation:.1e} of the largest"
+    # The network's own code runs here, and folding is only an optimization: any failure means no fold.
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".split("\n")[0].rstrip(".")
     warnings.warn(f"BatchNorm was not folded in {type(network).__name__}: {reason}.", stacklevel=2)
@@ -397,6 +415,7 @@ def _deviation(outputs: list[Tensor], expected: list[Tensor]) -> float:
     worst = torch.zeros((), dtype=torch.float64)
     for a, b in zip(outputs, expected, strict=True):
         a, b = _double(a), _double(b)
+        # Per output: relative to the largest finite number of this tensor; equal infinities count as equal.
         scale = b.abs().nan_to_num(0, 0, 0).amax() if b.numel() else worst
         moved = torch.where(a == b, 0, (a - b).abs()) / scale.clamp_min(torch.finfo(torch.float64).tiny)
         worst = torch.maximum(worst, moved.amax()) if b.numel() else worst

@@ -19,6 +19,8 @@ class Integers:
     """
 
     def __init__(self, fake_quants: Iterable[tuple[Site, Any]], weights: Mapping[str, Tensor]) -> None:
+        # torch.fake_quantize_* with float scales has no ONNX export in torch's dynamo exporter; these operators export
+        # to QuantizeLinear and DequantizeLinear.
         import torch.ao.quantization.fx._decomposed  # importing it registers the operators
 
         self._by_site: dict[str, tuple[Any, ...]] = {}
@@ -27,11 +29,14 @@ class Integers:
             if site["channels"]:
                 if f"{name}/bias" in weights:  # in steps of a channel of tiny weights, it has to fit into 32 bits
                     scale = torch.maximum(scale, weights[f"{name}/bias"].abs() / 2**30)
+                # (C,) to (C, 1, ..., 1), against the weight's (C, ...).
                 shape = (-1, *(1,) * (weights[name].dim() - 1))
+                # Stored as int8, not as float with a QuantizeLinear: the file is about a quarter the size.
                 integers = torch.round(weights[name].detach().float() / scale.view(shape))
                 integers = integers.clamp(fake_quant.quant_min, fake_quant.quant_max).to(torch.int8)
                 self._by_site[name] = integers, scale, zero_point.long()
             else:
+                # torchao names quantized dtypes, the operators take plain ones.
                 dtype = torch.uint8 if fake_quant.dtype is torch.quint8 else torch.int8
                 self._by_site[name] = float(scale), int(zero_point), fake_quant.quant_min, fake_quant.quant_max, dtype
 
@@ -56,7 +61,9 @@ class Integers:
         if inputs not in self._by_site:
             return bias
         _, per_channel, zero_point = self._by_site[weight]
+        # A product of integers counts in steps of scale of input * scale of weight: (C,), one for each output channel.
         scale = per_channel * self._by_site[inputs][0]
+        # In float64: a float32 cannot represent every int32.
         integers = torch.round(bias.detach().double() / scale.double()).clamp(-(2**31), 2**31 - 1).to(torch.int32)
         limits = torch.iinfo(torch.int32)
         return torch.ops.quantized_decomposed.dequantize_per_channel(

@@ -38,6 +38,7 @@ def make_fake_quant(site: Site) -> nn.Module:
     options = {
         "dtype": torch.qint8 if symmetric else torch.quint8,
         "qscheme": scheme if symmetric else torch.per_tensor_affine,
+        # A weight's range is that of the weight as it is now; only activations are averaged over batches.
         "averaging_constant": 1.0 if channels else AVERAGING,
         **({"ch_axis": 0} if channels else {}),
     }
@@ -46,6 +47,7 @@ def make_fake_quant(site: Site) -> nn.Module:
         fake_quant: nn.Module = kind(observer[bool(channels)], site["low"], site["high"], **options)
     if channels:
         observer_module: Any = fake_quant.activation_post_process
+        # torchao's own mark of a range that has seen nothing: is_calibrated() asks for finite ends.
         observer_module.min_val.resize_(channels).fill_(torch.inf)
         observer_module.max_val.resize_(channels).fill_(-torch.inf)
         fake_quant.register_buffer("scale", torch.ones(channels))
@@ -72,6 +74,8 @@ def recompute_scale_(fake_quant: Any, off: Tensor) -> None:
     """Compute the scale from the range, after that or the limits of the integers were set."""
     if fake_quant.is_symmetric_quant:
         observer = fake_quant.activation_post_process
+        # The smallest step with which both ends fit: min >= quant_min * scale and max <= quant_max * scale. The zero
+        # point is 0, so that 0 stays exactly 0.
         scale = torch.maximum(observer.min_val / fake_quant.quant_min, observer.max_val / fake_quant.quant_max)
         fake_quant.scale.copy_(scale.clamp(min=observer.eps).view_as(fake_quant.scale))
         fake_quant.zero_point.zero_()
@@ -82,6 +86,8 @@ def recompute_scale_(fake_quant: Any, off: Tensor) -> None:
 def _affine(fake_quant: Any, values: Tensor, training: bool, off: Tensor) -> Tensor:
     """Quantize to unsigned integers, with a zero point."""
     enabled = fake_quant.observer_enabled if training else off
+    # Off the CPU no Python branch may depend on values, as it would wait for the device. A sum is finite only if all
+    # values are.
     if values.device.type != "cpu" or not values.numel():
         is_finite = values.detach().sum().isfinite() if training else off
         return _fused(fake_quant, values, enabled * is_finite)
@@ -143,6 +149,7 @@ def _observe_symmetric_(fake_quant: Any, values: Tensor, off: Tensor) -> Tensor:
     if not fake_quant.is_per_channel:  # a weight with NaN has to show in its range, see is_calibrated()
         enabled = enabled & ends.isfinite().all()
     for known, now in zip((observer.min_val, observer.max_val), ends.unbind(-1), strict=True):
+        # The first batch sets the range; later ones move it.
         moved = torch.where(known.isinf(), now, known.lerp(now, observer.averaging_constant))
         known.copy_(torch.where(enabled, moved, known).view_as(known))
     recompute_scale_(fake_quant, off)

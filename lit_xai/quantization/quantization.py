@@ -82,6 +82,7 @@ def plan_quantization(
     """
     network = find_network(network)
     check_scheme(bits, cpu, activations)
+    # Fake-quantizers start and stop in the hooks of forward: other methods call no hooks.
     if call != "forward":
         raise refusal(
             "call",
@@ -101,6 +102,7 @@ def plan_quantization(
     def add_site(name: str, tensor: Tensor, layer: str) -> Tensor:
         sites[name] = {"name": name, "layer": layer}
         if name.endswith("/weight"):
+            # With 7 bits, two products of uint8 * int8 fit into the 16 bits that x86 without VNNI adds them in.
             weight_bits = min(bits_of.get(layer, bits_of["*"]), 7 if cpu == "any" else 8)
             low, high = -(2 ** (weight_bits - 1)), 2 ** (weight_bits - 1) - 1
             sites[name] |= {"low": low, "high": high, "channels": len(tensor)}
@@ -119,6 +121,7 @@ def plan_quantization(
             f"{type(network).__name__} calls no convolution or linear layer that can be quantized: name fewer"
             " ignored_layers=, or another module=."
         )
+    # The scheme is stored in checkpoints, which hold plain values alone: classes are stored by import path.
     plain_bits = {_plain(entry): n for entry, n in bits.items()} if isinstance(bits, Mapping) else bits
     scheme = {"bits": plain_bits, "cpu": cpu, "activations": activations}
     return {"sites": list(sites.values()), "float_layers": float_layers, "scheme": scheme}
@@ -163,6 +166,7 @@ def _bits_by_layer(network: nn.Module, bits: int | Mapping[str, int]) -> dict[st
     bits_of: dict[str, int] = {"*": bits.get("*", 8)}
     for entry, n in bits.items():
         for module in _with_submodules(match_layers(network, [entry], "bits")):
+            # setdefault, so that the first entry that matches counts.
             bits_of.setdefault(names[id(module)], n)
     return bits_of
 
@@ -213,11 +217,11 @@ def quantize(
     output: OutputSpec = None,
     progress: bool = True,
 ) -> nn.Module:
-    """Return a copy that computes as in integers, without training: BatchNorms are folded, ranges seen on some batches.
+    """Return a copy that computes as in integers, without training.
 
-    The copy is in eval mode; :func:`~lit_xai.runtime.onnx.export_onnx` writes it with integer weights. A range is the
-    mean of the batches' ranges. The copy of a compiled network is not compiled, as the functions inside have to be
-    intercepted.
+    BatchNorms are folded, and ranges are observed on some batches; a range is the mean of the batches' ranges. The copy
+    is in eval mode; :func:`~lit_xai.runtime.onnx.export_onnx` writes it with integer weights. The copy of a compiled
+    network is not compiled, as the functions inside have to be intercepted.
 
     Args:
         network: the module to copy; it is left unchanged.
@@ -249,6 +253,7 @@ def quantize(
     if isinstance(loader, Tensor):
         raise ValueError(f"loader expected batches, such as a DataLoader's, but got {describe(loader)}: give [tensor].")
     check_scheme(bits, cpu, activations)
+    # Parameters that are made in inference mode cannot enter autograd later.
     with torch.inference_mode(False):
         return _quantized(
             uncompiled_(copy_network(find_network(network))),
@@ -275,9 +280,12 @@ def _quantized(
         raise ValueError("loader expected one or more batches, but got none.")
     with untouched(copied), torch.no_grad():
         check_call(copied, example, call, output)
+    # Before planning: with BatchNorm between them, convolution and activation would not be fused by a runtime, and the
+    # int8 network would be slower than the float one.
     fold_batch_norms_(copied, find_foldable(copied, example, call, output))
     fake_quantizers = prepare_(copied, plan_quantization(copied, example, **scheme, call=call, output=output))
     calibrate_(copied, fake_quantizers, itertools.chain([example], inputs), call, output)
+    # Not eval(): modules override it to merge weights (LoRA), or raise in it (exported programs).
     for module in copied.modules():
         module.training = False
     return copied
@@ -303,6 +311,7 @@ def calibrate_(
         ValueError: an output is not finite.
     """
     for n, given in enumerate(inputs, start=1):
+        # 1/n for the n-th batch: the range is the mean of the batches' ranges.
         fake_quantizers.set_averaging_constant_(1 / n)
         with _only_observing(network, fake_quantizers), torch.no_grad():
             logits = call_network(network, given, call, output)
@@ -318,6 +327,7 @@ def calibrate_(
 def _only_observing(network: nn.Module, fake_quantizers: FakeQuantizers) -> Iterator[None]:
     modes = {module: module.training for module in network.modules()}
     try:
+        # Only the fake-quantizers observe in training mode: BatchNorm and dropout have to stay in eval mode.
         for module in modes:
             module.training = False
         fake_quantizers.training = True

@@ -51,6 +51,7 @@ def rehearse(network: nn.Module, inputs: Inputs, scheme: dict[str, Any], output:
     Raises:
         ValueError: nothing can be quantized, or the network does not run when quantized.
     """
+    # Ranges and scales are float32; mixed precision keeps the weights in float32 as well.
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point() and p.dtype != torch.float32), None)
     if dtype is not None:
         raise ValueError(
@@ -70,8 +71,10 @@ def rehearse(network: nn.Module, inputs: Inputs, scheme: dict[str, Any], output:
         try:
             logits = call_network(copied, inputs, output=output)
             if logits.requires_grad:
+                # The backward pass as well, so that a failure there comes before the first epoch.
                 logits.float().sum().backward()
         except Exception as error:
+            # Errors of other libraries may span many lines.
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
                 f"{type(network).__name__} does not run when quantized ({type(error).__name__}: {reason}): turn"
@@ -89,7 +92,9 @@ def refuse_compiled(pl_module: LightningModule, network: nn.Module) -> None:
     inside = [
         name for name, part in pl_module.named_modules() if hasattr(part, "_orig_mod") and _overlap(part, network)
     ]
+    # module.compile() wraps nothing: it keeps a compiled call on the module.
     inside += [name for name, part in network.named_modules() if vars(part).get("_compiled_call_impl") is not None]
+    # Set by Lightning on a LightningModule that came from torch.compile.
     if getattr(pl_module, "_compiler_ctx", None) is not None or inside:
         what = repr(inside[0]) if inside and inside[0] else type(pl_module).__name__
         raise MisconfigurationException(

@@ -75,7 +75,7 @@ class _Kind(Enum):
 
 @dataclass
 class _State:
-    """The knowledge of one tensor.
+    """The state of one tensor during the forward.
 
     Args:
         kind: the form in which a runtime has it.
@@ -123,6 +123,8 @@ class Placement(TorchFunctionMode):
         self._quantize_bias = quantize_bias
         self._quantize, self._owner_of, self._float_layers = quantize, owner_of, frozenset(float_layers)
         self._calls: Counter[str] = Counter()
+        # By the tensor's identity, without keeping it alive: a forward's activations are freed as they would be without
+        # this mode.
         self._states: Any = WeakTensorKeyDictionary()
 
     def finish(self, result: Any) -> Any:
@@ -135,6 +137,7 @@ class Placement(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
+        # A query must not quantize a pending tensor: nothing is computed with it.
         if name in QUERIES or self.is_over():
             return func(*args, **kwargs)
         if func is F.multi_head_attention_forward:  # its linear layers are called inside
@@ -159,6 +162,7 @@ class Placement(TorchFunctionMode):
     def _run_product(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         operands, args, kwargs = _taken(args, kwargs, ("input", "weight", "bias"))
         owner = self._owner_of(operands[1], self._layer)
+        # A weight that was computed from the inputs cannot be stored as integers.
         if owner is None or owner in self._float_layers:
             return self._run_in_float(func, name, (*operands, *args), kwargs)
         if _is_checkpointed():
@@ -203,6 +207,7 @@ class Placement(TorchFunctionMode):
         if kind is _Kind.PENDING and state is not None and state.quantized is not None and not writes:
             args = (state.quantized, *args[1:])  # another operator had it quantized: a runtime keeps only the integers
         out = func(*args, **kwargs)
+        # The tensor holds other numbers now.
         if writes:
             self._states.pop(args[0], None)
         if kind is not _Kind.FLOAT and isinstance(out, Tensor) and (out is not args[0] or writes):
@@ -214,6 +219,7 @@ class Placement(TorchFunctionMode):
         is_pending = self._kind(args[0]) is _Kind.PENDING
         inputs = self._quantized(args[0], "input0", self._site(name)) if is_pending else args[0]
         out, state = func(inputs, *args[1:], **kwargs), self._state(inputs)
+        # Selected values lie on the same grid, and share the site's scale.
         if state is not None and state.kind is _Kind.QUANTIZED:
             self._set_kind(out, _Kind.QUANTIZED, state.site)
         return out
@@ -221,6 +227,7 @@ class Placement(TorchFunctionMode):
     def _run_in_float(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator in float; outputs of convolutions it takes quantized, as it will in a runtime."""
         tensors = [v for v in tree_leaves((args, kwargs)) if isinstance(v, Tensor) and v.is_floating_point()]
+        # Before the function runs: an in-place one changes what is known of its arguments.
         keeps_integers = name in REQUANTIZED | SELECTING and all(self._kind(v) is not _Kind.FLOAT for v in tensors)
         target = args[0] if args and isinstance(args[0], Tensor) and _writes(name, kwargs) else None
         if any(self._kind(v) is _Kind.PENDING for v in tensors):
@@ -260,6 +267,7 @@ class Placement(TorchFunctionMode):
 
     def _site(self, name: str) -> str:
         """Return a name for this call of a function: the calling module, the function and the number of the call."""
+        # Names are keys of modules in checkpoints and may not hold a dot.
         site = "/".join(part for part in (self._layer.replace(".", "/"), name.strip("_")) if part)
         self._calls[site] += 1
         return site if self._calls[site] == 1 else f"{site}-{self._calls[site]}"
@@ -285,6 +293,8 @@ class Placement(TorchFunctionMode):
         states = [self._state(side) for side in sides]
         if not all(state is not None and state.is_of_integers for state in states):
             return False
+        # At least one side has to be an integer operator's output: two tensors that are only quantized for other
+        # operators are added in float.
         return any(state.kind is not _Kind.FLOAT for state in states if state is not None)
 
     def _quantized(self, tensor: Tensor, operand: str, site: str = "") -> Tensor:
@@ -322,13 +332,16 @@ def owners_of_weights(network: nn.Module) -> Callable[[Tensor, str], str | None]
     computed = set()
     for name, module in network.named_modules():
         for parameter in module.parameters(recurse=False):
+            # setdefault: a tied weight belongs to the first layer that holds it.
             owners.setdefault(id(parameter), name)
         if is_parametrized(module):
             computed.add(name)
 
     def owner_of(tensor: Tensor, layer: str) -> str | None:
+        # A parametrized weight is a new tensor at each access, so it cannot be found by identity.
         if layer in computed:
             return layer
+        # A view (`weight.T`, `weight[:n]`) has the parameter as its base.
         return owners.get(id(tensor), owners.get(id(tensor._base)))
 
     return owner_of
@@ -350,6 +363,7 @@ def _is_checkpointed() -> bool:
 
 
 def _version(tensor: Tensor) -> int:
+    # Inference tensors count no versions, and raise if asked.
     return 0 if tensor.is_inference() else tensor._version
 
 
@@ -362,7 +376,8 @@ def _taken(args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]
 def _seen_through(function: Any) -> Any:
     """Return a function of ``torch.nn.functional`` whose inner calls a mode sees, rather than the one outer call.
 
-    Such functions first ask the private ``has_torch_function`` whether to hand over to the mode: here it says no.
+    Such functions first call the private ``has_torch_function`` to decide whether to dispatch to the mode: the copy
+    here gets one that returns False.
     """
     names = {**function.__globals__, "has_torch_function": lambda tensors: False}
     return types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)

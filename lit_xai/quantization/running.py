@@ -32,15 +32,18 @@ class Running:
         if self._frame is None:
             return False
         frame: types.FrameType | None = sys._getframe(1)
+        # Walk up the stack: the forward still runs if its frame is among the callers of this one.
         while frame is not None and frame is not self._frame:
             frame = frame.f_back
         return frame is None
 
     def start(self) -> None:
         """Start to intercept."""
+        # Looked up at every function, so that a forward that Ctrl-C ended quantizes nothing of what the user runs next.
         self.placement.is_over = self.is_over
         before = register_module_forward_pre_hook(self._before)
         self._stack.callback(before.remove)
+        # always_call: after an error inside a layer the path has to lose that layer's name too.
         after = register_module_forward_hook(self._after, always_call=True)
         self._stack.callback(after.remove)
         self._stack.enter_context(self.placement)

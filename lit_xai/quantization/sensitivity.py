@@ -102,6 +102,7 @@ def quantization_sensitivity(
     bits = _checked_bits(bits)
     upwards = resolve_direction(metric, higher_is_better)
     run = LoaderMetric(loader, metric, batch_to_inputs, "forward", output)
+    # All 8 bits of weights; a column of fewer bits sets its own limits below.
     scheme: dict[str, Any] = {"cpu": "vnni", "activations": activations, "ignored_layers": ignored_layers}
     with fork_rng(0), same_order(loader):
         quantized = quantize(
@@ -112,12 +113,14 @@ def quantization_sensitivity(
     rows = select_rows(_sites_by_layer(fake_quantizers), layers, type(network).__name__, "quantized")
     values = torch.empty(len(rows), len(bits), dtype=torch.float64)
     with tqdm(total=values.numel() + 1, desc="layer sensitivity", disable=not progress, leave=False) as bar:
+        # The same copy with its BatchNorms folded, so that cells differ from the reference by quantization alone.
         fake_quantizers.enable_fake_quant_(False)
         dense = run(quantized, "the network in float")
         bar.update()
         for i, ((name,), sites) in enumerate(rows.items()):
             bar.set_postfix_str(name)
             for j, n in enumerate(bits):
+                # Ranges stay; only the limits of the integers change, so no new calibration is needed.
                 fake_quantizers.enable_fake_quant_only_(sites, n)
                 values[i, j] = run(quantized, f"{name} in {n} bits")
                 bar.update()

@@ -65,6 +65,7 @@ class Fold(StepKind):
         named = _checked(network, step, folded=False)
         layers: list[Any] = [named[layer] for layer, _, _ in step["pairs"]]
         norms: list[Any] = [named[norm] for _, norm, _ in step["pairs"]]
+        # Chosen before the fold, which replaces all of these parameters with new objects.
         biases = [
             layer.bias if layer.bias is not None else norm.bias for layer, norm in zip(layers, norms, strict=True)
         ]
@@ -72,11 +73,14 @@ class Fold(StepKind):
         fold_batch_norms_(network, [(layer, norm) for layer, norm, _ in step["pairs"]])
         gone, added = [], []
         for layer, norm, weight, bias in zip(layers, norms, weights, biases, strict=True):
+            # The new values go into the old objects, which optimizers, their state and gradient hooks refer to.
             layer.weight = _with_value(weight, layer.weight)
             if bias is None:  # neither had one
                 added.append((layer.bias, weight))
             else:
                 layer.bias = _with_value(bias, layer.bias)
+            # A BatchNorm's scale, and its bias where the layer had one, leave the optimizers; their updates would have
+            # no effect.
             gone += [parameter for parameter in norm.parameters() if parameter is not bias]
         exchange_(optimizers, gone, added)
 

@@ -76,6 +76,8 @@ class UnfoldedUpdates:
             self._handles.append(optimizer.register_step_post_hook(self._scale))
         for weight, scale in trained:
             if id(weight) in optimized:
+                # dL/dW = s * dL/dW', as W' = s W. On the parameter, so that it is part of backward and comes before
+                # clipping.
                 self._handles.append(weight.register_hook(scale.mul))
 
     def stop(self) -> None:
@@ -88,10 +90,12 @@ class UnfoldedUpdates:
         return [p for group in optimizer.param_groups for p in group["params"] if id(p) in self._scales]
 
     def _keep(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        # The update is only known as a difference: the weight after the step less the weight before.
         self._before[id(optimizer)] = [weight.detach().clone() for weight in self._of(optimizer)]
 
     @torch.no_grad()
     def _scale(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         weights, before = self._of(optimizer), self._before.pop(id(optimizer), [])
         for weight, old in zip(weights, before, strict=False):
+            # W' + s * (updated - W'): the step in units of W becomes one in units of W'.
             weight.copy_(torch.lerp(old, weight, self._scales[id(weight)].expand_as(weight)))
