@@ -75,6 +75,7 @@ def plain_name(name: str) -> str:
 
 
 def _uncompiled(module: nn.Module) -> nn.Module:
+    # The wrapper that torch.compile(module) returns holds the original under this name.
     return getattr(module, "_orig_mod", module)
 
 
@@ -196,6 +197,7 @@ def _takes_several(batch: Any, required: int) -> bool:
 
 
 def _select_inputs(batch: Any, spec: Any, network: nn.Module, call: str) -> Inputs:
+    # A key of the batch wins over an import path: keys may hold dots.
     is_path = isinstance(spec, str) and "." in spec and not (isinstance(batch, Mapping) and spec in batch)
     function = load_object(spec, "batch_to_inputs") if is_path else spec
     if callable(function):
@@ -221,6 +223,7 @@ def _several_items(batch: Any, keys: Sequence[int | str], network: nn.Module, ca
 
 def _item(batch: Any, key: str | int) -> Any:
     try:
+        # Batches of some libraries are objects that hold their tensors as attributes, such as a graph.
         return getattr(batch, key) if isinstance(key, str) and not isinstance(batch, Mapping) else batch[key]
     except (KeyError, IndexError, TypeError, AttributeError):
         known = [str(k) for k in batch] if isinstance(batch, Mapping) else []
@@ -304,10 +307,10 @@ def call_network(network: nn.Module, inputs: Inputs, call: str = "forward", outp
 
 
 def check_call(network: nn.Module, inputs: Inputs, call: str = "forward", output: OutputSpec = None) -> Tensor:
-    """Call the network as :func:`call_network` does, with an error that says what to do where that fails.
+    """Call the network as :func:`call_network` does, with an error that names the remedy if the call fails.
 
     Raises:
-        ValueError: it does not run with these inputs; names the arguments that select others.
+        ValueError: the network does not run with these inputs; names the arguments that select others.
 
     Example:
         >>> import torch
@@ -318,6 +321,7 @@ def check_call(network: nn.Module, inputs: Inputs, call: str = "forward", output
     """
     try:
         return call_network(network, inputs, call, output)
+    # Not ValueError: that of find_logits names the argument to set already.
     except (TypeError, RuntimeError, LookupError, AttributeError, AssertionError) as error:
         keys = list(inputs) if isinstance(inputs, dict) else []
         hint = f", such as {keys[0]!r}" if keys else ""

@@ -23,6 +23,7 @@ def load_object(path: str, argument: str) -> Any:
     package, _, name = path.rpartition(".")
     try:
         found = importlib.import_module(package)
+    # importlib raises ValueError for a path without a dot, and TypeError for one that begins with a dot.
     except (ImportError, ValueError, TypeError) as error:
         message = f"{argument} expected an import path such as 'package.module.name', but got {path!r}: {error}."
         raise ValueError(message) from None

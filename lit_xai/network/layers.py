@@ -68,7 +68,7 @@ def _matches(names: Mapping[str, nn.Module], entry: str | type, argument: str) -
 def output_layers(
     network: nn.Module, example_inputs: Inputs, call: str = "forward", output: OutputSpec = None
 ) -> list[nn.Module]:
-    """Return the layers that the network's output is computed by with no other layer in between.
+    """Return the layers that compute the network's output with no other layer in between.
 
     They are found by walking the output's autograd graph back to the first weights.
 
@@ -88,7 +88,7 @@ def output_layers(
 
 
 def layers_behind(network: nn.Module, outputs: Iterable[Tensor]) -> list[nn.Module]:
-    """Return the layers that outputs are computed by with no other layer in between.
+    """Return the layers that compute the outputs with no other layer in between.
 
     Args:
         network: the module that has the layers.
@@ -143,6 +143,7 @@ def _weights_of(node: Any) -> list[int]:
     """Return the ids of the parameters that an autograd node takes directly, or transposed (as ``Linear`` does)."""
     weights = []
     for following, _ in node.next_functions:
+        # An AccumulateGrad node: a leaf of the graph, which holds its parameter.
         if hasattr(following, "variable"):
             weights.append(id(following.variable))
         elif following is not None and type(following).__name__ == "TBackward0":
@@ -161,6 +162,7 @@ def traceable() -> Iterator[None]:
         stack.enter_context(fork_rng(0))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        # Autocast would put casts between weights and the operators that use them.
         for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
             stack.enter_context(torch.autocast(kind, enabled=False))
         if "torch._dynamo" in sys.modules:

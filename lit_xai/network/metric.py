@@ -1,4 +1,4 @@
-"""A metric of a network over a loader, as one number, measured again and again without leaving a trace."""
+"""A metric of a network over a loader, as one number, which can be measured repeatedly without side effects."""
 
 import contextlib
 import copy
@@ -65,6 +65,7 @@ class LoaderMetric:
         device = _device(network)
         metric = copy.deepcopy(self.metric).to(device)  # the user's own may be in the middle of an epoch
         metric.reset()
+        # untouched switches gradients on, which a metric of logits does not need.
         with torch.no_grad():
             for batch in self.loader:
                 batch = to_device(batch, device)
@@ -126,7 +127,7 @@ def first_batch(loader: Iterable[Any], device: torch.device) -> Any:
 
 @contextlib.contextmanager
 def same_order(loader: Any) -> Iterator[None]:
-    """Restore the loader's own generator afterwards: each pass shuffles alike, and later epochs of the run as well.
+    """Restore the loader's own generator afterwards: passes shuffle alike, later epochs as without them.
 
     Example:
         >>> loader = torch.utils.data.DataLoader(range(8), shuffle=True, generator=torch.Generator())
@@ -175,7 +176,7 @@ def resolve_direction(metric: Metric, given: bool | None = None) -> bool:
     """Return whether higher values of a metric are better: as given, or else by its own ``higher_is_better``.
 
     Raises:
-        ValueError: the metric is no metric, or nothing tells.
+        ValueError: the metric is no metric, or its direction is unknown.
 
     Example:
         >>> from torchmetrics.classification import MulticlassAccuracy

@@ -23,9 +23,8 @@ def kept_whole(network: nn.Module) -> list[nn.Module]:
         [GRU(4, 8)]
     """
     found = [module for module in network.modules() if _cannot_be_pruned(module)]
-    if any(
-        isinstance(module, nn.MultiheadAttention) for module in found
-    ):  # Torch-Pruning chooses pruners by type alone
+    # Torch-Pruning chooses pruners by type alone: one attention that cannot be pruned excludes all others.
+    if any(isinstance(module, nn.MultiheadAttention) for module in found):
         found += [m for m in network.modules() if isinstance(m, nn.MultiheadAttention) and m not in found]
     return found
 
@@ -67,6 +66,7 @@ def opaque(layers: Iterable[nn.Module]) -> Iterator[dict[type[nn.Module], Any]]:
 def _cut_before(inputs: list[Tensor]) -> Any:
     def hook(layer: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
         inputs[:] = [value for value in tree_flatten((args, kwargs))[0] if _differentiable(value)]
+        # Detached, the inside of the layer is not connected to the graph that Torch-Pruning traces ...
         return tree_map(lambda value: value.detach() if _differentiable(value) else value, (args, kwargs))
 
     return hook
@@ -76,6 +76,7 @@ def _cut_after(inputs: list[Tensor]) -> Any:
     def hook(layer: nn.Module, args: Any, outputs: Any) -> Any:
         values, structure = tree_flatten(outputs)
         places = [place for place, value in enumerate(values) if _differentiable(value)]
+        # ... and its outputs are reconnected to its inputs by a single node.
         joined = _Joined.apply(len(inputs), *inputs, *(values[place].detach() for place in places))
         for place, value in zip(places, joined, strict=True):
             values[place] = value
@@ -100,6 +101,7 @@ def is_opaque(node: Any) -> bool:
         ...     is_opaque(network(torch.zeros(1, 4)).grad_fn)
         True
     """
+    # torch names the node of an autograd function after its class.
     return type(node).__name__ == f"{_Joined.__name__}Backward"
 
 
@@ -129,6 +131,7 @@ def _leave_whole() -> Any:
         def get_out_channels(self, layer: Any) -> int:
             if isinstance(layer, nn.MultiheadAttention):
                 return layer.embed_dim
+            # An LSTM with a projection returns proj_size features, and two directions are concatenated.
             width = getattr(layer, "proj_size", 0) or layer.hidden_size
             return int(width * (2 if getattr(layer, "bidirectional", False) else 1))
 

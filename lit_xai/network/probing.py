@@ -143,9 +143,11 @@ def read_probe(
         if isinstance(loader, DataLoader) and loader.batch_sampler is None:
             if not isinstance(loader.sampler, BatchSampler):
                 return _rows_of(collate(dataset[0]), probe)
+            # With batch_size=None and a BatchSampler as the sampler, the dataset takes a list of indices.
             indices = _indices(dataset, probe, default_collate)
             return collate(dataset[indices]), indices
         indices = _indices(dataset, probe, collate)
+        # As torch's own fetcher does: a dataset with this method reads a list of indices at once.
         many = getattr(dataset, "__getitems__", None)
         return collate(many(indices) if many else [dataset[index] for index in indices]), indices
 
@@ -216,8 +218,9 @@ def _read_stream(stream: Any, loader: Any, probe: Probe) -> tuple[Any, list[int]
     if stream is loader and hasattr(stream, "__next__"):
         raise ValueError(
             "probe: the loader can be read only once, and what the probe takes would be missing from the run: give one"
-            " that starts anew with each iter(), such as a DataLoader."
+            " that restarts with each iter(), such as a DataLoader."
         )
+    # Without a batch_size the dataset yields whole batches.
     ready = stream is loader or getattr(loader, "batch_size", None) is None
     items = list(islice(iter(stream), 1 if ready else probe.n))
     if not items:
@@ -256,6 +259,7 @@ def choose_indices(dataset: Any, probe: Probe, collate: Collate = default_collat
     """
     labels = _stored_labels(dataset)
     if labels is None:
+        # Reading a sample may decode and augment an image, so labels of a part of the dataset have to do.
         few = min(len(dataset), 32 * max(probe.n, probe.per_class or 0))
         labels = _read_labels(dataset, few, collate)
     if labels is None:
@@ -316,6 +320,7 @@ def take(batch: Any, rows: Sequence[int], n: int) -> Any:
         return {key: take(value, rows, n) for key, value in batch.items()}
     if isinstance(batch, (list, tuple)):
         parts = [take(value, rows, n) for value in batch]
+        # A namedtuple takes its fields as separate arguments.
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
     return batch
 
@@ -348,6 +353,7 @@ def fingerprint(batch: Any) -> str:
     digest = hashlib.sha256()
     for name, value in leaves(batch):
         raw = value.detach().cpu().contiguous()
+        # The same bytes under another name, type or shape are another batch.
         digest.update(f"{name} {raw.dtype} {tuple(raw.shape)}".encode())
         digest.update(raw.flatten().view(torch.uint8).numpy().tobytes() if raw.numel() else b"")
     return digest.hexdigest()[:16]

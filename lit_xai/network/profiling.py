@@ -60,14 +60,14 @@ def count_macs(network: nn.Module, inputs: Inputs, call: str = "forward", output
     fast_path = torch.backends.mha.get_fastpath_enabled()
     with untouched(network), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # LSTM warns that other implementations are faster
-        torch.backends.mha.set_fastpath_enabled(
-            False
-        )  # one operator for a whole layer, which torch's counter does not know
+        # The fast path is one operator for a whole layer, which torch's counter does not know.
+        torch.backends.mha.set_fastpath_enabled(False)
         try:
             with FlopCounterMode(display=False, custom_mapping=_UNKNOWN_TO_TORCH) as counter:
                 call_network(network, inputs, call, output)
         finally:
             torch.backends.mha.set_fastpath_enabled(fast_path)
+    # torch counts a multiply-accumulate as two operations.
     return int(counter.get_total_flops()) // (2 * rows)
 
 
@@ -93,6 +93,7 @@ def with_batch_size(inputs: Inputs, n: int) -> Any:
 
 
 def _rnn_flops(inputs: Sequence[int], input_weight: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+    # Shapes: inputs (steps, samples, I), input_weight (4 * H, I), weight (4 * H, H), for the four gates.
     steps = prod(inputs[:-1])  # times samples
     return 2 * steps * (prod(input_weight) + prod(weight))
 

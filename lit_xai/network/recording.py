@@ -127,6 +127,7 @@ def _in_place_of_call(module: nn.Module, name: str, around: Callable[..., Any]) 
     try:
         yield
     finally:
+        # If other code replaced the call in the meantime, its function stays.
         if held.get("_compiled_call_impl") is call:
             del held["_compiled_call_impl"]
             held.update(compiled)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def save_arrays(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors into a compressed ``.npz`` file, completely or not at all.
+    """Write tensors into a compressed ``.npz`` file, whole or not at all.
 
     Args:
         path: of the file; its folder is created.
@@ -28,11 +28,12 @@ def save_arrays(path: Path, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         value = tensor.detach().cpu()
         arrays[name] = (value.float() if value.dtype is torch.bfloat16 else value).numpy()
+    # In the folder of the file: moving is one step only within a file system.
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
         try:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # the stubs read the names as `allow_pickle`
             file.close()
-            os.chmod(file.name, 0o644)
+            os.chmod(file.name, 0o644)  # temporary files can be read by their owner alone
             os.replace(file.name, path)
         except BaseException:
             os.unlink(file.name)

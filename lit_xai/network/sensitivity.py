@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class SensitivityTable:
-    """A metric with one layer, or one group of coupled layers, changed at a time, by so much per column.
+    """A metric with one layer, or one group of coupled layers, changed at a time: rows are layers, columns amounts.
 
     Args:
         layers: the names of each row's layers: those that can only be changed together.

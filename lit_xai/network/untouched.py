@@ -84,6 +84,7 @@ def _prepare(module: nn.Module) -> None:
         return
     if vars(module).get("inplace") is True:
         vars(module)["inplace"] = False
+    # _restored_attributes puts the hooks back.
     module._backward_hooks.clear()
     module._backward_pre_hooks.clear()
     places: tuple[dict[str, Any], ...] = (vars(module), module._buffers, module._parameters)
@@ -141,7 +142,7 @@ def fork_rng(seed: int | None = 0, devices: set[torch.device] | None = None) -> 
 
 def _seed_generators(seed: int, cuda: Sequence[int], mps: bool) -> None:
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # NumPy takes 32 bits
     torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device, and queue a CUDA call
     for index in cuda:
         torch.cuda.default_generators[index].manual_seed(seed)

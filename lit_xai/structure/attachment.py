@@ -31,7 +31,7 @@ def take_step_(
     optimizers: Iterable[torch.optim.Optimizer] = (),
     copies: Iterable[nn.Module] = (),
 ) -> None:
-    """Take a step and record it; holders of :func:`attach` are called before.
+    """Take a step and record it; the ``before_step`` of each holder of :func:`attach` is called first.
 
     Args:
         module: the one whose names the step uses.
@@ -41,8 +41,9 @@ def take_step_(
             as are those that holders of :func:`attach` keep.
 
     Raises:
-        ValueError: see :func:`~lit_xai.structure.kinds.apply_step_`, or the step comes too late; it is then not kept.
+        ValueError: see :func:`~lit_xai.structure.kinds.apply_step_`, or the step comes too late and is not recorded.
     """
+    # Refused first, since holders prepare for the step and may keep copies of the weights.
     before, attachment = recipe_of(module), _attached.get(module)
     kind = kind_of(step)
     later = next((s["kind"] for s in before.steps if kind_of(s).order > kind.order), None)
@@ -85,7 +86,7 @@ class _Attachment:
             self._order = saved_order(checkpoint)
 
         def configure(method: Callable[[], Any]) -> Any:
-            # Between the loading of a checkpoint's weights and that of its optimizers' states.
+            # Lightning builds the optimizers after it has loaded the weights, and then loads their states by position.
             configured, order = method(), self._order
             if order is not None:
                 arrange_parameters_(pl_module, optimizers_in(configured), order)
@@ -100,6 +101,8 @@ class _Attachment:
                 refuse_misfit(error, pl_module, given["state_dict"], self._arguments, given.get("strict", True))
                 raise
 
+        # The module's own hooks: of a callback, Lightning calls on_load_checkpoint after it has loaded the weights, and
+        # on_save_checkpoint not at all with save_weights_only=True.
         self.around: dict[str, Callable[..., Any]] = {
             "on_save_checkpoint": save,
             "on_load_checkpoint": load,
@@ -145,7 +148,7 @@ def attach(
 
 
 def detach(pl_module: Any, holder: Any) -> None:
-    """Undo :func:`attach`; after the last holder's the module is as it was. Does nothing for who is no holder."""
+    """Undo :func:`attach`; the last one leaves the module as it was. Do nothing for anything that is no holder."""
     attachment = _attached.get(pl_module)
     if attachment is None:
         return

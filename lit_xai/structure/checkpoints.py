@@ -45,8 +45,8 @@ def read_checkpoint(
 
     Args:
         path: a file that a Trainer wrote.
-        weights_only: ``False`` to unpickle objects of any class, which runs code of the file's author; otherwise
-            tensors and plain values alone.
+        weights_only: ``False`` to unpickle objects of any class, which may run code of the file's author; by default
+            only tensors and plain values are loaded.
         trust: the advice to a user who trusts the file, for the error.
         argument: the name of the argument, for errors about a file that exists.
         keywords: see :func:`require_file`.
@@ -54,13 +54,14 @@ def read_checkpoint(
     Raises:
         FileNotFoundError: there is no such file.
         IsADirectoryError: it is a folder.
-        ValueError: it is no Lightning checkpoint, is damaged, or holds other than tensors and plain values.
+        ValueError: it is no Lightning checkpoint, is damaged, or holds more than tensors and plain values.
     """
     import torch
 
     require_file(path, keywords)
     file = f"{argument}='{path}'" if argument else f"'{path}'"
     try:
+        # Files in the format before torch 1.6 are not zip files, and cannot be memory-mapped.
         checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only is not False, mmap=is_zipfile(path))
     except PermissionError:
         raise
@@ -75,6 +76,7 @@ def read_checkpoint(
 
 
 def _why_unreadable(path: str | Path, reason: str, trust: str) -> str:
+    # torch names the first class that weights_only=True does not load in these words.
     foreign = re.search(r"GLOBAL (\S+)", reason)
     if foreign:
         return (
@@ -104,14 +106,14 @@ def newest_whole_checkpoint(path: str | Path) -> Path | None:
 def _is_whole(file: Path) -> bool:
     try:
         with ZipFile(file) as archive:
-            # Read to the end: what is damaged in the middle is found by its checksum alone.
+            # Only the checksums tell of damage in the middle, and torch.load verifies none.
             return archive.testzip() is None and any(Path(n).name == "data.pkl" for n in archive.namelist())
     except (BadZipFile, OSError, EOFError, NotImplementedError):
         return False
 
 
 def first_mismatch(saved: "Mapping[str, Tensor]", own: "Mapping[str, Tensor]", strict: bool = True) -> str:
-    """Return a sentence on the first weight of a file that is not as the model's; empty where all are.
+    """Return a sentence on the first weight of a file that does not fit the model, empty if all fit.
 
     Args:
         saved: the file's weights.
@@ -134,10 +136,10 @@ def first_mismatch(saved: "Mapping[str, Tensor]", own: "Mapping[str, Tensor]", s
 
 
 def advise_arguments(module: "nn.Module", saved: Mapping[str, Any]) -> str:
-    """Return a sentence that says how to build a module that a checkpoint fits.
+    """Return a sentence on how to build a module that fits a checkpoint.
 
     Args:
-        module: a LightningModule that it does not fit.
+        module: a LightningModule that the checkpoint does not fit.
         saved: the hyperparameters in the checkpoint.
 
     Example:

@@ -1,4 +1,4 @@
-"""Optimizers that continue with other parameters than they were built with.
+"""Change the parameters of optimizers during training, and their state with them.
 
 Groups are changed in place, because schedulers, gradient scalers and Lightning's wrappers hold references to them.
 """
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 def successor(old: nn.Parameter, value: Tensor) -> nn.Parameter:
     """Return a parameter with a new value, and the old one's ``requires_grad``, hooks and attributes."""
     parameter = nn.Parameter(value, old.requires_grad)
+    # Attributes that users or libraries set on parameters.
     vars(parameter).update(vars(old))
     if old.requires_grad:
         for hook in (old._backward_hooks or {}).values():
@@ -73,6 +74,7 @@ def _cut_state(key: str, value: Any, old: Tensor, changed: Callable[[Tensor, Ten
     if value.numel() == 1:  # the count of steps
         return value
     dropped = _dropped_dim(key, shape, full)
+    # A factored moment is constant along its reduced dimension: expand it to the full shape, cut it, keep one slice.
     whole = value if dropped is None else value.unsqueeze(dropped)
     if whole.dim() != len(full) or any(size not in (1, n) for size, n in zip(whole.shape, full, strict=True)):
         raise _UncuttableError

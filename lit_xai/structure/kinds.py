@@ -6,7 +6,7 @@ change without an input, so that a network can be brought from any recorded stru
 =============  ======================================================================================================
 ``prune``      ``"kept": [[name, dim, size, indices], ...]``, ``"attributes": [[module, name, old, new], ...]``
 ``fold``       ``"pairs": [[layer, norm, what the norm was], ...]``
-``quantize``   ``"module"``, ``"plan"``: which tensors are rounded to which integers
+``quantize``   ``"module"``, ``"plan"``: which tensors are quantized to which integers
 =============  ======================================================================================================
 
 To add a kind, subclass :class:`StepKind` and pass an instance to :func:`register_kind`. Everything that handles steps
@@ -101,6 +101,7 @@ def register_kind(kind: StepKind) -> None:
     """
     if not isinstance(kind, StepKind) or not all(hasattr(kind, one) for one in ("name", "label")):
         raise TypeError(f"register_kind expected an instance of a StepKind with name and label, but got {kind!r}.")
+    # Compared by the name of the class: a module that is imported again, as notebooks do, defines its class anew.
     known = _registered.get(kind.name)
     if kind.name in _OURS or (known is not None and type(known).__qualname__ != type(kind).__qualname__):
         raise ValueError(f"register_kind: there is a kind {kind.name!r} already; name yours 'package.kind'.")

@@ -12,6 +12,7 @@ from lit_xai.structure.recipe import recipe_of, restore_structure_
 
 M = TypeVar("M", bound=nn.Module)
 
+# The class is patched while it loads: one thread at a time.
 _loading = Lock()
 
 
@@ -62,6 +63,7 @@ def load_from_checkpoint(
                 path, map_location=map_location, strict=strict, weights_only=weights_only, **init_kwargs
             )
         except Exception as error:
+            # Without a module yet, the file is at fault or the module's own constructor.
             if not loading:
                 _refuse_file(path, weights_only)
             elif isinstance(error, RuntimeError):
@@ -77,7 +79,7 @@ def load_from_checkpoint(
 
 
 def _refuse_file(path: Any, weights_only: bool | None) -> None:
-    """Say what is wrong with a file that could not be loaded, if it is the file."""
+    """Raise an error about a file that could not be loaded, if the file is at fault."""
     if not isinstance(path, str | Path) or "://" in str(path):  # Lightning reads streams and addresses as well
         return
     if "pytorch-lightning_version" not in read_checkpoint(path, weights_only):
@@ -90,10 +92,10 @@ def _refuse_file(path: Any, weights_only: bool | None) -> None:
 def refuse_misfit(
     error: RuntimeError, module: nn.Module, weights: Any, arguments: Mapping[str, Any], strict: bool
 ) -> None:
-    """Say in one sentence what torch says in one line for each weight, of a module whose structure was changed.
+    """Raise a one-sentence error in place of torch's line for each weight, if the module's structure was changed.
 
     Raises:
-        ValueError: names the first weight that does not fit, and how to build a module that it does.
+        ValueError: names the first weight that does not fit, and how to build a module that fits.
     """
     if recipe_of(module).steps and str(error).startswith("Error(s) in loading state_dict"):
         mismatch = first_mismatch(weights, module.state_dict(), strict) or str(error)

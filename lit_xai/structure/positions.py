@@ -1,4 +1,6 @@
-"""Find which values of a network a change kept: positions stand in for values, so the survivors name themselves."""
+"""Find which values of a network a change kept: positions stand in for values, so that the kept ones identify
+themselves.
+"""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,6 +37,7 @@ def kept_indices(positions: Tensor, shape: torch.Size) -> Iterator[tuple[int, tu
     """
     for dim, size in enumerate(shape):
         if positions.shape[dim] != size:
+            # One line through the tensor is enough: all values of a slice have the same index in this dimension.
             along = positions[tuple(slice(None) if d == dim else 0 for d in range(positions.dim()))]
             stride = math.prod(shape[dim + 1 :])
             yield dim, (size, sorted(int(place) // stride % size for place in along.tolist()))

@@ -189,11 +189,11 @@ def restore_structure_(module: nn.Module, checkpoint: Mapping[str, Any], copies:
 
     Args:
         module: of the checkpoint's class.
-        checkpoint: as ``torch.load`` returns it; without a recipe it is of the dense structure.
+        checkpoint: as ``torch.load`` returns it; without a recipe its structure is dense.
         copies: see :func:`lit_xai.structure.attachment.take_step_`.
 
     Raises:
-        ValueError: the recipe is of another version or does not fit the module; says how to build one that it fits.
+        ValueError: the recipe is of another version or does not fit the module; tells how to build one that fits.
     """
     recipe = Recipe.from_dict(checkpoint.get(KEY))
     before = recipe_of(module)

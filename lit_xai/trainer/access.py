@@ -107,7 +107,7 @@ def to_model(trainer: Trainer, batch: Any, loader: str) -> Any:
 
 @contextlib.contextmanager
 def without_log(pl_module: LightningModule) -> Iterator[None]:
-    """Keep what ``forward`` logs during a probe out of the metrics of the run."""
+    """Ignore what ``forward`` logs during a probe, which would mix with the metrics of the run."""
     own: dict[str, Any] = {k: v for k, v in vars(pl_module).items() if k in ("log", "log_dict")}
     for name in ("log", "log_dict"):
         vars(pl_module)[name] = lambda *_, **__: None
@@ -133,6 +133,7 @@ def run_folder(trainer: Trainer) -> Path:
         >>> run_folder(Trainer(logger=False, accelerator="cpu", default_root_dir="runs")).name
         'runs'
     """
+    # As ModelCheckpoint does: loggers number their versions by the folders that each process finds.
     folder: str = trainer.strategy.broadcast(_find_run_folder(trainer))
     if _is_remote(folder):
         raise MisconfigurationException(
@@ -149,6 +150,7 @@ def _find_run_folder(trainer: Trainer) -> str:
     if not trainer.loggers:
         return trainer.default_root_dir
     logger = trainer.loggers[0]
+    # From here on as in ModelCheckpoint.
     save_dir = trainer.default_root_dir if logger.save_dir is None else logger.save_dir
     version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
     return os.path.join(save_dir, str(logger.name), version)
@@ -171,6 +173,6 @@ def require_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise OSError(
-            f"The run's folder must be one that can be written to, but got '{folder}' ({error.strerror}): set"
+            f"The run's folder must be writable, but got '{folder}' ({error.strerror}): set"
             " `Trainer(default_root_dir=...)`, or the `save_dir` of its logger, to another."
         ) from error

@@ -63,4 +63,5 @@ def example_inputs(trainer: Trainer, pl_module: LightningModule, network: Networ
     batch, _ = read_batch(trainer, "train", Probe(n=1), seed=0)
     example = getattr(pl_module, "example_input_array", None)
     found = find_inputs(batch, network.of(pl_module), network.batch_to_inputs, example_inputs=example)
+    # Inputs from a batch have been through the data hooks already, those of the user's example have not.
     return to_model(trainer, found, "train") if found is example else found

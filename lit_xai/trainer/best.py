@@ -1,4 +1,4 @@
-"""Restart what ranks epochs when the structure changes: the best metric is usually that of the larger network.
+"""Restart the ranking of epochs when the structure changes: the larger network would usually keep the best metric.
 
 Private names in use: ``ModelCheckpoint._last_checkpoint_saved``.
 """
@@ -53,6 +53,7 @@ def find_best_again(trainer: Trainer, label: str) -> None:
         ranked = [path for path in {*callback.best_k_models, callback.best_model_path} if path]
         pairs = {path: str(_labelled(Path(path), label)) for path in ranked}
         now = {old: new for old, new in pairs.items() if not os.path.exists(old) and os.path.exists(new)}
+        # One process renamed the files, and one decides: others may not see its disk.
         now = trainer.strategy.broadcast(now)
         callback.best_k_models = {now.get(path, path): score for path, score in callback.best_k_models.items()}
         callback.best_model_path = now.get(callback.best_model_path, callback.best_model_path)

@@ -1,4 +1,4 @@
-"""One vocabulary for points in a run: an integer counts epochs, a fraction is a share of ``max_epochs``."""
+"""Points in a run: an integer counts epochs, a fraction is a share of ``max_epochs``."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -84,6 +84,7 @@ def plan_steps(
             " would never be taken."
         )
     epochs = [*range(start, end, every), end]  # the last one is always reached
+    # Rounded, so that a share is 0.488 and not 0.4879999999999999 in logs and checkpoints.
     return {epoch: round(CURVES[schedule]((i + 1) / len(epochs)), 12) for i, epoch in enumerate(epochs)}
 
 
@@ -114,10 +115,11 @@ class Schedule:
         check_choice("schedule", self.schedule, CURVES)
         for argument in ("start_epoch", "end_epoch", "every_n_epochs"):
             if (value := getattr(self, argument)) is not None:
+                # A run of 1 epoch stands for any: only types and ranges are checked here.
                 resolve_epochs(value, 1, argument)
 
     def plan(self, max_epochs: int | None) -> dict[int, float]:
-        """Return the epochs, and how much of the whole is done then, in a run of so many; see :func:`plan_steps`."""
+        """Return the epochs that begin with a step and the share that is done after each; see :func:`plan_steps`."""
         return plan_steps(self.start_epoch, self.end_epoch, self.every_n_epochs, max_epochs, self.schedule)
 
 
@@ -141,6 +143,7 @@ def value_at(values: float | Sequence[float], epoch: int, max_epochs: int | None
         return float(values)
     if max_epochs is None or max_epochs < 0:
         raise ValueError(f"{argument}={list(values)} is spread over max_epochs, which is not set: give one number.")
+    # The last epoch is max_epochs - 1; a run of one epoch has the first value.
     place = (len(values) - 1) * min(1.0, epoch / max(1, max_epochs - 1))
     before = min(int(place), len(values) - 1)
     after = min(before + 1, len(values) - 1)

@@ -100,6 +100,7 @@ class StructuralCallback(AnyCallback):
             self._resumed = None
             if self.changes_structure():
                 refuse_strategies(trainer, type(self).__name__)
+        # In every stage, and here: Lightning reads a checkpoint between this hook and the first one of the stage.
         attach(pl_module, self, lambda: averaged_copies(trainer), lambda: bare_optimizers(trainer))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -125,10 +126,13 @@ class StructuralCallback(AnyCallback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the steps that are due, with the random generators as in an uninterrupted run."""
+        # At the start of an epoch, not at the end: a run that resumes from a checkpoint of the validation never calls
+        # on_train_epoch_end of that epoch, and a step in it would be lost.
         resumed, self._resumed = self._resumed, None
         if resumed is not None:
             # Nothing draws random numbers between the end of an epoch, where a checkpoint is written, and this hook.
             states = resumed["random"]
+            # A run may be resumed on more processes than it was saved by.
             restore_random_states_(states[trainer.global_rank % len(states)])
         self.change(trainer, pl_module)
         if resumed is not None:

@@ -20,7 +20,7 @@ from lit_xai.trainer.access import callbacks_of, is_a
 
 
 def refuse_modules(module: nn.Module, name: str) -> None:
-    """Refuse layers whose weights are computed from other tensors, which a structural change would not follow.
+    """Refuse layers whose weights are computed from other tensors, which a structural change would not reach.
 
     Args:
         module: its layers are checked.
@@ -37,7 +37,7 @@ def refuse_modules(module: nn.Module, name: str) -> None:
         lightning...MisconfigurationException: StructuredPruning cannot prune '0', whose weight is computed from ...
     """
     for layer, part in module.named_modules():
-        # weight_norm and spectral_norm of old, and torch.nn.utils.prune, compute theirs in a hook before the forward.
+        # The older weight_norm and spectral_norm, and torch.nn.utils.prune, compute weights in a pre-forward hook.
         by_hook = any(type(hook).__module__.startswith("torch.nn.utils.") for hook in part._forward_pre_hooks.values())
         if is_parametrized(part) or by_hook:
             raise MisconfigurationException(
@@ -61,7 +61,7 @@ def refuse_optimizers(trainer: Trainer, name: str) -> None:
         if any(base.__name__ == "ZeroRedundancyOptimizer" for base in type(optimizer).__mro__):
             raise MisconfigurationException(
                 f"{name} cannot work with {type(optimizer).__name__}, which spreads an optimizer's state over"
-                " processes: take the optimizer itself."
+                " processes: use the optimizer itself."
             )
 
 
@@ -107,6 +107,7 @@ def change_structure(trainer: Trainer, pl_module: LightningModule, step: dict[st
 
 def bare_optimizers(trainer: Trainer) -> list[Optimizer]:
     """Return a Trainer's optimizers without Lightning's wrappers."""
+    # The wrappers refer to the optimizers, whose groups are changed in place: both stay valid.
     return [getattr(one, "optimizer", one) if is_a(one, "LightningOptimizer") else one for one in trainer.optimizers]
 
 

@@ -38,11 +38,12 @@ def called_by_step(pl_module: LightningModule, batch: Any) -> list[str]:
     if not pl_module.automatic_optimization:  # its step would step the optimizers
         return []
     copied: Any = copy_network(pl_module)
+    # A training_step may leave out batch_idx.
     taken = len(inspect.signature(copied.training_step).parameters)
     try:
         with without_log(copied), untouched(copied), recorded(candidates(copied, None)) as calls:
             copied.training_step(*(batch, 0)[:taken])
-    except Exception:  # the step needs more of its Trainer than a copy has; the first real batch decides then
+    except Exception:  # the step needs its Trainer, which a copy does not have: the first real batch decides then
         return []
     return called(calls)
 
@@ -69,6 +70,6 @@ def say_what_is_called(pl_module: nn.Module, names: list[str], wanted: str | Non
     what = f"calls {shown}" if names else f"does not call {repr(wanted) if wanted else 'a network'}"
     return (
         f"{type(pl_module).__name__}.training_step {what}: name the network that takes the inputs and gives the logits"
-        f" with module=, one of {list(weighted_parts(pl_module))}; where that is the module itself, have the step call"
+        f" with module=, one of {list(weighted_parts(pl_module))}; if that is the module itself, have the step call"
         " self(x)."
     )

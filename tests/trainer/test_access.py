@@ -294,7 +294,7 @@ def test_require_writable_makes_the_folder_and_leaves_it_empty(tmp_path: Path) -
 def test_require_writable_refuses_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file in the way")
     for folder in (tmp_path / "taken", tmp_path / "taken" / "runs", Path("/proc/runs")):
-        with pytest.raises(OSError, match=r"^The run's folder must be one that can be written to, but got '") as caught:
+        with pytest.raises(OSError, match=r"^The run's folder must be writable, but got '") as caught:
             require_writable(folder)
         assert str(folder) in str(caught.value)
         assert str(caught.value).count("\n") == 0
