@@ -59,6 +59,7 @@ class Arguments:
 
     def rows(self, rows: slice) -> list[Any]:
         """Return all values, those that have one row per sample cut to ``rows``."""
+        # Detached slices are leaves of the graph, which may be given requires_grad.
         batched = {*self.explained, *self.along}
         return [v[rows].detach() if i in batched else v for i, v in enumerate(self.values)]
 
@@ -163,6 +164,7 @@ class Forward(nn.Module):
         for place, tensor in zip([*self._arguments.explained, *self._arguments.along], tensors, strict=True):
             # Methods that draw samples do so in float32, also for a network in another precision.
             values[place] = tensor.to(values[place].dtype) if tensor.is_floating_point() else tensor
+        # Captum repeats the batched arguments with the samples; constants are those of the original call.
         logits = call_network(self.network, self._arguments.rebuild(values), self._call, self._output)
         if self._check is not None:
             self._check(logits, len(tensors[0]))

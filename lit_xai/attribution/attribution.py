@@ -100,6 +100,7 @@ def attribute(
         sample = arguments.rebuild(arguments.rows(slice(0, 1)))
         seen = check_pitfalls(cls, network, lambda: call_network(network, sample, call, output))
         if layer is not None:
+            # Two where possible: with one sample, a layer that returns one row in any case would pass.
             few = arguments.rebuild(arguments.rows(slice(0, min(2, internal_batch_size))))
             check_layer(layer, network, lambda: call_network(network, few, call, output))
         if seen is not None:
@@ -109,6 +110,7 @@ def attribute(
             arguments,
             call,
             output,
+            # Hooks of layers and modules keep one forward pass: they need the batch in one piece.
             at_most=None if explains_layer(cls) or hooks_modules(cls) else FORWARD_ONLY * internal_batch_size,
             check=options.checker(),
             differentiated=needs_gradients(cls),
@@ -212,8 +214,9 @@ def _attribute_in_pieces(
 
 def _mean_delta(delta: Tensor, n: int, options: dict[str, Any]) -> Tensor:
     """Return one delta for each of ``n`` samples: the mean over the copies that the method made of a sample."""
-    parts: tuple[Tensor, ...] = (delta,)
+    parts: tuple[Tensor, ...] = (delta,)  # (n * copies,), the copies of a sample next to each other
     if "nt_samples_batch_size" in options:  # NoiseTunnel concatenates its portions, each with copies of all samples
+        # 5 is Captum's default.
         noisy = options.get("nt_samples", 5)
         portion = min(noisy, options["nt_samples_batch_size"])
         parts = delta.split(portion * delta.numel() // noisy)
@@ -232,6 +235,7 @@ def _explainer(
 
     named = {} if layer is None else {"layer": module_names(forward.network)[layer]}
     explainer = cls(forward, **named, **tuples(dict(init_args or {})))
+    # LRP: without its rules, the call for the next piece would use the default ones and give no warning.
     if hasattr(explainer, "_remove_rules"):
         explainer._remove_rules = partial(keep_lrp_rules, explainer)
     if needs_gradients(cls) and layer is None and not hooks_modules(cls):
@@ -283,6 +287,7 @@ def _captum_errors(cls: type, **given: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        # The network runs inside Captum's call, so the innermost frame tells whose error it is.
         innermost = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
         by_captum = innermost.f_globals.get("__name__", "").startswith("captum.")
         if not by_captum or isinstance(error, torch.OutOfMemoryError):

@@ -71,6 +71,7 @@ def make_baselines(
                 "baselines='black' needs the mean and std that pixels were normalized with: give both, as the monitor's"
                 " arguments or as attributes of the data module, or use baselines='zero'."
             )
+        # A pixel of 0 after normalization, (0 - mean) / std.
         black = -torch.as_tensor(mean, dtype=inputs.dtype) / torch.as_tensor(std, dtype=inputs.dtype)
         shape = (-1, *[1] * (inputs.dim() - 2)) if black.dim() else ()
         return black.to(inputs.device).reshape(shape).expand_as(inputs[:1]).contiguous()
@@ -105,6 +106,7 @@ def gaussian_blur(images: Tensor, sigma: float | None = None) -> Tensor:
     reach = max(1, math.ceil(3 * sigma))  # beyond three standard deviations a weight is below 1% of the largest
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=images.device) / sigma) ** 2).to(images.dtype)
     weights = weights / weights.sum()
+    # A Gaussian is separable: two passes of 2 * reach + 1 weights in place of one with the square of that.
     flat = images.reshape(-1, 1, *images.shape[2:])
     flat = F.conv2d(F.pad(flat, (reach, reach, 0, 0), mode="replicate"), weights.reshape(1, 1, 1, -1))
     flat = F.conv2d(F.pad(flat, (0, 0, reach, reach), mode="replicate"), weights.reshape(1, 1, -1, 1))

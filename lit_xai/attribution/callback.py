@@ -130,7 +130,7 @@ class AttributionMonitor(AnyCallback):
         self._call |= {"attribute_args": attribute_args, "noise_tunnel": noise_tunnel}
         self._internal_batch_size = internal_batch_size
         self.metrics = resolve_metrics(metrics)
-        # What a resumed run must share with its first part; plain values, so that any checkpoint loads.
+        # What a resumed run shares with its first part: plain values, which load with weights_only=True.
         self._state: dict[str, Any] = {}
         self._warned: set[str] = set()
         self._forget()
@@ -147,15 +147,15 @@ class AttributionMonitor(AnyCallback):
         return f"AttributionMonitor[{self.name}]"
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put the state where Lightning looks for it.
+        """Store the state where Lightning looks for it.
 
-        With ``state_dict`` instead, Lightning would refuse two monitors of one name with an error of its own, before
-        :meth:`setup` explains what to do.
+        Not in ``state_dict``: Lightning would refuse two monitors of one name with an error of its own, before
+        :meth:`setup` can explain what to do.
         """
         checkpoint.setdefault("callbacks", {})[self.state_key] = copy.deepcopy(self._state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the probe and the color limits of the run that is resumed."""
+        """Restore the probe and the color limits of the resumed run."""
         self._state = dict(state_dict)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -183,11 +183,13 @@ class AttributionMonitor(AnyCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the probe and rehearse, so that foreseeable errors come before the first step."""
         self._prepare(trainer, pl_module, "fit")
+        # A resumed run has its figure from before training.
         if self.at_start and trainer.global_step == 0:
             self._evaluate(trainer, pl_module, "before training", logged_step(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate the epoch if it is due."""
+        # Kept for on_train_end, in which logged_step is not valid.
         self._last = trainer.current_epoch, logged_step(trainer)
         self._is_shown = (trainer.current_epoch + 1) % self._every == 0
         if self._is_shown:
@@ -246,7 +248,7 @@ class AttributionMonitor(AnyCallback):
             save_samples(self._folder, samples)
 
     def _read(self, trainer: Trainer, network: nn.Module, stage: str) -> Samples:
-        """Read the probe: that of the run which is resumed, if ``probe`` is the same as there."""
+        """Read the probe, the one of the resumed run if ``probe`` is unchanged."""
         name = loader_name(trainer, self.probe, stage)
         if stage == "fit" and self._state.get("probe") == repr(self.probe) and self._state["indices"]:
             known = Probe(indices=self._state["indices"])
@@ -262,7 +264,7 @@ class AttributionMonitor(AnyCallback):
     def _warn_of_other_samples(self, reason: str) -> None:
         self._state.pop("hash", None)
         self._warn(
-            f"{self.name}: the probe's samples are not those of the run that is resumed ({reason}): figures before and"
+            f"{self.name}: the probe's samples differ from those of the resumed run ({reason}): figures before and"
             " after cannot be compared.",
             reason,
         )
@@ -296,9 +298,8 @@ class AttributionMonitor(AnyCallback):
 
     def _explain(self, pl_module: LightningModule, share: Samples) -> Explanation:
         with warnings.catch_warnings(), without_log(pl_module):
-            warnings.filterwarnings(
-                "ignore", message=".* treats these as plain gradients"
-            )  # the rehearsal has warned already
+            # The rehearsal has warned already.
+            warnings.filterwarnings("ignore", message=".* treats these as plain gradients")
             return explain(
                 find_network(pl_module, self.module),
                 share.inputs,

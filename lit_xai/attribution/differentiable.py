@@ -97,6 +97,7 @@ def grad_cam(logits: Tensor, activations: Tensor, target: Tensor, *, create_grap
             " earlier layer."
         )
     (gradient,) = _gradients(logits, (activations,), target, create_graph, "activations")
+    # gradient (N, C, ...) -> weights (N, C), then (N, C, 1, ...) to broadcast over the positions.
     weights = gradient.flatten(2).mean(2)
     weights = weights.reshape(*weights.shape, *(1 for _ in activations.shape[2:]))
     found = (weights * _at_least_float32(activations)).sum(1).relu()
@@ -266,5 +267,6 @@ def _pooled(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     """Return maps ``(N, ...)`` averaged down to ``size``."""
     if maps.shape[1:] == size or math.prod(size) == 0:
         return maps
+    # The pools expect channels: (N, ...) -> (N, 1, ...).
     pools: list[Callable[..., Tensor]] = [F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d]
     return pools[len(size) - 1](maps.unsqueeze(1), size).squeeze(1)

@@ -166,16 +166,18 @@ def answers_of(logits: Tensor, labels: Tensor | None) -> dict[str, Tensor | None
     labels = labels.reshape(-1) if labels is not None and labels.numel() == len(values) else None
     if labels is None or labels.is_floating_point():
         return {"labels": labels, "predictions": values, "probabilities": None}
+    # One output and integer labels: the logit of class 1.
     chance = values.sigmoid()
     return {
         "labels": labels,
         "predictions": (chance > 0.5).long(),
-        "probabilities": torch.where(chance > 0.5, chance, 1 - chance),
+        "probabilities": torch.where(chance > 0.5, chance, 1 - chance),  # of the predicted class
     }
 
 
 def _answers_of_several_outputs(logits: Tensor, labels: Tensor | None) -> dict[str, Tensor | None]:
     if labels is not None and labels.shape == logits.shape:
+        # Rows that sum to 1 are class probabilities, as of mixup or one-hot labels, not several labels per sample.
         is_distribution = bool(torch.allclose(labels.float().sum(1), torch.ones(len(labels)), atol=1e-3))
         if not is_distribution and is_multi_hot(labels):
             return {"labels": labels, "predictions": (logits > 0).long(), "probabilities": logits.sigmoid()}

@@ -50,6 +50,7 @@ class Explanation:
         """
 
         def whole(value: Tensor) -> Tensor:
+            # (world_size, rows, ...) -> (rows * world_size, ...): process r holds the samples r, r + world_size, ...
             shares = value if world_size == 1 else all_gather(value).transpose(0, 1).flatten(0, 1)
             return shares[:n].detach().cpu()
 
@@ -184,6 +185,7 @@ def class_labels(labels: Tensor | None, shape: Sequence[int]) -> Tensor | None:
         raise ValueError(
             f"target expected the output to explain, 0 to {shape[1] - 1}, since the labels are values and not classes."
         )
+    # argmax returns the first of equal values, and would return 0 for a row of zeros.
     return torch.where(values.amax(1) > 0, values.argmax(1), -1)
 
 

@@ -186,6 +186,7 @@ def copies_per_sample(method: type, n_baselines: int = 1, n_samples: int = 5) ->
         (2, 32)
     """
     name = method.__name__
+    # DeepLift runs inputs and baselines as one batch, and DeepLiftShap every sample with every baseline.
     if "DeepLiftShap" in name:
         return 2 * n_baselines
     if "GradientShap" in name and explains_layer(method):
@@ -243,6 +244,7 @@ def _check_layer(method: type, network: nn.Module, layer: str | None) -> None:
                 f"layer={layer!r}: {method.__name__} explains inputs, not layers; {other} explains layers."
             )
     elif layer is None:
+        # The last convolution is the usual choice for Grad-CAM.
         convolutions = [name for name, m in names.items() if type(m).__name__.startswith("Conv")]
         raise ValueError(
             f"{method.__name__} requires layer=, a dotted name such as {(convolutions or list(names) or ['?'])[-1]!r}."

@@ -159,6 +159,7 @@ def attach_lrp_rules(network: nn.Module, seen: "Watch", layer: str | None = None
     from captum.attr._core.lrp import SUPPORTED_LAYERS_WITH_RULES, SUPPORTED_NON_LINEAR_LAYERS
     from captum.attr._utils.lrp_rules import EpsilonRule
 
+    # Captum compares types, not instances: a subclass has no rule.
     known = (*SUPPORTED_LAYERS_WITH_RULES, *SUPPORTED_NON_LINEAR_LAYERS)
     for name, module in {"": network, **module_names(network)}.items():
         if not _is_leaf(module) or type(module) in known or hasattr(module, "rule"):

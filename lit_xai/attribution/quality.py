@@ -110,6 +110,7 @@ def _build(entry: Any) -> Metric:
         raise refusal("metrics", "instances, classes or import paths of torchmetrics.Metric", entry)
     signature = inspect.signature(metric.update)
     try:
+        # Checked before training: a metric of predictions would fail in the first evaluation.
         signature.bind(None, None, None, None)
     except TypeError:
         raise ValueError(
@@ -120,7 +121,7 @@ def _build(entry: Any) -> Metric:
 
 
 def update_metric(metric: Metric, network: nn.Module, inputs: Inputs, explanation: Explanation, n: int) -> None:
-    """Start a metric over and update it with the first ``n`` samples of an explanation.
+    """Reset a metric and update it with the first ``n`` samples of an explanation.
 
     Args:
         metric: as :func:`resolve_metrics` returns it; moved to where the attributions are.
@@ -148,7 +149,7 @@ def compute_metric(metric: Metric) -> dict[str, float]:
         ValueError: it returns anything but numbers.
     """
     with warnings.catch_warnings():
-        # A process that has no sample of its own takes part all the same.
+        # A process without a sample takes part too, since the states are gathered from all.
         warnings.filterwarnings("ignore", message="The ``compute`` method of metric .* was called before")
         values = metric.compute()
     metric.reset()

@@ -45,8 +45,8 @@ class Samples:
     baseline: Any = None
 
     def share(self, rank: int, world_size: int, method: type) -> "Samples":
-        """Return one process' share; all have the same size, for which the first samples repeat if necessary."""
-        # Of equal size, since all_gather stacks the shares; Explanation.gathered cuts the repeated samples off again.
+        """Return the share of one process; the first samples are repeated to make all shares equally large."""
+        # all_gather stacks the shares; Explanation.gathered cuts off the repeated samples.
         n = len(self.indices)
         rows = [row % n for row in range(rank, -(-n // world_size) * world_size, world_size)]
         baseline = self.baseline if draws_baselines(method) else take(self.baseline, rows, n)
@@ -76,6 +76,7 @@ def read_samples(
     if inputs is example:  # not from the probe's batch: neither its labels nor its indices belong to them
         inputs, labels = to_model(trainer, inputs, name), None
         indices = list(range(Arguments(inputs, any_dtype=True).n))
+    # batch_to_inputs may select the element in which labels usually are.
     if isinstance(inputs, Tensor) and labels is inputs:
         labels = None
     by_index = reads_by_index(loaders(trainer)[name])
