@@ -86,8 +86,8 @@ class Options:
         if "internal_batch_size" in self.takes:
             # Captum's default is one batch of all steps, which takes 2.7 times as long as passes of the given samples.
             options["internal_batch_size"] = self.internal_batch_size
-        # Captum's default is 1, and Occlusion is 8 times as fast with 16. LayerFeatureAblation fails with more than 1 and
-        # a target per sample.
+        # Captum's default is 1; Occlusion is 8 times as fast with 16. LayerFeatureAblation fails with more than 1 and a
+        # target per sample.
         if "perturbations_per_eval" in self.takes and not returns_layer(self.method):
             copies = 1 if runs_samples_singly(self.method) else n
             options.setdefault("perturbations_per_eval", max(1, FORWARD_ONLY * self.internal_batch_size // copies))

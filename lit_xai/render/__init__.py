@@ -1,4 +1,4 @@
-"""Attributions and what compression did to a network -> pictures and tables, all by plain functions.
+"""Pictures and tables of attributions and of compression, all by plain functions.
 
 Pictures are a matplotlib ``Figure``, an array or a PNG file. matplotlib is imported when the first one is drawn, and
 never through pyplot: no global figure state, no backend chosen on the user's behalf.

@@ -25,10 +25,10 @@ TITLE, TEXT, SMALL = 16, 15, 13.0
 LINE = 27
 """From one line of text to the next, in pixels."""
 FOR, AGAINST, GREY, INK = "#b2182b", "#2166ac", "#666666", "#111111"
-"""The ends of the red-white-blue map, which readers with any kind of color blindness tell apart, and two greys."""
+"""The ends of the red-white-blue map, which readers with any kind of color blindness tell apart, and two grays."""
 Ends: TypeAlias = tuple[str, str]
 ENDS: Ends = ("against", "for the class")
-"""What negative and positive attributions do."""
+"""The effects of negative and positive attributions, in words."""
 BAR = 96
 """Height of the color bar with its numbers and its words."""
 
@@ -36,7 +36,7 @@ BAR = 96
 class Canvas:
     """A white Figure of ``width`` x ``height`` pixels with its title written and ``top``, where the rest may begin.
 
-    ``ends`` says what values below and above zero do; an empty first one, that there are none below.
+    ``ends`` are the effects of values below and above zero, in words; the first is empty if none are below.
     """
 
     def __init__(self, title: str, height: int, width: int = WIDTH, ends: Ends = ENDS):
@@ -47,6 +47,7 @@ class Canvas:
         self.top = MARGIN + LINE * len(lines) + (6 if lines else 0)
         self.width, self.height, self.ends = width, height + self.top, ends
         self.figure: Figure = Figure((self.width / DPI, self.height / DPI), dpi=DPI, facecolor="white")
+        # Agg draws into memory. Not through pyplot, which keeps every figure until it is closed.
         FigureCanvasAgg(self.figure)
         self.axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, self.width), ylim=(self.height, 0))
         self.axes.set_axis_off()
@@ -117,7 +118,7 @@ class Canvas:
 
 
 def plain_style() -> AbstractContextManager[None]:
-    """Return a context in which matplotlib's own defaults hold, whatever a user's or a notebook's style says."""
+    """Return a context with matplotlib's own defaults, independent of the user's or a notebook's style."""
     from matplotlib import style
 
     return style.context([], after_reset=True)
@@ -138,7 +139,7 @@ def to_colors(scale: ScalarMappable, shares: Array) -> Array:
 
 
 def scale_ticks(limit: float) -> tuple[list[float], list[str]]:
-    """Return where the scale is labelled and with what.
+    """Return the positions and the labels of the scale's ticks.
 
     Example:
         >>> scale_ticks(0.02)

@@ -35,7 +35,7 @@ class Caption:
 def make_captions(
     n: int, labels: PerSample, predictions: PerSample, probabilities: PerSample, class_names: Sequence[str] | None
 ) -> list[Caption]:
-    """Return one caption per sample from whatever of labels, predictions and probabilities is known.
+    """Return one caption per sample from those of labels, predictions and probabilities that are known.
 
     Args:
         n: how many samples.
@@ -45,7 +45,7 @@ def make_captions(
         class_names: the name of each class index.
 
     Raises:
-        ValueError: one of them is not about ``n`` samples.
+        ValueError: one of them does not hold ``n`` samples.
 
     Example:
         >>> make_captions(1, [0], None, np.array([[0.2, 0.8]]), ["cat", "dog"])
@@ -84,6 +84,7 @@ def _chances_of(predictions: NDArray[Any], chances: NDArray[Any]) -> NDArray[Any
 
 def _correct(known: dict[str, NDArray[Any]], true: list[str], predicted: list[str]) -> list[bool | None]:
     labels, predictions = known.get("labels"), known.get("predictions")
+    # Kinds of NumPy's dtypes: f floats, the values of a regression; U text, names of classes.
     if labels is None or predictions is None or "f" in labels.dtype.kind + predictions.dtype.kind:
         return [None] * len(true)
     if labels.shape == predictions.shape and "U" not in labels.dtype.kind + predictions.dtype.kind:

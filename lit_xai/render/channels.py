@@ -1,4 +1,4 @@
-"""How many channels each layer had and has left: bars for TensorBoard's images, a table for its texts."""
+"""The number of channels of each layer before and after pruning: bars for images, a table for texts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def channels_figure(before: Mapping[str, int], after: Mapping[str, int], title: 
         title: of the figure: method, ratio, epoch.
 
     Raises:
-        ValueError: there is no layer, or the two are not about the same layers.
+        ValueError: there is no layer, or the two have different layers.
 
     Example:
         >>> figure = channels_figure({"conv1": 16, "conv2": 32}, {"conv1": 8, "conv2": 24}, "pruned by a half")
@@ -64,7 +64,7 @@ def channels_table(before: Mapping[str, int], after: Mapping[str, int]) -> str:
         after: the same layers, pruned.
 
     Raises:
-        ValueError: there is no layer, or the two are not about the same layers.
+        ValueError: there is no layer, or the two have different layers.
 
     Example:
         >>> print(channels_table({"conv1": 16, "conv2": 32}, {"conv1": 8, "conv2": 24}))

@@ -1,4 +1,4 @@
-"""Attributions -> one matplotlib Figure, of the kind that suits the input."""
+"""One matplotlib Figure of attributions, of the kind that suits the input."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def attribution_figure(
     sample, epoch and method; the total itself is written beside the map. The library's three kinds, next to those that
     were registered with :func:`~lit_xai.render.registry.register_renderer`:
 
-    - ``"image"``: each input beside its attribution over the input in light grey, channels summed, coarser maps
+    - ``"image"``: each input beside its attribution over the input in light gray, channels summed, coarser maps
       (GradCAM) resized bilinearly. At most 32 samples.
     - ``"tabular"``: bars of each feature's mean signed and mean absolute share. At most 16 features.
-    - ``"heatmap"``: each map as a strip, for series, tokens and whatever else. At most 16 samples.
+    - ``"heatmap"``: each map as a strip, for series, tokens and everything else. At most 16 samples.
 
     Args:
-        inputs: what the network was given, ``(N, ...)``; tensors and arrays alike.
+        inputs: the network's inputs, ``(N, ...)``, a tensor or an array.
         attributions: one map per sample, ``(N, ...)``.
         title: of the figure: method, target, baseline, epoch.
         labels: class indices ``(N,)``, names, values of a regression, or multi-hot ``(N, K)``.
@@ -59,7 +59,7 @@ def attribution_figure(
             number to every figure that is to be compared.
         kind: ``"image"``, ``"tabular"``, ``"heatmap"``, the name or import path of another renderer, or a renderer;
             default by the shapes.
-        ends: what negative and positive values do, in words; an empty first one where none are negative.
+        ends: the effects of negative and positive values, in words; the first is empty if none are negative.
 
     Raises:
         TypeError: inputs or attributions are no tensor or array of real numbers.
@@ -91,7 +91,7 @@ def color_limit(attributions: ArrayLike, inputs: ArrayLike | None = None, kind: 
 
     Args:
         attributions: one map per sample, ``(N, ...)``.
-        inputs: what they belong to; needed where the figure resizes maps (a GradCAM's few cells hold larger shares).
+        inputs: the explained inputs; needed where the figure resizes maps (a GradCAM's few cells hold larger shares).
         kind: as in :func:`attribution_figure`.
 
     Raises:

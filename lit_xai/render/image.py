@@ -1,4 +1,4 @@
-"""Images: each sample's input beside its attribution, drawn over the input in light grey."""
+"""Images: each sample's input beside its attribution, drawn over the input in light gray."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DARK = 0.2
 """Images whose median brightness is below this (digits, garments) are light strokes on black; as ink on white paper
 they leave the map's white, nothing, what it is."""
 LIGHT = 0.84
-"""Brightness of black in the grey input under a map: dark enough to be recognized, light enough not to mute colors."""
+"""Brightness of black in the gray input under a map: dark enough to be recognized, light enough not to mute colors."""
 
 
 def image_figure(
@@ -55,7 +55,7 @@ def image_figure(
 
 
 def _faint(pictures: Array) -> Array:
-    """Return the inputs as grey ``(N, H, W)`` that lets colors speak, on white paper where they are mostly black."""
+    """Return the inputs as gray ``(N, H, W)`` that lets colors speak, on white paper where they are mostly black."""
     grey = pictures @ np.array([0.299, 0.587, 0.114])
     paper = grey if np.median(grey) > DARK else 1 - grey
     return LIGHT + (1 - LIGHT) * paper

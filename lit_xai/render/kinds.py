@@ -23,7 +23,7 @@ LARGEST_MAP = 128
 
 
 class ImageRenderer(Renderer):
-    """Draws each input beside its attribution, over the input in light grey.
+    """Draws each input beside its attribution, over the input in light gray.
 
     Example:
         >>> import torch
@@ -92,7 +92,7 @@ class TabularRenderer(Renderer):
 
 
 class HeatmapRenderer(Renderer):
-    """Draws each map as a strip, for series, tokens and whatever else."""
+    """Draws each map as a strip, for series, tokens and everything else."""
 
     name = "heatmap"
 

@@ -1,4 +1,4 @@
-"""Names of layers, where room is short: their ends tell them apart, their beginnings are shared."""
+"""Short forms of layers' names, which tend to share their beginnings and to differ at their ends."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from lit_xai.render.text import shorten, text_width
 
 
 def shorten_name(name: str, width: float, size: float) -> str:
-    """Return a dotted name with as many of its first parts left out as it takes to fit into ``width`` pixels.
+    """Return a dotted name without as many of its first parts as it takes to fit into ``width`` pixels.
 
     Example:
         >>> shorten_name("bert.encoder.layer.10.attention.self.query", 250, 13)

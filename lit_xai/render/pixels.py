@@ -1,4 +1,4 @@
-"""From a network's inputs back to pictures: RGB in [0, 1]."""
+"""A network's inputs as pictures again: RGB in [0, 1]."""
 
 from collections.abc import Sequence
 from typing import TypeAlias

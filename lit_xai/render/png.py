@@ -25,6 +25,7 @@ def figure_to_rgb(figure: Figure) -> NDArray[np.uint8]:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    # The figure's own canvas may belong to another backend, without pixels in memory.
     canvas = FigureCanvasAgg(figure)
     with plain_style():
         canvas.draw()
@@ -34,7 +35,7 @@ def figure_to_rgb(figure: Figure) -> NDArray[np.uint8]:
 def save_png(figure: Figure | NDArray[np.uint8], path: str | os.PathLike[str]) -> Path:
     """Write a figure, or the pixels that :func:`figure_to_rgb` made of it, to ``path`` and return it; folders are made.
 
-    The file appears whole or not at all, whatever interrupts, and holds no date and no version.
+    The file is written whole or not at all, and holds no date and no version.
 
     Example:
         >>> import tempfile
@@ -49,6 +50,7 @@ def save_png(figure: Figure | NDArray[np.uint8], path: str | os.PathLike[str]) -
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         pixels = figure if isinstance(figure, np.ndarray) else figure_to_rgb(figure)
+        # matplotlib would write its version here, and the same figure would give other bytes after an update.
         imsave(unfinished, pixels, format="png", metadata={"Software": "lit_xai"})
         unfinished.replace(path)
     finally:

@@ -42,7 +42,7 @@ def register_renderer(renderer: Renderer) -> None:
     if not isinstance(renderer, Renderer) or not isinstance(getattr(renderer, "name", None), str):
         raise TypeError(f"register_renderer expected an instance of a Renderer with a name, but got {renderer!r}.")
     known = _known().get(renderer.name)
-    # By name: a module that is imported again, as notebooks do, defines its class anew.
+    # Compared by the name of the class: a module that is imported again, as notebooks do, defines its class anew.
     if known is not None and type(known).__qualname__ != type(renderer).__qualname__:
         raise ValueError(f"register_renderer expected a new name, but there is a renderer {renderer.name!r} already.")
     _registered.pop(renderer.name, None)  # so that it moves to the end, and is asked first

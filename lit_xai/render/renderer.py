@@ -23,18 +23,18 @@ PERCENTILE = 99
 
 @dataclass(frozen=True)
 class Drawing:
-    """Everything that a renderer may draw: the samples, their maps, and the words beside them.
+    """Everything that a renderer may draw: the samples, their maps, and their captions.
 
     Args:
-        inputs: what the network was given, ``(N, ...)``, a tensor or an array.
+        inputs: the network's inputs, ``(N, ...)``, a tensor or an array.
         shares: the maps as :meth:`Renderer.find_shares` returned them.
         captions: one per sample.
         title: of the figure.
         limit: the share at which colors and bars end.
         feature_names: of tabular inputs, where known.
-        mean: what the images' normalization subtracted.
-        std: what it divided by.
-        ends: what negative and positive values do, in words; an empty first one where none are negative.
+        mean: the mean that normalization subtracted from images.
+        std: the standard deviation that it divided by.
+        ends: the effects of negative and positive values, in words; the first is empty if none are negative.
     """
 
     inputs: ArrayLike
@@ -51,11 +51,11 @@ class Drawing:
 class Renderer(ABC):
     """One kind of picture of attributions.
 
-    A subclass that is given to :func:`~lit_xai.render.registry.register_renderer` is chosen by the library wherever
-    :meth:`suits` says so, and by name with ``kind=``.
+    A subclass that is given to :func:`~lit_xai.render.registry.register_renderer` is chosen by the library where
+    :meth:`suits` returns True, and by name with ``kind=``.
 
     Attributes:
-        name: what ``kind=`` calls it.
+        name: its name for ``kind=``.
         needs: the shapes that it can draw, in words, for the error where others are given.
     """
 
@@ -77,7 +77,7 @@ class Renderer(ABC):
         that each token has one number.
 
         Args:
-            inputs: what the network was given, ``(N, ...)``.
+            inputs: the network's inputs, ``(N, ...)``.
             attributions: one map per sample, ``(N, ...)``.
         """
         maps = to_array(attributions, "attributions")
@@ -94,4 +94,4 @@ class Renderer(ABC):
 
     @abstractmethod
     def draw(self, drawing: Drawing) -> Figure:
-        """Return the figure; matplotlib's own defaults hold meanwhile, and pyplot is not to be used."""
+        """Return the figure; matplotlib's own defaults hold meanwhile, and pyplot must not be used."""

@@ -76,7 +76,7 @@ def _names(sensitivity: SensitivityTable) -> tuple[float, list[str], list[str]]:
 
 def _write_columns(canvas: Canvas, sensitivity: SensitivityTable, left: float, top: float, cell: float) -> None:
     words, labels = sensitivity.columns_title, sensitivity.column_labels
-    # Centred over the columns, unless that would stick out of the page.
+    # Centered over the columns, unless that would stick out of the page.
     middle = min(left + cell * len(labels) / 2, canvas.width - MARGIN - text_width(words, SMALL) / 2)
     canvas.text(middle, top - HEAD + 2, words, size=SMALL, color=GREY, ha="center")
     for j, label in enumerate(labels):

@@ -1,4 +1,4 @@
-"""From raw attributions to comparable maps: every map divided by its own total absolute value."""
+"""Comparable maps from raw attributions: every map divided by its own total absolute value."""
 
 import math
 from dataclasses import dataclass, replace
@@ -24,6 +24,7 @@ def to_array(values: ArrayLike, name: str) -> Array:
     """
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
+        # NumPy has no bfloat16, and cannot read a tensor whose negation is pending.
         values = (values if values.is_complex() else values.double()).resolve_neg().numpy()
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
@@ -118,7 +119,7 @@ def resize(shares: Shares, size: tuple[int, int]) -> Shares:
 def pool(shares: Shares, longest: int) -> Shares:
     """Return image maps ``(N, H, W)`` summed over square cells, as small as it takes to have ``longest`` to a side.
 
-    What is larger than its place on the page would be averaged there, and the signs of neighbouring pixels would
+    A map larger than its place on the page would be averaged there, and the signs of neighboring pixels would
     cancel to an empty picture; a sum is still a share of the same total.
 
     Example:
@@ -143,6 +144,7 @@ def round_up(value: float) -> float:
     """
     exponent = math.floor(math.log10(value))
     steps = [float(f"{step}e{power}") for power in (exponent, exponent + 1) for step in (1, 2, 3, 5)]
+    # The tolerance keeps a value that is a step up to rounding, as a sum of shares may be, at that step.
     return next(step for step in steps if step >= value * (1 - 1e-9))
 
 

@@ -20,13 +20,13 @@ _MORE = {"fewer": "more", "smaller": "larger", "faster": "slower"}
 
 
 def before_after_table(rows: Mapping[str, tuple[Number, Number]]) -> str:
-    """Return what there was, what there is, and the ratio, as a markdown table that is aligned as plain text too.
+    """Return values before and after, and their ratio, as a markdown table that is aligned as plain text too.
 
-    A row's first word says what it measures: ``params`` and ``MACs`` are counts, ``size`` is in bytes, ``latency`` in
-    milliseconds, whatever else is a metric, whose change is the difference.
+    The first word of a row is its kind: ``params`` and ``MACs`` are counts, ``size`` is in bytes, ``latency`` in
+    milliseconds, and everything else is a metric, whose change is the difference.
 
     Args:
-        rows: the values before and after, by name; ``None`` or NaN is a value that is missing.
+        rows: the values before and after, by name; ``None`` or NaN is a missing value.
 
     Example:
         >>> rows = {"params": (272474, 68138), "size on disk": (1.1e6, None), "latency": (3.2, 1.6), "acc": (0.9, 0.92)}

@@ -1,4 +1,4 @@
-"""Tables: how much each feature counts on average, and in which direction."""
+"""Tables: the mean share of each feature, and its sign."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text that fits: how wide words are, shortened or broken into lines where they are too wide."""
+"""Text that fits: the width of words, shortened or broken into lines if they are too wide."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 DPI = 100
 
 
+# Measures text and draws nothing, hence one pixel.
 @functools.cache
 def _renderer() -> RendererAgg:
     from matplotlib.backends.backend_agg import RendererAgg
@@ -20,7 +21,7 @@ def _renderer() -> RendererAgg:
 
 
 def text_width(words: str, size: float, weight: str = "normal") -> float:
-    """Return how many pixels wide ``words`` are."""
+    """Return the width of ``words`` in pixels."""
     from matplotlib.font_manager import FontProperties
 
     return _renderer().get_text_width_height_descent(words, FontProperties(size=size, weight=weight), False)[0]
