@@ -62,7 +62,7 @@ WHOLE_ROOMS = {
     "attribution": ("ddp", "loggers", "side_effects", "tensorboard"),
     "distillation": ("ddp", "refusals", "resume"),
     "export": ("ddp",),
-    "pruning": ("ddp", "networks"),
+    "pruning": ("ddp", "networks", "own_importance"),
     "quantization": ("ddp",),
     "cli": ("distillation", "stacking"),
     "models": ("cli",),

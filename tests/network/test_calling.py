@@ -13,9 +13,6 @@ from torch import Tensor, nn
 
 from lit_xai.functional import call_network, find_inputs, find_labels, find_logits, find_network
 from lit_xai.network.calling import find_call, module_names
-from lit_xai.network.copying import copy_network
-from lit_xai.network.describing import describe
-from lit_xai.network.import_path import load_object
 
 X, Y, IDS = torch.zeros(4, 5), torch.arange(4), torch.ones(4, 2, dtype=torch.int64)
 
@@ -258,27 +255,3 @@ class TestFindLogits:
 
         assert find_logits(SequenceClassifierOutput(loss=torch.ones(()), logits=X)) is X
         assert find_logits(BaseModelOutput(last_hidden_state=X), "last_hidden_state") is X
-
-
-def test_load_object():
-    assert load_object("torch.nn.Linear", "method") is nn.Linear
-    for path in ("Linear", "torch.nn.Liner", "torch.nnn.Linear", "", ".", "..a"):
-        with refused("method", repr(path)):
-            load_object(path, "method")
-
-
-def test_describe():
-    batch = {"a": X, "b": [Y, "c"], "d": ["e", "f"], "g": (), "h": None}
-    assert describe(batch) == (
-        "dict(a: Tensor[4, 5] float32, b: list(Tensor[4] int64, str), d: list(2 of str), g: tuple, h: NoneType)"
-    )
-
-
-def test_copy_network_leaves_the_trainer_behind():
-    module = lightning.LightningModule()
-    module.inner = mlp()
-    module._trainer = lightning.Trainer(logger=False, accelerator="cpu", barebones=True)
-    copied = copy_network(module)
-    assert copied._trainer is None  # Lightning leaves it out of copies too
-    assert copied.inner[0].weight is not module.inner[0].weight
-    assert torch.equal(copied.inner[0].weight, module.inner[0].weight)
