@@ -1,8 +1,16 @@
-"""Every code block of the README and the documentation is a test; tests/documents.py says what is done with it."""
+"""What holds for all tests; code blocks of the README and the documentation are among them (tests/documents.py)."""
+
+import os
+
+# Before torch is imported, here and in the processes that tests start: their networks are so small that a second thread
+# costs more than it brings, all the more where tests run side by side.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from documents import code_blocks
 from sybil.integration.pytest import SybilItem
+
+from lit_xai.export import timing
 
 pytest_collect_file = code_blocks.pytest()
 
@@ -16,3 +24,9 @@ def pytest_collection_modifyitems(items):
         if isinstance(item, SybilItem):
             for message in NORMAL:
                 item.add_marker(pytest.mark.filterwarnings(f"ignore:{message}"))
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch):
+    """Measure latencies as long as it takes to have one: there are hundreds of exports in here."""
+    monkeypatch.setattr(timing, "SECONDS", 0.01)

@@ -38,7 +38,7 @@ def test_what_passes_comes_back_and_the_rest_is_refused_by_name(check, good, bad
     for value in good:
         assert check("this_argument", value) is value
     for value in bad:
-        with pytest.raises(ValueError, match="^this_argument expected .*, but got ") as caught:
+        with pytest.raises(ValueError, match=r"^this_argument expected .*, but got ") as caught:
             check("this_argument", value)
         assert repr(value) in str(caught.value)
 

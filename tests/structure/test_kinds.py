@@ -144,7 +144,7 @@ def test_steps_come_in_order_and_some_once(registry):
     register_kind(Early())
     module, early = network(), {**MOVE, "kind": "reordered.early"}
     take_step_(module, early)
-    with pytest.raises(ValueError, match="'reordered.early' step is taken once"):
+    with pytest.raises(ValueError, match=r"'reordered.early' step is taken once"):
         take_step_(module, early)
     take_step_(module, {**MOVE, "child": "1"})
     with pytest.raises(ValueError, match=r"'reordered.early' step has to come before 'reordered.move_last'"):
