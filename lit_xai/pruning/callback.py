@@ -1,4 +1,4 @@
-"""Really remove channels while training."""
+"""Structured pruning: remove whole channels during training."""
 
 import itertools
 from collections.abc import Callable
@@ -39,7 +39,7 @@ ROUND_TO = (16, 8, 4, 1)
 class StructuredPruning(StructuralCallback):
     """Remove whole channels from any LightningModule while it trains, so that what is left is smaller and faster.
 
-    Channels go at the start of a few epochs, by default from a tenth to the middle of the run; the rest is for
+    Channels are removed at the start of a few epochs, by default from a tenth to the middle of the run; the rest is for
     recovery. Optimizer state follows the channels that stay. Every checkpoint holds a recipe of what was removed, so
     that ``trainer.test(ckpt_path="best")``, a resumed ``fit`` and :func:`lit_xai.load_from_checkpoint` find the
     structure that was saved. ModelCheckpoint's "best" and EarlyStopping's patience start over at each cut.
@@ -56,14 +56,14 @@ class StructuredPruning(StructuralCallback):
         end_epoch: the last; default the middle of the run.
         every_n_epochs: from one cut to the next.
         schedule: ``"linear"``, or ``"cubic"``: most of it early.
-        importance: which channels go first: a class of ``torch_pruning.importance`` or its name,
+        importance: ranks the channels: a class of ``torch_pruning.importance`` or its name,
             ``"AttributionImportance"`` (by what they contribute to predictions), or a class of your own by its import
             path; see :class:`~lit_xai.pruning.input_importance.InputImportance`.
         importance_args: for its constructor.
         importance_samples: how many training samples it is shown, if it needs any.
         pruning_ratio_dict: shares to remove of layers by name or pattern, for ``pruning_ratio``.
-        ignored_layers: which layers to keep whole: names, patterns (``"network.layer1.*"``) or classes. The layers that
-            the output comes from are found and kept by themselves.
+        ignored_layers: layers to keep whole: names, patterns (``"network.layer1.*"``) or classes. The layers that
+            the output comes from are always kept whole.
         round_to: widths become multiples of it, the nearest one: what runtimes are fast at (ONNX Runtime's blocks are
             16 channels wide with AVX-512, 8 with AVX2). By default, for a target, the largest of 16, 8, 4 and 1 that
             meets it within 2%; for a ratio 8. 1 allows any width.
@@ -174,7 +174,7 @@ class StructuredPruning(StructuralCallback):
     # --- Lightning's hooks --------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what is wrong whatever the network, and plan the cuts."""
+        """Refuse settings that are wrong for any network, and plan the cuts."""
         if stage == "fit":
             self._forget()
             if sum(isinstance(other, StructuredPruning) for other in callbacks_of(trainer)) > 1:
@@ -190,12 +190,14 @@ class StructuredPruning(StructuralCallback):
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore them."""
         self._done = list(state["done"])
+        # The widths that the run began with: choosing again on a pruned network could end at another multiple.
         self._options = replace(self._given, round_to=state["round_to"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Trace the network and go through the whole plan on a copy, so that nothing foreseeable fails later."""
         super().on_train_start(trainer, pl_module)
         self._inputs = example_inputs(trainer, pl_module, self._network)
+        # Targets are shares of the dense network; counted on a pruned one, each resumed run would compound them.
         dense = self._network.of(dense_copy(pl_module))
         if any(epoch >= trainer.current_epoch and epoch not in self._done for epoch in self._plan):
             self._prepare(trainer, pl_module, self._inputs, dense)
@@ -212,12 +214,14 @@ class StructuredPruning(StructuralCallback):
         if is_due:
             decision = self._agree(trainer, pl_module, self._plan[epoch])
             self._done.append(epoch)
+            # A small ratio can be due without a whole multiple of round_to to remove: such an epoch takes no step.
             if decision.step["kept"]:
                 assert self._report is not None  # made in on_train_start
                 self._report.before(trainer)
                 self.take_step(trainer, pl_module, {**decision.step, "note": f"epoch {epoch}"})
                 self._report.cut(trainer, pl_module, self._describe(decision))
         is_sparse = self.regularize is not None and epoch < max(self._plan)
+        # Rebuilt after each cut, as pruned parameters are new objects.
         self._regularizer = self._make_regularizer(pl_module) if is_sparse else None
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -236,14 +240,14 @@ class StructuredPruning(StructuralCallback):
             self._report.end(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave nothing on the module but its structure."""
+        """Remove everything from the module but its new structure."""
         super().teardown(trainer, pl_module, stage)
         self._forget()
 
     # --- decisions ----------------------------------------------------------------------------------------------------
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, inputs: Inputs, dense: nn.Module) -> None:
-        """Refuse what cannot be cut, and get ready for the cuts that are to come."""
+        """Refuse modules that cannot be pruned, and prepare the remaining cuts."""
         if any(kind_of(step).order > Prune.order for step in recipe_of(pl_module).steps):
             raise MisconfigurationException(
                 "StructuredPruning comes before quantization, which this module has been through: start from its float"
@@ -255,6 +259,7 @@ class StructuredPruning(StructuralCallback):
             self._importance.make(), trainer, self._importance.samples, self._network.batch_to_inputs
         )
 
+        # A fresh importance for each decision: it keeps what it collected, by the modules of one copy.
         def prepared(copied: LightningModule, network: nn.Module) -> Any:
             return samples.show(self._importance.make(), copied, network, self._network.output)
 
@@ -285,6 +290,8 @@ class StructuredPruning(StructuralCallback):
             self._options = replace(self._given, round_to=round_to)
             try:
                 decision = self._agree(trainer, pl_module, 1.0, is_rehearsal=True)
+            # A target out of reach in multiples of 16 may be met in smaller ones: only the last candidate's error
+            # counts.
             except MisconfigurationException:
                 if round_to == candidates[-1]:
                     raise
@@ -303,8 +310,10 @@ class StructuredPruning(StructuralCallback):
             assert self._inputs is not None  # as above
             try:
                 decision = self._decider.decide(pl_module, self._inputs, self._options, progress, is_rehearsal)
-            except ValueError as error:  # the others would wait for ever
+            except ValueError as error:  # raised after the broadcast, for which the others wait
                 decision = f"StructuredPruning: {error}"
+        # Float rounding can rank channels differently on each rank, and ranks with other shapes would no longer average
+        # gradients.
         decision = trainer.strategy.broadcast(decision)
         if isinstance(decision, str):
             raise MisconfigurationException(decision)
@@ -319,7 +328,9 @@ class StructuredPruning(StructuralCallback):
 
     def _watch_rates(self, trainer: Trainer, cuts: bool) -> None:
         for place, group in enumerate(itertools.chain(*(one.param_groups for one in trainer.optimizers))):
-            rate = float(group["lr"])  # what is still to rise has a peak to come
+            rate = float(group["lr"])
+            # The peak so far, at least the initial rate: in a warm-up the rate is still rising, which is no reason to
+            # warn.
             peak = self._peaks[place] = max(rate, float(group.get("initial_lr", 0)), self._peaks.get(place, 0.0))
             if cuts and rate < 0.1 * peak:
                 rank_zero_warn(

@@ -11,7 +11,7 @@ from lit_xai.structure.positions import changed_attributes, kept_indices, named_
 
 
 class Snapshot:
-    """The parts of a network that a cut changes, as they were before.
+    """The parts of a network that a cut changes, saved before it.
 
     Args:
         network: in its dense structure.
@@ -29,6 +29,7 @@ class Snapshot:
     def put_positions_(self) -> None:
         """Write each value's position in place of the value: what is left after a cut tells which values stayed."""
         for tensor, positions in zip(self.tensors.values(), positions_like(self._values.values()), strict=True):
+            # A gradient has the shape of the value before the cut.
             tensor.grad = None
             tensor.data = positions
 
@@ -42,13 +43,14 @@ class Snapshot:
             ValueError: a layer would lose all of its channels.
         """
         cut, kept = named_tensors(self._modules), []
-        positions = {id(tensor): tensor.data for tensor in cut.values()}  # one may go by several names
+        positions = {id(tensor): tensor.data for tensor in cut.values()}  # a shared one has several names
         for name, tensor in cut.items():
             left = self._values[name]
             for dim, (size, indices) in kept_indices(positions[id(tensor)], left.shape):
                 if not indices:
                     raise cannot_lose(name, "it would lose all of them")
                 kept.append([name, dim, size, indices])
+                # One dimension after the other: a layer in the middle loses inputs and outputs.
                 left = left.index_select(dim, torch.tensor(indices, device=left.device))
             tensor.data = left
         return kept
@@ -58,7 +60,7 @@ class Snapshot:
         return changed_attributes(self._attributes, {name: vars(module) for name, module in self._modules.items()})
 
     def restore_(self) -> None:
-        """Make the network what it was."""
+        """Restore the network."""
         for name, module in self._modules.items():
             parameters, buffers = self._held[name]
             module._parameters.update(parameters)
@@ -72,7 +74,7 @@ class Snapshot:
 
 
 def cut_(network: nn.Module, removals: Iterable[tuple[Any, list[int]]], tensors: Mapping[str, Tensor]) -> None:
-    """Let Torch-Pruning remove indices from the layers of a network.
+    """Remove indices from the layers of a network with Torch-Pruning's functions.
 
     Args:
         network: whose layers are cut.
@@ -89,6 +91,7 @@ def cut_(network: nn.Module, removals: Iterable[tuple[Any, list[int]]], tensors:
         except Exception as error:
             name = next((name for name, module in network.named_modules() if module is layer), "")
             raise cannot_lose(name, f"{type(error).__name__}: {one_line(error)}") from error
+        # Torch-Pruning cuts a module in place, but returns a bare parameter as a new object.
         if isinstance(layer, nn.Parameter):
             for name in [name for name, tensor in tensors.items() if tensor is layer]:
                 owner, _, attribute = name.rpartition(".")
@@ -109,6 +112,7 @@ def refuse_split(tensors: Mapping[str, Tensor], kept: Iterable[list[Any]]) -> No
         ValueError: two names of one parameter keep different indices.
     """
     names: dict[int, str] = {}
+    # Pairs of the first name of each parameter and any later one.
     shared = [(names.setdefault(id(tensor), name), name) for name, tensor in tensors.items()]
     cuts: dict[str, list[Any]] = {}
     for name, *cut in kept:

@@ -151,12 +151,12 @@ class Decider:
         """Return the step that brings a module to where a share of ``progress`` of the plan is done.
 
         Args:
-            pl_module: left as it is.
+            pl_module: left unchanged.
             inputs: of the network.
             options: which channels can be removed.
             progress: the share of the plan to reach.
-            is_rehearsal: whether to make sure as well that channels are not mixed up, which depends on the network
-                alone: once is enough.
+            is_rehearsal: whether to check as well that no channels are mixed up; that depends on the network alone,
+                so once is enough.
 
         Raises:
             ValueError: the target cannot be reached, or the network cannot be traced or run without channels.
@@ -168,6 +168,7 @@ class Decider:
             prunable = Prunable(
                 network,
                 inputs,
+                # For a size, every channel may go: the search stops at the target. For a ratio, the plan ends at it.
                 pruning_ratio=target.amount if by_ratio else 1.0,
                 importance=self.prepared(copied, network),  # type: ignore[arg-type]  # as above
                 dense_channels=self.dense.channels,
@@ -181,6 +182,7 @@ class Decider:
                 wanted = target.at(self.dense.measured, progress)
                 moves, found = self._reach(prunable, inputs, wanted, options)
             step = prunable.step(moves)
+            # The rehearsal takes the largest step; smaller ones mix up no more than it does.
             if is_rehearsal:
                 prunable.check(moves)
         return Decision(_prefixed(step, self.network.prefix(pl_module)), wanted, found, tuple(prunable.unranked))

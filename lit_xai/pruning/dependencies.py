@@ -63,7 +63,7 @@ class Dependencies:
         whole = [*match_layers(network, ignored_layers, "ignored_layers"), *unprunable]
         with quiet(), traceable():
             self.graph, outputs = self._trace(unprunable, example_inputs, call, output)
-            # Torch-Pruning takes instances alone, and not the parts of a module that is one.
+            # Torch-Pruning silently ignores types here, and the parts of a module that is listed.
             self._ignored = [part for layer in whole for part in layer.modules()]
             self._ignored += layers_behind(network, outputs)
 
@@ -131,6 +131,7 @@ class Dependencies:
         removed: dict[tuple[Any, Any], tuple[Any, set[int]]] = {}
         for group, indices in cuts:
             for dep, found in self.expand(group, indices):
+                # The graph finds all of a fused query, key and value only if they are split by unbind(0).
                 if self.graph.is_out_channel_pruning_fn(dep.handler):
                     found = every_part(dep.target.module, found, self._fused)
                 removed.setdefault((dep.target, dep.handler), (dep, set()))[1].update(found)
@@ -138,6 +139,8 @@ class Dependencies:
 
     def sizes_between_layers(self) -> list[tuple[nn.Module, dict[str, Any]]]:
         """Return what Torch-Pruning keeps of concatenations, splits and slices, which it changes with each cut."""
+        # They are modules that Torch-Pruning makes for the graph, and no part of the network: Snapshot has to restore
+        # them by itself.
         between = set(self.graph.module2node).difference(self._network.modules())
         return [
             (

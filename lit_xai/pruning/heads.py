@@ -73,7 +73,7 @@ def _heads_of(attention: nn.Module) -> dict[nn.Module, int]:
 def _heads_of_fused(attention: nn.Module, children: Mapping[str, nn.Linear]) -> dict[nn.Module, int]:
     heads = _int_attribute(attention, HEADS)
     fused = next((children[name] for name in FUSED if name in children), None)
-    # Else query and keys are not equally wide.
+    # Otherwise the query and the keys differ in width, and thirds of the layer mean nothing.
     return {fused: heads} if heads and fused is not None and fused.out_features % (3 * heads) == 0 else {}
 
 
@@ -83,7 +83,7 @@ def _heads_of_separate(attention: nn.Module, children: Mapping[str, nn.Linear]) 
         if not all(name in children for name in names):
             continue
         query, key, value = (children[name] for name in names)
-        # Some attentions hold only the width of a head.
+        # Some attentions store only the width of a head.
         queries = heads or (query.out_features // width if width else None)
         keys = _int_attribute(attention, KEY_VALUE_HEADS) or (key.out_features // width if width else queries)
         if queries and keys:
@@ -92,6 +92,7 @@ def _heads_of_separate(attention: nn.Module, children: Mapping[str, nn.Linear]) 
 
 
 def _int_attribute(module: nn.Module, names: tuple[str, ...]) -> int | None:
+    # vars() rather than getattr: only attributes, which can be set after a cut, and no properties.
     values = (vars(module).get(name) for name in names)
     return next((value for value in values if isinstance(value, int) and not isinstance(value, bool) and value), None)
 
@@ -111,6 +112,7 @@ def every_part(layer: nn.Module, indices: Sequence[int], fused: Container[nn.Mod
         >>> every_part(layer, [0, 2], [layer])
         [0, 2, 4, 6, 8, 10]
     """
+    # Rows of a fused layer: query, key, value, each a third; the same indices go from each of the three.
     width = layer.out_features // 3 if isinstance(layer, nn.Linear) and layer in fused else 0
     if not width or max(indices, default=0) >= width:
         return list(indices)
@@ -138,8 +140,8 @@ def fused_layers(network: nn.Module, heads: Container[nn.Module]) -> list[nn.Mod
 def set_head_attributes_(network: nn.Module, heads: Mapping[nn.Module, int]) -> None:
     """Set attentions' attributes of width to the new widths, after heads became narrower; their number stays.
 
-    The factor that an attention scales its scores by stays as it was built: the channels that are left then count as
-    before.
+    The factor that an attention scales its scores by stays as it was built, so that the remaining channels contribute
+    to the scores as before.
 
     Args:
         network: pruned.
@@ -167,6 +169,6 @@ def _set_widths_(attention: nn.Module, width: int, heads: int) -> None:
         if name in vars(attention):
             setattr(attention, name, width // heads)
     for name in WIDTH:
-        # Of another size than the heads together, it is the width of the tokens.
+        # If it differs from the width of all heads together, it is the width of the tokens, which stays.
         if name in vars(attention) and (not former or vars(attention)[name] == former[0] * heads):
             setattr(attention, name, width)

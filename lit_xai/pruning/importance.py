@@ -62,6 +62,7 @@ def resolve_importance(importance: Importance, init_args: Mapping[str, Any] | No
     _check_arguments(found, init_args or {})
     try:
         return _supported(found(**(init_args or {})))
+    # Torch-Pruning's importances check their arguments by assertions.
     except (TypeError, AssertionError) as error:
         raise ValueError(
             f"importance={found.__name__} cannot be built from {dict(init_args or {})}: {error}."
@@ -116,7 +117,7 @@ def _collects(importance: Any) -> bool:
 
 @dataclass(frozen=True)
 class ImportanceSpec:
-    """An importance to be made anew for each cut, and how many samples it is shown.
+    """The settings of an importance, which is built again for each cut.
 
     Args:
         importance: see :func:`resolve_importance`.
@@ -133,7 +134,7 @@ class ImportanceSpec:
 
     def __post_init__(self) -> None:
         check_integer("importance_samples", self.samples)
-        self.make()  # so that a misspelt name is refused now
+        self.make()  # so that a misspelled name is refused now
 
     def make(self) -> Any:
         """Return an importance that has seen no data."""
@@ -208,14 +209,14 @@ def _default_loss(logits: Tensor, labels: Any) -> Tensor:
 
 
 def importance_of_copy(importance: Any, network: nn.Module, copied: nn.Module) -> Any:
-    """Return an importance that knows of a network's copy what it has collected on the network.
+    """Return an importance that holds for a network's copy the data that it collected on the network.
 
-    Collected data are kept in dictionaries by module or parameter, or in the parameters' ``.grad``, which a copy has
-    not.
+    Collected data are kept in dictionaries by module or parameter, or in the parameters' ``.grad``, which a copy does
+    not have.
 
     Args:
-        importance: prepared on ``network``, or not at all; left as it is.
-        network: what data were collected on; left as it is.
+        importance: prepared on ``network``, or not at all; left unchanged.
+        network: the network that data were collected on; left unchanged.
         copied: a deep copy of it.
 
     Example:
@@ -233,6 +234,7 @@ def importance_of_copy(importance: Any, network: nn.Module, copied: nn.Module) -
         twins[parameter] = twin
         if parameter.grad is not None:
             twin.grad = parameter.grad.detach().clone()
+    # A shallow copy: settings are shared, and only the dictionaries by module are built again with the copy's modules.
     carried = copy.copy(importance)
     for name, value in vars(importance).items():
         if isinstance(value, dict) and any(isinstance(key, (nn.Module, Tensor)) for key in value):

@@ -19,13 +19,14 @@ Loss: TypeAlias = Callable[[Inputs, Any], Tensor]
 Adapter: TypeAlias = Callable[[Any, nn.Module, Batches, Run, Loss], None]
 
 MAX_SINGLE_SAMPLES = 64
-"""Squared gradients want a backward pass for each sample; that many are enough to rank channels."""
+"""Squared gradients need a backward pass for each sample; this many are enough to rank channels."""
 
 
 def fill_gradients(importance: Any, network: nn.Module, batches: Batches, run: Run, loss: Loss) -> None:
     """Leave the gradient of the mean loss over all samples in ``.grad``, where Taylor importances read it."""
     sizes = [len(_first_tensor(inputs)) for inputs, _ in batches]
     for (inputs, labels), n in zip(batches, sizes, strict=True):
+        # Weighted by samples: the last batch may be smaller, and a mean of means would count its samples more.
         (loss(inputs, labels) * (n / sum(sizes))).backward()
     # Torch-Pruning reads .grad of every parameter; what the loss does not depend on has a gradient of zero.
     for parameter in network.parameters():
@@ -34,8 +35,8 @@ def fill_gradients(importance: Any, network: nn.Module, batches: Batches, run: R
 
 def fill_squared_gradients(importance: Any, network: nn.Module, batches: Batches, run: Run, loss: Loss) -> None:
     """Leave the mean square of per-sample gradients in ``.grad``, where Hessian importances read it."""
-    # Not by accumulate_grad of torch-pruning 1.6.1: it looks gradients up by name but keeps them by parameter, and so
-    # remembers the last sample's alone.
+    # Not by accumulate_grad of torch-pruning 1.6.1: it looks gradients up by name but stores them by parameter, and so
+    # keeps only those of the last sample.
     parameters = list(network.parameters())
     samples = list(islice(_singly(batches), MAX_SINGLE_SAMPLES))
     means = [torch.zeros_like(parameter) for parameter in parameters]
@@ -69,7 +70,7 @@ ADAPTERS: dict[str, Adapter] = {
     "GroupHessianImportance": fill_squared_gradients,
     "ActivationImportance": fill_activations,
 }
-"""By the names of Torch-Pruning's classes; subclasses are shown data as their base is."""
+"""By the names of Torch-Pruning's classes; subclasses use the adapter of their base."""
 
 UNSUPPORTED = {
     "OBDCImportance": "of torch-pruning 1.6 needs its pruner to collect data, and fails on layers with a bias: use"
@@ -79,7 +80,7 @@ UNSUPPORTED = {
 
 
 def find_adapter(importance: Any) -> Adapter | None:
-    """Return how an importance of Torch-Pruning is shown data, ``None`` if it looks at weights alone.
+    """Return the adapter of one of Torch-Pruning's importances, ``None`` if it depends on the weights alone.
 
     Example:
         >>> from torch_pruning.pruner.importance import LAMPImportance, TaylorImportance
@@ -95,6 +96,7 @@ def unsupported_because(importance: Any) -> str | None:
 
 
 def _library_bases(importance: Any) -> list[str]:
+    # By name, so that this module does not import Torch-Pruning.
     bases = type(importance).__mro__
     return [base.__name__ for base in bases if base.__module__.partition(".")[0] == "torch_pruning"]
 
@@ -105,6 +107,7 @@ def _first_tensor(inputs: Inputs) -> Tensor:
 
 def _singly(batches: Batches) -> Iterator[tuple[Inputs, Any]]:
     def row(leaf: Any, i: int, n: int) -> Any:
+        # Only tensors with a row for each sample are split; a mask or a scalar belongs to all of them.
         return leaf[i : i + 1] if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == n else leaf
 
     for inputs, labels in batches:

@@ -1,4 +1,4 @@
-"""Channels ranked by their attributions. Imports Torch-Pruning, so is itself imported when used."""
+"""Channels ranked by their attributions. This module imports Torch-Pruning: import it only where it is used."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,9 +12,9 @@ from lit_xai.pruning.input_importance import InputImportance, layer_inputs, sum_
 class AttributionImportance(InputImportance):
     r"""Rank channels by activation times gradient of the predicted logit, where the channels are read.
 
-    A channel that goes is a zero to each layer that reads it, and to first order the logit :math:`f` then falls by
-    :math:`\sum_p x_p \, \partial f / \partial x_p` over the channel's positions :math:`p`. What counts is the mean
-    over samples of that sum's square, at each of the layers that read it. It is Captum's ``LayerGradientXActivation``
+    A channel that is removed is a zero to each layer that reads it, and to first order the logit :math:`f` then falls
+    by :math:`\sum_p x_p \, \partial f / \partial x_p` over the channel's positions :math:`p`. The importance is the
+    mean over samples of that sum's square, at each of the layers that read it: Captum's ``LayerGradientXActivation``
     per channel, the one-step relative of ``LayerConductance``, and needs no labels.
 
     Args:
@@ -47,7 +47,9 @@ class AttributionImportance(InputImportance):
         for batch in inputs:
             with layer_inputs(network) as read:
                 logits = run(batch) if run is not None else call_network(network, batch)
+            # A segmentation's logits (N, C, H, W) too: the largest of all positions is explained.
             logits = logits.reshape(len(logits), -1)
+            # The sum over samples has the gradient of each sample's own logit: in eval mode samples do not interact.
             explained = logits.gather(1, logits.argmax(1, keepdim=True)).sum()
             pairs = [(layer, tensor) for layer, tensors in read.items() for tensor in tensors]
             gradients = torch.autograd.grad(explained, [tensor for _, tensor in pairs], allow_unused=True)

@@ -1,4 +1,7 @@
-"""The base of importances that are measured where channels are read. Imports Torch-Pruning: import it where used."""
+"""The base of importances that are measured where channels are read.
+
+This module imports Torch-Pruning: import it only where it is used.
+"""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -23,8 +26,8 @@ class InputImportance(GroupMagnitudeImportance):
     """Rank channels by a quantity that is measured at the inputs of the layers that read them.
 
     A subclass measures in :meth:`collect` and fills ``self.measured``: for each convolution or linear layer a tensor
-    ``(n, input channels)``, one row a sample (or one row in all). From there on Torch-Pruning's groups are dealt with
-    here: inputs that belong to one channel are summed (a flattened channel is several inputs of a linear layer),
+    ``(n, input channels)``, one row per sample (or a single row). This class maps these to Torch-Pruning's groups:
+    inputs that belong to one channel are summed (a flattened channel is several inputs of a linear layer),
     :meth:`score` reduces the samples, and ``group_reduction`` the layers that read the same channel.
 
     Any importance with a method ``collect(network, inputs, run)`` is shown training samples by
@@ -82,11 +85,13 @@ class InputImportance(GroupMagnitudeImportance):
             # Torch-Pruning gives no root channel to indices that it could not follow.
             if values is None or item.dep.handler not in CUTS_INPUTS or None in item.root_idxs:
                 continue
+            # values: (n, inputs). Inputs that come from the same root channel are added up: (n, root channels).
             roots = torch.tensor(item.root_idxs, device=values.device)
             channels = values.new_zeros(len(values), size).index_add_(1, roots, values[:, item.idxs])
             importances.append(self.score(channels))
         if not importances:
             return None
+        # Every entry now covers all root channels in their order, which is what these indices say.
         reduced = self._reduce(importances, [list(range(size))] * len(importances))
         normalized: Tensor = self._normalize(reduced, self.normalizer)
         return normalized
@@ -112,6 +117,8 @@ def layer_inputs(network: nn.Module) -> Iterator[dict[nn.Module, list[Tensor]]]:
     read: dict[nn.Module, list[Tensor]] = {}
 
     def tap(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        # The network's own inputs require no gradient yet. A clone is a node of its own in the graph, so that layers
+        # which read one tensor get a gradient each.
         taken = args[0].clone() if args[0].requires_grad else args[0].detach().clone().requires_grad_()
         read.setdefault(module, []).append(taken)
         return (taken, *args[1:])

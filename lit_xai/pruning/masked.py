@@ -1,8 +1,8 @@
-"""The test that a cut mixes up no channels: without them a network computes what it computes with them at zero.
+"""The test that a cut mixes up no channels: removing them has to give the same outputs as setting them to zero.
 
-Torch-Pruning reads from a graph of gradients which indices belong to one channel. It knows nothing of a shuffle, a flip
+Torch-Pruning reads from a graph of gradients which indices belong to one channel. It does not see a shuffle, a flip
 or a slice by fixed numbers: the pruned network then runs, with other channels behind each weight. Statistics over
-channels (LayerNorm, softmax) change with the number of channels and say nothing about that: they are left out of both
+channels (LayerNorm, softmax) change with the number of channels, which is no error: they are left out of both
 runs.
 """
 
@@ -52,7 +52,7 @@ Kept = list[list[Any]]
 def mixes_up_channels(
     network: nn.Module, run: Callable[[], list[Tensor]], cut: Callable[[], AbstractContextManager[Kept]]
 ) -> bool:
-    """Return whether a network without channels computes something else than with these at zero.
+    """Return whether a network without channels gives other outputs than with these channels at zero.
 
     The cut network runs first, and its operations are recorded. The same ones are repeated with the channels at zero,
     on the numbers of the first run. If statistics over channels had to be left out there, the cut network runs once
@@ -70,6 +70,8 @@ def mixes_up_channels(
         False
     """
     with perturbed_parameters(network), traceable(), unfused_attention(), torch.no_grad():
+        # In this order: the cut run fixes the numbers (such as a scale of 1 / sqrt(width)) that the run at zero
+        # repeats.
         with cut() as kept, _Recording() as recording:
             without = run()
         if not kept:
@@ -78,6 +80,7 @@ def mixes_up_channels(
             at_zero = run()
         if not recording.comparable or not repeating.comparable or repeating.place != len(recording.seen):
             return False
+        # Statistics over more channels differ rightly; both runs leave them out at the same places.
         if repeating.left_out:
             with cut(), _Leaving(repeating.left_out):
                 without = run()
@@ -92,6 +95,8 @@ def perturbed_parameters(network: nn.Module) -> Iterator[None]:
     try:
         for parameter, value in values:
             if value.is_floating_point():
+                # Weights (out, in, ...) get noise of 1 / sqrt(fan-in), which keeps activations at one size through the
+                # layers.
                 deviation = (value.numel() / len(value)) ** -0.5 if value.dim() > 1 else 0.3
                 added = torch.randn(value.shape, generator=noise).mul_(deviation)
                 # Offsets upwards: behind rectifiers that are all off, nothing could be told apart.
@@ -114,6 +119,7 @@ def masked(network: nn.Module, kept: Iterable[list[Any]]) -> Iterator[None]:
     values = {name: tensors[name].data for name, *_ in kept}
     try:
         for name, dim, size, indices in kept:
+            # Along one dimension, all that is not kept.
             gone = torch.ones(size, dtype=torch.bool)
             gone[indices] = False
             places = gone.nonzero().flatten().to(values[name].device)
@@ -136,8 +142,10 @@ def unfused_attention() -> Iterator[None]:
 
 
 def _near(cut: Tensor, masked: Tensor) -> bool:
+    # Half of the type's digits, since sums run in another order in the two networks.
     tolerance = max(TF32 if masked.is_cuda else 0.0, math.sqrt(torch.finfo(masked.dtype).eps))
     cut, masked = cut.double(), masked.double()
+    # Infinite values, such as masked attention scores, have no distance.
     finite = cut.isfinite() & masked.isfinite()
     if not finite.any():
         return True
@@ -154,6 +162,7 @@ class _Recording(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = _name(func)
+        # Attention has the tag for its dropout, which is off in eval mode.
         if torch.Tag.nondeterministic_seeded in func.tags and "scaled_dot_product" not in name:
             self.comparable = False
         if (record := _record(name, args)) is not None:
@@ -181,11 +190,14 @@ class _Repeating(TorchDispatchMode):
         if together == _together(name, args):
             return func(*args, **kwargs)
         if "scaled_dot_product" in name:
+            # The default, 1 / sqrt(width of a head), of the cut network: zeros in a query or key change no product, but
+            # the wider head would change the default.
             kwargs["scale"] = kwargs.get("scale") or together**-0.5
             return func(*args, **kwargs)
         if name in ORDERING:
             self.comparable = False
             return func(*args, **kwargs)
+        # The root mean square of the input stands in for the statistics in both runs.
         self.left_out[place] = args[0].square().mean().sqrt().clamp(min=1e-6)
         return _leave_out(self.left_out[place], name, func, args, kwargs)
 

@@ -1,4 +1,4 @@
-"""The order in which channels are removed: every cut that a network can take, the first that is due first."""
+"""The order in which channels are removed: every cut that a network can take, the first one due first."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -39,6 +39,8 @@ class ChannelGroup:
 
     def without(self, n: int) -> list[int]:
         """Return the indices to remove so that ``n`` channels of each part are left."""
+        # Every part (head, group of a convolution) loses the same positions: parts stay equally wide, as reshapes
+        # expect.
         lowest = torch.topk(self.importance, self.size - n, largest=False).indices
         return sorted(torch.cat([lowest + part * self.size for part in range(self.parts)]).tolist())
 
@@ -49,7 +51,7 @@ class Move:
 
     Args:
         at: the share of the plan at which it is due.
-        loss: share of its group's importance that goes with it; decides between moves that are due together.
+        loss: the share of its group's importance that is lost; orders moves that are due at the same time.
         group: which group.
         left: channels of a part that are left afterwards.
     """
@@ -100,8 +102,10 @@ def _due(groups: Sequence[ChannelGroup]) -> list[list[float]]:
     """Return for each group the share of a plan at which each of its channels is due, ranked within the scope."""
     gone = sum((group.dense - group.size) for group in groups)
     total = sum(group.dense for group in groups)
+    # argsort of argsort: the rank of each channel among all of the scope.
     order = torch.cat([group.importance for group in groups]).argsort(stable=True).argsort()
     ranks = order.split([group.size for group in groups])
+    # Counted from the dense network, so that a plan that is resumed after cuts continues at the same shares.
     return [[(gone + rank) / total for rank in sorted(own.tolist())] for own in ranks]
 
 
@@ -111,12 +115,15 @@ def _moves_of(
     """Yield a group's moves: from what it has down through the multiples of ``round_to``, each when it is nearest."""
     if group.ratio <= 0:
         return
+    # The width of all parts together becomes a multiple of round_to, and stays one of parts.
     unit = math.lcm(round_to, group.parts) // group.parts
     least = max(unit, math.ceil(group.dense * (1 - max_pruning_ratio) - EPSILON))
+    # lost[n]: the importance of the n least important channels.
     lost = [0.0, *group.importance.sort().values.cumsum(0).tolist()]
     now = group.size
     for left in range((group.size - 1) // unit * unit, least - 1, -unit):
-        # As many channels have to be due as make `left` nearer than `now`; without rounding, all that go.
+        # A width is due once it is the nearest multiple: halfway between `now` and `left`. Without rounding, it is due
+        # with the last channel that goes.
         gone = group.size - (now + left) / 2 if unit > 1 else group.size - left - 1
         loss = (lost[group.size - left] - lost[group.size - now]) / (lost[-1] or 1.0)
         yield Move(_between(due, gone) / group.ratio, loss, place, left)

@@ -1,7 +1,7 @@
-"""A network traced for pruning: its groups of channels, the order in which they go, and what is left then.
+"""A network traced for pruning: its groups of channels, the order in which they are removed, and the pruned network.
 
-How many channels go is decided here and not by Torch-Pruning's own pruner, which rounds down, moves all layers of one
-size at once, and changes the network it looks at.
+The number of channels to remove is decided here and not by Torch-Pruning's own pruner, which rounds widths down, cuts
+all layers of one size at once, and changes the network that it ranks.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from lit_xai.structure.positions import named_tensors
 
 @dataclass(frozen=True)
 class PruningOptions:
-    """Which channels of a network can be removed, and how they are ranked against each other.
+    """The settings of pruning: the channels that can be removed, and how they are ranked.
 
     Args:
         pruning_ratio_dict: see :class:`Prunable`, as for all of these.
@@ -64,7 +64,7 @@ class PruningOptions:
 
 
 class Prunable:
-    """A throwaway copy of a network, ranked: any number of moves can be looked at, one after the other.
+    """A throwaway copy of a network with its channels ranked: any number of moves can be tried, one after the other.
 
     Args:
         network: a copy in the structure to start from; it is put into eval mode, and its values are written to.
@@ -110,10 +110,11 @@ class Prunable:
     ) -> None:
         self.network = network
         _refuse_scripted(network)
+        # Not eval(): modules override it to merge weights (LoRA), or raise in it (exported programs).
         for module in network.modules():
             module.training = False
         for parameter in network.parameters():
-            parameter.requires_grad_(True)  # Torch-Pruning leaves frozen layers out without a word
+            parameter.requires_grad_(True)  # Torch-Pruning silently leaves frozen layers unpruned
         self._run = lambda keep: call_network(network, example_inputs, call, keep)
         self._dependencies = Dependencies(network, example_inputs, ignored_layers, call, output)
         self.unranked: list[str] = []
@@ -131,7 +132,7 @@ class Prunable:
 
     @classmethod
     def copy_of(cls, network: nn.Module, example_inputs: Inputs, importance: Any = None, **options: Any) -> "Prunable":
-        """Return one of a network that is left as it is.
+        """Return a Prunable of a copy; the network itself is left unchanged.
 
         Args:
             network: the module to prune.
@@ -175,8 +176,10 @@ class Prunable:
                 self.unranked += layers
                 continue
             parts = self._dependencies.parts(group)
+            # (parts * size,) to (size,): all parts lose the same positions, so that a position has one score.
             scores = scores.view(parts, -1).mean(0)
             size = len(scores)
+            # Its width in the dense network, from the ratio of the layer's channels then and now.
             before = round(size * dense[layers[0]] / present[layers[0]]) if layers and layers[0] in dense else size
             yield ChannelGroup(
                 layers=layers,
@@ -209,6 +212,7 @@ class Prunable:
                     dim = _dim_of(layer, parameter, is_output)
                     if len(item.root_idxs) != parameter.shape[dim]:
                         continue
+                    # roots[i] is the channel of the group's root that index i of this dimension belongs to.
                     roots = torch.empty(parameter.shape[dim], dtype=torch.int64)
                     roots[torch.tensor(item.idxs)] = torch.tensor(item.root_idxs)
                     members.append((names[id(parameter)], dim, roots))
@@ -221,7 +225,7 @@ class Prunable:
 
     @contextlib.contextmanager
     def pruned(self, moves: Sequence[Move]) -> Iterator[nn.Module]:
-        """Make the network what these moves make of it, values included, inside the ``with`` block."""
+        """Apply these moves to the network, values included, inside the ``with`` block."""
         with self._cut(moves):
             yield self.network
 
@@ -247,7 +251,7 @@ class Prunable:
             return {"kind": "prune", "kept": kept, "attributes": snapshot.changed_attributes()}
 
     def check(self, moves: Sequence[Move]) -> None:
-        """Make sure that what is left computes what the network does with these channels at zero.
+        """Check that the pruned network computes the same as the network with these channels at zero.
 
         Args:
             moves: for which there is a :meth:`step`; fewer of them need no check of their own.
@@ -258,6 +262,7 @@ class Prunable:
         if not self._mixes_up(moves):
             return
         places = sorted({move.group for move in moves})
+        # Group by group, to name the layers to keep; if only their combination fails, all of them.
         culprits = [i for i in places if self._mixes_up([move for move in moves if move.group == i])] or places
         layers = [group.layers[0] for group in (self.groups[i] for i in culprits) if group.layers]
         raise ValueError(
@@ -275,7 +280,7 @@ class Prunable:
         return mixes_up_channels(self.network, self._outputs, cut)
 
     def _outputs(self) -> list[Tensor]:
-        """Call the network and return every floating tensor it gives."""
+        """Call the network and return every floating-point tensor of its output."""
         found: list[Tensor] = []
 
         def keep(result: Any) -> Tensor:
@@ -334,24 +339,25 @@ class _Ratios:
 def _scores(importance: Any, group: Any, layers: Sequence[str]) -> Tensor | None:
     """Return a group's importances as finite numbers on the CPU, ``None`` if the importance does not rank it."""
     name = getattr(importance, "__name__", type(importance).__name__)
-    is_librarys = type(importance).__module__.partition(".")[0] in ("torch_pruning", "lit_xai")
+    is_builtin = type(importance).__module__.partition(".")[0] in ("torch_pruning", "lit_xai")
     expected = len(group[0].idxs)
     try:
         scores = importance(group)
     except Exception as error:
-        if is_librarys:  # these fail where the graph was misread: the network is named then
+        if is_builtin:  # these fail where the graph was misread: the caller's error names the network
             raise
         raise ValueError(
             f"importance={name} failed on the channels of {list(layers)} ({type(error).__name__}: {one_line(error)})."
         ) from error
     if scores is None:
         return None
-    if not is_librarys and (not isinstance(scores, Tensor) or scores.shape != (expected,)):
+    if not is_builtin and (not isinstance(scores, Tensor) or scores.shape != (expected,)):
         got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else repr(scores)
         raise ValueError(
             f"importance={name} expected to return a tensor of shape ({expected},), one value for each channel of"
             f" {list(layers)}, but got {got}."
         )
+    # NaN has no rank: it counts as 0.
     return torch.nan_to_num(scores.detach().float().cpu())
 
 
@@ -368,4 +374,5 @@ def _dim_of(layer: nn.Module, parameter: nn.Parameter, is_output: bool) -> int:
     """Return the dimension of a layer's parameter that its outputs, or inputs, are counted in."""
     if parameter.dim() == 1:
         return 0
+    # Weights are (out, in, ...), those of transposed convolutions (in, out, ...).
     return int(is_output is bool(getattr(layer, "transposed", False)))

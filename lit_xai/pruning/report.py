@@ -117,6 +117,7 @@ class PruningReport:
         rows: dict[str, Any] = {name: (self._first[name], self._now.get(name)) for name in self._first}
         metric = _watched(trainer)
         if metric is not None:
+            # Only the same metric can be compared; another one may have been logged since.
             known = self._metric is not None and self._metric[0] == metric[0]
             rows[f"{metric[0]} (before the cuts, now)"] = (
                 self._metric[1] if known and self._metric else None,
@@ -130,6 +131,7 @@ class PruningReport:
             log_text(trainer, "compression/summary", table, trainer.global_step)
 
     def _guarded(self, work: Callable[[], None], trainer: Trainer) -> None:
+        # Only the first process measures: nothing below is a collective call.
         if not trainer.is_global_zero:
             return
         try:

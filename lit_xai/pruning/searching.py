@@ -1,4 +1,4 @@
-"""Torch-Pruning's search for dependency groups: without its warnings, quicker, and bounded."""
+"""Torch-Pruning's search for dependency groups, made quiet, faster and bounded."""
 
 import contextlib
 import warnings
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextlib.contextmanager
 def searched(graph: Any) -> Iterator[None]:
-    """Make Torch-Pruning's search for dependency groups quicker, and bounded; inside, no layer may change its size.
+    """Make Torch-Pruning's search for dependency groups faster and bounded; inside, no layer may change its size.
 
     Indices are mapped between layers once, not for every group. The search is bounded since it would not end where
     channels are shifted against themselves (each turn finds new ones) or where reshapes are misread.
@@ -22,6 +22,8 @@ def searched(graph: Any) -> Iterator[None]:
     from torch_pruning.dependency import index_mapping
 
     update, group = index_mapping.update_index_mapping, searching.Group
+    # Well above what networks need whose search ends: ten times all edges of the graph, and indices 16 times the widest
+    # parameter.
     most = max(2000, 10 * sum(len(node.dependencies) for node in graph.module2node.values()))
     widest = 16 * max((size for p in graph.model.parameters() for size in p.shape), default=1)
 
@@ -31,6 +33,7 @@ def searched(graph: Any) -> Iterator[None]:
                 raise lost(graph.model, "the search for channels that depend on each other does not end")
             super().add_dep(dep, idxs)
 
+    # Once here, in place of the call that Torch-Pruning makes for every group.
     update(graph)
     index_mapping.update_index_mapping, searching.Group = lambda graph: None, Bounded
     try:

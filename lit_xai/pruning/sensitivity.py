@@ -1,4 +1,4 @@
-"""The drop of a metric when one layer alone is pruned: which layers can lose channels, and which cannot."""
+"""The drop of a metric when a single layer is pruned, for several ratios."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -32,7 +32,7 @@ class Sensitivity(SensitivityTable):
     def to_ratios(self, max_drop: float) -> dict[str, float]:
         """Return for each layer the largest ratio that costs at most ``max_drop``, 0 if there is none.
 
-        What layers cost one by one does not add up: pruned together they cost more. Coupled layers come with the same
+        The costs of single layers do not add up: pruned together they cost more. Coupled layers come with the same
         ratio each, as :func:`~lit_xai.pruning.pruning.prune_step` takes them for ``pruning_ratio_dict``.
 
         Args:
@@ -65,10 +65,10 @@ def layer_sensitivity(
     output: OutputSpec = None,
     progress: bool = True,
 ) -> Sensitivity:
-    """Prune each layer alone at each ratio, without fine-tuning, and measure what that does to a metric.
+    """Measure a metric with each layer alone pruned at each ratio, without fine-tuning.
 
-    Layers whose channels can only go together (around a residual sum, say) are pruned together and share a row. The
-    network, the metric and every random generator are left as they were; each measurement runs in eval mode, starts
+    Layers whose channels can only be removed together (around a residual sum, say) are pruned together and share a row.
+    The network, the metric and every random generator are left unchanged; each measurement runs in eval mode, starts
     from the same seed and sees the same batches.
 
     It takes ``rows * ratios + 1`` passes over the loader, fewer where ratios round to the same number of channels: give
@@ -80,7 +80,7 @@ def layer_sensitivity(
         metric: a ``torchmetrics.Metric`` that is updated with logits and labels, or a function that takes a network and
             returns a number.
         ratios: shares of channels to remove, each in [0, 1).
-        layers: which layers to look at, by name; default all that can be pruned.
+        layers: names of the layers to measure; default all that can be pruned.
         importance: see :func:`~lit_xai.pruning.pruning.prune_step`.
         round_to: as above.
         ignored_layers: as above.
@@ -117,6 +117,7 @@ def layer_sensitivity(
     prunable.step([move for move in prunable.due(max(ratios)) if move.group in places])
     values = torch.empty(len(rows), len(ratios), dtype=torch.float64)
     with tqdm(total=values.numel() + 1, desc="layer sensitivity", disable=not progress, leave=False) as bar:
+        # The same copy as in every cell, so that cells differ from the reference by their channels alone.
         with prunable.pruned([]) as whole:
             dense = run(whole, "the dense network")
         bar.update()

@@ -46,6 +46,7 @@ def bn_scale(network: nn.Module, example_inputs: Inputs, strength: float, **_: A
         owned = _parameters_of(optimizer)
         for scale in scales:
             if id(scale) in owned and scale.grad is not None:
+                # The subgradient of strength * |scale|: sign(0) = 0 adds nothing to a scale at zero.
                 scale.grad.add_(scale.sign(), alpha=strength)
 
     return regularize
@@ -82,6 +83,8 @@ def group_lasso(network: nn.Module, example_inputs: Inputs, strength: float, **o
             for parameter, dim, roots in members:
                 if id(parameter) in owned and parameter.grad is not None:
                     shape = [-1 if d == dim else 1 for d in range(parameter.dim())]
+                    # The gradient of strength * |w_g|, the norm of channel g over all of its parameters: strength * w /
+                    # |w_g|.
                     parameter.grad.addcdiv_(parameter, norm[roots].view(shape).expand_as(parameter), value=strength)
 
     return regularize
@@ -90,9 +93,11 @@ def group_lasso(network: nn.Module, example_inputs: Inputs, strength: float, **o
 def _norms(members: list[tuple[nn.Parameter, int, Tensor]]) -> Tensor:
     """Return the norm of each channel over all parameters that belong to it."""
     size = max(int(roots.max()) for _, _, roots in members) + 1
+    # (size,), one for each channel of the root; rows of every parameter are added to the channel that they belong to.
     squares = torch.zeros(size, device=members[0][0].device)
     for parameter, dim, roots in members:
         squares.index_add_(0, roots, parameter.float().square().movedim(dim, 0).reshape(len(roots), -1).sum(1))
+    # Clamped, as the gradient w / |w| of a channel at zero would be NaN.
     return squares.sqrt().clamp_min(1e-8)
 
 

@@ -37,6 +37,7 @@ class Prune(StepKind):
             ValueError: a name is not there, or has another size than when the step was recorded. Nothing is changed
                 then.
         """
+        # Everything is checked before anything is changed.
         found = _check(network, step, recorded=lambda size, kept: size)
         _rebuild(network, step, found, optimizers, lambda value, dim, size, kept: value.index_select(dim, kept))
         modules = _modules(network)

@@ -23,7 +23,7 @@ class Target:
     Args:
         name: of the argument, ``"pruning_ratio"``, ``"target_macs"``, ``"target_params"`` or ``"target_latency"``.
         amount: a share of the dense network's (of channels that go, for ``pruning_ratio``), or a number of its own.
-        is_share: which of the two.
+        is_share: whether it is a share.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Target:
         final = dense * self.amount if self.is_share else self.amount
         if final > dense * 1.02:
             raise ValueError(f"{self.name} expected at most the dense network's {dense:.6g}, but got {final:.6g}.")
+        # Linear in the size from dense to final; the schedule bends `progress`.
         return dense - progress * (dense - final)
 
 
@@ -74,11 +75,12 @@ def choose_target(given: Mapping[str, Amount | None]) -> Target:
     amount = _amount(name, value)
     if not amount > 0:
         raise refusal(name, "more than 0", value)
+    # 1 as an integer is one MAC or parameter, 1.0 the whole network.
     return Target(name, amount, isinstance(value, float) and value <= 1)
 
 
 def check_ratio(ratio: object, argument: str) -> float:
-    """Refuse what is no share of channels that can be removed.
+    """Check a share of channels to remove, and return it.
 
     Raises:
         ValueError: it is not in [0, 1).

@@ -44,12 +44,13 @@ class TrainingData:
         """
         if not needs_data(importance):
             return cls([], batch_to_inputs)
+        # A fixed seed: cuts that see the same samples differ by the network alone.
         batch, indices = read_batch(trainer, "train", Probe(n=n), seed=0)
         rows = [list(range(start, min(start + BATCH, len(indices)))) for start in range(0, len(indices), BATCH)]
         return cls([take(batch, part, len(indices)) for part in rows], batch_to_inputs)
 
     def show(self, importance: Any, copied: LightningModule, network: nn.Module, output: OutputSpec) -> Any:
-        """Return an importance that was shown samples, and their loss by the module's own training step.
+        """Collect an importance's data on the samples, with the loss of the module's own training step.
 
         Args:
             importance: an instance that has seen no data.
@@ -66,6 +67,7 @@ class TrainingData:
             module.training = False
         # The batch itself takes the place of labels: a training step is called with it.
         batches = [(find_inputs(part, network, self.batch_to_inputs), part) for part in self.parts]
+        # Preferred to a default loss on labels, as it is the loss that the network is trained with.
         own = _loss_of_step(copied, self.parts[0])
         if own is not None:
             return prepare_importance(importance, network, batches, own, output=output)
@@ -79,6 +81,7 @@ def _loss_of_step(copied: LightningModule, batch: Any) -> Any:
         return None
 
     def loss(network: nn.Module, inputs: Any, part: Any) -> Tensor:
+        # training_step may take batch_idx or leave it out, as Lightning allows.
         taken = len(inspect.signature(copied.training_step).parameters)
         found: Any = copied.training_step(*(part, 0)[:taken])
         return found["loss"] if isinstance(found, dict) else found
