@@ -51,12 +51,14 @@ class Adapters:
         return layer(student.to(next(layer.parameters()).dtype)), teacher
 
     def _layer(self, pair: str, student: Tensor, dim: int, width: int) -> nn.Module:
+        # A negative last entry marks tokens (N, L, C), which have as many dimensions as (N, C, L).
         shape = (student.shape[dim], width, student.dim() if dim == 1 else -student.dim())
         layer = self._layers.get(pair)
         if layer is None or layer.lit_xai_shape != shape:  # pruning may have removed channels since
             layer = self._make(shape).to(student.device)
             self._layers[pair] = layer
             self._optimizers[pair] = torch.optim.Adam(layer.parameters(), lr=self._lr)
+            # Popped even if it does not fit: a state from before a cut must not load later.
             saved = self._resumed.pop(pair, None)
             if saved is not None and tuple(saved["shape"]) == shape:
                 layer.load_state_dict(saved["weights"])
@@ -87,6 +89,8 @@ class Adapters:
             if not gradients:
                 continue
             for gradient in gradients:
+                # DDP averages gradients of its own module only; without this, the adapters would drift apart on the
+                # ranks.
                 if distributed.is_available() and distributed.is_initialized():
                     distributed.all_reduce(gradient)
                     gradient.div_(distributed.get_world_size())
@@ -106,6 +110,7 @@ class Adapters:
             }
             for pair, layer in self._layers.items()
         }
+        # Adapters that no batch has used since the resume keep their saved state.
         return self._resumed | made
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

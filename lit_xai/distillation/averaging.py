@@ -33,11 +33,13 @@ class RunningAverage:
         averages: list[Tensor] = []
         values: list[Tensor] = []
         for average, value in zip(_tensors(self.module), _tensors(module), strict=True):
+            # Running statistics are averages already, and counters cannot be averaged.
             if isinstance(value, nn.Parameter) and value.is_floating_point():
                 averages.append(average)
                 values.append(value)
             else:
                 average.copy_(value)
+        # average + (1 - decay) * (value - average), in one call for all parameters.
         torch._foreach_lerp_(averages, values, 1 - decay)
 
 

@@ -166,7 +166,7 @@ class KnowledgeDistillation(AnyCallback):
     # --- hooks of Lightning -------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what is wrong whatever the batch, print the formula of the loss, and wrap the module's steps."""
+        """Refuse settings that are wrong for any batch, print the formula of the loss, and wrap the module's steps."""
         if stage != "fit":
             return
         self._detach()
@@ -204,6 +204,7 @@ class KnowledgeDistillation(AnyCallback):
         states = checkpoint.get("callbacks", {})
         of_this_class = [key for key in states if str(key).startswith("KnowledgeDistillation[")]
         is_alone = sum(isinstance(callback, KnowledgeDistillation) for callback in callbacks_of(trainer)) == 1
+        # The key holds the teacher's path: if the file has moved, the only state of this class is the right one.
         moved = of_this_class[0] if len(of_this_class) == 1 and is_alone else None
         self._resumed = copy.deepcopy(states.get(self.state_key, states.get(moved, {})))
 
@@ -228,7 +229,7 @@ class KnowledgeDistillation(AnyCallback):
         self._resumed = {}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set what follows a schedule."""
+        """Set the values that follow a schedule."""
         self._follow_schedules(trainer)
         self._means = Means()
 
@@ -302,6 +303,7 @@ class KnowledgeDistillation(AnyCallback):
 
     def _attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._trainer, self._pl_module = trainer, pl_module
+        # Wrapped on the instance, so that it works with every strategy and without a change of the user's class.
         wrap(pl_module, "training_step", self._training_step)
         wrap(pl_module, "validation_step", self._validation_step)
         if not pl_module.automatic_optimization:
@@ -330,10 +332,12 @@ class KnowledgeDistillation(AnyCallback):
         # Decided once a step: with manual optimization, the step itself moves global_step on.
         explained = self._terms.is_explained_at(self._trainer.global_step)
         self._now = replace(self._now, is_explained=explained)
+        # In a step without any teacher term nothing is recorded, and the loss is the step's own object, bit for bit.
         if self._source.teacher is None or not (self._now.alpha or self._terms.features.is_on or explained):
             return method(*args, **kwargs)
         explanation = self._terms.explanation
         by_input = explained and explanation is not None and explanation.needs_input_gradient
+        # Kept for the labels: a manual_backward has no batch among its arguments.
         self._batch = args[0] if args else next(iter(kwargs.values()), None)
         layers = self._terms.student_layers(explained)
         with self._student.record(self._pl_module, layers, explained, by_input) as calls:
@@ -373,11 +377,13 @@ class KnowledgeDistillation(AnyCallback):
         assert self._trainer is not None  # wrapped in setup
         teacher = self._source.teacher
         is_compared = teacher is not None and self._source.is_constant and not self._comparison.is_over
+        # The sanity check sees a few batches only, and its metric would stand for the whole validation set.
         if teacher is None or not is_compared or self._trainer.sanity_checking:
             return method(*args, **kwargs)
         with self._student.record(self._pl_module) as calls:
             result = method(*args, **kwargs)
         target = find_target(args[0] if args else None, self._terms.batch_to_target)
+        # With several calls in a step it is not clear which one the labels belong to.
         calls = [call for call in calls if call.name == self._student.name]
         if target is not None and len(calls) == 1 and self._student.name is not None:
             teacher.select_network_(self._student.name)

@@ -55,6 +55,7 @@ class Comparison:
             of_teacher = of_student.new_zeros(())
             if self.teacher is None:
                 of_teacher = _score(teacher.logits(call), target)[1]  # type: ignore[index]  # logits of the same kind
+            # Kept on the device: reading a number in every batch would wait for it.
             sums = torch.stack([of_student, of_teacher, of_student.new_tensor(float(len(target)))])
             self._sums = sums if self._sums is None else self._sums + sums
 
@@ -67,12 +68,14 @@ class Comparison:
         """
         if self._sums is None:
             return
+        # Sums and counts are reduced rather than means, as ranks may have seen different numbers of samples.
         sums: Any = trainer.strategy.reduce(self._sums, reduce_op="sum")
         of_student, of_teacher, n = sums.tolist()
         student = of_student / n
         if self.teacher is None:
             self.teacher = of_teacher / n
             log_scalars(trainer, {f"{tag}/teacher_{self._name}": self.teacher}, logged_step(trainer))
+        # Higher accuracy is better, lower squared error.
         is_behind = student > self.teacher if self._name == "accuracy" else student < self.teacher
         if is_behind and not self._is_warned:
             self._is_warned = True

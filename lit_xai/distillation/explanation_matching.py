@@ -94,6 +94,7 @@ class ExplanationMatching:
             ValueError: the network has no floating inputs, or a layer was not called.
         """
         if self.needs_input_gradient:
+            # Integer inputs (tokens) have no gradient.
             inputs = tuple(value for value in call.tensors() if value.requires_grad)
             if not inputs:
                 raise ValueError(

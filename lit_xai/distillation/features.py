@@ -81,6 +81,8 @@ class FeatureMatching:
         losses = []
         for student_layer, teacher_layer in self.pairs.items():
             pair = _tensor(student, student_layer, "student"), _tensor(teacher, teacher_layer, "teacher")
+            # A loss that compares any widths works on the features themselves; a trained map in between could absorb
+            # the difference.
             if not self.loss.takes_any_width:
                 pair = adapters(student_layer, *pair)
             losses.append(self.loss(*pair))

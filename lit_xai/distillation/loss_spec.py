@@ -119,6 +119,7 @@ def takes(function: Callable[..., Any], name: str) -> bool:
         return False
     positional = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     named = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    # mse_loss, for one, calls its second parameter `target`: it gets the teacher there.
     if name in positional[:2]:
         return False
     return name in named or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -182,6 +183,7 @@ class LossSpec:
     function: Callable[..., Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
+        # The dataclass is frozen, so this is the only way to set a computed field.
         object.__setattr__(self, "function", resolve_loss(self.loss, self.argument, self.known))
         unknown = next((name for name in self.args if not self.takes(name)), None)
         if unknown is not None:

@@ -82,6 +82,7 @@ def decoupled_kl_divergence(
     """
     student, teacher = _class_logits(student, teacher, temperature, class_dim)
     index = _target_index(target, student, class_dim)
+    # The paper splits KL = TCKD + (1 - p_t[target]) * NCKD; here both parts, (N, ...) each, get weights of their own.
     among_two = _target_part(student, teacher, index, class_dim)
     among_others = _nontarget_part(student, teacher, index, class_dim)
     return (target_weight * among_two + nontarget_weight * among_others).mean()
@@ -203,7 +204,9 @@ def attention_transfer(student: Tensor, teacher: Tensor, *, channel_dim: int = 1
             f" {describe(teacher)}, but got {describe(student)}: choose layers of the same kind."
         )
     _check_dim("channel_dim", channel_dim, student.dim())
+    # (N, C, ...) to (N, ...): one map for each sample.
     maps = [features.square().mean(channel_dim) for features in _floats(student, teacher)]
+    # The smaller size in each dimension: enlarging a map would invent positions.
     size = tuple(map(min, *(each.shape[1:] for each in maps)))
     # A single position normalizes to 1 in both maps: the loss would be 0 whatever the features are.
     if math.prod(size) < 2:
@@ -211,6 +214,7 @@ def attention_transfer(student: Tensor, teacher: Tensor, *, channel_dim: int = 1
             "attention_transfer expected at least two positions, but got a student's"
             f" {describe(student)} and a teacher's {describe(teacher)}: use an earlier layer, or hint."
         )
+    # Normalized after pooling, so that both have length 1 at the size that is compared; rows are (N, positions).
     student, teacher = (F.normalize(_pooled(each, size).flatten(1)) for each in maps)
     return F.mse_loss(student, teacher)
 
@@ -275,6 +279,7 @@ def _check_dim(argument: str, dim: int, dims: int) -> None:
 
 def _floats(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Return both in the wider of their types, at least float32, and the teacher detached."""
+    # At least float32: under autocast logits are in half precision, in which small probabilities vanish.
     dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
     return student.to(dtype), teacher.detach().to(dtype)
 
@@ -329,12 +334,14 @@ def _target_part(student: Tensor, teacher: Tensor, index: Tensor, dim: int) -> T
 
 def _target_or_not(logits: Tensor, index: Tensor, dim: int) -> Tensor:
     log_probabilities = logits.log_softmax(dim)
+    # log(1 - p) as a logsumexp over the others: 1 - p itself would round to 0 for a confident network.
     others = log_probabilities.scatter(dim, index, -math.inf).logsumexp(dim, keepdim=True)
     return torch.cat([log_probabilities.gather(dim, index), others], dim)
 
 
 def _nontarget_part(student: Tensor, teacher: Tensor, index: Tensor, dim: int) -> Tensor:
     """Return the divergence among the other classes, per sample."""
+    # A logit of -inf leaves the target out of the softmax.
     student, teacher = (z.scatter(dim, index, -math.inf).log_softmax(dim) for z in (student, teacher))
     return _divergence(student, teacher, dim)
 

@@ -26,6 +26,7 @@ class Means:
     def update(self, values: Mapping[str, Tensor]) -> None:
         """Add the values of a step."""
         for name, value in values.items():
+            # Counted by name: terms such as the explanation occur only in some steps.
             self._sums[name] = self._sums.get(name, 0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
 

@@ -65,11 +65,13 @@ def sample_keys(inputs: Inputs) -> Tensor:
     words, signature = [], []
     for name, value in named:
         if isinstance(value, Tensor):
+            # A tensor with another number of rows belongs to every sample: one row, expanded.
             per_sample = value if value.dim() and len(value) == rows else value[None]
             words.append(_words(per_sample).expand(rows, -1))
             signature.append(f"{name} {value.dtype} {tuple(per_sample.shape[1:])}")
         else:
             signature.append(f"{name} {value!r}")
+    # dtype and shape are no part of the words: zeros of any type have the same bits.
     digest = hashlib.sha256("\n".join(signature).encode()).digest()[:8]
     device = words[0].device
     together = words[0] if len(words) == 1 else torch.cat([part.to(device) for part in words], 1)
@@ -235,6 +237,7 @@ class OutputCache:
                 " one cache holds the outputs of one teacher, computed in one precision."
             )
         if len(old) < n:
+            # Doubling keeps the copies linear in the number of rows in all.
             self._values = torch.empty(max(n, 2 * len(old)), *old.shape[1:], dtype=old.dtype)
             self._values[: len(self)] = old[: len(self)]
         return self._values
@@ -246,6 +249,7 @@ class OutputCache:
         arrays = {
             "version": torch.tensor(VERSION),
             "teacher": _to_bytes(self.teacher),
+            # The type is stored by name, since NumPy has no bfloat16.
             "dtype": _to_bytes(str(self._values.dtype).removeprefix("torch.")),
             "keys": torch.tensor(list(self._rows), dtype=torch.int64),
             "values": self._values[: len(self)],

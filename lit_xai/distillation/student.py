@@ -34,7 +34,7 @@ class Student:
         self.name: str | None = module
 
     def check(self, pl_module: "LightningModule", layers: Iterable[str], explained: bool = False) -> None:
-        """Refuse, before anything runs, names that do not exist and layers that compilation hides.
+        """Refuse names that do not exist and layers that compilation hides, before anything runs.
 
         Args:
             pl_module: the LightningModule.
@@ -46,6 +46,7 @@ class Student:
             MisconfigurationException: the step, or a part that holds one of the layers, is compiled.
         """
         find_network(pl_module, self.module)
+        # A compiled step would skip the hooks that record its calls.
         if getattr(pl_module, "_compiler_ctx", None) is not None:
             raise MisconfigurationException(
                 "KnowledgeDistillation cannot see into a compiled training_step: compile the network inside the"
@@ -60,6 +61,7 @@ class Student:
             )
         for layer in layers:
             name = locate(pl_module, layer, "student")
+            # A warmed-up compiled module skips the hooks of the layers inside it. Its own hooks still run.
             holders = (part for part in compiled_parts if not part or f"{name}.".startswith(f"{part}."))
             compiled = next(holders, None)
             if compiled is not None and name != compiled:
@@ -84,7 +86,9 @@ class Student:
         watched = {layer: named[locate(pl_module, layer, "student")] for layer in layers}
         with contextlib.ExitStack() as stack:
             if explained:
+                # Fused attention has no second derivative.
                 stack.enter_context(double_backward())
+            # An attribution of the inputs needs their gradient, which a batch from a loader does not require.
             change = requires_grad if by_input else None
             yield stack.enter_context(recorded(candidates(pl_module, self.name), watched, inputs=change))
 

@@ -67,6 +67,8 @@ class Teacher:
         compiled: bool = False,
     ) -> None:
         self.network, self.output, self.layers = root, output, tuple(layers)
+        # Before any optimization: folding changes weights, and must not make it another teacher to a cache or a resumed
+        # run.
         self.hash = module_hash(root)
         self.cache: OutputCache | None = None
         self._optimize, self._compiled = optimize, compiled
@@ -87,6 +89,7 @@ class Teacher:
     def to_(self, like: "LightningModule") -> None:
         """Move to a module's device, and to its precision if all its weights share one."""
         self.network.to(like.device)
+        # With several precisions there is none that the teacher should have.
         floating = {p.dtype for p in like.parameters() if p.is_floating_point()}
         if len(floating) == 1 and floating != {torch.float32}:
             self.network.to(floating.pop())
@@ -140,6 +143,8 @@ class Teacher:
         by_input = explanation.needs_input_gradient
         with torch.enable_grad():
             args, kwargs = self._converted(call, by_input)
+            # GradCAM differentiates by a layer's output, and all weights of the teacher are frozen: gradients have to
+            # start there.
             outputs = None if by_input else _with_gradient
             with recorded({"": self.network}, watched, outputs=outputs) as calls:
                 self._call(args, kwargs)
@@ -152,6 +157,7 @@ class Teacher:
 
     def _run(self, call: Call, layers: Iterable[str]) -> TeacherOutput:
         self._prepare(call)
+        # Measured on a ResNet-56: 0.97 of the time under no_grad.
         with torch.inference_mode():
             args, kwargs = self._converted(call, gradient=False)
             with recorded({"": self.network}, _layers(self.network, layers)) as calls:
@@ -175,6 +181,7 @@ class Teacher:
         try:
             return find_logits(result, self.output)
         except ValueError as error:
+            # The teacher's output is located by another argument than the student's.
             message = str(error).replace("output=", "teacher_output=")
             raise ValueError(f"The teacher {type(self.network).__name__}: {message}") from None
 
@@ -204,6 +211,8 @@ class Teacher:
 
     def _refuse_other_arguments(self, call: Call) -> None:
         try:
+            # Bound without a call, so that a TypeError inside the teacher's own code is not mistaken for wrong
+            # arguments.
             inspect.signature(self.network.forward).bind(*call.args, **call.kwargs)
         except TypeError as error:
             arguments = ", ".join([*("..." for _ in call.args), *(f"{key}=" for key in call.kwargs)])
@@ -214,6 +223,7 @@ class Teacher:
 
     def _optimize_(self, call: Call) -> None:
         # Measured on a ResNet-56: with both and inference mode, a forward takes 0.77 of its time under no_grad.
+        # Folding traces with inputs given by position or by name, not both.
         mixed = call.args and call.kwargs
         inputs: Any = call.kwargs or (call.args[0] if len(call.args) == 1 else call.args)
         if not mixed and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.network.modules()):
@@ -304,6 +314,7 @@ def _tolerance(inputs: Any) -> float:
     """Return how far folding may move the outputs in the inputs' precision, as a share of the largest."""
     values = inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
     dtypes = {value.dtype for value in values if isinstance(value, Tensor)}
+    # Rounding in half precision moves outputs by more than a fold does.
     return 0.02 if dtypes & {torch.float16, torch.bfloat16} else 1e-4
 
 

@@ -1,6 +1,6 @@
 """Sources of a teacher: a checkpoint, a module, the dense model, or a running average of the student's weights.
 
-Each makes its teacher at another moment of a ``fit``, and each has something else to keep for a resumed run.
+Each makes its teacher at a different moment of a ``fit``, and stores different state for a resumed run.
 """
 
 from collections.abc import Callable, Mapping
@@ -152,7 +152,7 @@ class TeacherSource:
         if is_another:
             raise MisconfigurationException(
                 f"KnowledgeDistillation: the run that is resumed had another teacher, {label} ({before}), than"
-                f" {self.label} ({now}): give that one, or start anew without ckpt_path."
+                f" {self.label} ({now}): give that one, or start a new run without ckpt_path."
             )
 
 
@@ -174,6 +174,7 @@ class FixedTeacher(TeacherSource):
     def load(self, pl_module: "LightningModule") -> None:
         """Read the checkpoint, or copy the module."""
         if isinstance(self._given, nn.Module):
+            # A copy: the teacher is folded and moved, and the user's module stays as it is.
             root = copy_network(self._given)
         else:
             root = read_teacher(self._given, self._teacher_class, pl_module)
@@ -201,6 +202,7 @@ class DenseTeacher(TeacherSource):
         Raises:
             MisconfigurationException: the model was pruned before this run.
         """
+        # The dense weights are part of the callback's state: the model in the checkpoint may be pruned already.
         if "dense" in resumed:
             copied = dense_copy(pl_module)
             copied.load_state_dict(resumed["dense"])
@@ -213,6 +215,7 @@ class DenseTeacher(TeacherSource):
 
     def before_structural_step(self, pl_module: Any) -> None:
         """Copy the model, before the first step."""
+        # Only the first step starts from the dense model.
         if self.teacher is not None or recipe_of(pl_module).steps:
             return
         self._take(copy_network(pl_module), pl_module)
@@ -241,12 +244,12 @@ class AveragedTeacher(TeacherSource):
         decay: of the average, in [0, 1).
 
     Raises:
-        ValueError: outputs are to be cached, which change in every step.
+        ValueError: a cache is given, but the outputs change in every step.
     """
 
     def __init__(self, options: TeacherOptions, decay: float) -> None:
         if options.cache is not None:
-            raise ValueError("cache expected None for teacher='ema', which is another one in every step.")
+            raise ValueError("cache expected None for teacher='ema', whose outputs change in every step.")
         super().__init__("ema", options)
         self._decay = decay
         self._average: RunningAverage | None = None
@@ -338,6 +341,8 @@ def read_teacher(path: str | Path, teacher_class: type | str | None, pl_module: 
         return copied
 
     is_own, has_arguments = cls is type(pl_module), "hyper_parameters" in checkpoint
+    # By its hyperparameters first; a copy of the student is the fallback for a checkpoint of the same class without
+    # them.
     ways: list[Callable[[], nn.Module]] = [by_arguments] if has_arguments or not is_own else []
     ways += [by_copy] if is_own else []
     reasons = []

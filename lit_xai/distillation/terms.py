@@ -113,7 +113,9 @@ class Terms:
         parts: dict[str, Tensor] = {}
         for call in calls:
             for name, value in self._of_call(call, batch, teacher, adapters, now).items():
+                # The mean over calls, so that a step that runs the network twice does not weigh the teacher double.
                 parts[name] = parts.get(name, 0) + value / len(calls)
+        # Hinton et al. 2015, section 2: gradients of softened targets scale with 1 / T^2, hence the factor T^2.
         total = (1 - now.alpha) * own
         if "logits" in parts:
             total = total + now.alpha * self.scale(now.temperature) * parts["logits"]

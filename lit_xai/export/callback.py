@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 
 class ModelExport(AnyCallback):
-    """Write the network of a run as files that ONNX Runtime runs, and compare them with it, when the run ends.
+    """Write the network of a run as files for ONNX Runtime when the run ends, and compare the files with the network.
 
     The folder then holds ``model.onnx``, ``model.int8.onnx`` if the network computes in integers, ``infer.py`` (which
     needs ONNX Runtime and NumPy alone), a ``torch.export`` program, and a table of metric, agreement, size and latency,
     which also goes to the log and to TensorBoard. The exported weights are ModelCheckpoint's best ones of the final
     structure, or the last ones where nothing is monitored. After QuantizationAwareTraining ``model.onnx`` holds the
     float weights of just before it, and the table has a row for quantizing those without training. Training is bit for
-    bit that of a run without it; an export that fails in the end is a warning.
+    bit that of a run without it; an export that fails at the end is a warning.
 
     Args:
         dirpath: the folder; default ``export`` in the run's folder.
@@ -117,7 +117,7 @@ class ModelExport(AnyCallback):
     # --- what Lightning calls -----------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what no network could make right, and keep the float weights before each structural step."""
+        """Refuse settings that are wrong for any network, and keep the float weights before each structural step."""
         if stage != "fit":
             return
         self._forget()
@@ -137,12 +137,13 @@ class ModelExport(AnyCallback):
         )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store the float weights, once training has gone on in integers, and the folders that are the run's.
+        """Store the float weights, once training continues in integers, and the folders that this run writes to.
 
         All exports of a run share one entry, so that a resumed run finds it also with another ``dirpath``.
         """
         state = checkpoint.setdefault("callbacks", {}).setdefault(self.state_key, {"folders": []})
         state["folders"].append(str(self._folder.absolute()))
+        # While training is in float, the checkpoint's own weights are the float weights.
         if self._before is not None and _is_in_integers(pl_module):
             state["before"] = {
                 "state_dict": self._before.pl_module.state_dict(),
@@ -159,13 +160,15 @@ class ModelExport(AnyCallback):
         was_written_by_this_run = str(self._folder.absolute()) in self._resumed.get("folders", ())
         may_replace = self.overwrite or was_written_by_this_run or _is_fast_dev_run(trainer)
         _in_first_process(trainer, lambda: self._check_folder(may_replace))
+        # Here and not in load_state_dict, which gets no module to copy.
         saved = self._resumed.get("before")
         if saved is not None and trainer.is_global_zero:
             self._before = saved_weights(pl_module, saved, self._resumed["source"], is_whole=False)
         self._resumed = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what contradicts the training; export a copy and discard it, so that failures come before training."""
+        """Refuse options that contradict the training; export a copy and discard it, so that failures come early."""
+        # Not in setup: whether a resumed run is in integers shows once its checkpoint has been read.
         _in_first_process(trainer, lambda: self._check_int8_options(trainer, pl_module))
         self._inputs = example_inputs(trainer, pl_module, self.exporter.network)
         if not _is_in_integers(pl_module):
@@ -173,6 +176,7 @@ class ModelExport(AnyCallback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the files in the first process, after the last checkpoint; the other processes wait."""
+        # A fast_dev_run writes no files, as Lightning writes no checkpoints in it.
         if _is_fast_dev_run(trainer):
             return
         if trainer.is_global_zero:
@@ -183,6 +187,7 @@ class ModelExport(AnyCallback):
                     f"ModelExport: nothing was exported, but the run's checkpoints are complete. {_line(error)} Once"
                     " that is fixed, `lit-xai export` exports from a checkpoint."
                 )
+        # The other processes would otherwise leave the process group while the first still measures.
         trainer.strategy.barrier("lit_xai.ModelExport")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

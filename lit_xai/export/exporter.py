@@ -79,6 +79,7 @@ class Exporter:
         """
         from lit_xai.export import export_model
 
+        # Loaders and networks may draw random numbers; a run that continues must not notice an export.
         with fork_rng(0, {trainer.strategy.root_device}), without_log(weights.pl_module):
             variants, source = self._variants(trainer, weights, before)
             batches = evaluation_batches(trainer)
@@ -119,6 +120,7 @@ class Exporter:
 
     def _network(self, weights: Weights) -> nn.Module:
         """Return the network in a copy of the module, without ``torch.compile``."""
+        # The functions inside a compiled network can be neither intercepted nor traced.
         return uncompiled_(self.network.of(weights.pl_module))
 
     def _quantized(self, trainer: Trainer, weights: Weights, step: dict[str, Any] | None = None) -> nn.Module:
@@ -165,6 +167,7 @@ def _is_list_of(values: Any, types: Any) -> bool:
 def _scheme(step: dict[str, Any], prefix: str) -> dict[str, Any]:
     """Return the arguments of :func:`quantize` that a step was planned with, for a network of another name."""
     plan = step["plan"]
+    # A step names its network within the LightningModule; here names begin at the exported network.
     inside = f"{step['module']}.".removeprefix(prefix) if step["module"] else ""
     scheme = dict(plan["scheme"])
     if isinstance(scheme["bits"], dict):

@@ -41,6 +41,7 @@ def write_onnx(
     try:
         export_onnx(network, inputs, path, output=output, opset=opset)
     except ValueError as error:
+        # Exporters bury the line of the user's code under hundreds of their own frames.
         line = user_line(error) if error.__cause__ is not None else ""
         if not line:
             raise
@@ -67,8 +68,10 @@ def _check_opset(path: Path, opset: int | None) -> None:
 
 
 def _check_samples(path: Path, inputs: Inputs, name: str) -> None:
+    # Exporters treat a batch of 1 as a constant, so the example has at least 2 samples.
     written = max(batch_size(inputs), 2)
     try:
+        # One sample more than it was exported with: a fixed size, or one divided by it, fails here.
         OnnxPredictor(path)(with_batch_size(inputs, written + 1))
     except ValueError:
         raise ValueError(

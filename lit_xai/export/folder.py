@@ -66,6 +66,7 @@ def staged(folder: Path) -> Iterator[Path]:
     created = _missing(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # On the same file system: os.replace is atomic only there.
         temporary = Path(tempfile.mkdtemp(dir=folder, prefix=_TEMPORARY))
     except OSError as error:
         _remove_empty(created)
@@ -82,6 +83,7 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def _move(temporary: Path, folder: Path) -> None:
+    # The report comes last, so that a folder with a report is complete.
     names = sorted((file.name for file in temporary.iterdir()), key=lambda name: FILES.index(name))
     for name in FILES:
         if name not in names:

@@ -113,6 +113,7 @@ def describe(outputs: Any) -> str:
     """Return the outputs for one sample in words, on one line."""
     if not SETTINGS["classification"] or outputs.ndim != 1:
         return " ".join(f"{value:.6g}" for value in outputs.ravel()[:20])
+    # A softmax; less the maximum, so that exp() cannot overflow.
     shares = np.exp(outputs - outputs.max())
     shares = shares / shares.sum()
     names = SETTINGS["classes"] or range(len(outputs))

@@ -63,6 +63,7 @@ def write_inference(
     }
     raw = {name: _raw(tensor, name, settings) for name, tensor in tensors.items()}
     settings["not_of_bytes"] = {name: span for name in raw if (span := _range_of(inputs, name, settings))}
+    # By the script's own functions, so that the expected outputs are those that the script computes.
     arrays = {name: infer_template.preprocess(array, name, settings) for name, array in raw.items()}
     expected = {f"expected/{name}": infer_template.load(folder / name).run(None, arrays)[0] for name in tolerances}
     sample = _compressed({**raw, **expected})
@@ -136,6 +137,7 @@ def _fill_template(settings: Mapping[str, Any], sample: bytes) -> str:
         ("SETTINGS: dict[str, Any] = {}", f"SETTINGS: dict[str, Any] = {{\n{entries}}}"),
         ('SAMPLE = ""', f'SAMPLE = """\n{encoded}\n"""' if sample else 'SAMPLE = ""'),
     ):
+        # A reformatted template must not lead to a script without settings.
         assert text.count(f"\n{line}") == 1
         text = text.replace(line, value, 1)
     return text

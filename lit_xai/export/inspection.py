@@ -84,6 +84,7 @@ def inspect_onnx(path: str | os.PathLike[str]) -> tuple[Operator, ...]:
     constant = {tensor.name for tensor in graph.initializer}
     operators = []
     for node in graph.node:
+        # Operators on constants alone, such as the dequantization of a weight, give constants.
         if node.input and all(name in constant for name in node.input if name):
             constant.update(node.output)
         kind = _kind(node, constant)
@@ -106,6 +107,8 @@ def _optimized(path: Path) -> bytes:
     """Return the graph that ONNX Runtime optimizes a file to, serialized."""
     with tempfile.TemporaryDirectory(prefix="lit_xai-") as folder:
         optimized = Path(folder) / "optimized.onnx"
+        # The exported graph holds float operators between QuantizeLinear and DequantizeLinear; only the runtime's
+        # optimized graph shows which of them became integer operators.
         open_session(path, optimized_path=optimized)
         return optimized.read_bytes()
 
@@ -132,6 +135,7 @@ class _Names:
         return self._layer(original) or (self._source(original.output[0]) if kind == "convolution" else original.name)
 
     def _original(self, node: Any) -> Any:
+        # An operator may have kept its name, or only the name of its output.
         cleaned = re.sub(r"_(nchwc|token_\d+)$", "", node.name.removeprefix("fused ").split("/")[0])
         if cleaned in self._nodes:
             return self._nodes[cleaned]

@@ -41,6 +41,7 @@ def write_metadata(path: str | os.PathLike[str], values: Mapping[str, Any]) -> N
     onnx.helper.set_model_props(model, {**known, CHECKSUM: weights_checksum(model)})
     path = Path(path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".onnx-") as folder:
+        # Written next to the file and moved: a crash leaves the old file or the new one, never half of one.
         onnx.save(model, Path(folder) / path.name)
         os.replace(Path(folder) / path.name, path)
 
@@ -54,6 +55,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def weights_checksum(model: Any) -> str:
     """Return the SHA-256 of the names and values of an ``onnx.ModelProto``'s weights."""
+    # Sorted, as the order of the weights in a file means nothing.
     tensors = sorted(tensor.SerializeToString(deterministic=True) for tensor in model.graph.initializer)
     return hashlib.sha256(b"".join(tensors)).hexdigest()
 

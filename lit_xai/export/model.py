@@ -70,7 +70,7 @@ def export_model(
 
     The folder then holds ``model.onnx``; ``model.int8.onnx`` where a quantized network is given; ``model.pt2``, a
     program of ``torch.export``; ``infer.py``, which needs only onnxruntime and numpy; ``report.md`` and
-    ``report.json``. All appear at the end or none does. Networks, loader and metric are left as they were.
+    ``report.json``. All appear at the end or none does. Networks, loader and metric are left unchanged.
 
     Every output over the whole loader is compared with torch's, on the CPU and in float32. The float file may differ
     by ``tolerance`` of the largest output. The int8 file has to agree with the quantized network in 99% of the
@@ -101,7 +101,7 @@ def export_model(
         latency_batches: the batch sizes to measure latencies at.
         tolerance: see above.
         opset: version of ONNX's operators, 18 or newer; default torch's.
-        program: whether to write ``model.pt2``; a network that cannot be exported so is a warning.
+        program: whether to write ``model.pt2``; if the network cannot be exported that way, a warning is given.
         progress: whether to show a progress bar.
 
     Raises:
@@ -115,6 +115,7 @@ def export_model(
         >>> [file.name for file in report.files]
         ['model.onnx', 'infer.py', 'report.md', 'report.json']
     """
+    # Everything that can be wrong in the arguments is refused before the first file is written.
     path = check_folder(dirpath, overwrite)
     _check_numbers(opset, threads, latency_batches, tolerance)
     check_plain("recipe", recipe)
@@ -134,6 +135,7 @@ def export_model(
         )
         _check_classes(classes, result)
         warnings = check_parities(result, tolerance, float_file is not None)
+        # After the parities: latencies of wrong files would only cost time.
         rows = make_rows(result, temporary, inputs, latency_batches, threads)
         warnings += slower_warnings(rows, FLOAT_ROW, INT8_ROW)
         warnings += _float_warnings(result, metric, float_source)
@@ -193,6 +195,7 @@ def _write_program(folder: Path, network: nn.Module, inputs: Inputs, output: Out
     try:
         export_program(network, inputs, folder / "model.pt2", output)
     except ValueError as error:
+        # The program may have been written before its check failed.
         (folder / "model.pt2").unlink(missing_ok=True)
         return [f"There is no model.pt2: {error}"]
     return []
@@ -230,6 +233,7 @@ def _write_script(
     parity = int8_parity(result)
     tolerances = {FLOAT: tolerance}
     if parity is not None:  # the script runs the first of them by default
+        # Another CPU may round halves to the other side: twice the largest difference measured here is accepted.
         tolerances = {INT8: max(INT8_TOLERANCE, 2 * parity.largest), **tolerances}
     write_inference(folder, tolerances, inputs, **facts, classification=result.classification)
 

@@ -196,6 +196,7 @@ class _Meter:
     """The metric of one predictor."""
 
     def __init__(self, metric: Any) -> None:
+        # A copy for each predictor, so that their states stay apart and the user's metric is left unchanged.
         self._metric = copy.deepcopy(metric).cpu() if hasattr(metric, "update") else metric
         if hasattr(metric, "update"):
             self._metric.reset()
@@ -234,6 +235,7 @@ class _Tally:
     def update(self, logits: Tensor, reference: Tensor, task: _Task) -> None:
         if logits.shape != reference.shape:
             raise ValueError(f"The files' outputs differ in shape: {[*logits.shape]} and {[*reference.shape]}.")
+        # In float64, so that the difference itself is not rounded.
         apart = (logits.double() - reference.double()).abs()
         self.largest = max(self.largest, float(apart.max()))
         self.scale = max(self.scale, float(reference.abs().max()))
@@ -246,6 +248,7 @@ class _Tally:
             self.predictions += predictions.numel()
 
     def compute(self) -> Parity:
+        # Relative to the largest output of the whole loader, which no single small output can inflate.
         scale = self.scale or 1.0
         mean = self.total / self.numbers / scale
         return Parity(self.samples, self.predictions, self.equal, self.largest / scale, mean)
@@ -266,6 +269,7 @@ def check_float(parity: Parity, tolerance: float) -> None:
     Example:
         >>> check_float(Parity(100, 100, 100, 2e-7, 1e-8), 1e-3)
     """
+    # `not <=` rather than `>`, so that NaN is refused too.
     if not parity.largest <= tolerance:
         raise ValueError(f"model.onnx expected what the network computes, within {tolerance:g}, but {parity}.")
 

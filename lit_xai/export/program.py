@@ -13,14 +13,14 @@ from lit_xai.runtime.flat import FlatNetwork, quiet_export
 
 
 def export_program(network: nn.Module, inputs: Inputs, path: Path, output: OutputSpec = None) -> None:
-    """Write a network in eval mode and float32 as ``torch.export.load`` reads it; the network is left as it is.
+    """Write a network in eval mode and float32 in the format of ``torch.export.load``; the network is left unchanged.
 
     The program takes the tensors of the inputs one by one, in their order and in any number of samples, and returns
     the logits: ``torch.export.load(path).module()(images)``. Its parameters' names begin with ``network.``.
 
     Args:
         network: the module.
-        inputs: what it is called with; what is no tensor becomes part of the program.
+        inputs: what it is called with; values that are no tensors become part of the program.
         path: of the file.
         output: the logits in its output.
 
@@ -34,6 +34,7 @@ def export_program(network: nn.Module, inputs: Inputs, path: Path, output: Outpu
         >>> torch.export.load(path).module()(torch.zeros(5, 4)).shape
         torch.Size([5, 2])
     """
+    # On the CPU in float32, whatever the training used: an exported program is bound to its device and dtypes.
     copied = copy_network(network).cpu().float()
     flat = FlatNetwork(copied, inputs, output=output)
     tensors = tuple(flat.tensors.values())
@@ -41,6 +42,7 @@ def export_program(network: nn.Module, inputs: Inputs, path: Path, output: Outpu
         try:
             program = torch.export.export(flat.eval(), tensors, dynamic_shapes=flat.dynamic_shapes)
             torch.export.save(program, path)
+            # The file is loaded again: what is compared is what others will run.
             result, expected = torch.export.load(path).module()(*tensors), flat()
         except Exception as error:
             raise ValueError(

@@ -177,6 +177,7 @@ def _row_to_dict(row: Row) -> dict[str, Any]:
 
 
 def _plain(value: float) -> float | None:
+    # JSON has no NaN.
     return value if math.isfinite(value) else None
 
 
@@ -197,6 +198,7 @@ def slower_warnings(rows: Sequence[Row], reference: str, name: str) -> list[str]
     warnings = []
     for size, left in by_name.get(name, {}).items():
         right = by_name[reference][size]
+        # Within the spread of the measurements, a difference means nothing.
         if left.milliseconds - right.milliseconds > max(left.spread, right.spread):
             warnings.append(
                 f"{name} is SLOWER than {reference} at batch {size}: {left.milliseconds:.3g} ms against"

@@ -53,4 +53,5 @@ def alternate_latencies(
 
 def _median(latencies: Sequence[Latency]) -> Latency:
     times = [latency.milliseconds for latency in latencies]
+    # The median: one round that another process disturbs does not count.
     return replace(latencies[0], milliseconds=statistics.median(times), spread=(max(times) - min(times)) / 2)

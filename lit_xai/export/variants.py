@@ -24,7 +24,7 @@ FLOAT, INT8 = "model.onnx", "model.int8.onnx"
 
 FLOAT_ROW, PTQ_ROW = "fp32 (ONNX Runtime)", "post-training quantized (torch)"
 QUANTIZED_ROW, INT8_ROW = "fake-quantized (torch)", "int8 (ONNX Runtime)"
-_NETWORK = "fp32 (torch)"  # what the float file is compared with; no row of its own
+_NETWORK = "fp32 (torch)"  # the reference of the float file; it has no row of its own
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Variants:
         for name, given in (("quantized", quantized), ("ptq", ptq)):
             _check_quantized(name, given)
         row = QUANTIZED_ROW
+        # Only one int8 file is written: from the trained network if there is one.
         if quantized is None and ptq is not None:
             quantized, ptq, row = ptq, None, PTQ_ROW
         described = {} if quantized is None else describe_quantization(find_network(quantized))
@@ -181,6 +182,6 @@ def _check_quantized(name: str, network: nn.Module | None) -> None:
         )
     if not fake_quantizers.is_calibrated():
         raise ValueError(
-            f"{name} expected ranges that were observed on data, but got none yet: train it, or take quantize() with a"
+            f"{name} expected ranges that were observed on data, but got none yet: train it, or call quantize() with a"
             " loader."
         )

@@ -28,6 +28,7 @@ def opset_of(path: Path) -> int:
     import onnx
 
     imports = onnx.load(path).opset_import
+    # A file may use operators of other domains, such as com.microsoft, which count their own versions.
     return next(int(entry.version) for entry in imports if entry.domain in ("", "ai.onnx"))
 
 

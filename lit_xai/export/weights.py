@@ -67,6 +67,7 @@ def saved_weights(
     if is_whole:
         copied.on_load_checkpoint(checkpoint)
     recipe.replay_(copied, since=weights.recipe)
+    # After the replay: a strict load needs the shapes that were saved.
     copied.load_state_dict(checkpoint["state_dict"], strict=pl_module.strict_loading)
     return Weights(copied.float(), recipe, source)
 
@@ -87,6 +88,7 @@ def final_weights(trainer: Trainer, pl_module: LightningModule) -> Weights:
             continue
         # This run wrote the file, so that hyperparameters and other objects in it may be unpickled.
         checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+        # ModelCheckpoint compares scores across structures: its best file may be from before a cut.
         if Recipe.from_dict(checkpoint.get(KEY)).steps == recipe_of(pl_module).steps:
             score = f"{callback.monitor} {float(callback.best_model_score):.4g}"
             return saved_weights(pl_module, checkpoint, f"epoch {checkpoint['epoch']}, {score}, {path}")
@@ -145,6 +147,7 @@ def evaluation_batches(trainer: Trainer) -> Batches:
     for name in ("val", "test", "train"):
         loader = _loader(trainer, name)
         if loader is not None:
+            # 1.0 means all, 1 means one batch, as in Lightning.
             limit = getattr(trainer, f"limit_{name}_batches")
             most = None if limit is None or (limit == 1.0 and isinstance(limit, float)) else _limited(loader, limit)
             return _batches(trainer, _whole(loader, trainer.world_size), name, most)
@@ -190,6 +193,7 @@ def _loader(trainer: Trainer, name: str) -> Any:
         if owner is None:
             return None
         if owner is owners[0]:
+            # A data module creates its data sets in setup(), which Lightning called for the stage of the run only.
             owner.setup({"train": "fit", "val": "validate", "test": "test"}[name])
         loaders = getattr(owner, f"{name}_dataloader")()
     return _first(loaders)
@@ -212,12 +216,13 @@ def _has_batches(loader: Any) -> bool:
 def _defines(owner: Any, method: str) -> bool:
     if owner is None:
         return False
+    # LightningModule and LightningDataModule define every loader method, and raise in it.
     where = str(getattr(getattr(owner, method, None), "__module__", ""))
     return not where.startswith(("lightning.", "pytorch_lightning.")) and hasattr(owner, method)
 
 
 def _whole(loader: Any, world_size: int) -> Any:
-    """Return a loader of all samples where each process has a loader of its share."""
+    """Return a loader of all samples in place of the distributed one, which yields one process its share."""
     if world_size == 1 or not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return loader
     size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)

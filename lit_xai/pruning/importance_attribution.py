@@ -15,7 +15,7 @@ class AttributionImportance(InputImportance):
     A channel that is removed is a zero to each layer that reads it, and to first order the logit :math:`f` then falls
     by :math:`\sum_p x_p \, \partial f / \partial x_p` over the channel's positions :math:`p`. The importance is the
     mean over samples of that sum's square, at each of the layers that read it: Captum's ``LayerGradientXActivation``
-    per channel, the one-step relative of ``LayerConductance``, and needs no labels.
+    per channel, the one-step relative of ``LayerConductance``. It needs no labels.
 
     Args:
         group_reduction: over the layers that read a channel: ``"mean"``, ``"sum"``, ``"max"``, ...

@@ -1,4 +1,4 @@
-"""Decide which channels of a network are removed, as a step of a recipe."""
+"""Pruning as a function: the channels of a network to remove, as a step of a recipe."""
 
 import math
 import warnings
@@ -41,7 +41,7 @@ def prune_step(
     call: str = "forward",
     output: OutputSpec = None,
 ) -> Step:
-    """Return the step that removes a share of a network's channels; the network itself is left as it is.
+    """Return the step that removes a share of a network's channels; the network itself is left unchanged.
 
     The layers that the output comes from stay whole.
 
@@ -53,7 +53,7 @@ def prune_step(
         importance: an instance of a ``torch_pruning.importance.Importance``, default ``GroupMagnitudeImportance``. One
             that needs data has collected them on ``network``, see
             :func:`~lit_xai.pruning.importance.prepare_importance`.
-        ignored_layers: which layers to keep whole: names (a module's parts are kept with it), patterns or classes.
+        ignored_layers: layers to keep whole: names (a module's parts are kept with it), patterns or classes.
         round_to: channel counts become multiples of it, the nearest one, and never less than one.
         global_pruning: rank channels over the whole network rather than within each layer.
         isomorphic: rank within layers of the same structure (Fang et al. 2024).
@@ -68,7 +68,7 @@ def prune_step(
 
     Raises:
         ValueError: a ratio out of range, a name that is no layer, a network that cannot be traced, or one that does not
-            run or computes something else without the channels that would go.
+            run, or gives other outputs than with these channels at zero.
 
     Example:
         >>> import torch
@@ -106,7 +106,7 @@ def prune_step(
 
 
 def not_ranked(importance: Any, layers: Sequence[str]) -> str:
-    """Return the sentence on an importance that gave no ranking for the channels of these layers.
+    """Return the message about an importance that ranked no channels of these layers.
 
     Example:
         >>> not_ranked(None, ["conv1"])
@@ -118,7 +118,7 @@ def not_ranked(importance: Any, layers: Sequence[str]) -> str:
 
 
 def prunable_layers(network: nn.Module, example_inputs: Inputs, **options: Any) -> list[list[str]]:
-    """Return the names of the layers whose output channels can be removed, those that go together in one list.
+    """Return the names of the layers whose output channels can be removed, coupled layers in one list.
 
     Args:
         network: the module to prune.
@@ -159,16 +159,16 @@ def reach(
 ) -> tuple[list[Move], float]:
     """Return the moves after which a network measures nearest to a target, and what it measures then.
 
-    Regula falsi along the order of the moves; where the layer next in turn would go too far, later ones that do not.
+    Regula falsi along the order of the moves; where the next move would go too far, later ones that do not are tried.
 
     Args:
         prunable: the network.
-        measure: what is to be reached, of a pruned network; falls as channels go.
-        target: what is wanted of it.
-        attempts: how many later moves to try at most, once that has come as near as it can.
+        measure: from a pruned network to its size, which falls as channels are removed.
+        target: the size to reach.
+        attempts: how many later moves to try at most after the bisection.
 
     Raises:
-        ValueError: the target is out of reach; gives the least that can be had.
+        ValueError: the target is out of reach; gives the lowest possible value.
 
     Example:
         >>> import torch
@@ -200,14 +200,15 @@ class _Search:
     def narrow(self) -> int:
         """Measure along the order of the moves, and return how many can be taken before the target is passed."""
         moves = self._prunable.moves
+        # Invariant: after `low` moves the size is at least the target, after `high` moves it is below or near it.
         low, high = 0, len(moves)
         at_low, at_high = self._try([]), self._try(moves)
         if at_high > self._target * (1 + TOLERANCE):
-            raise ValueError(f"is out of reach: the least that can be had is {at_high:.6g} of {at_low:.6g}.")
+            raise ValueError(f"is out of reach: the lowest possible value is {at_high:.6g} of {at_low:.6g}.")
         by_halves = False
         while high - low > 1 and not self.is_near:
-            # By the line through both ends, which is near where it is no curve, and every other time by halves, so that
-            # a curve cannot keep one end in its place.
+            # By the line through both ends, which is close if the sizes fall evenly; every other time by halves, as a
+            # curve could keep one end of the interval in place (the known weakness of regula falsi).
             share = 0.5 if by_halves or at_low <= at_high else (at_low - self._target) / (at_low - at_high)
             by_halves = not by_halves
             middle = min(max(low + round(share * (high - low)), low + 1), high - 1)
@@ -221,7 +222,7 @@ class _Search:
     def fill(self, n: int, attempts: int) -> None:
         """Add later moves to the first ``n`` while these do not pass the target.
 
-        Only moves that are nearly due: to fill a gap with small ones would hollow out some layers.
+        Only moves that are nearly due: filling a gap with many small ones would hollow out some layers.
         """
         moves = self._prunable.moves
         taken, skipped = moves[:n], set()
@@ -234,11 +235,12 @@ class _Search:
             if self._try([*taken, move]) >= self._target:
                 taken.append(move)
             else:
-                skipped.add(move.group)  # a group's moves come in their order, or not at all
+                skipped.add(move.group)  # a group's moves build on its earlier ones
 
     def _try(self, moves: list[Move]) -> float:
         with self._prunable.pruned(moves) as pruned:
             found = self._measure(pruned)
+        # The nearest of all tries is kept: with latencies, which are noisy, the last one need not be the nearest.
         if abs(found - self._target) < abs(self.found - self._target):
             self.moves, self.found = list(moves), found
         return found

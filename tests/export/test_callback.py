@@ -138,7 +138,7 @@ class Before(Callback):
             pl_module.train()
 
 
-def test_after_quantisation_aware_training_the_float_file_holds_the_weights_of_just_before(tmp_path):
+def test_after_quantization_aware_training_the_float_file_holds_the_weights_of_just_before(tmp_path):
     export, before = ModelExport(), Before(1)
     module, _ = fit(tmp_path, export, before, QuantizationAwareTraining(1), max_epochs=2)
     torch.testing.assert_close(run(tmp_path / "export" / "model.onnx", X), before.outputs, rtol=1e-4, atol=1e-5)
@@ -173,7 +173,7 @@ def test_a_best_checkpoint_of_another_structure_is_not_taken(tmp_path):
     assert torch.equal(found.pl_module.head.weight, module.head.weight)
 
 
-def test_pruning_and_quantisation_in_one_run(tmp_path):
+def test_pruning_and_quantization_in_one_run(tmp_path):
     export, before = ModelExport(), Before(2)
     pruning = StructuredPruning(0.5, start_epoch=1, end_epoch=1, round_to=1, report_latency=False)
     fit(tmp_path, before, QuantizationAwareTraining(2), export, pruning, best(tmp_path), max_epochs=4)
@@ -182,7 +182,7 @@ def test_pruning_and_quantisation_in_one_run(tmp_path):
     assert export.report.source.startswith("epoch 2, val/score -2")
 
 
-def test_without_training_for_it_int8_quantises_afterwards(tmp_path):
+def test_without_training_for_it_int8_quantizes_afterwards(tmp_path):
     export = ModelExport(int8=True, calibrate=20)
     module, _ = fit(tmp_path, export)
     assert rows(export) == [FLOAT, PTQ, INT8]

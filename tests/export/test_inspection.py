@@ -33,7 +33,7 @@ def test_float_layers_by_name(width, tmp_path):
     assert not any(one.integer for one in found)
 
 
-def test_quantised_layers_by_name(tmp_path):
+def test_quantized_layers_by_name(tmp_path):
     torch.manual_seed(0)
     network, x = ResNet(8, width=8, in_channels=1), torch.randn(16, 1, 16, 16)
     found = inspected(quantize(network, [x], progress=False), x, tmp_path)

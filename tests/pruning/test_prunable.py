@@ -76,7 +76,7 @@ def test_macs_within_two_percent(share, round_to):
 
 def test_a_target_out_of_reach():
     network, x = resnet()
-    with refused("is out of reach", "the least that can be had"):
+    with refused("is out of reach", "the lowest possible value"):
         reach(Prunable(copy.deepcopy(network), x, round_to=8), macs, 10.0)
 
 
