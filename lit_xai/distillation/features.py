@@ -81,8 +81,7 @@ class FeatureMatching:
         losses = []
         for student_layer, teacher_layer in self.pairs.items():
             pair = _tensor(student, student_layer, "student"), _tensor(teacher, teacher_layer, "teacher")
-            # A loss that compares any widths works on the features themselves; a trained map in between could absorb
-            # the difference.
+            # A loss that compares any widths works on the features themselves.
             if not self.loss.takes_any_width:
                 pair = adapters(student_layer, *pair)
             losses.append(self.loss(*pair))

@@ -66,7 +66,6 @@ def staged(folder: Path) -> Iterator[Path]:
     created = _missing(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # On the same file system: os.replace is atomic only there.
         temporary = Path(tempfile.mkdtemp(dir=folder, prefix=_TEMPORARY))
     except OSError as error:
         _remove_empty(created)

@@ -115,7 +115,7 @@ def export_model(
         >>> [file.name for file in report.files]
         ['model.onnx', 'infer.py', 'report.md', 'report.json']
     """
-    # Everything that can be wrong in the arguments is refused before the first file is written.
+    # Wrong arguments are refused before the first file is written, but for those that depend on the outputs.
     path = check_folder(dirpath, overwrite)
     _check_numbers(opset, threads, latency_batches, tolerance)
     check_plain("recipe", recipe)

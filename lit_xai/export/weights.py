@@ -88,7 +88,6 @@ def final_weights(trainer: Trainer, pl_module: LightningModule) -> Weights:
             continue
         # This run wrote the file, so that hyperparameters and other objects in it may be unpickled.
         checkpoint = torch.load(path, map_location="cpu", weights_only=False)
-        # ModelCheckpoint compares scores across structures: its best file may be from before a cut.
         if Recipe.from_dict(checkpoint.get(KEY)).steps == recipe_of(pl_module).steps:
             score = f"{callback.monitor} {float(callback.best_model_score):.4g}"
             return saved_weights(pl_module, checkpoint, f"epoch {checkpoint['epoch']}, {score}, {path}")
