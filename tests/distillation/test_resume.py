@@ -152,7 +152,7 @@ def test_a_teacher_may_be_moved_but_not_exchanged(tmp_path):
         module, _ = run(kept(str(tmp_path / "moved.ckpt")), epochs=3, ckpt_path=tmp_path / "half.ckpt")
     assert_equal(module.state_dict(), expected.state_dict())
     fit(Module(Conv(seed=9)), tmp_path, max_epochs=1).save_checkpoint(path)
-    with pytest.raises(Exception, match=r"had another teacher, .*teacher\.ckpt \([0-9a-f]+\), than .*start anew"):
+    with pytest.raises(Exception, match=r"had another teacher, .*teacher\.ckpt \([0-9a-f]+\), than .*start a new run"):
         run(kept(str(path)), epochs=3, ckpt_path=tmp_path / "half.ckpt")
     with (
         pytest.warns(UserWarning, match="Be aware"),
