@@ -108,4 +108,5 @@ class ExplanationMatching:
                 raise ValueError(f"explanation: layers: {name!r} expected to return a tensor in every step.")
             # Several layers share one graph, which the gradient of the first must not free.
             maps.append(grad_cam(logits, call.layers[name], target, create_graph=create_graph or len(layers) > 1))
+        # Without a graph these are the teacher's, which the student's loss must not reach.
         return tuple(value if create_graph else value.detach() for value in maps)

@@ -85,6 +85,7 @@ class FeatureMatching:
             if not self.loss.takes_any_width:
                 pair = adapters(student_layer, *pair)
             losses.append(self.loss(*pair))
+        # A mean, so that the weight does not depend on how many layers are matched.
         return torch.stack(losses).mean()
 
 

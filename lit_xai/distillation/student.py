@@ -100,6 +100,7 @@ class Student:
         """
         calls = [call for call in calls if _is_learning(call)]
         names = called(calls)
+        # Decided once, by the first step: a later step that calls other parts must not switch networks.
         if self.name is None and len(names) == 1:
             self.name = names[0]
         own = [call for call in calls if call.name == self.name]

@@ -133,13 +133,17 @@ class Terms:
         layers = self.features.teacher_layers
         explanation = self.explanation if now.is_explained else None
         output = teacher.outputs(call, layers) if explanation is None else teacher.explain(call, explanation, layers)
+        # Losses broadcast silently: (N, 1) against (N, C) would train on nonsense.
         check_logits(student, output.logits)
         parts = {}
+        # At alpha = 0, which a schedule may reach, the loss on logits is not computed at all.
         if now.alpha > 0:
             parts["logits"] = self._on_logits(student, output.logits, batch, now.temperature)
         if self.features.is_on:
             parts["features"] = self.features.term(call.layers, output.layers, adapters)
         if explanation is not None and output.top_class is not None:
+            # Of the teacher's top class in both, so that the two explain the same output; create_graph, as the loss is
+            # differentiated.
             attribution = explanation.attribute(
                 student, call, explanation.student_layers, output.top_class, create_graph=True
             )

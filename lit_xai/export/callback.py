@@ -237,6 +237,7 @@ class ModelExport(AnyCallback):
             export_onnx(network, self._inputs, Path(folder) / "model.onnx", output=output)
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Weights kept before a pruning step are of another network than the final one.
         before = self._before if _is_in_integers(pl_module) else None
         # Files in the folder were checked before the first step, or are this run's own: overwrite them.
         self.report = self.exporter.export(trainer, final_weights(trainer, pl_module), before, self._folder, True)

@@ -66,6 +66,7 @@ def write_inference(
     # By the script's own functions, so that the expected outputs are those that the script computes.
     arrays = {name: infer_template.preprocess(array, name, settings) for name, array in raw.items()}
     expected = {f"expected/{name}": infer_template.load(folder / name).run(None, arrays)[0] for name in tolerances}
+    # One sample and its expected outputs in one archive, so that a check needs no other file.
     sample = _compressed({**raw, **expected})
     inside = len(sample) <= LARGEST_INSIDE
     if not inside:

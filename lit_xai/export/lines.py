@@ -27,6 +27,7 @@ def user_line(error: BaseException) -> str:
         ...     user_line(error).endswith("torch.zeros(2) @ torch.zeros(3)")
         True
     """
+    # The innermost frame of user code: outer ones only call it.
     frames = traceback.extract_tb(root_cause(error).__traceback__)
     own = [frame for frame in frames if not _is_library(frame.filename)]
     return f"{own[-1].filename}:{own[-1].lineno}: {own[-1].line}" if own else ""

@@ -206,6 +206,7 @@ def _float_warnings(result: ParityResult, metric: Any, float_source: str) -> lis
 
     Only for a metric from 0 to 1, higher is better: of others it is unknown how much a difference means.
     """
+    # Accuracy, the default, is such a metric.
     upwards = metric is None or getattr(metric, "higher_is_better", None) is True
     known = [result.metrics.get(name) for name in (FLOAT_ROW, INT8_ROW)]
     if not float_source or not upwards or any(value is None or not 0 <= value <= 1 for value in known):
@@ -247,6 +248,7 @@ def _report(
     warnings: list[str],
     source: str,
 ) -> ExportReport:
+    # Read from the graph that the runtime executes: a file may hold integers that it computes with in float.
     operators = inspect_onnx(temporary / INT8) if variants.quantized is not None else ()
     names = [name for name in FILES if (temporary / name).exists() or name.startswith("report")]
     return ExportReport(

@@ -181,6 +181,7 @@ class _Task:
     """The kind of task, inferred from the first batch."""
 
     def __init__(self, logits: Tensor, labels: Tensor | None) -> None:
+        # With one output, integer labels are those of a binary task: the sign of the logit decides.
         whole = labels is not None and not labels.is_floating_point()
         self.outputs = logits.size(1) if logits.dim() > 1 else 1
         self.by_sign = whole and labels is not None and (labels.shape == logits.shape or self.outputs == 1)
@@ -208,6 +209,7 @@ class _Meter:
             return
         if hasattr(self._metric, "update"):
             self._metric.update(logits, labels)
+        # A plain function has no state to accumulate in: it gets everything at the end.
         elif self._metric is not None:
             self._collected.append((logits, labels))
         elif (predictions := task.predictions(logits)) is not None and predictions.numel() == labels.numel():

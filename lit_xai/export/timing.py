@@ -45,6 +45,7 @@ def alternate_latencies(
     for size in batch_sizes:
         for _ in range(rounds):
             for name, path in paths.items():
+                # Short measurements in turn: each file gets its share of a slow moment.
                 latencies[name][size].append(measure_latency(path, inputs, threads, size, seconds=each))
     return {
         name: {size: _median(measured) for size, measured in by_size.items()} for name, by_size in latencies.items()

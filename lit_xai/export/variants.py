@@ -69,6 +69,7 @@ class Variants:
     def untouched(self) -> contextlib.ExitStack:
         """Return a context that leaves all networks and the random generators as they are."""
         stack = contextlib.ExitStack()
+        # Copies too have to stay as they are: each is run, exported and run again.
         for network in (self.network, self.quantized, self.ptq):
             if network is not None:
                 stack.enter_context(untouched(network))
@@ -148,6 +149,8 @@ def make_rows(
         batch_sizes: the batch sizes to measure latencies at.
         threads: the number of threads to measure them with.
     """
+    # Latencies of the files alone: the fake-quantized rows compute in float in torch, which says nothing about
+    # integers.
     paths = {name: folder / file for name, file in ((FLOAT_ROW, FLOAT), (INT8_ROW, INT8)) if (folder / file).exists()}
     latency = alternate_latencies(paths, inputs, batch_sizes, threads)
     names = [name for name in (FLOAT_ROW, PTQ_ROW, QUANTIZED_ROW, INT8_ROW) if (name, FLOAT_ROW) in result.parities]
@@ -168,6 +171,7 @@ def _row(name: str, result: ParityResult, path: Path | None, latency: dict[int, 
 
 
 def _copied(network: nn.Module) -> nn.Module:
+    # On the CPU in float32, where the files run, so that a difference is the file's and not the device's.
     return copy_network(find_network(network)).cpu().float()
 
 

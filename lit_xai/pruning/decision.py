@@ -163,6 +163,7 @@ class Decider:
         """
         target, copied = self.goal.target, copy_network(pl_module)
         by_ratio = target.name == "pruning_ratio"
+        # The copy of the whole LightningModule, since an importance may need its training step.
         network = self.network.of(copied)
         with without_log(copied):  # type: ignore[arg-type]  # the copy of a LightningModule is one
             prunable = Prunable(
@@ -196,6 +197,7 @@ class Decider:
         try:
             return reach(prunable, measure, wanted, self.goal.attempts)
         except ValueError as error:
+            # Only settings that keep channels from being removed can help.
             hints = [f"a smaller round_to than {options.round_to}"] if options.round_to > 1 else []
             hints += ["fewer ignored_layers"] if options.ignored_layers else []
             hints += ["a larger max_pruning_ratio"] if options.max_pruning_ratio < 1 else []

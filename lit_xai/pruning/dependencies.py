@@ -61,6 +61,7 @@ class Dependencies:
         self._fused = fused_layers(network, self.heads)
         unprunable = kept_whole(network)
         whole = [*match_layers(network, ignored_layers, "ignored_layers"), *unprunable]
+        # The graph is built from autograd's graph: the network runs with gradients, outside of inference mode.
         with quiet(), traceable():
             self.graph, outputs = self._trace(unprunable, example_inputs, call, output)
             # Torch-Pruning silently ignores types here, and the parts of a module that is listed.
@@ -134,6 +135,7 @@ class Dependencies:
                 # The graph finds all of a fused query, key and value only if they are split by unbind(0).
                 if self.graph.is_out_channel_pruning_fn(dep.handler):
                     found = every_part(dep.target.module, found, self._fused)
+                # By layer and side: a layer loses its inputs and its outputs by two different dependencies.
                 removed.setdefault((dep.target, dep.handler), (dep, set()))[1].update(found)
         return [(dep, sorted(indices)) for dep, indices in removed.values()]
 

@@ -59,6 +59,7 @@ def resolve_importance(importance: Importance, init_args: Mapping[str, Any] | No
             f"importance expected a subclass of torch_pruning.importance.Importance, its name, import path or an"
             f" instance, but got {importance!r}."
         )
+    # Checked by name first: the class's own TypeError would not name the nearest argument.
     _check_arguments(found, init_args or {})
     try:
         return _supported(found(**(init_args or {})))
@@ -180,6 +181,7 @@ def prepare_importance(
     for module in network.modules():
         module.training = False
     for parameter in network.parameters():
+        # Frozen layers are ranked too, and importances read a gradient of every parameter.
         parameter.requires_grad_(True)
         parameter.grad = None
 

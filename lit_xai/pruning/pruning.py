@@ -101,6 +101,7 @@ def prune_step(
         message = f"Nothing is removed: {not_ranked(importance, prunable.unranked)}{hint}"
         warnings.warn(message, UserWarning, stacklevel=2)
     step = prunable.step(moves)
+    # check() expects moves that step() has accepted: the network runs without these channels.
     prunable.check(moves)
     return step
 

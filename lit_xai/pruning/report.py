@@ -72,6 +72,7 @@ class PruningReport:
     def _measure_first(self, pl_module: LightningModule) -> None:
         self._left = self._channels(pl_module)
         self._first = self._measured(self._network.of(dense_copy(pl_module)))
+        # The same network need not be measured twice: a latency takes a second or more.
         is_dense = self._left == self._dense
         self._now = (
             dict(self._first)

@@ -115,6 +115,7 @@ def layer_sensitivity(
     places = set().union(*rows.values())
     # A network that would not run is refused here, before the first pass over the loader.
     prunable.step([move for move in prunable.due(max(ratios)) if move.group in places])
+    # float64, so that a metric that is a Python float is kept as it is.
     values = torch.empty(len(rows), len(ratios), dtype=torch.float64)
     with tqdm(total=values.numel() + 1, desc="layer sensitivity", disable=not progress, leave=False) as bar:
         # The same copy as in every cell, so that cells differ from the reference by their channels alone.

@@ -110,6 +110,7 @@ def _rebuild(
     optimizers: Iterable[torch.optim.Optimizer],
     change: Change,
 ) -> None:
+    # By the tensor's identity, so that a tied one is cut once and stays tied.
     cuts: dict[int, Cuts] = {}
     named = {plain_name(name): tensor for name, tensor in tensors.items()}
     modules = dict(network.named_modules(remove_duplicate=False))

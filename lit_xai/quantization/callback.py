@@ -192,6 +192,7 @@ class QuantizationAwareTraining(StructuralCallback):
         if fake_quantizers is None:
             return
         # num_training_batches is infinity for data without a length.
+        # At most half an epoch, so that the first epoch of quantization does quantize.
         calibration = min(self.calibration_batches, max(1, int(min(trainer.num_training_batches, 2**31)) // 2))
         if self._seen < calibration:
             # A weight of 1/n for the n-th batch makes the range the plain mean of the batches' ranges.

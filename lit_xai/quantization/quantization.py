@@ -111,6 +111,7 @@ def plan_quantization(
             sites[name] |= {"low": low, "high": high, "channels": 0}
         return tensor.view_as(tensor)  # another tensor, which Placement takes for the quantized one
 
+    # One forward decides which tensors have sites; training and export then follow the same rules at the same places.
     inputs_of = _run_once(
         network, Placement(add_site, owners_of_weights(network), float_layers), example_inputs, call, output
     )
@@ -396,6 +397,7 @@ def _float_layers(network: nn.Module, integer: set[str], ignored: set[str]) -> d
     reasons = {}
     for name, module in module_names(network).items():
         has_parameters = any(True for _ in module.parameters(recurse=False)) or is_parametrized(module)
+        # A parametrization's own module holds the original weight, but is no layer.
         if has_parameters and name not in integer and not isinstance(module, ParametrizationList):
             reasons[name] = "ignored" if name in ignored else _reason(module)
     return reasons

@@ -82,6 +82,7 @@ class Fold(StepKind):
             # A BatchNorm's scale, and its bias where the layer had one, leave the optimizers; their updates would have
             # no effect.
             gone += [parameter for parameter in norm.parameters() if parameter is not bias]
+        # A bias that neither had is a new parameter: it joins the group of its layer's weight.
         exchange_(optimizers, gone, added)
 
     def undo_(self, network: nn.Module, step: Step) -> None:
@@ -154,6 +155,7 @@ class Quantize(StepKind):
         """
         part = _part(network, step)
         named = {"", *module_names(part)}
+        # Checked before insertion, so that a recipe for another network changes nothing.
         missing = next((site["layer"] for site in step["plan"]["sites"] if site["layer"] not in named), None)
         if missing is not None:
             raise ValueError(
