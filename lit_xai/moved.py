@@ -1,4 +1,4 @@
-"""Modules of 0.1 under their old names, for one release: importing one warns and gives the module of today."""
+"""Modules of 0.1 under their old names, for one release: importing one warns and returns the names of its successor."""
 
 import sys
 import warnings
@@ -50,19 +50,21 @@ MOVED = {
 
 
 class MovedModules(MetaPathFinder, Loader):
-    """Finds a module that moved, and hands out the names of its successor."""
+    """Finder and loader of modules that moved, with the names of their successors."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Answer for old names alone."""
+        """Return a spec for old names alone."""
         return ModuleSpec(fullname, self, is_package=fullname == "lit_xai.steps") if fullname in MOVED else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Warn, and look every name up in the module of today."""
+        """Warn, and look up every name in the successor."""
         new = MOVED[module.__name__]
         warnings.warn(
-            f"{module.__name__} is now {new}: the old name goes with the next release.", FutureWarning, stacklevel=2
+            f"{module.__name__} is now {new}: the old name will be removed in the next release.",
+            FutureWarning,
+            stacklevel=2,
         )
 
         def look_up(name: str) -> Any:
@@ -72,6 +74,7 @@ class MovedModules(MetaPathFinder, Loader):
 
 
 def install() -> None:
-    """Answer for the old names from now on."""
+    """Make the old names importable."""
     if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
+        # Last: only names that no other finder knows get here.
         sys.meta_path.append(MovedModules())

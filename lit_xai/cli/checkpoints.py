@@ -72,6 +72,7 @@ class InitFrom(Callback):
         configure_model = pl_module.configure_model
 
         def configure_model_then_load() -> None:
+            # Before the call: if it fails, nothing stays on the instance.
             del pl_module.configure_model
             configure_model()
             load_weights(pl_module, self.path, self.weights_only)

@@ -19,6 +19,7 @@ def find_config(name: str) -> str:
         >>> Path(find_config("base")).name
         'base.yaml'
     """
+    # The signs of a URL and of YAML; no name of a config holds them.
     if name == "-" or any(sign in name for sign in ":{\n") or Path(name).is_file():
         return name
     if Path(f"{name}.yaml").is_file():

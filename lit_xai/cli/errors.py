@@ -31,6 +31,7 @@ def setup_sentence(error: BaseException) -> str | None:
     if isinstance(cause, OSError) and cause.filename and _raised_by(cause) not in _CLEAR_MESSAGES:
         return f"cannot use '{cause.filename}': {cause.strerror}."
     if isinstance(cause, RuntimeError) and str(cause).startswith("Error(s) in loading state_dict"):
+        # torch writes a heading, then a line for each mismatch: the first is enough.
         first = str(cause).splitlines()[1:2]
         return " ".join(f"the checkpoint's weights do not fit this model: {' '.join(first)}".split())
     plain = isinstance(cause, ValueError | TypeError | ImportError | MisconfigurationException)

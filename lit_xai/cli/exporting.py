@@ -133,6 +133,7 @@ class _ExportLoaded(Callback):
         self._limits: tuple[Any, Any] = (1.0, 1.0)
 
     def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
+        # One batch for the stage that loads the checkpoint; the limits are restored for the export.
         self._limits = trainer.limit_val_batches, trainer.limit_test_batches
         trainer.limit_val_batches = trainer.limit_test_batches = 1
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _WARNINGS = (
-    # Our data sets lie in memory, where more workers are slower; those who read files see the GPU wait.
+    # The library's datasets are in memory, where more workers are slower.
     r"The '\w+_dataloader' does not have many workers",
     # Lightning's own use of an API that this release of torch deprecates.
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",

@@ -43,6 +43,7 @@ class SaveConfig(SaveConfigCallback):
         """Save once, however many stages follow."""
         if self.already_saved:
             return
+        # A folder on a remote disk is left to Lightning.
         if "://" in (trainer.log_dir or ""):
             return super().setup(trainer, pl_module, stage)
         self._save(run_folder(trainer))
@@ -84,7 +85,7 @@ class LitXaiCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add our own options to every command, as all commands read the same config."""
+        """Add this library's options to every command, as all commands read the same config."""
         parser.add_argument("--init_from", type=str | None, help="fit: start with this checkpoint's weights.")
         parser.add_argument("--optimizer", type=OptimizerCallable | None, help="Replaces the module's own optimizer.")
         parser.add_argument("--lr_scheduler", type=LRSchedulerCallable | None, help="Used with --optimizer.")
@@ -184,6 +185,7 @@ def start(arguments: Sequence[str], cli: Callable[[Sequence[str]], Any] = LitXai
         arguments: the command and its options, as typed.
         cli: the class that runs it.
     """
+    # Python puts the folder of the installed script there, not the one in which the user's modules are.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     if not sys.stdout.isatty():

@@ -35,6 +35,7 @@ def download(url: str, path: Path, checksum: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # In the same folder: moving is one step only within a file system.
         with TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:
             part = Path(folder, path.name)
             received = _copy(url, part)

@@ -83,6 +83,7 @@ class ImageFilesDataModule(ImageDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Read what the stage needs, once."""
+        # Again: prepare_data runs in one process of a node alone, and not at all where a user calls setup() directly.
         self._require_files()
         super().setup(stage)
 

@@ -45,6 +45,7 @@ def read_idx(path: Path, ndim: int) -> Tensor:
     shape = struct.unpack(f">{ndim}I", data[4:header])
     if math.prod(shape) != len(data) - header or not math.prod(shape):
         raise damaged(path, f"expected {' x '.join(map(str, shape))} values, but got {len(data) - header}")
+    # A bytearray, since tensors share memory and bytes are read-only.
     return torch.frombuffer(bytearray(data), dtype=torch.uint8, offset=header).view(shape)
 
 

@@ -51,6 +51,7 @@ class InMemoryDataModule(LightningDataModule):
         self.num_workers = check_integer("num_workers", num_workers, 0)
         self.pin_memory = pin_memory
         self.drop_last = drop_last
+        # The range of NumPy's RandomState, which draws the split.
         self.seed = check_integer("seed", seed, 0, 2**32 - 1)
         self.train_dataset: TensorRows | None = None
         self.val_dataset: TensorRows | None = None

@@ -185,6 +185,7 @@ class TableDataModule(InMemoryDataModule):
         mean, std = torch.zeros_like(features[0]), torch.ones_like(features[0])
         if self.normalize:
             mean, std = features[parts[0]].mean(0), features[parts[0]].std(0, correction=0)
+            # A feature that never changes becomes zero instead of NaN.
             std[std == 0] = 1.0
         self.mean, self.std = tuple(mean.tolist()), tuple(std.tolist())
         features = ((features - mean) / std).float()

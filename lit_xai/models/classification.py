@@ -115,6 +115,7 @@ def classification_loss(
         logits = torch.stack([torch.zeros_like(logits), logits], dim=-1)
     if task != "multilabel":
         return F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=label_smoothing)
+    # Each label is a distribution over two classes, of which smoothing gives half of epsilon to each.
     soft = labels * (1 - label_smoothing) + label_smoothing / 2
     return F.binary_cross_entropy_with_logits(logits, soft.to(logits.dtype), weight=class_weights)
 

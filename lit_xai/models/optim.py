@@ -135,6 +135,7 @@ def with_length(lr_scheduler: LRSchedulerCallable, trainer: Trainer, interval: I
             f"{argument} of {cls.__name__} expected a Trainer with {unit}, but got one that sets no end: give {unit} to"
             f" the Trainer or {argument} to the scheduler."
         )
+    # Schedulers refuse or divide by a length of 0, which a run without training has.
     return partial(lr_scheduler, **{argument: max(int(length), 1)})
 
 

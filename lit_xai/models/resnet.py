@@ -94,6 +94,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(4 * width, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
+                # He et al. 2015, https://arxiv.org/abs/1502.01852, as in the paper of the network.
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -146,6 +146,7 @@ class Supervised(LightningModule, ABC):
     def _log(self, stage: str, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
         metrics: MetricCollection = getattr(self, f"{stage}_metrics")
         metrics.update(self.predictions(outputs), labels)
+        # Given, since Lightning guesses it from the batch, and warns where a dict holds several sizes.
         size = len(labels)
         # The loss is a plain number that has to be averaged over processes; metrics gather their own states.
         self.log(f"{stage}/loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)

@@ -35,6 +35,7 @@ class Attention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Return ``(batch, tokens, dim)`` from the same."""
         query, key, value = (
+            # (batch, tokens, heads * width) -> (batch, heads, tokens, width)
             layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
         )
@@ -146,5 +147,6 @@ class VisionTransformer(nn.Module):
                 f"inputs expected images of image_size={self.image_size} pixels a side, but got shape"
                 f" {tuple(inputs.shape)}: set image_size to the size of the data."
             )
+        # (batch, dim, height, width) in patches -> (batch, patches, dim)
         tokens = self.patch_embedding(inputs).flatten(2).transpose(1, 2) + self.positions
         return self.head(self.norm(self.blocks(tokens)).mean(dim=1))

@@ -379,7 +379,7 @@ def _renamed_argument(warm_up_batches: int, calibration_batches: int) -> int:
             f" ({warm_up_batches!r} and {calibration_batches!r}): keep calibration_batches."
         )
     warnings.warn(
-        "warm_up_batches is now calibration_batches: the old name goes with the next release.",
+        "warm_up_batches is now calibration_batches: the old name will be removed in the next release.",
         FutureWarning,
         stacklevel=3,
     )

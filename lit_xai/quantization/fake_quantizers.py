@@ -251,7 +251,9 @@ class FakeQuantizers(nn.Module):
 
 
 def _warn_renamed(old: str, new: str) -> None:
-    warnings.warn(f"{old}() is now {new}(): the old name goes with the next release.", FutureWarning, stacklevel=3)
+    warnings.warn(
+        f"{old}() is now {new}(): the old name will be removed in the next release.", FutureWarning, stacklevel=3
+    )
 
 
 def insert_fake_quantizers_(

@@ -51,6 +51,7 @@ class FlatNetwork(nn.Module):
     @property
     def dynamic_shapes(self) -> tuple[Any, ...]:
         """The ``dynamic_shapes`` that ``torch.export`` takes: first dimensions that count samples are dynamic."""
+        # AUTO rather than DYNAMIC: the exporter may fix a dimension that the network needs to be constant.
         n, tensors = batch_size(self._inputs), self.tensors.values()
         return (tuple({0: torch.export.Dim.AUTO} if t.dim() > 0 and len(t) == n else None for t in tensors),)
 

@@ -146,9 +146,11 @@ def measure_latency(
         session.run(None, feed)
     except Exception as error:
         raise ValueError(f"{path} does not run on inputs of {describe(inputs)}: {one_line(error)}.") from None
+    # A call that takes longer than the warm-up has warmed up already.
     if time.perf_counter() - start < seconds / 5:
         _block(session, feed, seconds / 5)
     blocks = _blocks(session, feed, repeats, seconds)
+    # One block has no spread, and quantiles needs two.
     low, middle, high = statistics.quantiles(blocks, n=4, method="inclusive") if len(blocks) > 1 else blocks * 3
     import onnxruntime
 
@@ -164,6 +166,7 @@ def cpu_name() -> str:
         True
     """
     try:
+        # On Linux, platform.processor() is the architecture or empty.
         described = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:  # not Linux
         described = None

@@ -82,6 +82,7 @@ def export_onnx(
     check_opset(opset)
     path = Path(path)
     network = find_network(network)
+    # A copy: modules are prepared for the exporter, moved, and cast.
     copied = copy_network(network).cpu().float()
     flat = FlatNetwork(copied, inputs, call, output, dynamic_batch)
     with untouched(copied), torch.no_grad(), quiet_export():
@@ -141,5 +142,6 @@ def _write(program: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Moving a file within a file system is one step, so that no reader sees half a file.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".onnx-") as folder:
+        # One file with the weights inside.
         program.save(Path(folder) / path.name, external_data=False)
         os.replace(Path(folder) / path.name, path)

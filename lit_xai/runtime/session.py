@@ -40,6 +40,7 @@ def open_session(
     # ONNX Runtime prints each error that it also raises, and warns that an optimized graph is for this CPU alone.
     options.log_severity_level = 4
     if threads is not None:
+        # Operators run one after the other, so only the threads inside each of them count.
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
