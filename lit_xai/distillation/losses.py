@@ -1,7 +1,7 @@
 """Losses between the outputs of a student and of its teacher, on logits and on features.
 
 Each follows the protocol of :mod:`lit_xai.distillation.loss_spec`, which losses of other packages follow as well. All
-compute in float32 or wider, whatever autocast says, and detach the teacher. None is multiplied by the square of the
+compute in float32 or wider, also under autocast, and detach the teacher. None is multiplied by the square of the
 temperature: the caller who adds it to another loss does that.
 """
 

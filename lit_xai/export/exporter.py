@@ -113,7 +113,7 @@ class Exporter:
         variants: dict[str, Any] = {"quantized": network}
         if before is None:
             before, float_source = weights.as_before(Quantize.name), "the same weights, not rounded"
-        else:  # without weights of before, a row for post-training quantization would show nothing of the training
+        else:  # only with the earlier weights does a row for post-training quantization show what the training gained
             float_source = variants["float_source"] = before.source
             variants["ptq"] = self._quantized(trainer, before, weights.recipe.steps[-1])
         return {"network": self._network(before), **variants}, f"{weights.source}; in float: {float_source}"
@@ -194,7 +194,7 @@ def check_int8_options(
     Args:
         options: those of ``int8``, ``cpu`` and ``calibrate`` that were given.
         scheme: the scheme of quantization-aware training, ``None`` where there was none.
-        is_kept: whether the float weights of before that training are known; they are quantized for comparison.
+        is_kept: whether the float weights from before that training are known; they are quantized for comparison.
         spell: returns how an option is written, by its name.
 
     Returns:

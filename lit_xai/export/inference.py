@@ -113,7 +113,7 @@ def _raw(tensor: Tensor, name: str, settings: Mapping[str, Any]) -> Any:
 
 
 def _range_of(inputs: Inputs, name: str, settings: Mapping[str, Any]) -> str:
-    """Return the range of an input's values where it exceeds 0 to 1, so that bytes divided by 255 cannot be meant.
+    """Return the range of an input's values where it exceeds 0 to 1, which bytes divided by 255 cannot.
 
     An empty string where it does not, or where mean and std are given and define how bytes are converted.
     """

@@ -114,7 +114,7 @@ def _optimized(path: Path) -> bytes:
 
 
 class _Names:
-    """Finds the layers of executed operators by the traces of the file's names in theirs.
+    """Finds the layers of executed operators by the names from the file that their own names contain.
 
     ONNX Runtime appends ``_token_7`` to the name of an operator that it replaced, ``_nchwc`` to the output of one that
     it fused, and prepends ``fused``.

@@ -38,7 +38,7 @@ INT8_TOLERANCE = 0.05
 """Tolerance of an int8 file's own check on other machines, where no larger difference was measured here."""
 
 A_POINT = 0.01
-"""The difference of a metric from 0 to 1 from which on a warning says that float and int8 weights differ in quality."""
+"""The difference of a metric from 0 to 1 above which a warning says that float and int8 weights differ in quality."""
 
 
 def export_model(
@@ -70,7 +70,7 @@ def export_model(
 
     The folder then holds ``model.onnx``; ``model.int8.onnx`` where a quantized network is given; ``model.pt2``, a
     program of ``torch.export``; ``infer.py``, which needs only onnxruntime and numpy; ``report.md`` and
-    ``report.json``. All appear at the end or none does. Networks, loader and metric are left unchanged.
+    ``report.json``. Either all files are written or none. Networks, loader and metric are left unchanged.
 
     Every output over the whole loader is compared with torch's, on the CPU and in float32. The float file may differ
     by ``tolerance`` of the largest output. The int8 file has to agree with the quantized network in 99% of the

@@ -85,7 +85,7 @@ class ExportReport:
         return sentences + ([f"In float: {', '.join(floats)}."] if floats else [])
 
     def _machine(self) -> str:
-        # All were measured on one machine in one session, so any of them tells.
+        # All were measured on one machine in one session, so any of them will do.
         latency = next((one for row in self.rows for one in row.latency.values()), None)
         if latency is None:
             return ""

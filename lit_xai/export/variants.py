@@ -36,7 +36,7 @@ class Variants:
         quantized: the calibrated network that the int8 file is written from, if there is one.
         ptq: the network quantized without training, for its row alone.
         quantization: from :func:`~lit_xai.quantization.quantization.describe_quantization`, of ``quantized``.
-        row: the name of the row of ``quantized``, which tells whether it was trained.
+        row: the name of the row of ``quantized``, which shows whether it was trained.
     """
 
     network: nn.Module

@@ -37,12 +37,12 @@ ROUND_TO = (16, 8, 4, 1)
 
 
 class StructuredPruning(StructuralCallback):
-    """Remove whole channels from any LightningModule while it trains, so that what is left is smaller and faster.
+    """Remove whole channels from any LightningModule while it trains, which makes it smaller and faster.
 
     Channels are removed at the start of a few epochs, by default from a tenth to the middle of the run; the rest is for
     recovery. Optimizer state follows the channels that stay. Every checkpoint holds a recipe of what was removed, so
-    that ``trainer.test(ckpt_path="best")``, a resumed ``fit`` and :func:`lit_xai.load_from_checkpoint` find the
-    structure that was saved. ModelCheckpoint's "best" and EarlyStopping's patience start over at each cut.
+    that ``trainer.test(ckpt_path="best")``, a resumed ``fit`` and :func:`lit_xai.load_from_checkpoint` restore
+    the structure that was saved. ModelCheckpoint's "best" and EarlyStopping's patience start over at each cut.
 
     Args:
         pruning_ratio: the share of channels to remove, in [0, 1).
@@ -235,7 +235,7 @@ class StructuredPruning(StructuralCallback):
             self._report.epoch(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print and save the table of before and after."""
+        """Print and save the table of sizes before and after."""
         if self._report is not None:
             self._report.end(trainer, pl_module)
 
@@ -251,7 +251,7 @@ class StructuredPruning(StructuralCallback):
         if any(kind_of(step).order > Prune.order for step in recipe_of(pl_module).steps):
             raise MisconfigurationException(
                 "StructuredPruning comes before quantization, which this module has been through: start from its float"
-                " weights, a checkpoint of before (such as a '-dense' one), or leave StructuredPruning out."
+                " weights, in an earlier checkpoint (such as a '-dense' one), or leave StructuredPruning out."
             )
         refuse_modules(self._network.of(pl_module), "StructuredPruning")
         refuse_optimizers(trainer, "StructuredPruning")
@@ -343,13 +343,13 @@ class StructuredPruning(StructuralCallback):
 
     def _in_words(self, progress: float) -> str:
         if self.target.name == "pruning_ratio":
-            return f"{progress * self.target.amount:.0%} of the channels gone"
+            return f"{progress * self.target.amount:.0%} of the channels removed"
         assert self._decider is not None  # made in on_train_start
         return self._amount(self.target.at(self._decider.dense.measured, progress))
 
     def _describe(self, decision: Decision) -> str:
         if self.target.name == "pruning_ratio":
-            return f"{decision.found:.0%} of the channels gone"
+            return f"{decision.found:.0%} of the channels removed"
         reached = self._amount(decision.found)
         nearest_to = f", the nearest to {self._amount(decision.wanted)} that can be reached"
         return reached if decision.is_near else reached + nearest_to

@@ -27,14 +27,14 @@ class Snapshot:
         self._values = {name: tensor.data for name, tensor in self.tensors.items()}
 
     def put_positions_(self) -> None:
-        """Write each value's position in place of the value: what is left after a cut tells which values stayed."""
+        """Replace each value by its position: the positions that remain after a cut show which values were kept."""
         for tensor, positions in zip(self.tensors.values(), positions_like(self._values.values()), strict=True):
             # A gradient has the shape of the value before the cut.
             tensor.grad = None
             tensor.data = positions
 
     def put_values_back_(self) -> list[list[Any]]:
-        """Write the values that stayed in place of their positions.
+        """Replace the remaining positions by their values.
 
         Returns:
             What a step keeps: name, dimension, size before, indices.

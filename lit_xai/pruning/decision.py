@@ -62,7 +62,7 @@ class Goal:
     """The target of a run, and how it is measured.
 
     Args:
-        target: what is left in the end.
+        target: the size to reach at the end of the plan.
         latency: the latency of a network called with these inputs, in ms.
     """
 
@@ -129,8 +129,8 @@ class Decider:
     """Decides on steps without touching the module.
 
     Args:
-        network: what is pruned.
-        goal: how far.
+        network: the network that is pruned, and how it is called.
+        goal: the target and its measure.
         prepared: returns an importance whose data are collected on a copy of the module that may be written to.
         dense: sizes of the dense network.
     """

@@ -177,7 +177,7 @@ def prepare_importance(
     if not needs_data(importance):
         return importance
     if not len(batches):
-        raise ValueError(f"importance={type(importance).__name__} expected samples to look at, but got none.")
+        raise ValueError(f"importance={type(importance).__name__} expected samples to collect data on, but got none.")
     for module in network.modules():
         module.training = False
     for parameter in network.parameters():

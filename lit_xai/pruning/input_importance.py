@@ -19,7 +19,7 @@ READING_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 """Layers whose inputs are channels of the layers before."""
 
 CUTS_INPUTS = (prune_conv_in_channels, prune_linear_in_channels)
-"""Torch-Pruning's functions that remove inputs of such a layer."""
+"""Torch-Pruning's functions that remove inputs of these layers."""
 
 
 class InputImportance(GroupMagnitudeImportance):
@@ -105,7 +105,7 @@ def layer_inputs(network: nn.Module) -> Iterator[dict[nn.Module, list[Tensor]]]:
     also where several layers read the same tensor.
 
     Args:
-        network: whose layers are meant; hooks are removed at the end.
+        network: the network whose layers are hooked; hooks are removed at the end.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))

@@ -23,16 +23,16 @@ TF32 = 0.01
 """The least tolerance for outputs on a GPU, as a share of the largest: products of TF32 are off by 0.001."""
 
 REDUCING = ("mean", "var", "std", "var_mean", "std_mean", "amax", "amin", "max", "min", "logsumexp", "prod", "median")
-"""Operations that turn channels into one number, in which zeros count."""
+"""Operations that reduce channels to one number, in which channels at zero still count."""
 
 NORMALIZING = ("native_layer_norm", "_fused_rms_norm", "native_group_norm", "_softmax", "_log_softmax")
-"""Operations that keep the shape, but weigh channels by what the others are."""
+"""Operations that keep the shape, but whose result for one channel depends on the others."""
 
 POOLING = ("avg_pool2d", "avg_pool3d")
 """Operations that ``nn.LocalResponseNorm`` sums over neighboring channels with."""
 
 ORDERING = ("topk", "sort", "argsort", "kthvalue", "argmax", "argmin", "cumprod")
-"""Operations after which nothing can be compared."""
+"""Operations that order channels, after which outputs cannot be compared."""
 
 
 class OpRecord(NamedTuple):
@@ -60,7 +60,7 @@ def mixes_up_channels(
 
     Args:
         network: in eval mode; its parameters have other values meanwhile, and their own again afterwards.
-        run: calls the network as it then is and returns its floating outputs.
+        run: calls the network in its present state and returns its floating-point outputs.
         cut: a context in which the network is without the channels; yields what is kept.
 
     Example:
@@ -89,7 +89,7 @@ def mixes_up_channels(
 
 @contextlib.contextmanager
 def perturbed_parameters(network: nn.Module) -> Iterator[None]:
-    """Add noise to parameters inside: at zero (a scale, a bias) they would hide which channel is which."""
+    """Add noise to parameters inside: parameters at zero (a scale, a bias) would make channels indistinguishable."""
     values = [(value, value.data) for value in network.parameters()]
     noise = torch.Generator().manual_seed(0)
     try:
@@ -99,7 +99,7 @@ def perturbed_parameters(network: nn.Module) -> Iterator[None]:
                 # layers.
                 deviation = (value.numel() / len(value)) ** -0.5 if value.dim() > 1 else 0.3
                 added = torch.randn(value.shape, generator=noise).mul_(deviation)
-                # Offsets upwards: behind rectifiers that are all off, nothing could be told apart.
+                # Offsets only upwards: behind rectifiers that are all off, channels could not be distinguished.
                 parameter.data = value + (added if value.dim() > 1 else added.abs_()).to(value)
         yield
     finally:

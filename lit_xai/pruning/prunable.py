@@ -244,7 +244,7 @@ class Prunable:
                 self._outputs()
             except Exception as error:
                 raise ValueError(
-                    f"{type(self.network).__name__} does not run without the channels that would go"
+                    f"{type(self.network).__name__} does not run without the channels to remove"
                     f" ({type(error).__name__}: {one_line(error)}): keep the layers that need them whole with"
                     " ignored_layers=."
                 ) from error
@@ -257,7 +257,7 @@ class Prunable:
             moves: for which there is a :meth:`step`; fewer of them need no check of their own.
 
         Raises:
-            ValueError: it computes something else; names the layers that would have to stay whole.
+            ValueError: the outputs differ; names the layers that would have to stay whole.
         """
         if not self._mixes_up(moves):
             return
@@ -266,7 +266,7 @@ class Prunable:
         culprits = [i for i in places if self._mixes_up([move for move in moves if move.group == i])] or places
         layers = [group.layers[0] for group in (self.groups[i] for i in culprits) if group.layers]
         raise ValueError(
-            f"{type(self.network).__name__} computes something else without the channels that would go than with"
+            f"{type(self.network).__name__} gives other outputs without the channels to remove than with"
             " them at zero, since it takes channels by their places (a shuffle, a split, a concatenation with an"
             f" input): keep the layers that these come from whole with ignored_layers={layers}."
         )

@@ -17,7 +17,7 @@ from lit_xai.trainer.access import callbacks_of, is_a, logged_step, require_writ
 from lit_xai.trainer.logging import log_image, log_scalars, log_text
 
 TAGS = {"params": "params", "MACs": "MACs", "size on disk": "bytes_on_disk", "latency": "latency_ms"}
-"""Loggers' names of the table's rows: a curve has no other place for its unit."""
+"""Names of the table's rows in loggers; a curve can show its unit only in its name."""
 
 
 class PruningReport:
@@ -50,7 +50,7 @@ class PruningReport:
         self._guarded(lambda: self._measure_first(pl_module), trainer)
 
     def before(self, trainer: Trainer) -> None:
-        """Remember the metric of before the first cut."""
+        """Store the metric from before the first cut."""
         if self._metric is None:
             self._metric = _watched(trainer)
 
@@ -148,7 +148,7 @@ class PruningReport:
 
 
 def _watched(trainer: Trainer) -> tuple[str, float] | None:
-    """Return the metric that decides about checkpoints, else the first of a validation, else any."""
+    """Return the metric that checkpoints or early stopping monitor, else the first validation metric, else any."""
     found = {name: float(value) for name, value in trainer.callback_metrics.items()}
     monitors = [c.monitor for c in callbacks_of(trainer) if is_a(c, "ModelCheckpoint", "EarlyStopping")]
     names = [*monitors, *(name for name in found if name.startswith("val")), *found]

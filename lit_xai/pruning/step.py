@@ -45,7 +45,7 @@ class Prune(StepKind):
             setattr(modules[plain_name(name)], attribute, _plain(new))
 
     def undo_(self, network: nn.Module, step: Step) -> None:
-        """Undo a cut: restore the shapes and attributes of before, with zeros where values were removed.
+        """Undo a cut: restore the earlier shapes and attributes, with zeros where values were removed.
 
         Raises:
             ValueError: the network is not what the step led to.

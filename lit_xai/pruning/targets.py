@@ -18,11 +18,11 @@ UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 
 @dataclass(frozen=True)
 class Target:
-    """The size that is left in the end.
+    """The size to reach at the end of the plan.
 
     Args:
         name: of the argument, ``"pruning_ratio"``, ``"target_macs"``, ``"target_params"`` or ``"target_latency"``.
-        amount: a share of the dense network's (of channels that go, for ``pruning_ratio``), or a number of its own.
+        amount: a share of the dense network's (of channels to remove, for ``pruning_ratio``), or an amount.
         is_share: whether it is a share.
     """
 
@@ -55,7 +55,7 @@ def choose_target(given: Mapping[str, Amount | None]) -> Target:
             ``"5M"`` or ``"3 ms"``, an amount.
 
     Raises:
-        ValueError: none or several were given, or one that is neither.
+        ValueError: none or several were given, or the value is neither.
 
     Example:
         >>> choose_target({"target_macs": "5M", "target_latency": None})

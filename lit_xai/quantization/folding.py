@@ -135,7 +135,7 @@ class _Forward:
         self.excluded: set[str] = set()
         self.outputs: dict[str, weakref.ref[Tensor]] = {}
         self.fed: defaultdict[str, list[str]] = defaultdict(list)
-        # By the tensor's id. Another tensor may get the same id once this one is freed: the weak reference tells.
+        # By the tensor's id. Another tensor may get the same id once this one is freed, hence the weak reference.
         self.owners: dict[int, tuple[weakref.ref[Tensor], str]] = {}
         for name, module in candidates.items():
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):

@@ -47,7 +47,7 @@ def make_fake_quant(site: Site) -> nn.Module:
         fake_quant: nn.Module = kind(observer[bool(channels)], site["low"], site["high"], **options)
     if channels:
         observer_module: Any = fake_quant.activation_post_process
-        # torchao's own mark of a range that has seen nothing: is_calibrated() asks for finite ends.
+        # torchao's own values for a range without observations: is_calibrated() checks for finite ends.
         observer_module.min_val.resize_(channels).fill_(torch.inf)
         observer_module.max_val.resize_(channels).fill_(-torch.inf)
         fake_quant.register_buffer("scale", torch.ones(channels))

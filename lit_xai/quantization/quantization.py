@@ -33,7 +33,7 @@ from lit_xai.quantization.rounding import Placement, owners_of_weights
 from lit_xai.quantization.running import Running
 
 CPUS = ("any", "vnni", "arm64")
-"""The CPUs that integers are meant for. Without VNNI, x86 adds two 8-bit products in 16 bits, which can overflow unless
+"""The CPUs that integers are for. Without VNNI, x86 adds two 8-bit products in 16 bits, which can overflow unless
 weights have only 7 bits (ONNX Runtime's ``reduce_range``)."""
 
 ACTIVATIONS = ("unsigned", "symmetric")
@@ -67,7 +67,7 @@ def plan_quantization(
             that tolerate it.
         cpu: ``"any"``: 8 bits in weights become 7, with correct results on every x86; ``"vnni"`` or ``"arm64"``: all 8,
             for CPUs with AVX-512 VNNI, AVX-VNNI or AMX, and for ARM.
-        activations: ``"unsigned"``, or ``"symmetric"``: -128..127 around 0, as GPU runtimes want it.
+        activations: ``"unsigned"``, or ``"symmetric"``: -128..127 around 0, as GPU runtimes need it.
         ignored_layers: layers that stay in float: names, patterns or classes; a module's submodules are included.
         call: the method that is called.
         output: the logits in its output: a key, an attribute, an index or a function.

@@ -316,7 +316,7 @@ class Placement(TorchFunctionMode):
 
 
 def owners_of_weights(network: nn.Module) -> Callable[[Tensor, str], str | None]:
-    """Return a function that tells a network's weights from the tensors it computes, and to which layer they belong.
+    """Return a function that gives the layer of a weight, and ``None`` for tensors that the network computes.
 
     Args:
         network: the module. Its parameters and views of them are weights, and so is what layers compute from

@@ -223,7 +223,7 @@ BY_PLACE = {
 def test_channels_that_are_taken_by_their_places_are_refused_rather_than_mixed_up(name):
     torch.manual_seed(0)
     network, x = ByPlace(*BY_PLACE[name]), torch.randn(1, 3, 2, 2)
-    with refused("ByPlace computes something else", "than with them at zero", "ignored_layers=['stem']"):
+    with refused("ByPlace gives other outputs", "than with them at zero", "ignored_layers=['stem']"):
         prune_step(network, x)
     assert {key for key, *_ in prune_step(network, x, ignored_layers=["stem"])["kept"]} == {
         *("body.weight", "body.bias", "head.weight")
@@ -294,7 +294,7 @@ def test_a_bare_parameter_under_two_names_is_cut_once():
         (nn.Sequential(nn.Linear(4, 8), scripted(nn.Linear(8, 2))), ("TorchScript in '1'",)),
         (nn.Sequential(nn.Linear(4, 8), nn.GLU(), nn.Linear(4, 6), nn.Linear(6, 2)), ("splits or joins channels",)),
         (Tied(), ("'a.weight' and 'b.weight' are one parameter", "ignored_layers=['a', 'b']")),
-        (FixedView(), ("FixedView does not run without the channels that would go", "ignored_layers=")),
+        (FixedView(), ("FixedView does not run without the channels to remove", "ignored_layers=")),
         (Raising(4, (3,), 2), ("Raising cannot be traced for pruning", "KeyError", "module=")),
     ],
 )
