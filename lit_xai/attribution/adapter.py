@@ -75,6 +75,7 @@ class Arguments:
         by_place = dict(zip(self.explained, attributions, strict=True))
         if self.keys is not None:
             return {self.keys[i]: value for i, value in by_place.items()}
+        # As many elements as the call has arguments, so that attributions and inputs can be zipped.
         return by_place[0] if self.single else tuple(by_place.get(i) for i in range(len(self.values)))
 
     def like_inputs(self, given: Any, argument: str) -> tuple[Any, ...] | None:
@@ -168,12 +169,14 @@ class Forward(nn.Module):
         logits = call_network(self.network, self._arguments.rebuild(values), self._call, self._output)
         if self._check is not None:
             self._check(logits, len(tensors[0]))
+            # Once: comparing targets with the classes waits for the device.
             self._check = None
         if self._differentiated and torch.is_grad_enabled() and not logits.requires_grad:
             raise ValueError(
                 f"{type(self.network).__name__}'s output cannot be differentiated: use a method that only calls the"
                 " network, such as method='FeatureAblation'."
             )
+        # Without a target, Captum differentiates one number per sample.
         return logits.squeeze(1) if self._flat and logits.dim() == 2 else logits
 
 

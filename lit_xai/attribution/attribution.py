@@ -202,6 +202,7 @@ def _attribute_in_pieces(
         values, own = arguments.rows(rows), options.of(rows)
         inputs = tuple(values[i] for i in arguments.explained)
         for value in inputs:
+            # Captum would set it and warn; integer tensors cannot have it.
             value.requires_grad_(needs_gradients(options.method) and value.is_floating_point())
         along = tuple(values[i] for i in arguments.along) or None
         result = run(inputs, additional_forward_args=along, **own, **with_delta)
@@ -265,6 +266,7 @@ def _gradients(
     for start in range(0, len(inputs[0]), at_most):
         rows = slice(start, start + at_most)
         part = tuple(value[rows].detach().requires_grad_() for value in inputs)
+        # Captum expands no target of one element, which holds for all pieces.
         target = target_ind[rows] if isinstance(target_ind, Tensor) and target_ind.numel() > 1 else target_ind
         with torch.enable_grad():
             logits = forward_fn(*part, *(value[rows] for value in along))

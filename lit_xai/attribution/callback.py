@@ -239,6 +239,7 @@ class AttributionMonitor(AnyCallback):
             trainer, network, samples, method, self.baselines, self.batch_to_inputs, data_info, self.seed
         )
         if stage == "fit":
+            # Indices may still be valid while the data behind them has changed.
             known = self._state.get("hash", samples.hash)
             if known != samples.hash:
                 self._warn_of_other_samples(f"their hash is {samples.hash}, it was {known}")
@@ -288,6 +289,7 @@ class AttributionMonitor(AnyCallback):
             weights = f", {Path(loaded).name}" if loaded else ""
             title = self._title(samples, whole.logits)
             evaluation = Evaluation(self.name, title, when, weights, step, samples, whole, metrics)
+            # One limit per input for the whole run, resumed or not: colors compare across epochs.
             limits = self._state.setdefault("limits", {})
             data_info = self.data_info.completed_by(getattr(trainer, "datamodule", None))
             try:
@@ -333,6 +335,7 @@ class AttributionMonitor(AnyCallback):
                     self._fail_metric(name, error or RuntimeError("another process failed"))
                     continue
                 try:
+                    # Every process computes, since torchmetrics gathers the states in it.
                     values = compute_metric(metric)
                 except Exception as caught:
                     self._fail_metric(name, caught)

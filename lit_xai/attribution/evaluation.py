@@ -191,6 +191,7 @@ def _answers_of_several_outputs(logits: Tensor, labels: Tensor | None) -> dict[s
 
 def _ends(maps: Tensor, answers: dict[str, Tensor | None]) -> tuple[str, str]:
     """Name the two ends of the color scale: some methods have no sign, and a regression has no class."""
+    # Grad-CAM, for example, keeps positive evidence alone.
     if not (maps < 0).any():
         return "", "how much it counts"
     return ("against", "for the class") if answers["probabilities"] is not None else ("lowers", "raises value")

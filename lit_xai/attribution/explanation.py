@@ -155,6 +155,7 @@ def choose_targets(logits: Tensor, labels: Tensor | None, target: str | int = "l
     if classes is None:
         return predicted
     classes = classes.to(logits.device)
+    # -100 and similar labels stand for samples that a loss ignores.
     return torch.where((classes >= 0) & (classes < logits.shape[1]), classes, predicted)
 
 

@@ -338,5 +338,6 @@ def patch_mask(shape: Sequence[int], size: int) -> Tensor:
         )
     height, width = shape[-2] if len(shape) > 2 else 1, shape[-1]
     rows, columns = torch.arange(height) // size, torch.arange(width) // size
+    # Patches are numbered row by row: columns[-1] + 1 of them in each row.
     mask = rows[:, None] * (int(columns[-1]) + 1) + columns
     return (mask if len(shape) > 2 else mask[0]).expand(1, *shape[1:]).contiguous()

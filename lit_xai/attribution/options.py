@@ -79,6 +79,7 @@ class Options:
         if "target" in self.takes:
             options["target"] = self.target[rows] if isinstance(self.target, Tensor) else self.target
         if self.baselines is not None:
+            # A distribution belongs to no sample, and is passed whole to each piece.
             cut = self.baselines if draws_baselines(self.method) else self._cut(self.baselines, rows)
             options["layer_baselines" if "layer_baselines" in self.takes else "baselines"] = cut
         if self.masks is not None:
@@ -109,6 +110,7 @@ class Options:
 
     def _noise(self, n: int) -> dict[str, Any]:
         options = {
+            # NoiseTunnel runs this many noisy copies of each of the n samples in one pass.
             "nt_samples_batch_size": max(1, self.internal_batch_size // (n * self.copies)),
             "draw_baseline_from_distrib": "GradientShap" in self.method.__name__,
             **tuples(self.noise_tunnel),

@@ -131,6 +131,7 @@ def update_metric(metric: Metric, network: nn.Module, inputs: Inputs, explanatio
         n: how many of its samples to measure; with 0 the metric is only reset.
     """
     rows = len(explanation.logits)
+    # A single tensor is stored under the empty name.
     attributions: Any = explanation.attributions.get("", explanation.attributions)
     metric.to(explanation.logits.device).reset()
     if n:

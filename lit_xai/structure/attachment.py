@@ -97,6 +97,7 @@ class _Attachment:
             try:
                 return method(*args, **options)
             except RuntimeError as error:
+                # Lightning passes strict by name, others may pass it by position.
                 given = {**dict(zip(("state_dict", "strict"), args, strict=False)), **options}
                 refuse_misfit(error, pl_module, given["state_dict"], self._arguments, given.get("strict", True))
                 raise
@@ -114,6 +115,7 @@ class _Attachment:
 
     def copies(self) -> list[nn.Module]:
         """Return the copies that holders keep now, each once."""
+        # Several callbacks of one Trainer name the same averaged copy.
         found = (copied for holder in self.holders.values() for copied in holder.copies())
         return list({id(copied): copied for copied in found}.values())
 
@@ -142,6 +144,7 @@ def attach(
         optimizers: returns the optimizers that train the module; checkpoints record the order of their parameters.
         before_step: called with the module before each step that is taken.
     """
+    # One attachment for all holders, so that each step reaches the copies of all of them.
     if pl_module not in _attached:
         _attached[pl_module] = _Attachment(pl_module)
     _attached[pl_module].holders[holder] = _Holder(copies, optimizers, before_step)

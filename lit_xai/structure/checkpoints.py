@@ -98,6 +98,7 @@ def newest_whole_checkpoint(path: str | Path) -> Path | None:
         path: the folder, or a checkpoint in it, damaged or not. A link counts as the file that it points to.
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    # last.ckpt may be a link to another file of the folder, which is listed itself.
     files = [file for file in folder.glob("*.ckpt") if file.is_file() and not file.is_symlink()]
     newest_first = sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
     return next((file for file in newest_first if _is_whole(file)), None)
@@ -147,6 +148,7 @@ def advise_arguments(module: "nn.Module", saved: Mapping[str, Any]) -> str:
         >>> advise_arguments(nn.Linear(2, 2), {})
         'Build Linear with the arguments that it was trained with.'
     """
+    # Only plain values: two objects of one class need not compare equal.
     own, plain = getattr(module, "hparams", {}), (bool, int, float, str)
     other = [
         f"{name}={value!r} rather than {own[name]!r}"

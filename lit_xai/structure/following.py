@@ -44,6 +44,7 @@ def follow_(
             group["params"][place] = new[id(old)]
             if old in optimizer.state:
                 try:
+                    # pop: the state is held by the parameter object, and would keep the old one alive.
                     state = {k: _cut_state(k, v, old, changed) for k, v in optimizer.state.pop(old).items()}
                 except _UncuttableError:
                     reset += 1
@@ -89,6 +90,7 @@ def _dropped_dim(key: str, shape: tuple[int, ...], full: tuple[int, ...]) -> int
 
     torch's Adafactor keeps the reduced dimension with size 1; that of transformers and fairseq drops it.
     """
+    # Both of a square weight have the same shape: only the name of the entry tells which dimension is gone.
     dim = {"row": -1, "col": -2}.get(key.rpartition("_")[2])
     is_dropped = dim is not None and len(full) > 1 and shape == full[:dim] + full[len(full) + dim + 1 :]
     return dim if is_dropped else None
@@ -130,6 +132,7 @@ def exchange_(
         >>> [group["params"] == [new] for group in optimizer.param_groups]
         [True]
     """
+    # By id, since == compares tensors by element.
     ids, beside = {id(parameter) for parameter in gone}, [(new, id(old)) for new, old in added]
     for optimizer in optimizers:
         changes = False
@@ -137,6 +140,7 @@ def exchange_(
             kept = [parameter for parameter in group["params"] if id(parameter) not in ids]
             held = {id(parameter) for parameter in group["params"]}
             kept += [new for new, old in beside if old in held]
+            # L-BFGS keeps one vector over all parameters, so any change of the list makes it void.
             changes |= list(map(id, kept)) != list(map(id, group["params"]))
             group["params"][:] = kept
         for parameter in gone:

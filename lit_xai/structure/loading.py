@@ -56,6 +56,7 @@ def load_from_checkpoint(
 
     # Lightning builds the instance and loads its weights in one go; this hook is the only place between.
     with _loading:
+        # An inherited method is deleted afterwards rather than set, so that later changes of the base class hold.
         inherited = "on_load_checkpoint" not in vars(cls)
         cls.on_load_checkpoint = on_load_checkpoint  # type: ignore[attr-defined]  # as above
         try:

@@ -51,6 +51,7 @@ def arrange_parameters_(module: nn.Module, optimizers: Iterable[torch.optim.Opti
         optimizers: without state yet. Groups are changed in place, so schedulers stay valid.
         names: from :func:`parameter_names`.
     """
+    # Without torch.compile's prefixes: a compiled run may be resumed uncompiled, and the other way round.
     named = {plain_name(name): parameter for name, parameter in module.named_parameters()}
     for optimizer, groups in zip(optimizers, names, strict=False):
         wanted = _ordered(optimizer, groups, named)

@@ -26,6 +26,7 @@ def positions_like(values: Iterable[Tensor]) -> Iterator[Tensor]:
     places: dict[torch.device, Tensor] = {}
     for value in values:
         if value.device not in places or len(places[value.device]) < value.numel():
+            # Shared by all tensors of a device: one as large as the largest is enough.
             places[value.device] = torch.arange(value.numel(), dtype=torch.float64, device=value.device)
         yield places[value.device][: value.numel()].view(value.shape)
 
@@ -49,6 +50,7 @@ def changed_attributes(before: Mapping[str, dict[str, Any]], after: Mapping[str,
         [name, attribute, _plain(old), _plain(after[name][attribute])]
         for name, attributes in before.items()
         for attribute, old in attributes.items()
+        # Sizes, such as out_channels and normalized_shape; a bool is a flag, which no cut changes.
         if isinstance(old, (int, tuple)) and not isinstance(old, bool) and after[name].get(attribute) != old
     ]
 

@@ -62,6 +62,7 @@ def gathered_states() -> list[dict[str, Any]]:
     own = random_states()
     if not (distributed.is_available() and distributed.is_initialized()):
         return [own]
+    # Each process draws from generators of its own, and one process writes the checkpoint.
     found: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(found, own)
     return found
