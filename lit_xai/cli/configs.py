@@ -44,4 +44,5 @@ def _configs_by_name() -> dict[str, Path]:
     # A wheel holds the folder inside the package; in a clone it lies next to it.
     shipped = next((f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir()), _PACKAGE)
     files = [*shipped.glob("*.yaml"), *Path("configs").glob("*.yaml")]
+    # The user's own last: they win over shipped ones of the same name.
     return {file.stem: file for file in files}

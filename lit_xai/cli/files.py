@@ -22,6 +22,7 @@ def check_files(arguments: Sequence[str]) -> None:
     parser.add_argument("-c", "--config", nargs="?", action="append", default=[])
     parser.add_argument("--init_from", nargs="?", type=_or_none)
     parser.add_argument("--ckpt_path", nargs="?", type=_or_none)
+    # Nothing is loaded then, so files may be missing.
     parser.add_argument("-h", "--help", "--print_config", nargs="?", const=True, dest="only_prints")
     given, _ = parser.parse_known_args(arguments)
     for name in filter(None, given.config):

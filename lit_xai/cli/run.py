@@ -107,6 +107,7 @@ class LitXaiCLI(LightningCLI):
             )
         check_start(self.config.subcommand, config.init_from, config.ckpt_path)
         if is_fit and config.init_from:
+            # Here for its errors alone, before anything is built.
             read_checkpoint(config.init_from, config.weights_only)
         if is_file_name(config.ckpt_path):
             checkpoint = read_checkpoint(config.ckpt_path, config.weights_only)

@@ -56,6 +56,7 @@ class CIFAR10(ImageFilesDataModule):
         # Into another folder first: an interruption must not leave half a file under a name that counts as present.
         with tarfile.open(archive) as tar, TemporaryDirectory(dir=archive.parent, prefix=".unpack-") as unpacked:
             for name in self._missing():
+                # The data filter refuses members that would be written outside the folder.
                 tar.extract(f"{self.folder}/{name}", unpacked, filter="data")
                 os.replace(Path(unpacked, self.folder, name), self.directory / name)
 

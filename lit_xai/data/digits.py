@@ -38,5 +38,6 @@ class Digits(ImageDataModule):
 
         digits = load_digits()
         part = slice(None, -_TEST_IMAGES) if train else slice(-_TEST_IMAGES, None)
+        # scikit-learn stores whole numbers from 0 to 16 as float64.
         images = torch.from_numpy(digits.images[part]).to(torch.uint8)
         return images.unsqueeze(1), torch.from_numpy(digits.target[part]).to(torch.int64)

@@ -39,6 +39,7 @@ def download(url: str, path: Path, checksum: str) -> None:
         with TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:
             part = Path(folder, path.name)
             received = _copy(url, part)
+            # Checked before the file appears under its name, which later runs trust.
             if received != checksum:
                 raise ValueError(
                     f"{url} was refused and removed: its SHA-256 expected {checksum}, but got {received}:"

@@ -35,6 +35,7 @@ def split_indices(n: int, val_size: int | float, train_size: int | float = 1.0, 
         )
     # numpy guarantees RandomState's stream for good, which it does not for its newer generators, nor torch for its own.
     order = torch.from_numpy(np.random.RandomState(seed).permutation(n)).to(torch.int64)
+    # Validation first, so that another train_size leaves the validation samples as they are.
     return order[validation : validation + training], order[:validation]
 
 

@@ -160,6 +160,7 @@ class TableDataModule(InMemoryDataModule):
         if testing == n:
             raise refusal("test_size", f"to leave some of the {n} rows to train on", self.test_size)
         others, test = split_indices(n, testing, seed=self.seed)
+        # Of what the test left, so that another val_size leaves the test rows as they are.
         train, val = split_indices(len(others), self.val_size, self.train_size, self.seed)
         return others[train], others[val], test
 

@@ -41,6 +41,7 @@ class TensorRows(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Return one sample and its target."""
+        # A clone, since prepare may write to it, as it may to the copy that index_select makes.
         return self.prepare(self.inputs[index, None].clone())[0], self.targets[index]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -142,6 +142,7 @@ def with_length(lr_scheduler: LRSchedulerCallable, trainer: Trainer, interval: I
 def _missing_length(lr_scheduler: LRSchedulerCallable, cls: type[LRScheduler] | None) -> str | None:
     """Return the name of the argument that takes the schedule's length, if the class has one and it is not given."""
     known = inspect.signature(cls).parameters if cls is not None else {}
+    # By parameter rather than by class, so that other packages' schedulers with these names are filled in too.
     argument = next((name for name in LENGTHS if name in known), None)
     given: dict[Any, Any] = lr_scheduler.keywords if isinstance(lr_scheduler, partial) else {}
     # OneCycleLR can also be given its length as epochs times steps_per_epoch.

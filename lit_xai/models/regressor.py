@@ -79,6 +79,7 @@ class Regressor(Supervised):
                 f"Predictions and targets expected one shape, but got {tuple(outputs.shape)} from the network and"
                 f" {tuple(labels.shape)} from the batch: change the network's last layer, or the targets."
             )
+        # Squares of the 16-bit outputs that autocast gives would overflow or lose most of their digits.
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         return outputs, labels.to(outputs.dtype)
 

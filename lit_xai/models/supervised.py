@@ -130,6 +130,7 @@ class Supervised(LightningModule, ABC):
                 f"{type(self).__name__} expected one {stage} dataloader, but got several, whose metrics would be mixed:"
                 " join them with torch.utils.data.ConcatDataset, or evaluate them one after the other."
             )
+        # The network's signature tells how many elements of a tuple are inputs.
         labels = find_labels(batch, self.network)
         if labels is None:
             raise MisconfigurationException(

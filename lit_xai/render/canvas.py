@@ -46,9 +46,11 @@ class Canvas:
         lines = wrap(title, width - 2 * MARGIN, TITLE, "bold")
         self.top = MARGIN + LINE * len(lines) + (6 if lines else 0)
         self.width, self.height, self.ends = width, height + self.top, ends
+        # matplotlib measures in inches.
         self.figure: Figure = Figure((self.width / DPI, self.height / DPI), dpi=DPI, facecolor="white")
         # Agg draws into memory. Not through pyplot, which keeps every figure until it is closed.
         FigureCanvasAgg(self.figure)
+        # One coordinate system for everything: pixels from the upper left corner, downwards.
         self.axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, self.width), ylim=(self.height, 0))
         self.axes.set_axis_off()
         for i, line in enumerate(lines):
@@ -121,6 +123,7 @@ def plain_style() -> AbstractContextManager[None]:
     """Return a context with matplotlib's own defaults, independent of the user's or a notebook's style."""
     from matplotlib import style
 
+    # A user's dark style or larger fonts would move text out of the places computed here.
     return style.context([], after_reset=True)
 
 
@@ -130,6 +133,7 @@ def color_scale(limit: float) -> ScalarMappable:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
+    # Symmetric, so that white is zero in every figure.
     return ScalarMappable(Normalize(-limit, limit), colormaps["RdBu_r"])
 
 

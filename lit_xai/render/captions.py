@@ -57,6 +57,7 @@ def make_captions(
     if chances is not None and chances.ndim == 2:
         if "predictions" not in known:
             known["predictions"] = chances.argmax(axis=1)
+        # Of all classes, the probability of the predicted one is shown.
         chances = _chances_of(known["predictions"], chances)
     true = _names(known.get("labels"), n, class_names)
     predicted = _names(known.get("predictions"), n, class_names)

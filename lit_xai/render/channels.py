@@ -115,6 +115,7 @@ def _draw_bars(canvas: Canvas, left: float, top: float, pairs: list[tuple[int, i
     """Draw the bars with their axis and return how many channels one pixel stands for."""
     room = WIDTH - MARGIN - 8 - left
     widths = [(dense, room - text_width(f"{kept} of {dense}", SMALL)) for kept, dense in pairs]
+    # Every bar needs room for its own words, so each layer bounds the scale.
     per_pixel = max(max(dense / pixels for dense, pixels in widths), 1e-9)
     longest = max(dense for dense, _ in widths)
     width, height = max(longest, 1) / per_pixel, ROW * len(pairs)

@@ -60,10 +60,12 @@ def heatmap_figure(
 
 
 def _draw_lines(canvas: Canvas, series: Array, x: float, y: float, width: float, height: float) -> None:
+    # In the middles of the cells.
     places = x + width * (np.arange(series.shape[1]) + 0.5) / series.shape[1]
     lane = height / len(series)
     for k, values in enumerate(np.nan_to_num(series, posinf=0.0, neginf=0.0)):
         span = values.max() - values.min()
+        # Each channel over its own range; a constant one is a line in the middle.
         level = (values - values.min()) / span if span > 0 else np.full_like(values, 0.5)
         canvas.axes.plot(places, y + lane * (k + 0.9 - 0.8 * level), color=INK, linewidth=1.2)
 

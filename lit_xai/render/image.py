@@ -40,6 +40,7 @@ def image_figure(
     canvas = Canvas(title, row * -(-shown // columns) + BAR + (LINE if left_out else 0), width, ends)
     scale = color_scale(limit)
     colors = _at_size(to_colors(scale, shares.values[:shown]), shares.cell, (high, wide))
+    # Multiplied, not blended: white, a share of zero, shows the input alone.
     colors *= _faint(pictures[:shown])[..., None]
     for i in range(shown):
         x, y = MARGIN + (cell + 20) * (i % columns), canvas.top + row * (i // columns)
@@ -56,6 +57,7 @@ def image_figure(
 
 def _faint(pictures: Array) -> Array:
     """Return the inputs as gray ``(N, H, W)`` that lets colors speak, on white paper where they are mostly black."""
+    # The luma weights of ITU-R BT.601.
     grey = pictures @ np.array([0.299, 0.587, 0.114])
     paper = grey if np.median(grey) > DARK else 1 - grey
     return LIGHT + (1 - LIGHT) * paper

@@ -30,6 +30,7 @@ def shorten_names(names: Sequence[str], width: float, size: float) -> tuple[list
     if all(text_width(name, size) <= width for name in names):
         return list(names), ""
     shared = 0
+    # Without the last part: a name never becomes empty.
     for parts in zip(*(name.split(".")[:-1] for name in names), strict=False):
         if len(set(parts)) > 1:
             break

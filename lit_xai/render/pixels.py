@@ -39,6 +39,7 @@ def to_pixels(inputs: Array, mean: PerChannel = None, std: PerChannel = None) ->
         pixels = _stretched(pixels)
     pixels = pixels.clip(0, 1).transpose(0, 2, 3, 1)
     if channels == 4:
+        # Alpha blending with white: a * x + (1 - a) * 1.
         return pixels[..., :3] * pixels[..., 3:] + 1 - pixels[..., 3:]
     return np.repeat(pixels, 3, axis=-1) if channels == 1 else pixels
 

@@ -47,6 +47,7 @@ def save_png(figure: Figure | NDArray[np.uint8], path: str | os.PathLike[str]) -
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # With the process in its name: several may write the same figure.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         pixels = figure if isinstance(figure, np.ndarray) else figure_to_rgb(figure)

@@ -88,6 +88,7 @@ def _scale(drop: Array) -> Any:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
+    # From zero: cells that are better than dense are as light as those without a drop.
     worst = float(drop.max())
     return ScalarMappable(Normalize(0.0, worst if worst > 0 else 1.0), colormaps[MAP])
 

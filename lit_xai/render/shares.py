@@ -113,6 +113,7 @@ def resize(shares: Shares, size: tuple[int, int]) -> Shares:
     """
     maps = torch.from_numpy(shares.values)[:, None]
     fine = torch.nn.functional.interpolate(maps, size, mode="bilinear", align_corners=False)[:, 0].numpy()
+    # Interpolation changes the total; divided again, shares of all maps stay comparable.
     return replace(shares, values=shares_of_total(fine).values)
 
 
@@ -131,6 +132,7 @@ def pool(shares: Shares, longest: int) -> Shares:
     if cell == 1:
         return shares
     maps = torch.from_numpy(shares.values)[:, None]
+    # A divisor of 1 makes the average a sum, also over the smaller cells at the edges.
     sums = torch.nn.functional.avg_pool2d(maps, cell, ceil_mode=True, divisor_override=1)[:, 0].numpy()
     return replace(shares, values=sums, cell=cell)
 
@@ -143,6 +145,7 @@ def round_up(value: float) -> float:
         (0.02, 0.3, 10.0)
     """
     exponent = math.floor(math.log10(value))
+    # From text: 3 * 10 ** -1 is 0.30000000000000004.
     steps = [float(f"{step}e{power}") for power in (exponent, exponent + 1) for step in (1, 2, 3, 5)]
     # The tolerance keeps a value that is a step up to rounding, as a sum of shares may be, at that step.
     return next(step for step in steps if step >= value * (1 - 1e-9))

@@ -61,6 +61,7 @@ def _written(value: float, measure: tuple[Units, str] | None, size: float) -> st
         return f"{value:.4g}".replace("-", MINUS)
     _, unit, one = next(entry for entry in measure[0] if size >= entry[0])
     value /= one
+    # About two digits; the bounds are where rounding would add one.
     decimals = next((n for n, least in enumerate((9.95, 0.995, 0.0995)) if abs(value) >= least), 3)
     return f"{value:.{decimals if one != 1 or unit == 'ms' else 0}f} {unit}".strip()
 

@@ -40,6 +40,7 @@ def shorten(words: str, width: float, size: float, weight: str = "normal") -> st
     def cut(kept: int) -> str:
         return f"{words[: (kept + 1) // 2]}…{words[len(words) - kept // 2 :]}"
 
+    # The width grows with the number of letters kept, so bisection needs a few measurements of a long name.
     too_many = bisect_left(range(len(words)), True, key=lambda kept: text_width(cut(kept), size, weight) > width)
     return cut(max(too_many - 1, 0))
 
@@ -61,5 +62,6 @@ def wrap(words: str, width: float, size: float, weight: str, most: int = 4) -> l
                 longer = word
             line = longer
         lines += [line] if line else []
+    # What does not fit is joined into the last line, where shorten takes out its middle.
     rest = " ".join(lines[most - 1 :])
     return [shorten(line, width, size, weight) for line in (*lines[: most - 1], rest) if line]

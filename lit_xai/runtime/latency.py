@@ -189,6 +189,7 @@ def _block(session: Any, feed: dict[str, Any], seconds: float) -> float:
         start = time.perf_counter()
         session.run(None, feed)
         times.append(time.perf_counter() - start)
+    # The median: other processes delay a few calls by far more than the rest.
     return 1e3 * statistics.median(times)
 
 

@@ -77,7 +77,7 @@ def averaged_copies(trainer: Trainer) -> list[nn.Module]:
     for callback in callbacks_of(trainer):
         if is_a(callback, "WeightAveraging") and callback._average_model is not None:
             found.append(callback._average_model.module)
-        # A deep copy of the module rather than a wrapper, made in the setup of fit and absent before.
+        # A deep copy of the module rather than a wrapper, made in the setup of fit.
         elif is_a(callback, "StochasticWeightAveraging") and getattr(callback, "_average_model", None) is not None:
             found.append(callback._average_model)
     return found
