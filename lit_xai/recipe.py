@@ -7,12 +7,13 @@
 from lit_xai.structure.attachment import attach, detach, take_step_
 from lit_xai.structure.kinds import StepKind, register_kind
 from lit_xai.structure.loading import load_from_checkpoint
-from lit_xai.structure.recipe import Recipe, copy_as, dense_copy, recipe_of, restore_structure_
+from lit_xai.structure.recipe import Recipe, check_reversible, copy_as, dense_copy, recipe_of, restore_structure_
 
 __all__ = [
     "Recipe",
     "StepKind",
     "attach",
+    "check_reversible",
     "copy_as",
     "dense_copy",
     "detach",

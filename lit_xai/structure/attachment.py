@@ -1,5 +1,6 @@
 """A LightningModule whose checkpoints hold its recipe, and replay one before weights are loaded."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -8,9 +9,9 @@ import torch
 from torch import nn
 
 from lit_xai.structure.attaching import unwrap, wrap
-from lit_xai.structure.kinds import Step, apply_step_, kind_of
+from lit_xai.structure.kinds import Step, StepKind, apply_step_, check_plain, kind_of
 from lit_xai.structure.loading import refuse_misfit
-from lit_xai.structure.parameter_order import Names, arrange_parameters_, optimizers_in
+from lit_xai.structure.parameter_order import Names, arrange_parameters_, optimizers_in, untrained
 from lit_xai.structure.recipe import (
     Recipe,
     keep_in_step_,
@@ -41,11 +42,15 @@ def take_step_(
             as are those that holders of :func:`attach` keep.
 
     Raises:
-        ValueError: see :func:`~lit_xai.structure.kinds.apply_step_`, or the step comes too late and is not recorded.
+        ValueError: see :func:`~lit_xai.structure.kinds.apply_step_`; or the step is malformed, holds other than plain
+            values, or comes too late. It is not recorded then.
     """
     # Refused first, since holders prepare for the step and may keep copies of the weights.
     before, attachment = recipe_of(module), _attached.get(module)
     kind = kind_of(step)
+    # As when it is read from a file: a run must not write a checkpoint that cannot be loaded.
+    check_plain(step)
+    kind.check(step)
     later = next((s["kind"] for s in before.steps if kind_of(s).order > kind.order), None)
     if later is not None:
         raise ValueError(f"A {kind.name!r} step has to come before {later!r}, which was taken already.")
@@ -54,9 +59,24 @@ def take_step_(
     if attachment is not None:
         for holder in list(attachment.holders.values()):
             holder.before_step(module)
+    optimizers = list(optimizers)
+    idle = untrained(module, optimizers)
     apply_step_(module, step, optimizers)
+    _warn_of_untrained(kind, idle, untrained(module, optimizers), optimizers)
     remember_(module, Recipe([*before.steps, step]))
     keep_in_step_(module, [*copies, *(attachment.copies() if attachment is not None else ())], before)
+
+
+def _warn_of_untrained(kind: StepKind, before: list[str], after: list[str], optimizers: list[Any]) -> None:
+    """Warn if a step took parameters from the optimizers: they would keep their values for the rest of the run."""
+    if optimizers and len(after) > len(before):
+        names = [name for name in after if name not in before]
+        warnings.warn(
+            f"The {kind.name!r} step left {len(after) - len(before)} trainable parameters without an optimizer (among"
+            f" {', '.join(names[:4])}): they will not be trained. Its apply_ has to pass new parameters to exchange_ or"
+            " follow_, and to keep those that another layer shares.",
+            stacklevel=3,
+        )
 
 
 class _Holder(NamedTuple):

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from lit_xai.network.check import refusal
 from lit_xai.network.spelling import nearest
 
 Step = dict[str, Any]
@@ -97,10 +98,12 @@ def register_kind(kind: StepKind) -> None:
 
     Raises:
         TypeError: it is no :class:`StepKind`, or has no ``name`` or ``label``.
-        ValueError: another kind has this name.
+        ValueError: the name has no dot, or another kind has it.
     """
     if not isinstance(kind, StepKind) or not all(hasattr(kind, one) for one in ("name", "label")):
         raise TypeError(f"register_kind expected an instance of a StepKind with name and label, but got {kind!r}.")
+    if kind.name not in _OURS and "." not in kind.name:
+        raise refusal("name", "'package.kind', so that an error can say what to import", kind.name)
     # Compared by the name of the class: a module that is imported again, as notebooks do, defines its class anew.
     known = _registered.get(kind.name)
     if kind.name in _OURS or (known is not None and type(known).__qualname__ != type(kind).__qualname__):
@@ -155,13 +158,41 @@ def check_entries(step: Step, **expected: type) -> None:
         >>> check_entries({"kind": "fold", "pairs": None}, pairs=list)
         Traceback (most recent call last):
         ...
-        ValueError: The 'pairs' of a 'fold' step expected a list, but got None.
+        ValueError: The 'pairs' of a 'fold' step expected type list, but got None.
     """
     for entry, kind in expected.items():
         if not isinstance(step.get(entry), kind):
-            raise ValueError(
-                f"The {entry!r} of a {step.get('kind')!r} step expected a {kind.__name__}, but got {step.get(entry)!r}."
-            )
+            raise refusal(f"The {entry!r} of a {step.get('kind')!r} step", f"type {kind.__name__}", step.get(entry))
+
+
+def check_plain(value: Any, where: str = "a step") -> None:
+    """Refuse what would not load again under ``torch.load(..., weights_only=True)``, such as NumPy integers.
+
+    Args:
+        value: a step, or a part of one.
+        where: its place, for the error.
+
+    Raises:
+        ValueError: names the entry and its type.
+
+    Example:
+        >>> check_plain({"kind": "my_package.svd", "rank": torch.tensor(2)})
+        Traceback (most recent call last):
+        ...
+        ValueError: a step['rank'] expected plain values (numbers, text, lists and dicts), but got a Tensor.
+    """
+    # By type, not isinstance: numpy.float64 is a float, but pickles as an object of NumPy.
+    if type(value) is dict:
+        for key, entry in value.items():
+            check_plain(entry, f"{where}[{key!r}]")
+    elif type(value) in (list, tuple):
+        for place, entry in enumerate(value):
+            if type(entry) is not int:  # indices of channels come by the thousand
+                check_plain(entry, f"{where}[{place}]")
+    elif type(value) not in (bool, int, float, str, type(None)):
+        raise ValueError(
+            f"{where} expected plain values (numbers, text, lists and dicts), but got a {type(value).__name__}."
+        )
 
 
 def apply_step_(network: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:

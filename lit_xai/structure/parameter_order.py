@@ -29,6 +29,18 @@ def parameter_names(module: nn.Module, optimizers: Iterable[torch.optim.Optimize
     return [[[names.get(id(p), "") for p in group["params"]] for group in one.param_groups] for one in optimizers]
 
 
+def untrained(module: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> list[str]:
+    """Return the names of parameters that require gradients and belong to none of the optimizers.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> untrained(layer, [torch.optim.SGD([layer.weight])])
+        ['bias']
+    """
+    held = {id(parameter) for one in optimizers for group in one.param_groups for parameter in group["params"]}
+    return [name for name, p in module.named_parameters() if p.requires_grad and id(p) not in held]
+
+
 def optimizers_in(configured: Any) -> list[torch.optim.Optimizer]:
     """Return the optimizers in whatever form ``configure_optimizers`` returned them, in order.
 

@@ -136,6 +136,42 @@ class Recipe:
 _recipes: WeakKeyDictionary[nn.Module, Recipe] = WeakKeyDictionary()
 
 
+def check_reversible(network: nn.Module, step: Step) -> None:
+    """Apply, undo and apply a step on a copy, and compare the structures: the first test of a new kind.
+
+    Args:
+        network: one that the step fits; stays as it is.
+        step: plain values.
+
+    Raises:
+        ValueError: undoing does not restore the names and shapes of parameters and buffers, or applying again gives
+            others than before.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 8, bias=False), nn.BatchNorm1d(8))
+        >>> pair = ["0", "1", {"class": "BatchNorm1d", "num_features": 8, "eps": 1e-5, "momentum": 0.1, "affine": True}]
+        >>> pair[2]["bias"] = False
+        >>> check_reversible(network, {"kind": "fold", "pairs": [pair]})
+    """
+    kind_of(step).check(step)
+    copied = copy_network(network)
+    shapes = [_shapes(copied)]
+    for change in (apply_step_, undo_step_, apply_step_):
+        change(copied, step)
+        shapes.append(_shapes(copied))
+    for what, one, other in (("undo_", shapes[0], shapes[2]), ("apply_ after undo_", shapes[1], shapes[3])):
+        if one != other:
+            name = next(name for name in {**one, **other} if one.get(name) != other.get(name))
+            raise ValueError(
+                f"{what} of {step['kind']!r} expected the structure of before, but {name!r} has shape"
+                f" {other.get(name, 'none')} rather than {one.get(name, 'none')}."
+            )
+
+
+def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in network.state_dict().items() if hasattr(value, "shape")}
+
+
 def recipe_of(module: nn.Module) -> Recipe:
     """Return the recipe that a module has been through in this process, empty for one that was never changed.
 

@@ -1,5 +1,6 @@
 """Kinds of steps: registered by anybody, asked by everything, unknown ones refused in one sentence."""
 
+import numpy as np
 import pytest
 import torch
 from reordered import MoveLast
@@ -8,7 +9,7 @@ from torch import nn
 from lit_xai.structure import kinds
 from lit_xai.structure.attachment import take_step_
 from lit_xai.structure.kinds import StepKind, apply_step_, kind_named, kind_of, register_kind, undo_step_
-from lit_xai.structure.recipe import Recipe, copy_as, dense_copy, recipe_of
+from lit_xai.structure.recipe import Recipe, check_reversible, copy_as, dense_copy, recipe_of
 
 MOVE = {"kind": "reordered.move_last", "child": "0", "place": 0}
 
@@ -54,7 +55,7 @@ def test_they_have_an_order_and_end_training_in_float():
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("my_package.svd", ["fold, prune, quantize", "'my_package.svd'", "import my_package first", "register_kind"]),
+        ("unknown_package.svd", ["'unknown_package.svd'", "import unknown_package first", "register_kind"]),
         ("prun", ["'prun'", "Did you mean 'prune'?", "the package that defines it"]),
         (None, ["None", "the package that defines it"]),
         (["prune"], ["['prune']"]),
@@ -97,6 +98,9 @@ def test_what_cannot_be_registered(registry):
         register_kind(Other())
     with pytest.raises(ValueError, match="'prune' already"):
         register_kind(Prune())
+    Prune.name = "move"
+    with pytest.raises(ValueError, match=r"name expected 'package.kind', .* but got 'move'"):
+        register_kind(Prune())
     with pytest.raises(TypeError, match="expected an instance of a StepKind with name and label"):
         register_kind(Nameless())
     with pytest.raises(TypeError, match="but got <class"):
@@ -113,7 +117,7 @@ def test_what_cannot_be_registered(registry):
     ],
 )
 def test_a_malformed_step_of_a_file_is_refused(step):
-    with pytest.raises(ValueError, match=f"of a '{step['kind']}' step expected a"):
+    with pytest.raises(ValueError, match=f"of a '{step['kind']}' step expected type"):
         Recipe.from_dict({"version": 1, "steps": [step]})
 
 
@@ -150,6 +154,57 @@ def test_steps_come_in_order_and_some_once(registry):
     with pytest.raises(ValueError, match=r"'reordered.early' step has to come before 'reordered.move_last'"):
         take_step_(module, early)
     assert [step["kind"] for step in recipe_of(module).steps] == ["reordered.early", "reordered.move_last"]
+
+
+@pytest.mark.parametrize("value", [np.int64(1), np.float64(1), torch.ones(1), object()])
+def test_only_plain_values_are_taken(value):
+    """They would be written, and not load again."""
+    module = network()
+    with pytest.raises(ValueError, match=r"a step\['note'\]\[0\] expected plain values .*, but got a "):
+        take_step_(module, {**MOVE, "note": [value]})
+    assert children(module) == ["0", "1", "2"]
+
+
+def test_a_malformed_step_is_refused_before_it_is_taken():
+    module = network()
+    with pytest.raises(ValueError, match=r"The 'place' of a 'reordered.move_last' step expected type int"):
+        take_step_(module, {"kind": "reordered.move_last", "child": "0"})
+    assert recipe_of(module).steps == []
+
+
+class Forgetful(StepKind):
+    """Somebody's kind that replaces a layer and forgets the optimizers, and what undo_ is for."""
+
+    name, label = "elsewhere.forgetful", "forgetful"
+
+    def apply_(self, network, step, optimizers=()):
+        network.set_submodule("0", nn.Linear(2, 3, bias=False))
+
+    def undo_(self, network, step):
+        pass
+
+
+def test_new_parameters_that_nobody_trains_are_reported(registry):
+    register_kind(Forgetful())
+    module = network()
+    frozen = [parameter for name, parameter in module.named_parameters() if name != "2.bias"]
+    with pytest.warns(UserWarning, match=r"'elsewhere.forgetful' step left 1 trainable .* \(among 0.weight\)"):
+        take_step_(module, {"kind": "elsewhere.forgetful"}, [torch.optim.SGD(frozen, lr=0.1)])
+
+
+def test_what_was_not_trained_before_is_not_reported():
+    from lit_xai.pruning.pruning import prune_step
+
+    module = network()
+    optimizer = torch.optim.SGD(module[2].parameters(), lr=0.1)  # the first layer is nobody's
+    take_step_(module, prune_step(module, torch.zeros(1, 2), pruning_ratio=0.3, round_to=1), [optimizer])
+
+
+def test_reversible_or_not(registry):
+    register_kind(Forgetful())
+    check_reversible(network(), MOVE)
+    with pytest.raises(ValueError, match=r"undo_ of 'elsewhere.forgetful' expected .* '0.bias' has shape none rather"):
+        check_reversible(network(), {"kind": "elsewhere.forgetful"})
 
 
 def test_optimizers_keep_their_parameters_when_nothing_replaces_them():
