@@ -1,1 +1,1 @@
-"""Explanations of a network's predictions: one safe ``attribute``, and the callback that shows it every epoch."""
+"""Explanations of a network's predictions: the safe ``attribute``, and the callback that draws them every epoch."""

@@ -1,4 +1,4 @@
-"""The callback that shows what a model looks at, epoch by epoch."""
+"""The callback that draws a model's attributions, epoch by epoch."""
 
 import copy
 import warnings

@@ -73,7 +73,7 @@ class Evaluation:
 
     @property
     def is_training(self) -> bool:
-        """Whether it belongs to a fit; a run's folder holds one fit, but maybe several runs of ``validate``."""
+        """True if it belongs to a fit; a run's folder holds one fit, but maybe several runs of ``validate``."""
         return self.when not in ("validate", "test")
 
     @property

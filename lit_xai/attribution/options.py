@@ -19,7 +19,7 @@ from lit_xai.attribution.methods import (
 from lit_xai.network.describing import describe
 
 FORWARD_ONLY = 4
-"""How many times as many samples fit in a pass without gradients, which keeps two layers' activations, not all."""
+"""Factor by which more samples fit in a pass without gradients: it keeps the activations of two layers, not of all."""
 
 
 class Options:
@@ -62,12 +62,12 @@ class Options:
 
     @property
     def has_delta(self) -> bool:
-        """Whether the method can return how far attributions are from adding up to the output."""
+        """True if the method can return the difference between the sum of attributions and the output."""
         return "return_convergence_delta" in self.takes
 
     @property
     def samples_at_once(self) -> int:
-        """How many samples one call may explain for the copies that the method makes to stay within the bound."""
+        """The number of samples in one call for which the copies that the method makes stay within the bound."""
         if "FeaturePermutation" in self.method.__name__:  # it swaps values between samples, and needs all of them
             return self.arguments.n
         return max(1, self.internal_batch_size // self.copies)

@@ -249,7 +249,7 @@ def keep_lrp_rules(explainer: Any) -> None:
 
 
 class _Rules(NamedTuple):
-    """Which operations a method has rules for."""
+    """The operations that a method has rules for."""
 
     functions: frozenset[str]  # the ones it would need a rule for
     handles: Callable[[nn.Module], bool]  # whether it covers functions that run inside this module

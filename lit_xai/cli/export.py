@@ -8,7 +8,7 @@ lit-xai export: write a checkpoint as ONNX files and compare them with the model
 
   lit-xai export --config logs/version_0/config.yaml --ckpt FILE [options]
 
-  --config FILE         what the run was configured with; stacks as for the other commands
+  --config FILE         the configuration of the run; stacks as for the other commands
   --ckpt FILE           the checkpoint; of a pruned or quantized run its structure is restored
   --dirpath FOLDER      where the files go (export)
   --int8                quantize to 8 bits without training, to compare with quantization-aware training

@@ -23,7 +23,7 @@ _NO_CLASS = re.compile(
     r"(?:given class_path '.+':\s+|expects a function or a callable class: )(.+?)(?:\. Got value: .*)?$", re.MULTILINE
 )
 _WRONG_BASE = re.compile(r"Import path (\S* ?)does not correspond to a subclass of (\w+)")
-# "Expected a path" is the offer to name a file that holds the value: nobody who mistypes a value needs it.
+# "Expected a path" offers to name a file that holds the value, which does not help with a mistyped value.
 _EXPECTED = re.compile(
     r"(?:Expected an? (?!path but )|Not a valid (?=subclass))(.+?)(?:: .*|, but .*|\. Got value: .*)?$", re.MULTILINE
 )
@@ -117,7 +117,7 @@ def _type_name(annotation: str) -> str:
 
 
 def _similar_import(problem: str) -> str:
-    """Return what is similar to the name that Python could not import, from its own words on that."""
+    """Suggest names similar to the one that Python could not import, taken from Python's own message."""
     module, *names = _quoted(problem) or [""]
     if names and module in sys.modules:  # "module 'a' has no attribute 'B'"
         return nearest(

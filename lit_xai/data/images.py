@@ -1,4 +1,4 @@
-"""What every image data module shares: constants of the dataset, normalization, augmentation."""
+"""The base of image data modules: constants of the dataset, normalization, augmentation."""
 
 from functools import partial
 

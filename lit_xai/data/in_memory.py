@@ -1,4 +1,4 @@
-"""What every data module in memory shares: sizes, stages, loaders."""
+"""The base of data modules in memory: sizes, stages, loaders."""
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException

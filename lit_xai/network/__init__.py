@@ -1,1 +1,1 @@
-"""The ground: how a network is called, recorded, copied, measured, and left as it was."""
+"""The base of all other packages: calling, recording, copying, measuring and restoring a network."""

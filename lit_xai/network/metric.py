@@ -23,7 +23,7 @@ class LoaderMetric:
     """Measures a metric of networks over the batches of a loader; network, metric and generators stay as they were.
 
     Args:
-        loader: yields batches, in the same order each time, on any device.
+        loader: yields batches on any device, in the same order each time.
         metric: a ``torchmetrics.Metric`` that is updated with logits and labels, or a function that takes a network and
             returns a number.
         batch_to_inputs: see :func:`~lit_xai.network.calling.find_inputs`.

@@ -33,7 +33,7 @@ LOADERS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Probe:
-    """Which samples to explain.
+    """The choice of the samples to explain.
 
     Args:
         n: number of samples, spread over the classes as evenly as possible.

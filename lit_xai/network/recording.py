@@ -33,7 +33,7 @@ class Call:
     layers: dict[str, Any] = field(default_factory=dict)
 
     def tensors(self) -> list[Tensor]:
-        """Return the floating tensors among the arguments, and in their lists and dicts."""
+        """Return the floating tensors in the arguments, also in nested lists and dicts."""
         return [
             value
             for value in tree_leaves((self.args, self.kwargs))

@@ -46,7 +46,7 @@ class SensitivityTable:
 
     @property
     def drop(self) -> Tensor:
-        """How much worse than dense each value is, like ``values``; negative where it is better."""
+        """The loss of each value against dense, shaped like ``values``; negative where it is better."""
         return self.dense - self.values if self.higher_is_better else self.values - self.dense
 
     def affordable(self, max_drop: float) -> Tensor:

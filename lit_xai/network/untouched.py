@@ -1,4 +1,4 @@
-"""The guard inside which every explanation runs: whatever happens inside, the network is left as it was.
+"""The guard inside which every explanation runs: it leaves the network exactly as it was.
 
 A network is more than its weights. BatchNorm statistics and the observers of fake-quantize modules move in a forward
 pass (observers in eval mode too), Captum attaches hooks and attributes, LRP replaces weights, and every random number
@@ -152,7 +152,7 @@ def _seed_generators(seed: int, cuda: Sequence[int], mps: bool) -> None:
 
 @contextlib.contextmanager
 def _restored(network: nn.Module) -> Iterator[None]:
-    """Restore all that :func:`untouched` promises of modules; of parameters their flags but not their values."""
+    """Restore the modules' state that :func:`untouched` promises; of parameters the flags but not the values."""
     with contextlib.ExitStack() as stack:
         # The exit runs in reverse: first the containers, so that replaced tensors are back when values are compared.
         stack.enter_context(_restored_flags(network))
@@ -189,7 +189,7 @@ def _restored_values(network: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _restored_attributes(network: nn.Module) -> Iterator[None]:
-    """Restore modules' modes and ``__dict__``: hooks, buffers, parameters, submodules, and whatever libraries add."""
+    """Restore modules' modes and ``__dict__``: hooks, buffers, parameters, submodules, and libraries' own."""
     modes = [(module, module.training) for module in network.modules()]
     attributes = [(module, dict(vars(module)), _copied_containers(vars(module))) for module in network.modules()]
     try:

@@ -1,4 +1,4 @@
-"""A network as exporters take one: tensors in, logits out, whatever nest of inputs and outputs it has itself."""
+"""A network in the form that exporters take: tensors in, logits out, however nested its own inputs and outputs are."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ class FlatNetwork(nn.Module):
 
     Args:
         network: the module.
-        inputs: what it is called with; what is no tensor becomes part of an exported file.
+        inputs: its inputs; those that are not tensors become part of an exported file.
         call: the network's method that is called.
         output: where the logits are in its output.
         dynamic_batch: whether to export for any number of samples, where the network takes that.
@@ -76,7 +76,7 @@ def named_tensors(inputs: Inputs) -> dict[str, Tensor]:
 
 
 def replace_tensors(inputs: Any, tensors: Iterator[Tensor]) -> Any:
-    """Return inputs with other tensors in the places of theirs, in the order of :func:`named_tensors`.
+    """Return inputs with their tensors replaced by others, in the order of :func:`named_tensors`.
 
     Example:
         >>> replace_tensors({"image": torch.zeros(1), "flip": True}, iter([torch.ones(1)]))
@@ -94,7 +94,7 @@ def replace_tensors(inputs: Any, tensors: Iterator[Tensor]) -> Any:
 
 @contextlib.contextmanager
 def quiet_export() -> Iterator[None]:
-    """Silence ``torch.export`` and ``torch.onnx`` inside: what they raise is enough.
+    """Silence ``torch.export`` and ``torch.onnx`` inside; their exceptions still reach the caller.
 
     They log that torchvision is missing and tables of the strategies they tried, print graphs they could not read, and
     warn of their own deprecations.

@@ -24,20 +24,20 @@ OLDEST_OPSET = 18
 
 @runtime_checkable
 class PreparesExport(Protocol):
-    """A module inside a network that changes how the network's forward is written down.
+    """A module that changes how the network it belongs to is exported.
 
-    Fake-quantize modules are such: they train with rounded floats, and have integers written.
+    Fake-quantize modules implement it: they train with quantized floats, and are exported as integers.
     """
 
     def prepare_export_(self, network: nn.Module, run: Callable[[], object]) -> None:
-        """Have the next forward give operators that exporters know.
+        """Make the next forward use operators that exporters know.
 
         Args:
             network: the copy, in eval mode and on the CPU, that is about to be exported and then thrown away.
             run: calls it once with the inputs of the export.
 
         Raises:
-            ValueError: the network cannot be written down yet; says why.
+            ValueError: the network cannot be exported yet; names the reason.
         """
 
 
@@ -71,7 +71,7 @@ def export_onnx(
         opset: version of ONNX's operators, 18 or newer; default torch's.
 
     Raises:
-        ValueError: ``opset`` is too old, or the network cannot be exported; says why.
+        ValueError: ``opset`` is too old, or the network cannot be exported; names the reason.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp())

@@ -80,7 +80,7 @@ def _warn_of_untrained(kind: StepKind, before: list[str], after: list[str], opti
 
 
 class _Holder(NamedTuple):
-    """What one holder of an attachment contributes."""
+    """The contribution of one holder of an attachment."""
 
     copies: Callable[[], Iterable[nn.Module]]
     optimizers: Callable[[], Iterable[torch.optim.Optimizer]]

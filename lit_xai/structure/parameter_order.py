@@ -42,7 +42,7 @@ def untrained(module: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) ->
 
 
 def optimizers_in(configured: Any) -> list[torch.optim.Optimizer]:
-    """Return the optimizers in whatever form ``configure_optimizers`` returned them, in order.
+    """Return the optimizers in the output of ``configure_optimizers``, in any of its forms, in order.
 
     Example:
         >>> sgd = torch.optim.SGD(nn.Linear(2, 2).parameters())

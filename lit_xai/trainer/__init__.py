@@ -1,1 +1,1 @@
-"""Everything that talks to a Lightning Trainer, whichever callback asks."""
+"""Everything that talks to a Lightning Trainer, shared by all callbacks."""

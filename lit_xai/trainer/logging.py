@@ -1,4 +1,4 @@
-"""Log images, numbers and text to all loggers of a Trainer. A logger that fails never ends a run."""
+"""Log images, numbers and text to all loggers of a Trainer; a logger that fails does not end the run."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The states of the random generators in a checkpoint: Lightning saves none.
+"""The states of the random generators in a checkpoint, where Lightning saves none.
 
 Private names in use: ``_FitLoop._data_fetcher``, ``_FitLoop._combined_loader``.
 """

@@ -99,7 +99,7 @@ class Schedule:
         schedule: as above.
 
     Raises:
-        ValueError: an argument is wrong whatever the length of the run.
+        ValueError: an argument is wrong for a run of any length.
 
     Example:
         >>> Schedule(2, 8, 2).plan(max_epochs=20)
@@ -151,11 +151,11 @@ def value_at(values: float | Sequence[float], epoch: int, max_epochs: int | None
 
 
 def check_values(values: Any, argument: str, expected: str, is_valid: Callable[[float], bool]) -> None:
-    """Refuse values for :func:`value_at` of which one is no number, or out of range.
+    """Refuse values for :func:`value_at` unless all are numbers in range.
 
     Args:
         values: a number, or several in a list.
-        argument: what they were given for, named in the error.
+        argument: the argument's name, for the error.
         expected: what each may be, in words.
         is_valid: tells whether a number is in range.
 

@@ -89,7 +89,7 @@ class StructuralCallback(AnyCallback):
 
     @property
     def is_resumed(self) -> bool:
-        """Whether the run is resumed and its first epoch has not begun yet."""
+        """True if the run is resumed and its first epoch has not begun yet."""
         return self._resumed is not None
 
     # --- what Lightning calls -----------------------------------------------------------------------------------------

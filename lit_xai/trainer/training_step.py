@@ -1,4 +1,4 @@
-"""Find the network inside a module by looking at what its training step calls."""
+"""Find the network inside a module by recording the calls in its training step."""
 
 import inspect
 from collections.abc import Iterable
@@ -64,7 +64,7 @@ def say_what_is_called(pl_module: nn.Module, names: list[str], wanted: str | Non
     Args:
         pl_module: the owner of the step.
         names: the modules it calls.
-        wanted: the one that was looked for, if known.
+        wanted: the name that was expected, if known.
     """
     shown = " and ".join(repr(name) if name else "itself" for name in names)
     what = f"calls {shown}" if names else f"does not call {repr(wanted) if wanted else 'a network'}"
