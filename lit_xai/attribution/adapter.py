@@ -104,6 +104,7 @@ class Arguments:
             return tuple(given.get(name) for name in names)
         if not isinstance(given, (tuple, list)):
             return (given,)
+        # As many parts as the call has arguments; else they are those of the explained ones alone.
         if len(given) == len(self.values):
             return tuple(given[i] for i in self.explained)
         return tuple(given)

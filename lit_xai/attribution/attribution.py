@@ -94,6 +94,7 @@ def attribute(
     find_call(network, call)
     check_options(cls, network, layer, init_args, attribute_args, noise_tunnel)
     check_integer("internal_batch_size", internal_batch_size)
+    # The checks below call the network too, so they run inside.
     with untouched(network, seed), _quiet():
         arguments = _arguments(cls, network, inputs, noise_tunnel)
         options = Options(cls, arguments, target, baselines, attribute_args, noise_tunnel, internal_batch_size)

@@ -81,6 +81,7 @@ def make_baselines(
         raise ValueError(f"baselines={name!r} needs training samples, but there is no training data to read them from.")
     if name == "mean":
         return background.mean(0, keepdim=True)
+    # One training sample for each input, repeated where there are fewer.
     return background if draws else background[torch.arange(len(inputs)) % len(background)]
 
 

@@ -191,6 +191,7 @@ class AttributionMonitor(AnyCallback):
         """Evaluate the epoch if it is due."""
         # Kept for on_train_end, in which logged_step is not valid.
         self._last = trainer.current_epoch, logged_step(trainer)
+        # Counted from 1, as every_n_epochs of Lightning's callbacks.
         self._is_shown = (trainer.current_epoch + 1) % self._every == 0
         if self._is_shown:
             self._evaluate(trainer, pl_module, f"epoch {self._last[0]}", self._last[1])

@@ -136,6 +136,7 @@ def returns_layer(method: type) -> bool:
         >>> returns_layer(resolve_method("LayerGradCam")), returns_layer(resolve_method("GuidedGradCam"))
         (True, False)
     """
+    # By module: Captum has no base class for these, and GuidedGradCam takes a layer but explains inputs.
     return any(".layer." in base.__module__ for base in method.__mro__)
 
 
@@ -170,6 +171,7 @@ def runs_samples_singly(method: type) -> bool:
     """
     import captum.attr
 
+    # KernelShap is a Lime, too.
     return issubclass(method, captum.attr.LimeBase)
 
 

@@ -160,6 +160,7 @@ def _explained(inputs: Inputs) -> list[Tensor]:
 
 def save_samples(folder: Path, samples: Samples) -> None:
     """Write the samples into the run's folder, once."""
+    # The hash in the name: a resumed run whose data changed keeps both.
     path = folder / f"probe-{samples.loader}-{samples.hash}.npz"
     if path.exists():
         return

@@ -154,6 +154,7 @@ def _weights_label(checkpoint: dict[str, Any], path: str) -> str:
     """Describe a checkpoint's weights: their epoch, and the monitored metric if they were the best."""
     parts = [f"epoch {checkpoint['epoch']}"] if "epoch" in checkpoint else []
     for state in checkpoint.get("callbacks", {}).values():
+        # By name: the folder may have been moved since.
         best = isinstance(state, dict) and Path(state.get("best_model_path") or ".").name == Path(path).name
         if best and state.get("monitor") and state.get("best_model_score") is not None:
             parts.append(f"{state['monitor']} {float(state['best_model_score']):.4g}")

@@ -62,6 +62,7 @@ def is_file_name(ckpt_path: str | Path | None) -> bool:
         >>> is_file_name("logs/version_0/checkpoints/last.ckpt"), is_file_name("last")
         (True, False)
     """
+    # Lightning's own words for ckpt_path, and its prefix for a model registry.
     words = ("best", "last", "hpc")
     named = bool(ckpt_path) and ckpt_path not in words and not str(ckpt_path).startswith("registry")
     return named and "://" not in str(ckpt_path) and not Path(str(ckpt_path)).is_dir()

@@ -72,6 +72,7 @@ class InMemoryDataModule(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Read what the stage needs, once."""
+        # A stage of None, as in setup() without a Trainer, reads everything.
         if stage not in ("test", "predict") and self.train_dataset is None:
             train, val = self.training_datasets()
             if self.drop_last and len(train) < self.batch_size:

@@ -54,6 +54,7 @@ class ImageRenderer(Renderer):
         maps = sum_over(maps, axis=1) if maps.ndim == 4 else maps
         size = (inputs.shape[-2], inputs.shape[-1])
         shares = shares_of_total(maps)
+        # Resized first: maps and inputs are drawn in the same pixels.
         return pool(shares if maps.shape[1:] == size else resize(shares, size), LARGEST_MAP)
 
     def draw(self, drawing: Drawing) -> Figure:

@@ -101,6 +101,7 @@ class _Attachment:
 
         def load(method: Callable[[Any], None], checkpoint: dict[str, Any]) -> None:
             method(checkpoint)
+            # For the error of load_state_dict, which follows and is not given them.
             self._arguments = checkpoint.get("hyper_parameters", {})
             restore_structure_(pl_module, checkpoint, self.copies())
             self._order = saved_order(checkpoint)

@@ -161,6 +161,7 @@ def check_entries(step: Step, **expected: type) -> None:
         ValueError: The 'pairs' of a 'fold' step expected type list, but got None.
     """
     for entry, kind in expected.items():
+        # None where the entry is missing, which is of no expected type.
         if not isinstance(step.get(entry), kind):
             raise refusal(f"The {entry!r} of a {step.get('kind')!r} step", f"type {kind.__name__}", step.get(entry))
 

@@ -52,6 +52,7 @@ def load_from_checkpoint(
     def on_load_checkpoint(self: Any, checkpoint: dict[str, Any]) -> None:
         original(self, checkpoint)
         restore_structure_(self, checkpoint)
+        # The instance is known here alone: where loading fails, Lightning returns none.
         loading.append((self, checkpoint))
 
     # Lightning builds the instance and loads its weights in one go; this hook is the only place between.

@@ -238,6 +238,7 @@ def restore_structure_(module: nn.Module, checkpoint: Mapping[str, Any], copies:
     except ValueError as error:
         raise ValueError(f"{error} {advise_arguments(module, checkpoint.get('hyper_parameters', {}))}") from None
     _recipes[module] = recipe
+    # With the recipe from before, which is that of copies seen for the first time.
     keep_in_step_(module, copies, before)
 
 

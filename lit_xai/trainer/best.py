@@ -35,6 +35,7 @@ def start_over(trainer: Trainer, label: str) -> None:
     for config in trainer.lr_scheduler_configs:
         if isinstance(config.scheduler, ReduceLROnPlateau):
             config.scheduler.best = config.scheduler.mode_worse
+            # Epochs of the former structure say nothing about a plateau of this one.
             config.scheduler.num_bad_epochs = 0
 
 
@@ -95,6 +96,7 @@ def _rename(path: Path, new: Path) -> None:
 def _forget_best(callback: Any, renamed: dict[str, str]) -> None:
     callback.best_k_models = {}
     callback.best_model_path = callback.kth_best_model_path = ""
+    # As ModelCheckpoint.__init__ sets them.
     callback.best_model_score = callback.current_score = None
     callback.kth_value = _worst(callback)
     # The file that save_last="link" points to when an epoch is not among the best.
