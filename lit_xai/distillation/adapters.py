@@ -1,4 +1,4 @@
-"""Adapters that map a student's features to the shape of the teacher's, trained with it and dropped at the end."""
+"""Adapters that map a student's features to the width of the teacher's, trained with it and dropped at the end."""
 
 from collections.abc import Iterator
 from typing import Any

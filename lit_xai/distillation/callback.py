@@ -44,10 +44,11 @@ class KnowledgeDistillation(AnyCallback):
     needs (the dense weights, the average, the adapters) is the state of this callback.
 
     Args:
-        teacher: the path of a checkpoint (also of a pruned model), a module, ``"dense"``: the model just before the
-            first structural step, such as the first cut of StructuredPruning, and no teacher until then; or ``"ema"``:
-            the running average of the student's weights.
-        teacher_class: of a checkpoint, a class or its import path; by default the student's.
+        teacher: the path of a checkpoint (also of a pruned model), a LightningModule or a bare network, ``"dense"``:
+            the model just before the first structural step, such as the first cut of StructuredPruning, and no teacher
+            until then; or ``"ema"``: the running average of the student's weights.
+        teacher_class: of a checkpoint, a class or its import path; by default the student's. A checkpoint of ``lit-xai
+            fit`` holds the config that builds it; another one needs a class that builds its network itself.
         alpha: the weight of the teacher, in [0, 1]; several values are spread evenly over the run, ``[0.9, 0.1]``.
         temperature: of the logits, above 0; one value or several, as for ``alpha``.
         loss: on logits: ``"kl_divergence"``, ``"decoupled_kl_divergence"`` (DKD), ``"l1"``, ``"l2"``, ``"huber"``, or a
@@ -55,10 +56,11 @@ class KnowledgeDistillation(AnyCallback):
             called with.
         loss_args: keyword arguments for it, such as ``{"nontarget_weight": 2.0}``.
         features: layers whose outputs are matched too: names that student and teacher share, or
-            ``{student: teacher}``.
+            ``{student: teacher}``; relative to the LightningModule, ``"network.layer2"``, or to the network inside it,
+            ``"layer2"``.
         feature_loss: ``"hint"`` (FitNets), ``"attention_transfer"``, a function or its import path. Unless it compares
-            any widths, as attention transfer does, layers of different widths get an adapter, which is trained with
-            the student and dropped at the end.
+            any widths, as attention transfer does, the larger map is pooled to the smaller spatial size, and layers of
+            different widths get an adapter, which is trained with the student and dropped at the end.
         feature_loss_args: keyword arguments for it, such as ``{"channel_dim": -1}``.
         feature_weight: of the mean over the layers, 0 or more.
         adapter_lr: learning rate of the adapters' Adam.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lit_xai.distillation.adapters import Adapters
 from lit_xai.distillation.loss_spec import LossSpec
+from lit_xai.distillation.losses import hint
 from lit_xai.network.check import is_number, refusal
 
 
@@ -22,7 +23,7 @@ class FeatureMatching:
         weight: of the mean, 0 or more.
 
     Raises:
-        ValueError: the layers are no names, or the weight is out of range.
+        ValueError: the layers are no names, the weight is out of range, or there is a loss but no layer.
 
     Example:
         >>> from lit_xai.distillation.losses import FEATURE_LOSSES
@@ -43,6 +44,16 @@ class FeatureMatching:
             raise refusal("features", "a list of layers' names, or {student: teacher}", self.layers)
         if not is_number(self.weight) or self.weight < 0:
             raise refusal("feature_weight", "a number of at least 0", self.weight)
+        # A config spells out the defaults: only another value shows that the term was meant to be there.
+        options = {
+            "feature_loss": self.loss.function is not hint,
+            "feature_loss_args": bool(self.loss.args),
+            "feature_weight": self.weight not in (0, 1),
+        }
+        given = next((name for name, is_given in options.items() if is_given), None)
+        if not layers and given is not None:
+            fix = "Name them, such as features=['network.layer2']."
+            raise refusal("features", f"the layers that {given} is about", self.layers, fix)
 
     def __str__(self) -> str:
         return f"{self.weight:g} · {self.loss.name}({', '.join(self.pairs)})"

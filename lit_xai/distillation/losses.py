@@ -1,8 +1,8 @@
 """Losses between the outputs of a student and of its teacher, on logits and on features.
 
-Each follows the protocol of :mod:`lit_xai.distillation.loss_spec`, which losses of other packages follow as well. All
-compute in float32 or wider, also under autocast, and detach the teacher. None is multiplied by the square of the
-temperature: the caller who adds it to another loss does that.
+Each follows the protocol of :mod:`lit_xai.distillation.loss_spec`, which losses of other packages follow as well. Those
+of this module compute in float32 or wider, also under autocast, and detach the teacher. None is multiplied by the
+square of the temperature: the caller who adds it to another loss does that.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The student: a network inside a LightningModule, recorded while the module's own steps call it."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -33,12 +33,12 @@ class Student:
         self.module = module
         self.name: str | None = module
 
-    def check(self, pl_module: "LightningModule", layers: Iterable[str], explained: bool = False) -> None:
+    def check(self, pl_module: "LightningModule", layers: Mapping[str, str], explained: bool = False) -> None:
         """Refuse names that do not exist and layers that compilation hides, before anything runs.
 
         Args:
             pl_module: the LightningModule.
-            layers: whose outputs will be recorded.
+            layers: whose outputs will be recorded, with the argument that names each.
             explained: explanations will be matched, which differentiates twice.
 
         Raises:
@@ -59,8 +59,8 @@ class Student:
                 f"KnowledgeDistillation cannot differentiate the compiled {part or type(pl_module).__name__!r} twice,"
                 " as explanation= requires: leave it uncompiled, or drop the explanation."
             )
-        for layer in layers:
-            name = locate(pl_module, layer, "student")
+        for layer, argument in layers.items():
+            name = locate(pl_module, layer, "student", argument)
             # A warmed-up compiled module skips the hooks of the layers inside it. Its own hooks still run.
             holders = (part for part in compiled_parts if not part or f"{name}.".startswith(f"{part}."))
             compiled = next(holders, None)

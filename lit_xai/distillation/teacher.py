@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,8 @@ class Teacher:
     Args:
         root: a LightningModule, or the network itself. It is kept and modified: pass a copy.
         output: where the logits are in its output.
-        layers: names of the layers whose outputs will be requested, relative to the root or to the network inside it.
+        layers: names of the layers whose outputs will be requested, relative to the root or to the network inside it,
+            with the argument that names each, for errors; ``None`` for no layer.
         optimize: fold BatchNorm and switch to channels last at the first call, which gives an input to trace with.
         compiled: compile it at the first call.
 
@@ -62,11 +63,11 @@ class Teacher:
         self,
         root: nn.Module,
         output: OutputSpec = None,
-        layers: Iterable[str] = (),
+        layers: Mapping[str, str] | None = None,
         optimize: bool = True,
         compiled: bool = False,
     ) -> None:
-        self.network, self.output, self.layers = root, output, tuple(layers)
+        self.network, self.output, self.layers = root, output, tuple(layers or ())
         # Before any optimization: folding changes weights, and must not make it another teacher to a cache or a resumed
         # run.
         self.hash = module_hash(root)
@@ -77,8 +78,8 @@ class Teacher:
             module.training = False
         for parameter in root.parameters():
             parameter.requires_grad_(False)
-        for layer in self.layers:
-            locate(root, layer, "teacher")  # a misspelled name is refused before training begins
+        for layer, argument in (layers or {}).items():
+            locate(root, layer, "teacher", argument)  # a misspelled name is refused before training begins
 
     def select_network_(self, name: str) -> None:
         """Call only the part that has the name of the student's network, if there is one; decided at the first call."""
@@ -239,13 +240,14 @@ class Teacher:
             self._is_channels_last = True
 
 
-def locate(root: nn.Module, layer: str, role: str) -> str:
+def locate(root: nn.Module, layer: str, role: str, argument: str = "features") -> str:
     """Return a layer's name in ``root``.
 
     Args:
         root: a LightningModule, or a network.
         layer: its name relative to the root, to a network inside it, or to the module that holds it.
         role: ``"student"`` or ``"teacher"``, for the error.
+        argument: that names the layer, for the error.
 
     Raises:
         ValueError: there is no such layer; the nearest names are given.
@@ -262,7 +264,7 @@ def locate(root: nn.Module, layer: str, role: str) -> str:
             return name
     names = [*named, *(name.partition(".")[2] for name in named if "." in name)]
     raise ValueError(
-        f"features=, explanation=: {layer!r} names no layer of the {role} {type(root).__name__}.{nearest(layer, names)}"
+        f"{argument}: {layer!r} names no layer of the {role} {type(root).__name__}.{nearest(layer, names)}"
     )
 
 

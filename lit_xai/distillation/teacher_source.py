@@ -354,6 +354,7 @@ def read_teacher(path: str | Path, teacher_class: type | str | None, pl_module: 
                 reasons.append(first_line(error))
     unsaved = "" if has_arguments else " It holds no arguments of its class (save_hyperparameters)."
     raise ValueError(
-        f"teacher='{path}' cannot be loaded as {cls.__name__} ({reasons[0]}).{unsaved} Name another class with"
-        " teacher_class=, or give the module itself."
+        f"teacher='{path}' cannot be loaded as {cls.__name__} ({reasons[0]}).{unsaved} Train it with"
+        " lit-xai fit, whose checkpoints hold all arguments; name with teacher_class= another class, such as one that"
+        " builds its network itself; or, in Python, give the module itself."
     )

@@ -80,15 +80,19 @@ class Terms:
         """Return whether explanations count in a step."""
         return self.explanation is not None and self.is_explained and step % self.explanation.every_n_steps == 0
 
-    def student_layers(self, explained: bool) -> list[str]:
-        """Return the student's layers whose outputs are needed in a step, with or without explanations."""
-        explaining = self.explanation.student_layers if explained and self.explanation else ()
-        return [*self.features.student_layers, *explaining]
+    def student_layers(self, explained: bool) -> dict[str, str]:
+        """Return the student's layers whose outputs are needed in a step, and the argument that names each.
 
-    def teacher_layers(self) -> list[str]:
-        """Return the teacher's layers whose outputs are ever needed."""
+        Args:
+            explained: whether explanations count in the step.
+        """
+        explaining = self.explanation.student_layers if explained and self.explanation else ()
+        return _by_argument(self.features.student_layers, explaining)
+
+    def teacher_layers(self) -> dict[str, str]:
+        """Return the teacher's layers whose outputs are ever needed, and the argument that names each."""
         explaining = self.explanation.teacher_layers if self.is_explained and self.explanation else ()
-        return [*self.features.teacher_layers, *explaining]
+        return _by_argument(self.features.teacher_layers, explaining)
 
     def scale(self, temperature: float) -> float:
         """Return the factor that keeps the gradients of a loss with a temperature at one size: its square."""
@@ -166,6 +170,10 @@ class Terms:
                 " batch_to_target=, a key, an index, or a function."
             )
         return target
+
+
+def _by_argument(features: Sequence[str], explaining: Sequence[str]) -> dict[str, str]:
+    return dict.fromkeys(features, "features") | {layer: "explanation" for layer in explaining if layer not in features}
 
 
 def find_target(batch: Any, where: Any) -> Tensor | None:

@@ -49,6 +49,11 @@ class ResNet(nn.Module):
     From `He et al. 2016, Deep Residual Learning for Image Recognition <https://arxiv.org/abs/1512.03385>`_, section 4.2
     (ResNet-20 and 56 have 0.27 and 0.85 million parameters), with convolutions where they pad the shortcut with zeros.
 
+    Its layers, by the names that callbacks take: ``conv1``, ``bn1`` and ``relu1`` are the stem; ``layer1``, ``layer2``
+    and ``layer3`` the stages, each of blocks ``layer1.0``, ``layer1.1``, ... of ``conv1``, ``bn1``, ``relu1``,
+    ``conv2``, ``bn2``, ``shortcut`` and ``relu2``; then come ``pool``, ``flatten`` and ``fc``. The second and the third
+    stage halve height and width. Inside ``Classifier(ResNet())`` they are ``network.layer1`` and so on.
+
     Args:
         depth: ``6n + 2``: 8, 14, 20, 32, 44, 56, 110.
         width: channels of the stem and the first stage; the stages have ``width``, ``2 * width`` and ``4 * width``.

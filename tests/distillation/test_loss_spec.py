@@ -41,7 +41,8 @@ def test_names():
         ("hint", "one of kl_divergence, decoupled_kl_divergence, l1, l2, huber, but got 'hint'"),
         ("torch.nn.functional.mse_lost", "loss='torch.nn.functional.mse_lost': .* Did you mean 'mse_loss'"),
         ("nowhere.at_all", "loss expected an import path"),
-        ("math.pi", "but got 'math.pi'"),
+        ("math.pi", "but got 'math.pi', which is of type float.$"),
+        ("sys.path", "but got 'sys.path', which is of type list.$"),
         (3, "but got 3"),
         (None, "but got None"),
         ("torch.nn.MSELoss", "but got the class MSELoss: give an instance"),
@@ -285,3 +286,55 @@ def test_arguments_that_a_loss_does_not_take(loss, args, parts):
         LossSpec(loss, "feature_loss", FEATURE_LOSSES, args)
     with refused(*parts):
         KnowledgeDistillation("ema", features=["first"], feature_loss=loss, feature_loss_args=args)
+
+
+def powered(student, teacher, power, *, scale=1.0):
+    return scale * (student - teacher).abs().pow(power).mean()
+
+
+def labelled(student, teacher, target, temperature):
+    return (student - teacher).abs().mean()
+
+
+@pytest.mark.parametrize(
+    ("argument", "loss", "args", "parts"),
+    [
+        ("loss", powered, {}, ("loss_args expected 'power', which powered requires, but got {}: give it",)),
+        ("feature_loss", powered, {"scale": 2.0}, ("feature_loss_args expected 'power'", "but got {'scale': 2.0}")),
+        ("feature_loss", labelled, {"temperature": 1.0}, ("feature_loss_args expected 'target', which labelled",)),
+        ("loss", powered, {"powr": 2}, ("loss_args: powered takes no 'powr'. Did you mean 'power'?",)),
+        ("loss", lambda both: both, {}, ("loss expected a function of student and teacher", "<lambda>(both)")),
+        ("loss", lambda *, student, teacher: student, {}, ("called by position, but got <lambda>(student, teacher).",)),
+    ],
+)
+def test_calls_that_do_not_fit_are_refused_when_made(argument, loss, args, parts):
+    with refused(*parts):
+        LossSpec(loss, argument, {}, args)
+
+
+def test_calls_that_fit():
+    LossSpec(labelled, "loss", {})
+    LossSpec(powered, "feature_loss", {}, {"power": 2})
+    LossSpec(functools.partial(powered, power=2), "feature_loss", {})
+    LossSpec(lambda *both: 0, "loss", {})
+    LossSpec(torch.dist, "loss", {})
+
+
+def test_a_loss_returns_one_tensor():
+    spec = LossSpec(lambda student, teacher: (student - teacher).mean().item(), "feature_loss", {})
+    with refused("feature_loss expected a function that returns one tensor, but <lambda> returned float", "item()"):
+        spec(torch.ones(2, requires_grad=True), torch.ones(2))
+
+
+def test_a_loss_that_teaches_nothing_is_one_warning(recwarn):
+    spec = LossSpec(lambda student, teacher: (student.detach() - teacher).abs().mean(), "loss", {})
+    student, teacher = torch.ones(2, requires_grad=True), torch.zeros(2)
+    for _ in range(2):
+        assert spec(student, teacher) == 1
+    assert [str(one.message)[:40] for one in recwarn] == ["loss: <lambda> returned a constant, from"]
+    recwarn.clear()
+    another = LossSpec(spec.function, "loss", {})
+    another(student.detach(), teacher)  # a layer of the student that is frozen
+    with torch.no_grad():
+        another(student, teacher)
+    assert not recwarn.list

@@ -47,6 +47,9 @@ Pruning = partial(StructuredPruning, 0.5, start_epoch=0, end_epoch=0, round_to=1
         ({"loss": 3}, ("loss expected",)),
         ({"loss": "torch.nn.KLDivLoss"}, ("loss expected a function", "the class KLDivLoss")),
         ({"loss": "no.such.loss"}, ("loss expected an import path",)),
+        ({"feature_loss": "attention_transfer"}, ("features expected the layers that feature_loss is about", "None")),
+        ({"features": [], "feature_weight": 2.0}, ("layers that feature_weight is about, but got []. Name them",)),
+        ({"feature_loss": F.huber_loss, "feature_loss_args": {"delta": 2.0}}, ("features expected the layers",)),
         ({"feature_loss": "attention"}, ("feature_loss expected", "'attention_transfer'")),
         ({"explanation": "input_x_gradient"}, ("explanation expected an ExplanationMatching",)),
         (
@@ -70,6 +73,11 @@ def test_refused_when_made(options, parts):
 def test_terms_of_weight_0_need_nothing():
     KnowledgeDistillation(mlp(), features=["first"], feature_weight=0, compile_teacher=True, cache="memory")
     KnowledgeDistillation(mlp(), explanation=ExplanationMatching(every_n_steps=2), cache="memory")
+
+
+def test_defaults_that_a_config_spells_out_need_no_layer():
+    KnowledgeDistillation("ema", features=None, feature_loss="hint", feature_loss_args=None, feature_weight=1)
+    KnowledgeDistillation("ema", features=None, feature_loss_args={}, feature_weight=0)
 
 
 class Steps(Module):
@@ -140,17 +148,21 @@ DKD = "decoupled_kl_divergence"
             ("The teacher Linear failed on the inputs of the student", "Tensor[16, 1, 8, 8]", "same inputs"),
         ),
         (Steps, {"loss": lambda s, t: (s - t) ** 2}, ("loss expected a function that returns one number", "[16, 10]")),
-        (lambda: Steps(Conv()), {"features": ["frist"]}, ("'frist' names no layer of the student", "'first'")),
+        (
+            lambda: Steps(Conv()),
+            {"features": ["frist"]},
+            ("features: 'frist' names no layer of the student", "'first'"),
+        ),
         (
             lambda: Steps(Conv()),
             {"teacher": Conv(), "features": {"first": "secnd"}},
-            ("'secnd' names no layer of the teacher", "'second'"),
+            ("features: 'secnd' names no layer of the teacher", "'second'"),
         ),
         (lambda: Steps(Conv()), {"teacher": mlp(), "features": ["first"]}, ("'first' names no layer of the teacher",)),
         (
             lambda: Steps(Conv()),
             {"teacher": Conv(), "explanation": ExplanationMatching("grad_cam", layers=["thrid"])},
-            ("'thrid' names no layer of the",),
+            ("explanation: 'thrid' names no layer of the",),
         ),
         (
             lambda: Steps(Conv()),

@@ -36,7 +36,7 @@ def test_outputs_are_those_of_the_network(optimize, inference):
     network(torch.randn(64, 1, 8, 8))
     network.train()
     expected = copy.deepcopy(network).eval()
-    teacher = Teacher(copy.deepcopy(network), layers=["first", "second"], optimize=optimize)
+    teacher = Teacher(copy.deepcopy(network), layers={"first": "features", "second": "features"}, optimize=optimize)
     with torch.inference_mode(inference):
         x = X[:16].clone()
         outputs = teacher.outputs(Call("", (x,)), ["first", "second"])

@@ -133,7 +133,7 @@ def test_files_that_are_refused(write, parts, tmp_path):
 @pytest.mark.parametrize(
     ("given", "parts"),
     [
-        (Sized, ("cannot be loaded as Sized", "teacher_class=")),
+        (Sized, ("cannot be loaded as Sized", "teacher_class=", "Train it with lit-xai fit", "builds its network")),
         ("taught.Szied", ("teacher_class='taught.Szied'", "Did you mean 'Sized'")),
         ("no.such.Thing", ("teacher_class expected an import path",)),
     ],
