@@ -1,6 +1,7 @@
 """The callback that draws a model's attributions, epoch by epoch."""
 
 import copy
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ class AttributionMonitor(AnyCallback):
     """Attribute a few fixed samples after every epoch and log one figure of them, leaving the training untouched.
 
     The figure goes to every logger that shows images and, as ``figure.png``, into the run's folder, next to
-    ``attributions.npz`` (maps, sample ids, targets, baseline) for analysis. In ``fit`` it is drawn after each epoch, in
+    ``attributions.npz`` (arrays ``attributions``, ``logits``, ``targets``, ``sample_ids``, ``labels``, ``baseline`` and
+    ``metrics/...``, where there are such) for analysis. In ``fit`` it is drawn after each epoch, in
     ``validate`` and ``test`` at the end; red speaks for the class, blue against it. Weights, optimizer, random numbers
     and losses are bit for bit those of a run without it.
 
@@ -69,9 +71,10 @@ class AttributionMonitor(AnyCallback):
         kind: of figure: ``"image"``, ``"tabular"``, ``"heatmap"``, or the name or import path of a
             :class:`~lit_xai.render.Renderer` of one's own; default by the input's shape.
         internal_batch_size: most samples in one forward/backward pass.
-        metrics: of the explanations' quality: instances, classes or import paths of ``torchmetrics.Metric`` that
-            implement :class:`~lit_xai.attribution.quality.ExplanationMetric`, updated with every evaluation and logged
-            as ``attribution/<name>/<class>``, over all processes.
+        metrics: of the explanations' quality, one or several of different classes: instances, classes or import paths
+            of ``torchmetrics.Metric`` that implement :class:`~lit_xai.attribution.quality.ExplanationMetric`, updated
+            with every evaluation and logged as ``attribution/<name>/<class>``, over all processes. They go to the
+            loggers and into ``attributions.npz``; ModelCheckpoint and EarlyStopping do not see them.
         seed: for methods that draw samples, and for augmentation while the probe is read.
 
     Raises:
@@ -108,7 +111,7 @@ class AttributionMonitor(AnyCallback):
         std: list[float] | None = None,
         kind: str | None = None,
         internal_batch_size: int = 64,
-        metrics: list[AnyMetric] | None = None,
+        metrics: list[AnyMetric] | AnyMetric | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -341,13 +344,25 @@ class AttributionMonitor(AnyCallback):
                 except Exception as caught:
                     self._fail_metric(name, caught)
                     continue
-                numbers |= {f"{name}/{key}".rstrip("/"): value for key, value in values.items()}
+                named = {f"{name}/{key}".rstrip("/"): value for key, value in values.items()}
+                self._warn_of_no_numbers(named)
+                numbers |= named
         return numbers
 
     def _fail_metric(self, name: str, error: Exception) -> None:
         if self.on_error == "raise":
             raise error
         self._warn(f"{self.name}: the metric {name} is left out. {type(error).__name__}: {error}", f"{name}: {error}")
+
+    def _warn_of_no_numbers(self, numbers: dict[str, float]) -> None:
+        # Loggers draw a gap for NaN or refuse it, and a mean over runs becomes NaN without a trace of where it began.
+        for name, value in numbers.items():
+            if not math.isfinite(value):
+                self._warn(
+                    f"{self.name}: the metric {name} is {value}. Attributions may all be 0: guard against division by"
+                    " their sum.",
+                    f"{name} is no number",
+                )
 
     def _title(self, samples: Samples, logits: Tensor) -> str:
         method = resolve_method(self.method)

@@ -102,6 +102,10 @@ def report(
     arrays |= {"labels": samples.labels} if samples.labels is not None else {}
     baseline = torch.tensor(samples.baseline) if isinstance(samples.baseline, (int, float)) else samples.baseline
     arrays |= {f"baseline.{name}".rstrip("."): value for name, value in leaves(baseline)}
+    # A run without a logger keeps them nowhere else.
+    arrays |= {
+        f"metrics/{name}": torch.tensor(value, dtype=torch.float64) for name, value in evaluation.metrics.items()
+    }
     save_arrays(place / "attributions.npz", arrays)
     numbers = {f"{evaluation.tag}/total": _mean_total(explanation)}
     if explanation.delta is not None:

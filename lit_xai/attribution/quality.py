@@ -44,7 +44,7 @@ class ExplanationMetric(Protocol):
         ...
         ...     def update(self, network, inputs, attributions, target):
         ...         sizes = attributions.abs().flatten(1)
-        ...         self.total += (sizes.amax(1) / sizes.sum(1)).sum()
+        ...         self.total += (sizes.amax(1) / sizes.sum(1).clamp(min=1e-12)).sum()  # all-zero maps count as 0
         ...         self.n += len(sizes)
         ...
         ...     def compute(self):
@@ -60,25 +60,28 @@ class ExplanationMetric(Protocol):
         buffers and random generators is undone afterwards; parameters must not be written to. torchmetrics switches
         gradients off in ``update``: use ``torch.enable_grad()`` where they are needed.
 
+        The four are passed by position, so that parameters may have other names.
+
         Args:
             network: what was explained; :func:`~lit_xai.functional.call_network` calls it and returns its logits.
             inputs: what it is called with, ``(N, ...)`` each; a copy.
-            attributions: shaped like the inputs or like the layer that was explained; a copy.
+            attributions: shaped like the inputs or like the layer that was explained, and signed: negative ones speak
+                against the class; dimension 1 is the channels for images alone; a copy.
             target: the class explained of each sample ``(N,)``; ``None`` where samples have one output.
         """
 
     def compute(self) -> Tensor | dict[str, Tensor]:
-        """Return one number, or several by name."""
+        """Return one number, or several by name. NaN and infinity are logged too, with one warning."""
 
     def reset(self) -> None:
         """Forget all samples."""
 
 
-def resolve_metrics(given: Sequence[AnyMetric] | None) -> dict[str, Metric]:
+def resolve_metrics(given: Sequence[AnyMetric] | AnyMetric | None) -> dict[str, Metric]:
     """Return metrics by the names that they are logged under, those of their classes.
 
     Args:
-        given: metrics, classes that can be built without arguments, or import paths of such classes.
+        given: metrics, classes that can be built without arguments, or import paths of such classes; one or several.
 
     Raises:
         ValueError: one of them is no metric of explanations, or two have the same name.
@@ -90,11 +93,14 @@ def resolve_metrics(given: Sequence[AnyMetric] | None) -> dict[str, Metric]:
         ValueError: metrics expected update(network, inputs, attributions, target), but got MeanMetric.update(value, ...
     """
     found: dict[str, Metric] = {}
-    for entry in [given] if isinstance(given, str) else given or ():
+    for entry in () if given is None else given if isinstance(given, (list, tuple)) else [given]:
         metric = _build(load_object(entry, "metrics") if isinstance(entry, str) else entry)
         name = type(metric).__name__
         if name in found:
-            raise ValueError(f"metrics expected different classes, whose names tell them apart, but got two {name}.")
+            raise ValueError(
+                f"metrics expected different classes, whose names tell them apart, but got two {name}: give one of them"
+                f" a name of its own by a subclass, class Another({name})."
+            )
         found[name] = metric
     return found
 
@@ -144,7 +150,7 @@ def compute_metric(metric: Metric) -> dict[str, float]:
     """Return a metric's numbers over all processes, which have to call this together, and reset it.
 
     Returns:
-        By name; the one number of a metric that returns no dict under ``""``.
+        By name; the one number of a metric that returns no dict under ``""``. They may be NaN or infinite.
 
     Raises:
         ValueError: it returns anything but numbers.

@@ -118,6 +118,20 @@ def test_an_outsiders_metric_is_logged_with_every_evaluation(sparseness, tmp_pat
     assert logged(tmp_path, "attribution/IntegratedGradients/Answers/n") == [8.0] * 3
 
 
+def test_without_a_logger_the_numbers_are_in_the_file(sparseness, tmp_path):
+    trainer_of(tmp_path, AttributionMonitor(metrics=[sparseness, Answers], on_error="raise"), logger=False).fit(
+        Module()
+    )
+    for path in sorted(tmp_path.rglob("attributions.npz")):
+        arrays = np.load(path)
+        expected = np.mean([gini(one) for one in arrays["attributions"]])
+        assert arrays["metrics/Sparseness"] == pytest.approx(expected, rel=1e-4)
+        assert (arrays["metrics/Answers/agreement"], arrays["metrics/Answers/n"]) == (1, 8)
+        assert set(arrays) - {f"metrics/{name}" for name in ("Sparseness", "Answers/agreement", "Answers/n")} == {
+            *("attributions", "logits", "targets", "sample_ids", "labels", "convergence_delta")
+        }
+
+
 class Answers(Metric):
     """Calls the network and differentiates it; several numbers."""
 
@@ -183,14 +197,21 @@ trainer:
       - {class_path: sparseness.Sparseness, init_args: {scale: 2.0}}
   - class_path: lit_xai.callbacks.AttributionMonitor
     init_args: {name: other, metrics: [sparseness.Sparseness]}
+  - class_path: lit_xai.callbacks.AttributionMonitor
+    init_args: {name: alone, metrics: sparseness.Sparseness}
+  - class_path: lit_xai.callbacks.AttributionMonitor
+    init_args:
+      name: alone with arguments
+      metrics: {class_path: sparseness.Sparseness, init_args: {scale: 3.0}}
 """
     (tmp_path / "metrics.yaml").write_text(config)
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls a method of it with a new name
     arguments = ["--config", str(tmp_path / "metrics.yaml"), "--trainer.accelerator=cpu", "--trainer.logger=false"]
     cli = LightningCLI(Module, args=arguments, seed_everything_default=0, run=False)
-    first, second = (c for c in cli.trainer.callbacks if isinstance(c, AttributionMonitor))
+    first, second, third, fourth = (c for c in cli.trainer.callbacks if isinstance(c, AttributionMonitor))
     assert first.metrics["Sparseness"].scale == 2.0
-    assert second.metrics["Sparseness"].scale == 1.0
+    assert second.metrics["Sparseness"].scale == third.metrics["Sparseness"].scale == 1.0
+    assert fourth.metrics["Sparseness"].scale == 3.0
 
 
 class Raises(Answers):
@@ -222,6 +243,19 @@ def test_a_metric_that_fails_is_one_warning_and_costs_nothing_else(metric, messa
         trainer_of(tmp_path, AttributionMonitor(metrics=[metric], on_error="raise"), logger=False).fit(Module())
 
 
+class DividesByZero(Answers):
+    def compute(self):
+        return {"share": torch.zeros(()) / 0, "n": self.n}
+
+
+def test_nan_is_logged_with_one_warning(tmp_path):
+    with pytest.warns(UserWarning, match="the metric DividesByZero/share is nan. Attributions may all be 0") as warned:
+        trainer_of(tmp_path, AttributionMonitor(metrics=DividesByZero, on_error="raise")).fit(Module())
+    assert sum("DividesByZero" in str(w.message) for w in warned) == 1
+    assert np.isnan(logged(tmp_path, "attribution/IntegratedGradients/DividesByZero/share")).tolist() == [True] * 3
+    assert logged(tmp_path, "attribution/IntegratedGradients/DividesByZero/n") == [8.0] * 3
+
+
 class Wide(Metric):
     def __init__(self, width):
         super().__init__()
@@ -236,6 +270,8 @@ class Wide(Metric):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        (3, "metrics expected instances, classes or import paths of torchmetrics.Metric, but got 3"),
+        ({"a": Answers}, "metrics expected instances, classes or import paths of torchmetrics.Metric, but got {'a'"),
         ([3], "metrics expected instances, classes or import paths of torchmetrics.Metric, but got 3"),
         ([nn.ReLU], "metrics expected instances, classes or import paths of torchmetrics.Metric"),
         (["sparsenes.Sparseness"], "metrics expected an import path .* but got 'sparsenes.Sparseness'"),
@@ -245,7 +281,7 @@ class Wide(Metric):
             r"metrics expected update\(network, inputs, attributions, target\), but got MeanMetric.update",
         ),
         ([Wide], "metrics: Wide cannot be built .*width.*: give an instance"),
-        ([Answers, Answers()], "metrics expected different classes, .* but got two Answers"),
+        ([Answers, Answers()], "metrics expected different classes, .* two Answers: .* class Another\\(Answers\\)"),
     ],
 )
 def test_refused_by_the_constructor(given, message):
@@ -253,5 +289,6 @@ def test_refused_by_the_constructor(given, message):
         AttributionMonitor(metrics=given)
 
 
-def test_one_path_alone(sparseness):
-    assert list(resolve_metrics("sparseness.Sparseness")) == ["Sparseness"]
+@pytest.mark.parametrize("make", [lambda cls: "sparseness.Sparseness", lambda cls: cls, lambda cls: cls()])
+def test_one_alone(make, sparseness):
+    assert list(resolve_metrics(make(sparseness))) == ["Sparseness"]
