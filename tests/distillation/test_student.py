@@ -124,21 +124,21 @@ def compiled(where):
 @pytest.mark.parametrize("where", ["module", "in place", "wrapper"])
 def test_compiled_networks_hide_their_layers(where):
     module = compiled(where)
-    Student(None).check(module, [])
+    Student(None).check(module, {})
     with pytest.raises(MisconfigurationException, match="cannot see the layer 'first' inside the compiled"):
-        Student(None).check(module, ["first"])
+        Student(None).check(module, {"first": "features"})
     with pytest.raises(MisconfigurationException, match=r"cannot differentiate the compiled .* twice"):
-        Student(None).check(module, [], explained=True)
+        Student(None).check(module, {}, explained=True)
 
 
 def test_compiled_parts_without_the_layers_do_not_matter():
     module = Module(Conv())
     module.network.head.compile(backend="eager")
-    Student(None).check(module, ["first", "network.second"])
+    Student(None).check(module, {"first": "features", "network.second": "explanation"})
 
 
 def test_misspelt_names_are_refused():
     with refused("'frist' names no layer of the student Module", "'first'"):
-        Student(None).check(Module(Conv()), ["frist"])
+        Student(None).check(Module(Conv()), {"frist": "features"})
     with refused("module='netwrk'", "'network'"):
-        Student("netwrk").check(Module(Conv()), [])
+        Student("netwrk").check(Module(Conv()), {})
