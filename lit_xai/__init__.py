@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from lit_xai import functional as functional
     from lit_xai.callbacks import AttributionMonitor as AttributionMonitor
     from lit_xai.callbacks import ExplanationMatching as ExplanationMatching
+    from lit_xai.callbacks import FollowRecipe as FollowRecipe
     from lit_xai.callbacks import KnowledgeDistillation as KnowledgeDistillation
     from lit_xai.callbacks import ModelExport as ModelExport
     from lit_xai.callbacks import QuantizationAwareTraining as QuantizationAwareTraining
@@ -22,6 +23,7 @@ moved.install()
 # Loaded when first asked for: importing the package costs nothing, and the command line starts without torch.
 _WHERE = {
     "AttributionMonitor": "lit_xai.attribution.callback",
+    "FollowRecipe": "lit_xai.trainer.structural_callback",
     "ExplanationMatching": "lit_xai.distillation.explanation_matching",
     "KnowledgeDistillation": "lit_xai.distillation.callback",
     "ModelExport": "lit_xai.export.callback",
@@ -33,6 +35,7 @@ _WHERE = {
 __all__ = [
     "AttributionMonitor",
     "ExplanationMatching",
+    "FollowRecipe",
     "KnowledgeDistillation",
     "ModelExport",
     "QuantizationAwareTraining",

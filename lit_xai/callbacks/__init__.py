@@ -6,12 +6,15 @@ from lit_xai.distillation.explanation_matching import ExplanationMatching
 from lit_xai.export.callback import ModelExport
 from lit_xai.pruning.callback import StructuredPruning
 from lit_xai.quantization.callback import QuantizationAwareTraining
+from lit_xai.trainer.structural_callback import FollowRecipe, StructuralCallback
 
 __all__ = [
     "AttributionMonitor",
     "ExplanationMatching",
+    "FollowRecipe",
     "KnowledgeDistillation",
     "ModelExport",
     "QuantizationAwareTraining",
+    "StructuralCallback",
     "StructuredPruning",
 ]
