@@ -178,6 +178,12 @@ def drop_foreign_docstring(app: Sphinx, what: str, name: str, obj: Any, options:
         lines[:] = []
 
 
+def keep_colons(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Keep napoleon from reading the docstring ``X: Y`` of a constant or a property as its type and its text."""
+    if what in ("attribute", "data", "property") and lines:
+        lines.insert(0, "\\ ")  # napoleon looks at the first line alone; an escaped space is nothing in reST
+
+
 def shorten_signature(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
@@ -193,4 +199,5 @@ def setup(app: Sphinx) -> None:
     app.connect("missing-reference", resolve_public_name)
     app.connect("autodoc-process-signature", shorten_signature)
     app.connect("autodoc-process-docstring", drop_foreign_docstring)
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)  # napoleon's is 500
     app.connect("build-finished", check_built_site)

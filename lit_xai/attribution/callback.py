@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from lit_xai.attribution.attribution import rehearse
 from lit_xai.attribution.baselines import check_baseline
-from lit_xai.attribution.evaluation import DataInfo, Evaluation, report
+from lit_xai.attribution.evaluation import DataInfo, Evaluation, draw, report
 from lit_xai.attribution.explanation import Explanation, check_target, class_labels, explain
-from lit_xai.attribution.methods import resolve_method
+from lit_xai.attribution.methods import attribute_parameters, resolve_method
 from lit_xai.attribution.quality import AnyMetric, compute_metric, resolve_metrics, update_metric
 from lit_xai.attribution.samples import Samples, read_samples, save_samples, takes_baseline, with_baseline
 from lit_xai.network.calling import BatchToInputs, OutputSpec, find_network
@@ -23,6 +23,7 @@ from lit_xai.network.check import check_choice, check_integer, refusal
 from lit_xai.network.probing import Probe, as_probe
 from lit_xai.network.untouched import untouched
 from lit_xai.render.registry import find_renderer
+from lit_xai.render.renderer import Renderer
 from lit_xai.trainer.access import (
     callbacks_of,
     logged_step,
@@ -59,17 +60,19 @@ class AttributionMonitor(AnyCallback):
         every_n_epochs: an integer, or a fraction of ``max_epochs``; the last epoch is always shown.
         at_start: also before the first step.
         name: of the tag, folder and state; default from method, layer and target.
-        on_error: ``"warn"`` (skip that figure or metric, and training continues) or ``"raise"``. Errors that can be
-            found before the first step are raised there in any case.
+        on_error: ``"warn"`` (skip that figure or metric, and training continues; the same problem is one warning a
+            run) or ``"raise"``. Errors that can be found before the first step, those of drawing included, are raised
+            there in any case.
         module: the network inside the LightningModule, a dotted name; default the LightningModule itself.
         batch_to_inputs: the model's inputs in a batch: a key, an index, several, a function or its import path.
         output: the logits in its output: a key, an attribute, an index, a function or its import path.
-        class_names: of the labels; default the data module's ``class_names``.
-        feature_names: of tabular inputs; default the data module's ``feature_names``.
+        class_names: of the labels, one per output or more; default the data module's ``class_names``.
+        feature_names: of tabular inputs, one per feature; default the data module's ``feature_names``.
         mean: the mean that normalization subtracted, one number per channel; default the data module's ``mean``.
         std: the standard deviation that it divided by; default the data module's ``std``.
-        kind: of figure: ``"image"``, ``"tabular"``, ``"heatmap"``, or the name or import path of a
-            :class:`~lit_xai.render.Renderer` of one's own; default by the input's shape.
+        kind: of figure: ``"image"``, ``"tabular"``, ``"heatmap"``, or a :class:`~lit_xai.render.Renderer` of one's own:
+            an instance, its import path, or the name under which it was registered; default by the input's shape and
+            dtype.
         internal_batch_size: most samples in one forward/backward pass.
         metrics: of the explanations' quality, one or several of different classes: instances, classes or import paths
             of ``torchmetrics.Metric`` that implement :class:`~lit_xai.attribution.quality.ExplanationMetric`, updated
@@ -109,7 +112,7 @@ class AttributionMonitor(AnyCallback):
         feature_names: list[str] | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
-        kind: str | None = None,
+        kind: str | Renderer | None = None,
         internal_batch_size: int = 64,
         metrics: list[AnyMetric] | AnyMetric | None = None,
         seed: int = 0,
@@ -143,6 +146,7 @@ class AttributionMonitor(AnyCallback):
         self._folder = Path()
         self._last: tuple[int, int] | None = None
         self._is_shown = True
+        self._is_reported = False
 
     @property
     def state_key(self) -> str:
@@ -184,7 +188,7 @@ class AttributionMonitor(AnyCallback):
         require_writable(self._folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the probe and rehearse, so that foreseeable errors come before the first step."""
+        """Read the probe, and rehearse explaining and drawing: foreseeable errors come before the first step."""
         self._prepare(trainer, pl_module, "fit")
         # A resumed run has its figure from before training.
         if self.at_start and trainer.global_step == 0:
@@ -203,7 +207,7 @@ class AttributionMonitor(AnyCallback):
         """Evaluate the last epoch in any case: its model is the one that is kept."""
         if self._last is not None and not self._is_shown:
             self._evaluate(trainer, pl_module, f"epoch {self._last[0]}", self._last[1])
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
+        if self._is_reported:
             rank_zero_info(f"{self.name}: figures and attributions are in '{self._folder}'.")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -251,6 +255,21 @@ class AttributionMonitor(AnyCallback):
             self._state |= {"loader": samples.loader, "hash": samples.hash, "probe": repr(self.probe)}
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
             save_samples(self._folder, samples)
+        self._rehearse_figure(trainer, pl_module, self._samples)
+
+    def _rehearse_figure(self, trainer: Trainer, pl_module: LightningModule, samples: Samples) -> None:
+        """Explain and draw a few samples, so that a figure that cannot be drawn is found before the first step."""
+        # On every process, so that all of them stop. As the share of one of n // 2 processes, which is two samples or
+        # three: methods that swap samples need more than one, and the cost is a quarter of an evaluation's.
+        method = resolve_method(self.method)
+        few = samples.share(0, max(1, len(samples.indices) // 2), method)
+        try:
+            explanation = self._explain(pl_module, few)
+        except Exception:  # a method that fails is for the evaluation to report, as on_error says
+            return
+        self.data_info.check_classes(explanation.logits)
+        data_info = self.data_info.completed_by(getattr(trainer, "datamodule", None))
+        list(draw(self._evaluation(few, explanation, "rehearsal", 0), data_info, limits={}))
 
     def _read(self, trainer: Trainer, network: nn.Module, stage: str) -> Samples:
         """Read the probe, the one of the resumed run if ``probe`` is unchanged."""
@@ -291,16 +310,31 @@ class AttributionMonitor(AnyCallback):
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
             loaded = trainer.ckpt_path if when in ("validate", "test") else None
             weights = f", {Path(loaded).name}" if loaded else ""
-            title = self._title(samples, whole.logits)
-            evaluation = Evaluation(self.name, title, when, weights, step, samples, whole, metrics)
+            evaluation = self._evaluation(samples, whole, when, step, weights, metrics)
             # One limit per input for the whole run, resumed or not: colors compare across epochs.
             limits = self._state.setdefault("limits", {})
             data_info = self.data_info.completed_by(getattr(trainer, "datamodule", None))
             try:
                 report(trainer, evaluation, data_info, limits, self._folder)
+                self._is_reported = True
             except Exception as caught:  # a full disk, or a figure that cannot be drawn
                 self._fail(caught, when)
         return None
+
+    def _evaluation(
+        self,
+        samples: Samples,
+        explanation: Explanation,
+        when: str,
+        step: int,
+        weights: str = "",
+        metrics: dict[str, float] | None = None,
+    ) -> Evaluation:
+        title = self._title(samples, explanation.logits)
+        has_target = "target" in attribute_parameters(resolve_method(self.method))
+        return Evaluation(
+            self.name, title, when, weights, step, samples, explanation, metrics or {}, has_target=has_target
+        )
 
     def _explain(self, pl_module: LightningModule, share: Samples) -> Explanation:
         with warnings.catch_warnings(), without_log(pl_module):

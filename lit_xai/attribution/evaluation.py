@@ -1,9 +1,11 @@
 """One evaluation of a probe, written to files and logged as figures and numbers."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -15,6 +17,9 @@ from lit_xai.attribution.samples import Samples
 from lit_xai.network.probing import leaves
 from lit_xai.network.saving import save_arrays
 from lit_xai.trainer.logging import log_image, log_scalars
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,17 @@ class DataInfo:
     std: Any = None
     kind: Any = None
 
-    def completed_by(self, datamodule: Any) -> "DataInfo":
+    def check_classes(self, logits: Tensor) -> None:
+        """Refuse fewer class names than there are outputs ``(N, classes)``: captions would mix names and indices.
+
+        Raises:
+            ValueError: says how many were expected.
+        """
+        outputs = logits.shape[1] if logits.dim() == 2 else 1
+        if self.class_names is not None and len(self.class_names) < outputs:
+            raise ValueError(f"class_names expected {outputs} names, one per output, but got {len(self.class_names)}.")
+
+    def completed_by(self, datamodule: Any) -> DataInfo:
         """Fill in missing facts from the data module's attributes of the same names."""
         names = ("class_names", "feature_names", "mean", "std")
         attributes = {name: getattr(datamodule, name, None) for name in names if getattr(self, name) is None}
@@ -55,6 +70,7 @@ class Evaluation:
         samples: the whole probe.
         explanation: of the whole probe.
         metrics: numbers about the explanation's quality, by name.
+        has_target: whether the method explains an output; LayerActivation's maps speak for no class.
     """
 
     name: str
@@ -65,6 +81,7 @@ class Evaluation:
     samples: Samples
     explanation: Explanation
     metrics: Mapping[str, float] = field(default_factory=dict)
+    has_target: bool = True
 
     @property
     def tag(self) -> str:
@@ -96,6 +113,9 @@ def report(
         limits: the color limits of the run by input; missing ones are set by this evaluation.
         folder: the monitor's, inside the run's.
     """
+    # Imported here: matplotlib is slow to import, and importing a monitor should not need it.
+    from lit_xai.render import figure_to_rgb, save_png
+
     explanation, samples = evaluation.explanation, evaluation.samples
     place = folder / evaluation.folder
     arrays = explanation.tensors() | {"sample_ids": torch.as_tensor(samples.indices)}
@@ -112,49 +132,48 @@ def report(
         numbers[f"{evaluation.tag}/convergence_delta"] = explanation.delta.abs().mean().item()
     numbers |= {f"{evaluation.tag}/{name}": value for name, value in evaluation.metrics.items()}
     log_scalars(trainer, numbers, evaluation.step)
-    inputs = by_name(samples.inputs)
+    for name, figure in draw(evaluation, data_info, limits):
+        pixels = figure_to_rgb(figure)
+        png = place / (f"figure-{name}.png" if name else "figure.png")
+        save_png(pixels, png)
+        log_image(trainer, f"{evaluation.tag}/{name}" if name else evaluation.tag, pixels, evaluation.step, png)
+
+
+def draw(evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float]) -> Iterator[tuple[str, Figure]]:
+    """Yield the name of each explained input (``""`` for a single one) and the figure of its attributions.
+
+    Args:
+        evaluation: the result to draw.
+        data_info: names and normalization of the data.
+        limits: the color limits of the run by input; missing ones are set by this evaluation.
+    """
+    from lit_xai.render import attribution_figure, color_limit
+
+    samples, inputs = evaluation.samples, by_name(evaluation.samples.inputs)
     arguments = Arguments(samples.inputs, any_dtype=True)
-    for name, maps in explanation.attributions.items():
+    answers = answers_of(evaluation.explanation.logits, samples.labels)
+    for name, maps in evaluation.explanation.attributions.items():
         shown = inputs.get(name, arguments.values[arguments.explained[0]])  # a layer's maps belong to the first input
         if maps.dim() == 1:  # one number per sample is a table of one column
             shown, maps = shown.reshape(-1, 1), maps.reshape(-1, 1)
-        png = place / (f"figure-{name}.png" if name else "figure.png")
-        _draw(trainer, evaluation, data_info, limits, name, shown, maps, png)
-
-
-def _draw(
-    trainer: Trainer,
-    evaluation: Evaluation,
-    data_info: DataInfo,
-    limits: dict[str, float],
-    name: str,
-    inputs: Tensor,
-    maps: Tensor,
-    png: Path,
-) -> None:
-    # Imported here: matplotlib is slow to import, and importing a monitor should not need it.
-    from lit_xai.render import attribution_figure, color_limit, figure_to_rgb, save_png
-
-    if maps.any():  # the first map that is not blank sets the color limit of the run
-        limits.setdefault(name, color_limit(maps, inputs, data_info.kind))
-    answers = answers_of(evaluation.explanation.logits, evaluation.samples.labels)
-    figure = attribution_figure(
-        inputs,
-        maps,
-        title=f"{evaluation.title}\n{evaluation.when}, step {evaluation.step}{evaluation.weights}",
-        class_names=data_info.class_names,
-        feature_names=data_info.feature_names,
-        mean=data_info.mean,
-        std=data_info.std,
-        limit=limits.get(name),
-        kind=data_info.kind,
-        ends=_ends(maps, answers),
-        **answers,
-    )
-    pixels = figure_to_rgb(figure)
-    save_png(pixels, png)
-    tag = f"{evaluation.tag}/{name}" if name else evaluation.tag
-    log_image(trainer, tag, pixels, evaluation.step, png)
+        if maps.any():  # the first map that is not blank sets the color limit of the run
+            limits.setdefault(name, color_limit(maps, shown, data_info.kind))
+        yield (
+            name,
+            attribution_figure(
+                shown,
+                maps,
+                title=f"{evaluation.title}\n{evaluation.when}, step {evaluation.step}{evaluation.weights}",
+                class_names=data_info.class_names,
+                feature_names=data_info.feature_names,
+                mean=data_info.mean,
+                std=data_info.std,
+                limit=limits.get(name),
+                kind=data_info.kind,
+                ends=_ends(maps, answers, evaluation.has_target),
+                **answers,
+            ),
+        )
 
 
 def answers_of(logits: Tensor, labels: Tensor | None) -> dict[str, Tensor | None]:
@@ -193,8 +212,10 @@ def _answers_of_several_outputs(logits: Tensor, labels: Tensor | None) -> dict[s
     return {"labels": classes, "predictions": chances.argmax(1), "probabilities": chances.amax(1)}
 
 
-def _ends(maps: Tensor, answers: dict[str, Tensor | None]) -> tuple[str, str]:
-    """Name the two ends of the color scale: some methods have no sign, and a regression has no class."""
+def _ends(maps: Tensor, answers: dict[str, Tensor | None], has_target: bool) -> tuple[str, str]:
+    """Name the two ends of the color scale: some methods have no sign or target, and a regression has no class."""
+    if not has_target:
+        return ("negative" if (maps < 0).any() else "", "positive activation")
     # Grad-CAM, for example, keeps positive evidence alone.
     if not (maps < 0).any():
         return "", "how much it counts"

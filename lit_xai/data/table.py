@@ -23,7 +23,8 @@ class Table:
     """Feature columns and labels, of all samples.
 
     Args:
-        features: ``(N, features)``, finite numbers: an array, a tensor, nested lists or a data frame; kept as float64.
+        features: ``(N, features)``, finite numbers: an array, a tensor, nested lists or a data frame. Kept as
+            float64, in which the data module normalizes them; its batches are float32.
         labels: class indices ``(N,)`` or zeros and ones ``(N, classes)``, kept as int64, or the values of a regression
             ``(N,)`` or ``(N, outputs)``, kept as float32.
         feature_names: one per column.
@@ -78,7 +79,7 @@ class TableDataModule(InMemoryDataModule):
 
     Attributes:
         feature_names: one per column; like those that follow, known once the table has been read.
-        class_names: one per class.
+        class_names: one per class; figures of the monitor show them.
         num_classes: their number.
         mean: per feature, the number that was subtracted (zeros without ``normalize``).
         std: per feature, the divisor (ones without ``normalize``, and for a feature that never changes).
@@ -140,7 +141,10 @@ class TableDataModule(InMemoryDataModule):
         return found
 
     def read(self) -> Table:
-        """Return all rows; a dataset overrides this."""
+        """Return all rows; a dataset overrides this.
+
+        Called once in each process, at the first stage that is set up. Under DDP every process reads the same rows.
+        """
         if self._table is None:
             raise MisconfigurationException(
                 f"{type(self).__name__} has no table: implement read(), which returns a Table, or build the module with"

@@ -34,9 +34,26 @@ BAR = 96
 
 
 class Canvas:
-    """A white Figure of ``width`` x ``height`` pixels with its title written and ``top``, where the rest may begin.
+    """A page to draw on: a white Figure with its title written, below which a renderer draws.
 
-    ``ends`` are the effects of values below and above zero, in words; the first is empty if none are below.
+    All lengths are pixels, counted from the upper left corner. Public, for renderers of one's own.
+
+    Args:
+        title: written in bold, in up to four lines.
+        height: of what is drawn below the title, color bar included (:data:`BAR`): the figure is higher by ``top``.
+        width: of the figure.
+        ends: the effects of values below and above zero, in words; the first is empty if none are below.
+
+    Attributes:
+        top: where the title ends and the rest may begin.
+        height: of the whole figure.
+        figure: the matplotlib ``Figure``, which :meth:`finish` returns.
+        axes: over the whole figure, in pixels.
+
+    Example:
+        >>> canvas = Canvas("a film", 200)
+        >>> canvas.top, canvas.height
+        (45, 245)
     """
 
     def __init__(self, title: str, height: int, width: int = WIDTH, ends: Ends = ENDS):
@@ -57,7 +74,10 @@ class Canvas:
             self.text(MARGIN, MARGIN + LINE * i, line, size=TITLE, weight="bold")
 
     def text(self, x: float, y: float, words: str, *, width: float = WIDTH * 9, **style: Any) -> None:
-        """Write ``words`` with their upper left corner at ``x, y``, shortened to ``width`` pixels."""
+        """Write ``words`` with their upper left corner at ``x, y``, shortened to ``width`` pixels.
+
+        A ``$`` is written as it is: formulas are not parsed. ``style`` is what matplotlib's ``Axes.text`` takes.
+        """
         style = {"size": TEXT, "color": INK, "va": "top", "weight": "normal", **style}
         words = shorten(words, width, style["size"], style["weight"])
         # A class called "$x$" is a name, not a formula.
@@ -71,7 +91,17 @@ class Canvas:
         self.axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="#bbbbbb", linewidth=0.8))
 
     def caption(self, caption: Caption, total: str, x: float, y: float, width: float) -> None:
-        """Write a sample's caption, in up to two lines; a wrong prediction is bold."""
+        """Write a sample's caption; a wrong prediction is bold.
+
+        It takes two lines, ``2 * LINE`` pixels, of which the second is blank where there is no prediction.
+
+        Args:
+            caption: the sample's.
+            total: written at the right end of the first line, such as :meth:`~lit_xai.render.shares.Shares.total`.
+            x: of its upper left corner.
+            y: of its upper left corner.
+            width: longer names are shortened to it.
+        """
         self.text(x + width, y + 2, total, size=SMALL, color=GREY, ha="right")
         if caption.true:
             self._named("true ", caption.true, "", x, y, width - text_width(total, SMALL) - 12)
@@ -94,7 +124,13 @@ class Canvas:
             self.text(x + width / 2, middle, line, size=SMALL, color=GREY, ha="center", va="center_baseline")
 
     def color_bar(self, scale: ScalarMappable, limit: float, unit: str) -> None:
-        """Draw the color bar along the lower edge, with what its ends mean in words."""
+        """Draw the color bar along the lower edge, with what its ends mean in words.
+
+        Args:
+            scale: of :func:`color_scale`.
+            limit: the share at which its colors end.
+            unit: what a color measures, in words: ``"share of the map's Σ|a| per token"``.
+        """
         left, top, thick = MARGIN + 40, self.height - BAR + 8, 20
         box = (left / self.width, 1 - (top + thick) / self.height, 1 - 2 * left / self.width, thick / self.height)
         axes = self.figure.add_axes(box)

@@ -62,7 +62,7 @@ def attribution_figure(
         ends: the effects of negative and positive values, in words; the first is empty if none are negative.
 
     Raises:
-        TypeError: inputs or attributions are no tensor or array of real numbers.
+        TypeError: inputs or attributions are no tensor or array of real numbers, or a renderer returned no Figure.
         ValueError: shapes that do not belong together, an unknown ``kind``, or a ``limit`` that is not positive.
 
     Example:
@@ -80,7 +80,10 @@ def attribution_figure(
         raise ValueError(f"limit expected a positive share, such as 0.02 for 2%, but got {limit}.")
     to_array(inputs, "inputs")  # refuses what no renderer could draw
     with plain_style():
-        return renderer.draw(Drawing(inputs, shares, captions, title, limit, feature_names, mean, std, ends))
+        figure = renderer.draw(Drawing(inputs, shares, captions, title, limit, feature_names, mean, std, ends))
+    if not hasattr(figure, "savefig"):  # a forgotten return, or axes; a Figure by what it can do, as the rest needs it
+        raise TypeError(f"{type(renderer).__name__}.draw expected to return a matplotlib Figure, but got {figure!r}.")
+    return figure
 
 
 def color_limit(attributions: ArrayLike, inputs: ArrayLike | None = None, kind: str | Renderer | None = None) -> float:

@@ -70,7 +70,7 @@ class TabularRenderer(Renderer):
     needs = "attributions (N, features)"
 
     def suits(self, inputs: ArrayLike, attributions: ArrayLike) -> bool:
-        """Return whether there is one number per feature, and features are not token ids."""
+        """Return whether there is one number per feature; inputs of an integer dtype are token ids, not features."""
         return self.fits(inputs, attributions) and not are_tokens(inputs)
 
     def fits(self, inputs: ArrayLike, attributions: ArrayLike) -> bool:

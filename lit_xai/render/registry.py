@@ -8,8 +8,9 @@ attributions. Without being registered, it can be named by its import path, ``ki
 import numpy as np
 import torch
 
-from lit_xai.network.check import check_choice
+from lit_xai.network.check import check_choice, refusal
 from lit_xai.network.import_path import load_object
+from lit_xai.network.spelling import nearest
 from lit_xai.render.kinds import HeatmapRenderer, ImageRenderer, TabularRenderer
 from lit_xai.render.renderer import Renderer
 from lit_xai.render.shares import ArrayLike
@@ -22,7 +23,7 @@ _registered: dict[str, Renderer] = {}
 def register_renderer(renderer: Renderer) -> None:
     """Make a renderer known in this process; it is asked whether it suits before the library's own.
 
-    Registering an instance of the same class again replaces the former one.
+    Registering an instance of the same class again replaces the former one, and is asked first from then on.
 
     Args:
         renderer: an instance, with a ``name`` that no other renderer has.
@@ -39,8 +40,11 @@ def register_renderer(renderer: Renderer) -> None:
         'strips'
         >>> unregister_renderer("strips")
     """
-    if not isinstance(renderer, Renderer) or not isinstance(getattr(renderer, "name", None), str):
-        raise TypeError(f"register_renderer expected an instance of a Renderer with a name, but got {renderer!r}.")
+    mistake = _mistake(renderer)
+    if mistake or not isinstance(renderer, Renderer):
+        raise TypeError(
+            f"register_renderer expected an instance of a Renderer with a name, but got {mistake or repr(renderer)}."
+        )
     known = _known().get(renderer.name)
     # Compared by the name of the class: a module that is imported again, as notebooks do, defines its class anew.
     if known is not None and type(known).__qualname__ != type(renderer).__qualname__:
@@ -62,7 +66,7 @@ def find_renderer(kind: str | Renderer) -> Renderer:
     """Return a renderer by its name or import path; a renderer itself is returned as it is.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or it is a class (an import path may lead to one) or has no name.
 
     Example:
         >>> find_renderer("heatmap").name
@@ -72,6 +76,8 @@ def find_renderer(kind: str | Renderer) -> Renderer:
         ...
         ValueError: kind expected one of image, tabular, heatmap, but got 'imgae'. Did you mean 'image'?
     """
+    if mistake := _mistake(kind):
+        raise ValueError(f"kind expected the name, the import path or an instance of a Renderer, but got {mistake}.")
     if isinstance(kind, Renderer):
         return kind
     known = _known()
@@ -80,8 +86,11 @@ def find_renderer(kind: str | Renderer) -> Renderer:
         renderer = loaded() if isinstance(loaded, type) and issubclass(loaded, Renderer) else loaded
         if not isinstance(renderer, Renderer):
             raise ValueError(f"kind expected the import path of a Renderer, but got {kind!r}, which is {loaded!r}.")
-        return renderer
-    return known[check_choice("kind", kind, known)]
+        return find_renderer(renderer)
+    if kind not in known:
+        hint = "For another renderer pass an instance or its import path, or register it first with register_renderer."
+        raise refusal("kind", f"one of {', '.join(known)}", kind, nearest(str(kind), list(known)) or hint)
+    return known[kind]
 
 
 def choose_renderer(inputs: ArrayLike, attributions: ArrayLike, kind: str | Renderer | None = None) -> Renderer:
@@ -90,8 +99,9 @@ def choose_renderer(inputs: ArrayLike, attributions: ArrayLike, kind: str | Rend
     Renderers of one's own come before the library's, the one registered last first.
 
     Raises:
-        TypeError: inputs or attributions are several tensors (a tuple), or none.
-        ValueError: there is no such ``kind``, or it does not fit the shapes; or these are not of one batch.
+        TypeError: inputs or attributions are not one tensor or array. Of a network's several inputs, the monitor draws
+            each explained one by itself.
+        ValueError: there is no such ``kind``, or it does not fit shapes and dtype; or these are not of one batch.
 
     Example:
         >>> choose_renderer(torch.zeros(2, 3, 32, 32), torch.zeros(2, 1, 8, 8)).name
@@ -103,7 +113,10 @@ def choose_renderer(inputs: ArrayLike, attributions: ArrayLike, kind: str | Rend
     """
     for name, values in (("inputs", inputs), ("attributions", attributions)):
         if not isinstance(values, (torch.Tensor, np.ndarray)):
-            raise TypeError(f"{name} expected one tensor or array, but got {type(values).__name__}.")
+            raise TypeError(
+                f"{name} expected one tensor or array, but got {type(values).__name__}: of several inputs, draw each by"
+                " itself."
+            )
     given, attributed = tuple(inputs.shape), tuple(attributions.shape)
     if len(attributed) < 2 or len(given) < 2 or attributed[0] != given[0] or 0 in attributed + given:
         raise ValueError(
@@ -116,10 +129,23 @@ def choose_renderer(inputs: ArrayLike, attributions: ArrayLike, kind: str | Rend
     renderer = find_renderer(kind)
     if not renderer.fits(inputs, attributions):
         raise ValueError(
-            f"kind={renderer.name!r} expected {renderer.needs}, but got attributions of shape {attributed} for inputs"
-            f" of shape {given}. Leave kind out to have it chosen by the shapes."
+            f"kind={renderer.name!r} expected {renderer.needs}, but got attributions of shape {attributed} for"
+            f" {_dtype(inputs)} inputs of shape {given}. Leave kind out to have it chosen by shape and dtype."
         )
     return renderer
+
+
+def _mistake(renderer: object) -> str:
+    """Return what was given in place of a renderer, and the fix, or ``""``."""
+    if isinstance(renderer, type) and issubclass(renderer, Renderer):
+        return f"the class {renderer.__name__}: pass an instance, {renderer.__name__}()"
+    if isinstance(renderer, Renderer) and not isinstance(getattr(renderer, "name", None), str):
+        return f"an instance of {type(renderer).__name__}, which has no name: give the class one, name = '...'"
+    return ""
+
+
+def _dtype(values: ArrayLike) -> str:
+    return str(values.dtype).removeprefix("torch.")
 
 
 def _known() -> dict[str, Renderer]:

@@ -26,11 +26,11 @@ class Drawing:
     """Everything that a renderer may draw: the samples, their maps, and their captions.
 
     Args:
-        inputs: the network's inputs, ``(N, ...)``, a tensor or an array.
+        inputs: the explained input of the network, ``(N, ...)``: a tensor, on any device, or an array.
         shares: the maps as :meth:`Renderer.find_shares` returned them.
         captions: one per sample.
         title: of the figure.
-        limit: the share at which colors and bars end.
+        limit: the share at which colors and bars end. A run's first evaluation fixes it: later shares may be larger.
         feature_names: of tabular inputs, where known.
         mean: the mean that normalization subtracted from images.
         std: the standard deviation that it divided by.
@@ -67,14 +67,17 @@ class Renderer(ABC):
         return False
 
     def fits(self, inputs: ArrayLike, attributions: ArrayLike) -> bool:
-        """Return whether it can draw these at all, given its name; by default it can draw everything."""
+        """Return whether it can draw these at all, given its name; by default it can draw everything.
+
+        What passes is drawn, so look at the shapes of both, and at the inputs' dtype where it matters.
+        """
         return True
 
     def find_shares(self, inputs: ArrayLike, attributions: ArrayLike) -> Shares:
         """Return the shares of each map's total to draw; by default as strips ``(N, rows, positions)``.
 
-        Attributions with one dimension more than the inputs are those of an embedding layer; they are summed over it so
-        that each token has one number.
+        For tokens these are ``(N, 1, T)``. Attributions with one dimension more than the inputs are those of an
+        embedding layer; they are summed over it so that each token has one number.
 
         Args:
             inputs: the network's inputs, ``(N, ...)``.

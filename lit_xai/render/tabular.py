@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 MOST = 16
 """Features on one figure."""
+CLASSES = 4
+"""Classes whose samples are counted by name on one figure."""
 ROW, AXIS, NUMBERS = 34, 80, 90
 """Height of a feature's bars, height of the axis with its words, width of the numbers on the right."""
 ABSOLUTE = "#cccccc"
@@ -49,7 +52,7 @@ def tabular_figure(
     signed, absolute = mean_shares(shares)
     # In the table's own order where all fit, so that bars stay in place from epoch to epoch.
     shown = np.arange(len(names)) if len(names) <= MOST else np.argsort(-absolute, kind="stable")[:MOST]
-    summary = wrap(_summary(shares, captions, len(names)), WIDTH - 2 * MARGIN, SMALL, "normal")
+    summary = wrap(_summary(shares, captions, len(names)), WIDTH - 2 * MARGIN, SMALL, "normal", most=6)
     canvas = Canvas(title, LINE * (len(summary) + 1) + 8 + ROW * len(shown) + AXIS, ends=ends)
     for i, line in enumerate(summary):
         canvas.text(MARGIN, canvas.top + LINE * i, line, size=SMALL, color=GREY)
@@ -91,15 +94,35 @@ def _names(feature_names: Sequence[str] | None, features: int) -> list[str]:
 
 def _summary(shares: Shares, captions: Sequence[Caption], features: int) -> str:
     used, judged = int(shares.drawable.sum()), [c.correct for c in captions if c.correct is not None]
-    parts = [f"mean of {used} sample{'s' * (used != 1)}"]
+    classes = _classes([caption for caption, drawn in zip(captions, shares.drawable, strict=True) if drawn])
+    parts = [f"mean of {used} sample{'s' * (used != 1)}{_composition(classes)}"]
     if judged:
         parts.append(f"{sum(judged)} of {len(judged)} predicted correctly")
     if used:
         parts.append(f"mean Σ|a| = {shares.totals[shares.drawable].mean():.3g}")
     notes = [note for i in range(len(captions)) if (note := shares.note(i))]
     parts += [f"{notes.count(note)} left out: {note}" for note in sorted(set(notes))]
-    ranked = f"\n{MOST} of {features} features, most important first" if features > MOST else ""
-    return " · ".join(parts) + ranked
+    lines = [" · ".join(parts)]
+    if len(classes) > 1:  # a mean over classes: a feature may speak for one and against another
+        lines.append("signs: for or against each sample's explained class")
+    if features > MOST:
+        lines.append(f"{MOST} of {features} features, most important first")
+    return "\n".join(lines)
+
+
+def _classes(captions: Sequence[Caption]) -> Counter[str]:
+    """Return how many samples there are of each class, by its name; nothing for a regression."""
+    known = [c for c in captions if c.correct is not None or c.probability is not None]
+    names = [caption.true or caption.predicted for caption in known]
+    return Counter(f"class {name}" if name.isdecimal() else name for name in names)
+
+
+def _composition(classes: Counter[str]) -> str:
+    if len(classes) > CLASSES:
+        return f" of {len(classes)} classes"
+    if len(classes) == 1:
+        return f" of {next(iter(classes))}"
+    return ": " * bool(classes) + ", ".join(f"{n} of {name}" for name, n in classes.items())
 
 
 def _write_legend(canvas: Canvas, y: float) -> None:

@@ -1,6 +1,7 @@
 """The monitor's files, figures and schedule, and the errors it raises before the first step."""
 
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -188,7 +189,7 @@ def test_resume_with_another_probe_warns_and_shows_it(tmp_path):
     for probe, data in (([1, 2], loader()), ([20], loader(10))):
         monitor = AttributionMonitor(probe=probe) if probe != [20] else AttributionMonitor(probe=[3])
         resumed = trainer_of(lightning.pytorch, tmp_path, monitor, max_epochs=2)
-        with pytest.warns(UserWarning, match="not those of the run that is resumed"):
+        with pytest.warns(UserWarning, match="samples differ from those of the resumed run"):
             resumed.fit(module, loader(), data, ckpt_path=tmp_path / "one.ckpt")
         assert monitor._state["indices"] == ([1, 2] if probe != [20] else [3])
 
@@ -207,7 +208,7 @@ def test_resume_with_other_data_warns(tmp_path):
     images, labels = loader().dataset.tensors
     other = DataLoader(TensorDataset(images + 1, labels), batch_size=8)
     resumed = trainer_of(lightning.pytorch, tmp_path, AttributionMonitor(), max_epochs=2)
-    with pytest.warns(UserWarning, match="not those of the run that is resumed"):
+    with pytest.warns(UserWarning, match="samples differ from those of the resumed run"):
         resumed.fit(module, loader(), other, ckpt_path=tmp_path / "one.ckpt")
 
 
@@ -220,8 +221,8 @@ def test_one_scale_for_all_epochs(tmp_path, monkeypatch):
         lit_xai.render, "attribution_figure", lambda *a, **k: limits.append(k["limit"]) or original(*a, **k)
     )
     run(tmp_path, AttributionMonitor(), max_epochs=3)
-    assert len(limits) == 3
-    assert len(set(limits)) == 1
+    assert len(limits) == 4
+    assert len(set(limits[1:])) == 1  # the first is the rehearsal's, which decides nothing
 
 
 @pytest.mark.parametrize("baselines", ["zero", "black", "mean", "blur", "training", 0.5])
@@ -469,6 +470,53 @@ def test_refused_before_the_first_step(case, tmp_path):
     assert message in str(raised.value)
 
 
+class Broken(Words):
+    def draw(self, drawing):
+        raise IndexError("no such word")
+
+
+UNDRAWABLE = {
+    "kind": ({"kind": "tabular"}, "kind='tabular' expected attributions (N, features)"),
+    "feature_names": ({"feature_names": ["a"], "kind": "tabular"}, "feature_names expected 3 names"),
+    "class_names": ({"class_names": ["one", "two"]}, "class_names expected 3 names, one per output, but got 2"),
+    "draw": ({"kind": Broken()}, "no such word"),
+}
+
+
+@pytest.mark.parametrize("case", UNDRAWABLE)
+@pytest.mark.parametrize("on_error", ["warn", "raise"])
+def test_figures_that_cannot_be_drawn_are_refused_before_the_first_step(case, on_error, tmp_path):
+    options, message = UNDRAWABLE[case]
+    if case == "kind":
+        monitor = AttributionMonitor("LayerIntegratedGradients", layer="net.0", on_error=on_error, **options)
+    else:
+        monitor = AttributionMonitor("FeatureAblation", on_error=on_error, **options)
+    tokens, labels = torch.tensor([[0, 1, 2], [3, 0, 1], [2, 2, 2]]), torch.tensor([0, 1, 2])
+    data = DataLoader(TensorDataset(tokens, labels), batch_size=3)
+    with pytest.raises((ValueError, IndexError), match=re.escape(message)):
+        run(tmp_path, monitor, NoSteps(), network=text_net(), train=data, val=data)
+
+
+def test_activations_speak_for_no_class(tmp_path, monkeypatch):
+    import lit_xai.render
+
+    ends = []
+    original = lit_xai.render.attribution_figure
+    monkeypatch.setattr(
+        lit_xai.render, "attribution_figure", lambda *a, **k: ends.append(k["ends"]) or original(*a, **k)
+    )
+    run(tmp_path, AttributionMonitor("LayerActivation", layer="net.1", on_error="raise"), max_epochs=1)
+    assert set(ends) == {("negative", "positive activation")}
+
+
+@pytest.mark.parametrize("target", ["prediction", 10])
+def test_the_closing_line_names_the_folder_only_if_something_is_there(target, tmp_path, caplog):
+    with caplog.at_level("INFO"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run(tmp_path, AttributionMonitor(target=target), max_epochs=1)
+    assert ("figures and attributions are in" in caplog.text) == (target != 10)
+
+
 def test_two_of_one_name(tmp_path):
     with pytest.raises(MisconfigurationException, match="have the name 'IntegratedGradients'"):
         run(tmp_path, AttributionMonitor(), AttributionMonitor(), NoSteps())
@@ -603,7 +651,7 @@ def test_a_renderer_of_ones_own_draws_the_pictures_of_a_fit(kind, tmp_path):
         run(tmp_path, monitor, network=text_net(), train=data, val=data, max_epochs=2)
     finally:
         unregister_renderer("words")
-    assert len(Sentences.drawn) == 2  # one per epoch
+    assert len(Sentences.drawn) == 3  # the rehearsal's, and one per epoch
     assert all([word[0] for word in words[1:]] == ["a", "b", "c"] for words in Sentences.drawn)
     assert len(list(tmp_path.rglob("figure.png"))) == 2
     with pytest.raises(ValueError, match="kind expected one of image, tabular, heatmap, but got 'words'"):

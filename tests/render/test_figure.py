@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_xai.render import attribution_figure, color_limit, figure_to_rgb
+from lit_xai.render import Renderer, attribution_figure, color_limit, figure_to_rgb
 
 NAMES = ["T-shirt/top", "Ankle boot", "a class whose name goes on and on (and on), variety yellow", "$x_1$ & <b>"]
 TITLE = "IntegratedGradients · target label · baseline mean of the training samples · epoch 12 · step 4567"
@@ -151,6 +151,17 @@ for shape in ((1, 8, 8), (5,), (1, 30)):
 assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules, "pyplot"
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_renderer_that_returns_no_figure_is_named():
+    class Forgetful(Renderer):
+        name = "forgetful"
+
+        def draw(self, drawing):
+            pass
+
+    with pytest.raises(TypeError, match=r"Forgetful\.draw expected to return a matplotlib Figure, but got None\."):
+        attribution_figure(torch.zeros(2, 5), torch.ones(2, 5), kind=Forgetful())
 
 
 @pytest.mark.parametrize("ends", [("lowers", "raises value"), ("", "how much it counts")])

@@ -1,5 +1,7 @@
 """Renderers of one's own have every right that the library's have."""
 
+import re
+
 import pytest
 import torch
 from refusals import refused
@@ -80,6 +82,36 @@ def test_the_librarys_own_cannot_be_replaced():
 def test_only_named_instances_are_registered(wrong):
     with pytest.raises(TypeError, match="register_renderer expected an instance of a Renderer with a name"):
         register_renderer(wrong)
+
+
+def test_a_class_and_a_missing_name_are_refused_with_the_fix(words):
+    nameless = type("Nameless", (HeatmapRenderer,), {"name": None})()
+    for given, fix in (
+        (Words, "the class Words: pass an instance, Words()"),
+        (nameless, "Nameless, which has no name"),
+    ):
+        with refused("kind expected the name, the import path or an instance of a Renderer", fix):
+            find_renderer(given)
+        with pytest.raises(TypeError, match=re.escape(fix)):
+            register_renderer(given)
+
+
+def test_an_unknown_name_is_answered_with_the_ways_to_another_renderer():
+    with refused("kind expected one of image, tabular, heatmap, but got 'words'", "register_renderer"):
+        find_renderer("words")
+
+
+class Tokens(Words):
+    name = "tokens"
+    needs = "token ids"
+
+    def fits(self, inputs, attributions):
+        return "int" in str(inputs.dtype)
+
+
+def test_a_refusal_names_the_dtype():
+    with refused("kind='tokens' expected token ids", "attributions of shape (2, 3) for float32 inputs of shape (2, 3)"):
+        choose_renderer(TOKENS.float(), MAPS, Tokens())
 
 
 @pytest.mark.parametrize("path", ["torch.nn.Linear", "torch.pi"])

@@ -83,3 +83,25 @@ def test_samples_without_a_map_are_left_out_and_counted(words_of):
 def test_feature_names_must_be_one_per_feature():
     with pytest.raises(ValueError, match=r"feature_names expected 3 names, one per feature, but got 2\."):
         attribution_figure(np.ones((1, 3)), np.ones((1, 3)), feature_names=["a", "b"])
+
+
+SIGNS = "signs: for or against each sample's explained class"
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "shown"),
+    [
+        ([0, 0, 1], ["cat", "dog"], "mean of 3 samples: 2 of cat, 1 of dog"),
+        ([0, 0, 1], None, "mean of 3 samples: 2 of class 0, 1 of class 1"),
+        ([1, 1, 1], ["cat", "dog"], "mean of 3 samples of dog"),
+        (list(range(6)), None, "mean of 6 samples of 6 classes"),
+        ([0.5, 1.5], None, "mean of 2 samples"),
+    ],
+)
+def test_the_classes_of_the_samples_are_written_on_the_figure(labels, names, shown, words_of, assert_legible):
+    maps = np.ones((len(labels), 2))
+    figure = attribution_figure(maps, maps, labels=labels, predictions=labels, class_names=names)
+    assert_legible(figure)
+    words = words_of(figure)
+    assert any(f"{line} · ".startswith(f"{shown} · ") for line in words), words
+    assert (SIGNS in words) == (isinstance(labels[0], int) and len(set(labels)) > 1)
