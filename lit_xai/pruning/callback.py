@@ -15,8 +15,8 @@ from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec
 from lit_xai.network.check import check_choice
 from lit_xai.network.layers import channels, one_or_more
 from lit_xai.network.spec import Network
-from lit_xai.pruning.decision import Decider, Decision, DenseFacts, Goal, Latency
-from lit_xai.pruning.importance import ImportanceSpec
+from lit_xai.pruning.decision import Decider, Decision, DenseFacts, Goal, Latency, ways_to_remove_more
+from lit_xai.pruning.importance import Importance, ImportanceSpec
 from lit_xai.pruning.prunable import PruningOptions
 from lit_xai.pruning.pruning import not_ranked
 from lit_xai.pruning.report import PruningReport
@@ -57,16 +57,19 @@ class StructuredPruning(StructuralCallback):
         every_n_epochs: from one cut to the next.
         schedule: ``"linear"``, or ``"cubic"``: most of it early.
         importance: ranks the channels: a class of ``torch_pruning.importance`` or its name,
-            ``"AttributionImportance"`` (by what they contribute to predictions), or a class of your own by its import
-            path; see :class:`~lit_xai.pruning.input_importance.InputImportance`.
-        importance_args: for its constructor.
-        importance_samples: how many training samples it is shown, if it needs any.
+            ``"AttributionImportance"`` (by what they contribute to predictions), or your own: a subclass of
+            ``torch_pruning.importance.Importance``, its import path or an instance; see
+            :class:`~lit_xai.pruning.input_importance.InputImportance`. A class is built again for each cut, and for the
+            rehearsal of the plan when training starts; an instance is used for all of them, and shown data again each
+            time.
+        importance_args: for the class's constructor; an instance takes none.
+        importance_samples: how many training samples it is shown each time, if it needs any.
         pruning_ratio_dict: shares to remove of layers by name or pattern, for ``pruning_ratio``.
         ignored_layers: layers to keep whole: names, patterns (``"network.layer1.*"``) or classes. The layers that
             the output comes from are always kept whole.
         round_to: widths become multiples of it, the nearest one: what runtimes are fast at (ONNX Runtime's blocks are
             16 channels wide with AVX-512, 8 with AVX2). By default, for a target, the largest of 16, 8, 4 and 1 that
-            meets it within 2%; for a ratio 8. 1 allows any width.
+            meets it within 2%; for a ratio 8, which keeps layers of up to 8 channels whole. 1 allows any width.
         global_pruning: rank channels over the whole network rather than within each layer; what
             ``"AttributionImportance"`` is best at.
         isomorphic: rank within layers of the same structure.
@@ -105,7 +108,7 @@ class StructuredPruning(StructuralCallback):
         end_epoch: Epochs | None = None,
         every_n_epochs: Epochs = 0.1,
         schedule: str = "linear",
-        importance: str | type = "GroupMagnitudeImportance",
+        importance: Importance = "GroupMagnitudeImportance",
         importance_args: dict[str, Any] | None = None,
         importance_samples: int = 256,
         pruning_ratio_dict: dict[str, float] | None = None,
@@ -259,7 +262,7 @@ class StructuredPruning(StructuralCallback):
             self._importance.make(), trainer, self._importance.samples, self._network.batch_to_inputs
         )
 
-        # A fresh importance for each decision: it keeps what it collected, by the modules of one copy.
+        # Built and shown data for each decision, as what it collects is kept by the modules of one copy.
         def prepared(copied: LightningModule, network: nn.Module) -> Any:
             return samples.show(self._importance.make(), copied, network, self._network.output)
 
@@ -272,12 +275,7 @@ class StructuredPruning(StructuralCallback):
         decision = self._choose_widths(trainer, pl_module)
         removes_nothing = self.target == Target("pruning_ratio", 0.0, True)
         if not decision.step["kept"] and not recipe_of(pl_module).steps and not removes_nothing:
-            reason = (
-                not_ranked(self._importance.make(), decision.unranked)
-                if decision.unranked
-                else f"no layer can give up channels at round_to={self._options.round_to} for {self.target.name}="
-                f"{self.target.amount:g}."
-            )
+            reason = not_ranked(self._importance.make(), decision.unranked) if decision.unranked else self._too_narrow()
             rank_zero_warn(f"StructuredPruning will remove nothing: {reason}")
         plan = ", ".join(f"epoch {epoch}: {self._in_words(progress)}" for epoch, progress in self._plan.items())
         rank_zero_info(f"StructuredPruning cuts at the start of {plan}.")
@@ -340,6 +338,16 @@ class StructuredPruning(StructuralCallback):
                 return
 
     # --- messages -----------------------------------------------------------------------------------------------------
+
+    def _too_narrow(self) -> str:
+        target, options = self.target, self._options
+        amount = "larger pruning_ratio" if target.name == "pruning_ratio" else f"smaller {target.name}"
+        advice = " or ".join([*ways_to_remove_more(options), f"a {amount}"])
+        any_width = "; round_to=1 allows any width" if options.round_to > 1 else ""
+        return (
+            f"no layer can give up channels at round_to={options.round_to} for {target.name}={target.amount:g}."
+            f" Take {advice}{any_width}."
+        )
 
     def _in_words(self, progress: float) -> str:
         if self.target.name == "pruning_ratio":

@@ -198,11 +198,20 @@ class Decider:
             return reach(prunable, measure, wanted, self.goal.attempts)
         except ValueError as error:
             # Only settings that keep channels from being removed can help.
-            hints = [f"a smaller round_to than {options.round_to}"] if options.round_to > 1 else []
-            hints += ["fewer ignored_layers"] if options.ignored_layers else []
-            hints += ["a larger max_pruning_ratio"] if options.max_pruning_ratio < 1 else []
-            advice = f" Take {' or '.join(['a larger target', *hints])}."
-            raise ValueError(f"{self.goal.target.name}: {wanted:.6g} {error}{advice}") from None
+            advice = f"Take {' or '.join(['a larger target', *ways_to_remove_more(options)])}."
+            raise ValueError(f"{self.goal.target.name}: {wanted:.6g} {error} {advice}") from None
+
+
+def ways_to_remove_more(options: PruningOptions) -> list[str]:
+    """Return what to change, in words, in the settings that keep channels from being removed.
+
+    Example:
+        >>> ways_to_remove_more(PruningOptions(round_to=8, ignored_layers=["stem"]))
+        ['a smaller round_to than 8', 'fewer ignored_layers']
+    """
+    hints = [f"a smaller round_to than {options.round_to}"] if options.round_to > 1 else []
+    hints += ["fewer ignored_layers"] if options.ignored_layers else []
+    return hints + (["a larger max_pruning_ratio"] if options.max_pruning_ratio < 1 else [])
 
 
 def _prefixed(step: Step, prefix: str) -> Step:

@@ -28,6 +28,26 @@ SHORT_NAMES = {"AttributionImportance": "lit_xai.pruning.importance_attribution.
 """Importances of the library that need no import path, as those of ``torch_pruning.importance`` need none."""
 
 
+class ImportanceError(ValueError):
+    """An importance that measures or returns what cannot rank channels; the message names it."""
+
+    @classmethod
+    def expected(cls, importance: Any, what: str, value: object) -> "ImportanceError":
+        """Return the error of an importance from which something else was expected, such as another shape.
+
+        Example:
+            >>> ImportanceError.expected(nn.ReLU(), "to return a tensor of shape (3,)", Tensor([1.0]))
+            ImportanceError('importance=ReLU expected to return a tensor of shape (3,), but got shape (1,).')
+        """
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else " ".join(repr(value).split())[:80]
+        return cls(f"importance={name_of(importance)} expected {what}, but got {got}.")
+
+
+def name_of(importance: Any) -> str:
+    """Return the name of an importance in messages: its class's, or a function's own."""
+    return str(getattr(importance, "__name__", type(importance).__name__))
+
+
 def resolve_importance(importance: Importance, init_args: Mapping[str, Any] | None = None) -> Any:
     """Return an instance of a Torch-Pruning importance.
 
@@ -54,11 +74,14 @@ def resolve_importance(importance: Importance, init_args: Mapping[str, Any] | No
         if init_args:
             raise ValueError(f"importance={type(found).__name__}(...) is built already: give init_args to its class.")
         return _supported(found)
-    if not (isinstance(found, type) and issubclass(found, Base)) or inspect.isabstract(found):
+    if not (isinstance(found, type) and issubclass(found, Base)) or found is Base:
         raise ValueError(
             f"importance expected a subclass of torch_pruning.importance.Importance, its name, import path or an"
             f" instance, but got {importance!r}."
         )
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))  # type: ignore[attr-defined]  # isabstract looked at it
+        raise ValueError(f"importance={found.__name__} has to define {missing}.")
     # Checked by name first: the class's own TypeError would not name the nearest argument.
     _check_arguments(found, init_args or {})
     try:
@@ -79,7 +102,10 @@ def _load(name: str) -> Any:
     known = {k for k, v in vars(library).items() if isinstance(v, type) and issubclass(v, library.Importance)}
     known = known - {"Importance"} | set(SHORT_NAMES)
     if name not in known:
-        raise ValueError(f"importance={name!r} is not in torch_pruning.importance.{nearest(name, sorted(known))}")
+        raise ValueError(
+            f"importance={name!r} is not in torch_pruning.importance.{nearest(name, sorted(known))} A class of your own"
+            f" needs its import path, such as 'package.module.{name}'."
+        )
     return load_object(SHORT_NAMES[name], "importance") if name in SHORT_NAMES else getattr(library, name)
 
 
@@ -118,7 +144,7 @@ def _collects(importance: Any) -> bool:
 
 @dataclass(frozen=True)
 class ImportanceSpec:
-    """The settings of an importance, which is built again for each cut.
+    """The settings of an importance: a class is built again for each cut, an instance is used for all of them.
 
     Args:
         importance: see :func:`resolve_importance`.
@@ -138,7 +164,11 @@ class ImportanceSpec:
         self.make()  # so that a misspelled name is refused now
 
     def make(self) -> Any:
-        """Return an importance that has seen no data."""
+        """Return a new importance that has seen no data, or the instance that was given.
+
+        An instance is not copied, so that its owner can look at what it measured. It is shown data again before each
+        cut.
+        """
         return resolve_importance(self.importance, self.init_args)
 
 

@@ -4,7 +4,7 @@ This module imports Torch-Pruning: import it only where it is used.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch_pruning import prune_conv_in_channels, prune_linear_in_channels
 from torch_pruning.pruner.importance import GroupMagnitudeImportance
 
 from lit_xai.network.calling import Inputs
+from lit_xai.pruning.importance import ImportanceError
 
 READING_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 """Layers whose inputs are channels of the layers before."""
@@ -26,16 +27,19 @@ class InputImportance(GroupMagnitudeImportance):
     """Rank channels by a quantity that is measured at the inputs of the layers that read them.
 
     A subclass measures in :meth:`collect` and fills ``self.measured``: for each convolution or linear layer a tensor
-    ``(n, input channels)``, one row per sample (or a single row). This class maps these to Torch-Pruning's groups:
-    inputs that belong to one channel are summed (a flattened channel is several inputs of a linear layer),
-    :meth:`score` reduces the samples, and ``group_reduction`` the layers that read the same channel.
+    ``(n, input channels)``, one row per sample (or a single row). This class maps these to Torch-Pruning's groups. For
+    each layer that reads a group's channels, inputs that belong to one channel are summed (a flattened channel is
+    several inputs of a linear layer), and :meth:`score` reduces the samples. ``group_reduction`` then reduces the
+    scores of these layers to one.
 
-    Any importance with a method ``collect(network, inputs, run)`` is shown training samples by
-    :class:`~lit_xai.StructuredPruning`; it need not derive from this class.
+    Any subclass of ``torch_pruning.importance.Importance`` with a method ``collect(network, inputs, run)`` is shown
+    training samples by :class:`~lit_xai.StructuredPruning`; it need not derive from this class. One that does, and has
+    a constructor of its own, calls ``super().__init__()`` in it.
 
     Args:
         group_reduction: over the layers that read a channel: ``"mean"``, ``"sum"``, ``"max"``, ...
-        normalizer: of a group's importances, ``"mean"``, ``"sum"``, ... or ``None``; both as in Torch-Pruning.
+        normalizer: divides a group's importances by their ``"mean"``, ``"sum"``, ... or not (``None``), after
+            ``group_reduction``; both as in Torch-Pruning.
 
     Example:
         >>> class MeanActivation(InputImportance):
@@ -59,17 +63,30 @@ class InputImportance(GroupMagnitudeImportance):
         self.measured: dict[nn.Module, Tensor] = {}
 
     @abstractmethod
-    def collect(self, network: nn.Module, inputs: Iterable[Inputs], run: Callable[[Inputs], Tensor]) -> Any:
+    def collect(self, network: nn.Module, inputs: Sequence[Inputs], run: Callable[[Inputs], Tensor]) -> Any:
         """Measure on samples, fill ``self.measured`` and return ``self``.
 
+        StructuredPruning calls it before each cut, and before that in a rehearsal of the whole plan when training
+        starts. What an earlier call measured has to be replaced, as the network is another copy each time.
+
         Args:
-            network: a throwaway copy in eval mode with gradients enabled.
-            inputs: batches of what it is called with.
+            network: a throwaway copy in eval mode with gradients enabled; ``torch.no_grad()`` saves memory where none
+                is needed.
+            inputs: a list of batches of what it is called with, which can be gone through more than once.
             run: calls it with a batch and returns the logits.
         """
 
     def score(self, values: Tensor) -> Tensor:
-        """Reduce the values of a group's channels, ``(n, channels)``, to ``(channels,)``; by default to their mean."""
+        """Reduce what one layer reads of a group's channels to one number a channel; by default to the mean.
+
+        It is called once for each layer that reads them; ``group_reduction`` then reduces over these layers.
+
+        Args:
+            values: ``(n, channels)``, the layer's rows of ``self.measured``.
+
+        Returns:
+            ``(channels,)``; the lowest are removed first.
+        """
         return values.mean(0)
 
     @torch.no_grad()
@@ -78,17 +95,29 @@ class InputImportance(GroupMagnitudeImportance):
 
         Args:
             group: Torch-Pruning's, with every channel of its root.
+
+        Raises:
+            ValueError: ``self.measured`` or :meth:`score` has another shape than it should have.
         """
         size, importances = len(group[0].idxs), []
         for item in group:
-            values = self.measured.get(item.dep.target.module)
+            layer = item.dep.target.module
+            values = self.measured.get(layer)
             # Torch-Pruning gives no root channel to indices that it could not follow.
             if values is None or item.dep.handler not in CUTS_INPUTS or None in item.root_idxs:
                 continue
+            width = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+            if not isinstance(values, Tensor) or values.dim() != 2 or values.shape[1] != width:
+                what = f"self.measured of a {type(layer).__name__} to be a tensor of shape (n, {width})"
+                raise ImportanceError.expected(self, what, values)
             # values: (n, inputs). Inputs that come from the same root channel are added up: (n, root channels).
             roots = torch.tensor(item.root_idxs, device=values.device)
             channels = values.new_zeros(len(values), size).index_add_(1, roots, values[:, item.idxs])
-            importances.append(self.score(channels))
+            scores = self.score(channels)
+            if not isinstance(scores, Tensor) or scores.shape != (size,):
+                what = f"score to return a tensor of shape ({size},) for values of shape {tuple(channels.shape)}"
+                raise ImportanceError.expected(self, what, scores)
+            importances.append(scores)
         if not importances:
             return None
         # Every entry now covers all root channels in their order, which is what these indices say.
@@ -134,11 +163,14 @@ def layer_inputs(network: nn.Module) -> Iterator[dict[nn.Module, list[Tensor]]]:
 def sum_positions(layer: nn.Module, values: Tensor, n: int | None = None) -> Tensor:
     """Sum what was measured at a layer's inputs over positions.
 
+    A sum grows with the number of positions. Divide it by ``values.numel() / result.numel()`` for their mean.
+
     Args:
         layer: a convolution, whose channels are dimension 1, or a linear layer, whose channels are the last.
         values: shaped like its input.
-        n: how many samples these are; by default the first dimension, which a layer that sees samples and tokens in one
-            dimension does not have.
+        n: the number of samples. It can be left out if the first dimension of every layer's input is the batch. It is
+            needed where samples and positions share that dimension, as in an input of ``(samples * tokens, channels)``:
+            without it, each token would count as a sample. ``len(logits)`` is the number in any case.
 
     Returns:
         ``(n, channels)``.
@@ -148,8 +180,12 @@ def sum_positions(layer: nn.Module, values: Tensor, n: int | None = None) -> Ten
         tensor([25., 25., 25.])
         >>> sum_positions(nn.Linear(6, 2), torch.ones(4, 10, 6)).shape
         torch.Size([4, 6])
+        >>> sum_positions(nn.Linear(6, 2), torch.ones(4 * 10, 6), 4).shape
+        torch.Size([4, 6])
     """
     n = len(values) if n is None else n
     if isinstance(layer, nn.Linear):
         return values.reshape(n, -1, values.shape[-1]).sum(1)
-    return values.reshape(n, values.shape[1], -1).sum(2)
+    # Over the layer's own positions first: where these share the first dimension with the samples (frames of videos),
+    # one reshape to (n, channels, -1) would mix channels with frames.
+    return values.flatten(2).sum(2).reshape(n, -1, values.shape[1]).sum(1)

@@ -5,6 +5,7 @@ all layers of one size at once, and changes the network that it ranks.
 """
 
 import contextlib
+import copy
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from lit_xai.network.spelling import nearest
 from lit_xai.pruning.cutting import Snapshot, cut_, refuse_split
 from lit_xai.pruning.dependencies import Dependencies
 from lit_xai.pruning.heads import set_head_attributes_
-from lit_xai.pruning.importance import importance_of_copy
+from lit_xai.pruning.importance import ImportanceError, importance_of_copy, name_of
 from lit_xai.pruning.masked import mixes_up_channels
 from lit_xai.pruning.moves import EPSILON, ChannelGroup, Move, order_moves
 from lit_xai.pruning.searching import lost, one_line, quiet, searched
@@ -338,27 +339,47 @@ class _Ratios:
 
 def _scores(importance: Any, group: Any, layers: Sequence[str]) -> Tensor | None:
     """Return a group's importances as finite numbers on the CPU, ``None`` if the importance does not rank it."""
-    name = getattr(importance, "__name__", type(importance).__name__)
     is_builtin = type(importance).__module__.partition(".")[0] in ("torch_pruning", "lit_xai")
     expected = len(group[0].idxs)
     try:
         scores = importance(group)
+    except ImportanceError:
+        raise
     except Exception as error:
         if is_builtin:  # these fail where the graph was misread: the caller's error names the network
             raise
-        raise ValueError(
-            f"importance={name} failed on the channels of {list(layers)} ({type(error).__name__}: {one_line(error)})."
+        is_unset = isinstance(error, AttributeError) and error.obj is importance
+        hint = (
+            " Does its __init__ call super().__init__()?" if is_unset and "__init__" in vars(type(importance)) else ""
+        )
+        raise ImportanceError(
+            f"importance={name_of(importance)} failed on the channels of {list(layers)} ({type(error).__name__}:"
+            f" {one_line(error)}).{hint}"
         ) from error
     if scores is None:
         return None
     if not is_builtin and (not isinstance(scores, Tensor) or scores.shape != (expected,)):
-        got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else repr(scores)
-        raise ValueError(
-            f"importance={name} expected to return a tensor of shape ({expected},), one value for each channel of"
-            f" {list(layers)}, but got {got}."
+        what = f"to return a tensor of shape ({expected},), one value for each channel of {list(layers)}"
+        raise ImportanceError.expected(importance, what, scores)
+    if _has_nan(importance, group, scores):
+        raise ImportanceError(
+            f"importance={name_of(importance)} expected to return a number for each channel of {list(layers)}, but got"
+            f" nan for {int(scores.isnan().sum())} of {expected}: channels cannot be ranked by it."
         )
-    # NaN has no rank: it counts as 0.
+    # What a normalizer left without a number counts as 0, infinity as the largest number.
     return torch.nan_to_num(scores.detach().float().cpu())
+
+
+def _has_nan(importance: Any, group: Any, scores: Tensor) -> bool:
+    if not scores.isnan().any():
+        return False
+    if getattr(importance, "normalizer", None) is None:
+        return True
+    # Torch-Pruning's normalizers divide by a group's sum or mean: a group of zeros, which a dead or frozen layer may
+    # well have, becomes 0 / 0. That is no fault of the importance, so the scores before it are looked at.
+    raw = copy.copy(importance)
+    raw.normalizer = None
+    return bool(raw(group).isnan().any())
 
 
 def _refuse_scripted(network: nn.Module) -> None:

@@ -115,7 +115,11 @@ def not_ranked(importance: Any, layers: Sequence[str]) -> str:
     """
     name = "GroupMagnitudeImportance" if importance is None else type(importance).__name__
     shown = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
-    return f"importance={name} returned None, which is no ranking, for the channels of {shown}."
+    message = f"importance={name} returned None, which is no ranking, for the channels of {shown}."
+    # InputImportance and its subclasses, without the import of Torch-Pruning that its module needs.
+    if hasattr(importance, "measured"):
+        message += " Its self.measured, which collect fills, has no entry for a layer that reads them."
+    return message
 
 
 def prunable_layers(network: nn.Module, example_inputs: Inputs, **options: Any) -> list[list[str]]:
