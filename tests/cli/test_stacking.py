@@ -80,11 +80,11 @@ def check(names: tuple[str, ...], log: str) -> None:
     assert saved.count("class_path: lit_xai.callbacks.") == len(names)
 
 
-def fit(configs: list[str], lit_xai, caplog) -> str:
+def fit(configs: list[str], lit_xai, caplog, *options: str) -> str:
     """Return what was logged."""
     caplog.set_level("INFO", "lightning.pytorch")
     given = [f"--config={config}" for config in ("base", "digits", *configs)]
-    assert lit_xai("fit", *given, *QUICKLY) == 0
+    assert lit_xai("fit", *given, *QUICKLY, *options) == 0
     return caplog.text
 
 
@@ -107,4 +107,6 @@ def test_all_of_them(names, lit_xai, caplog):
 
 @pytest.mark.slow  # measures latencies
 def test_compress_is_all_of_them(lit_xai, caplog):
-    check(OVERLAYS, fit(["compress"], lit_xai, caplog))
+    # Trained for longer than the others: the predictions of a network that has learned nothing are ties, and integers
+    # then decide more than 1% of them otherwise, which the export refuses.
+    check(OVERLAYS, fit(["compress"], lit_xai, caplog, "--trainer.limit_train_batches=40"))
