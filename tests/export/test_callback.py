@@ -246,9 +246,10 @@ def test_nothing_of_ours_is_left_after_an_exception(tmp_path):
     assert list((tmp_path / "export").iterdir()) == []
 
 
-def test_the_bar_of_rich_is_off_the_terminal_while_files_are_compared(tmp_path):
+def test_the_bar_of_rich_is_off_the_terminal_while_files_are_compared(tmp_path, monkeypatch):
     rich = pytest.importorskip("lightning.pytorch.callbacks.progress.rich_progress")
-    pytest.importorskip("rich")
+    # The bar reconfigures the one console of the process, which prints tables of later tests as well.
+    monkeypatch.setattr(pytest.importorskip("rich"), "_console", None)
     error, during, training = sys.stderr, [], []
 
     def watched(logits, labels):
