@@ -3,10 +3,10 @@
     python benchmarks/quantization_cost.py [--rounds 15] [--batch 64] [--network resnet20-16 ...]
 
 A step is the forward, the backward and SGD with momentum, on random images, one thread; medians over rounds in which
-the networks alternate, in time of the processor. "float" keeps its BatchNorms; "folded" is without them and without
-rounding, which is what a prepared network would cost if rounding were free; "ours" rounds, observes, and scales the
-optimizer's updates of folded weights, as the callback does. Beside it NNCF, on the folded network, and torchao's PT2E
-with its X86InductorQuantizer, which trains with BatchNorms; where one is not installed or fails, it says so.
+the networks alternate, in time of the processor. "ours" fake-quantizes and observes, "frozen" does so with the
+statistics of BatchNorms and the ranges fixed, as the callback does in its last epochs. Beside them NNCF, on the folded
+network, and torchao's PT2E with its X86InductorQuantizer, which trains with BatchNorms; where one is not installed or
+fails, it says so.
 """
 
 import argparse
@@ -23,10 +23,8 @@ from torch import Tensor, nn
 
 from lit_xai.models import ResNet
 from lit_xai.network.copying import copy_network
-from lit_xai.quantization.folding import find_foldable
 from lit_xai.quantization.observers import quiet_import
 from lit_xai.quantization.quantization import plan_quantization, prepare_
-from lit_xai.quantization.unfolded import UnfoldedUpdates, fold_scales
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]] = {
     "resnet20-16": (lambda: ResNet(20, width=16), (3, 32)),
@@ -35,11 +33,15 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int]]] = {
 }
 
 
-def ours(network: nn.Module, x: Tensor) -> nn.Module:
-    """Return a network that rounds and observes."""
-    prepared = folded(network, x)
-    prepare_(prepared, plan_quantization(prepared, x)).enable_fake_quant_(True)
-    return prepared.train()
+def ours(network: nn.Module, x: Tensor, frozen: bool = False) -> nn.Module:
+    """Return a network that fake-quantizes, and observes or has its ranges and statistics fixed."""
+    prepared = copy_network(network)
+    fake_quantizers = prepare_(prepared.train(), plan_quantization(prepared, x))
+    prepared(x)
+    fake_quantizers.enable_fake_quant_(True)
+    fake_quantizers.enable_observer_(not frozen)
+    fake_quantizers.freeze_norms_(frozen)
+    return prepared
 
 
 def nncf(network: nn.Module, x: Tensor) -> nn.Module:
@@ -79,7 +81,7 @@ def candidates(name: str, batch: int) -> tuple[dict[str, nn.Module], list[Tensor
         network(x)
     network.eval()
     x = batches[0]
-    found = {"float": copy_network(network).train(), "folded": folded(network, x).train(), "ours": ours(network, x)}
+    found = {"float": copy_network(network).train(), "ours": ours(network, x), "frozen": ours(network, x, frozen=True)}
     for peer in (nncf, pt2e):
         try:
             with quiet():
@@ -104,9 +106,6 @@ def main() -> None:
         networks, batches = candidates(name, arguments.batch)
         y = torch.randint(10, (arguments.batch,))
         optimizers = {key: torch.optim.SGD(one.parameters(), 1e-3, 0.9) for key, one in networks.items()}
-        scales = fold_scales(networks["float"], find_foldable(networks["float"], batches[0]))
-        weights = [(networks["ours"].get_submodule(layer).weight, scale) for layer, scale in scales.items()]
-        UnfoldedUpdates(weights, [optimizers["ours"]])
         seconds: dict[str, list[float]] = {key: [] for key in networks}
         for turn in range(arguments.rounds + 2):
             for key, one in networks.items():

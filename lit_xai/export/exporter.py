@@ -110,13 +110,13 @@ class Exporter:
         if not is_quantized(network):
             ptq = {"ptq": self._quantized(trainer, weights)} if self.int8 else {}
             return {"network": network, **ptq}, weights.source
-        variants: dict[str, Any] = {"quantized": network}
-        if before is None:
-            before, float_source = weights.as_before(Quantize.name), "the same weights, not rounded"
-        else:  # only with the earlier weights does a row for post-training quantization show what the training gained
-            float_source = variants["float_source"] = before.source
+        # Both files hold the same weights, so that they differ by the quantization alone.
+        in_float = weights.as_before(Quantize.name)
+        variants: dict[str, Any] = {"network": self._network(in_float), "quantized": network}
+        if before is not None:  # the weights that quantization-aware training began with show what it gained
             variants["ptq"] = self._quantized(trainer, before, weights.recipe.steps[-1])
-        return {"network": self._network(before), **variants}, f"{weights.source}; in float: {float_source}"
+            variants["ptq_source"] = before.source
+        return variants, weights.source
 
     def _network(self, weights: Weights) -> nn.Module:
         """Return the network in a copy of the module, without ``torch.compile``."""

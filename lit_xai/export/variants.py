@@ -16,7 +16,7 @@ from lit_xai.export.timing import alternate_latencies
 from lit_xai.network.calling import Inputs, OutputSpec, find_network
 from lit_xai.network.copying import copy_network
 from lit_xai.network.untouched import untouched
-from lit_xai.quantization.fake_quantizers import find_fake_quantizers
+from lit_xai.quantization.fake_quantizers import find_fake_quantizers, fold_paired_
 from lit_xai.quantization.quantization import describe_quantization
 from lit_xai.runtime.latency import Latency
 
@@ -64,6 +64,8 @@ class Variants:
             quantized, ptq, row = ptq, None, PTQ_ROW
         described = {} if quantized is None else describe_quantization(find_network(quantized))
         copies = [None if given is None else _copied(given) for given in (quantized, ptq)]
+        for copied in filter(None, copies):
+            fold_paired_(copied)  # as the file has it, so that a difference is the runtime's and not the fold's
         return cls(_copied(network), copies[0], copies[1], described, row)
 
     def untouched(self) -> contextlib.ExitStack:

@@ -22,8 +22,8 @@ from lit_xai.quantization.fake_quantizers import FakeQuantizers, find_fake_quant
 from lit_xai.quantization.observers import AVERAGING
 from lit_xai.quantization.quantization import check_scheme, describe_quantization
 from lit_xai.quantization.rehearsal import Rehearsal, refuse_averages, refuse_compiled, rehearse
-from lit_xai.quantization.steps import fold_step, quantize_step, quantize_steps
-from lit_xai.quantization.unfolded import UnfoldedUpdates, fold_scales
+from lit_xai.quantization.steps import quantize_step, quantize_steps
+from lit_xai.quantization.unfolded import UnfoldedUpdates
 from lit_xai.structure.attaching import unwrap, wrap
 from lit_xai.structure.recipe import recipe_of
 from lit_xai.trainer.access import callbacks_of
@@ -31,7 +31,7 @@ from lit_xai.trainer.batches import example_inputs, read_batch
 from lit_xai.trainer.logging import log_text
 from lit_xai.trainer.scheduling import Epochs, resolve_epochs
 from lit_xai.trainer.structural_callback import StructuralCallback, structural_callbacks
-from lit_xai.trainer.structure_change import bare_optimizers, refuse_optimizers
+from lit_xai.trainer.structure_change import bare_optimizers
 from lit_xai.trainer.training_step import called, called_by_step, candidates, chosen, say_what_is_called
 
 CALIBRATION_BATCHES = 16
@@ -41,17 +41,18 @@ CALIBRATION_BATCHES = 16
 class QuantizationAwareTraining(StructuralCallback):
     """Fake-quantize weights and activations for the last epochs of a run, in any LightningModule.
 
-    At the start of ``start_epoch`` BatchNorms are folded into the layers before them (optimizers continue as if the
-    BatchNorms were frozen, :mod:`lit_xai.quantization.unfolded`). From then on, the tensors that runtimes compute in
-    integers are quantized and dequantized in every forward, with straight-through gradients (`Jacob et al. 2018
-    <https://arxiv.org/abs/1712.05877>`_). Modules, names, parameters and hooks stay; the network gets one more child,
-    ``fake_quantizers``, with only buffers. Every checkpoint holds a recipe of the change, so that
-    ``trainer.test(ckpt_path="best")``, a resumed ``fit`` and :func:`lit_xai.load_from_checkpoint` restore the structure
-    that was saved; ModelCheckpoint's "best" and EarlyStopping's patience start over. ``ModelExport`` writes the result
-    as a file that ONNX Runtime executes in integers.
+    From the start of ``start_epoch`` on, the tensors that runtimes compute in integers are quantized and dequantized in
+    every forward, with straight-through gradients (`Jacob et al. 2018 <https://arxiv.org/abs/1712.05877>`_). Modules,
+    names, parameters and hooks stay; the network gets one more child, ``fake_quantizers``, with only buffers. Every
+    checkpoint holds a recipe of the change, so that ``trainer.test(ckpt_path="best")``, a resumed ``fit`` and
+    :func:`lit_xai.load_from_checkpoint` restore the structure that was saved; ModelCheckpoint's "best" and
+    EarlyStopping's patience start over. ``ModelExport`` writes the result as a file that ONNX Runtime executes in
+    integers.
 
-    A network with folded BatchNorms is less stable in training: if the learning rate is still high, clip gradients
-    (``Trainer(gradient_clip_val=1.0)``), or training may diverge.
+    BatchNorms go on normalizing, so that learning rates that work in float work here too. Those that follow a layer
+    directly count as part of it: what is quantized is what a runtime computes once they are folded into the layer,
+    which the export does on a copy. From ``freeze_epoch`` on they normalize by their running statistics, as the file
+    will.
 
     Args:
         start_epoch: the first epoch with quantization, counted from 0: an integer, or a fraction of ``max_epochs``.
@@ -66,7 +67,8 @@ class QuantizationAwareTraining(StructuralCallback):
             the LightningModule or inside its network.
         calibration_batches: how many training batches ranges are observed on before anything is quantized; at most half
             an epoch.
-        freeze_epoch: the epoch from which on the ranges of activations stay fixed; a fraction counts from epoch 0.
+        freeze_epoch: the epoch from which on the ranges of activations, and the statistics of BatchNorms that will be
+            folded, stay fixed; a fraction counts from epoch 0.
         module: the network inside the LightningModule, a dotted name; default what its training step calls: itself, or
             the one direct part with weights.
         batch_to_inputs: the model's inputs in a batch: a key, an index, several, a function or its import path.
@@ -143,7 +145,7 @@ class QuantizationAwareTraining(StructuralCallback):
         return resolve_epochs(self._start, max_epochs, "start_epoch")
 
     def state(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return how many batches ranges were observed on, and the scales of the folded weights."""
+        """Return how many batches ranges were observed on, and the scales of weights that 0.1 folded."""
         return {"seen": self._seen, "scales": dict(self._scales)}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -152,38 +154,41 @@ class QuantizationAwareTraining(StructuralCallback):
         self._scales = dict(state["scales"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse compiled networks, whose functions cannot be intercepted, and optimizers that cannot follow a fold."""
-        # Not in setup: a module may compile itself in configure_model, and optimizers are built, only after that hook.
+        """Refuse compiled networks, whose functions cannot be intercepted."""
+        # Not in setup: a module may compile itself in configure_model, which comes after that hook.
         refuse_compiled(pl_module, self._given.of(pl_module))
-        refuse_optimizers(trainer, "QuantizationAwareTraining")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fold, prepare and run a copy forward and backward, so that foreseeable errors come before the first epoch."""
-        if self._fake_quantizers(pl_module) is None:
+        """Prepare a copy and run it forward and backward, so that foreseeable errors come before the first epoch."""
+        fake_quantizers = self._fake_quantizers(pl_module)
+        if fake_quantizers is None:
             self._network = self._called_network(trainer, pl_module)
             # No loader exists before on_train_start, so this is the first hook that can read a batch.
             self._inputs = example_inputs(trainer, pl_module, self._network)
             rehearsal = self._rehearse(pl_module)
             rank_zero_info(f"QuantizationAwareTraining begins with epoch {self.start_epoch}: {rehearsal.summary()}")
             if self.freeze_epoch < (trainer.max_epochs or 0):
-                rank_zero_info(f"Ranges of activations stay fixed from epoch {self.freeze_epoch} on.")
+                rank_zero_info(
+                    f"Ranges of activations and statistics of BatchNorms stay fixed from epoch {self.freeze_epoch} on."
+                )
             # Whether the step calls the network shows only when it runs: the first real step is observed.
             self._step_check = partial(self._check_first_step, pl_module)
             wrap(pl_module, "training_step", self._step_check)
         else:
-            # A resumed run: the recipe in the checkpoint has inserted the fake-quantizers already. Their optimizer
-            # hooks are no part of a checkpoint.
+            # A resumed run: the recipe in the checkpoint has inserted the fake-quantizers already. What is no part of a
+            # checkpoint is applied again.
             self._report_resumed(pl_module)
             self._update_unfolded(trainer, pl_module)
+            self._freeze_if_due(trainer, fake_quantizers)
         super().on_train_start(trainer, pl_module)
 
     def change(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to quantize, or fix the ranges of activations, if that is due."""
+        """Begin to quantize, or fix ranges and statistics, if that is due."""
         fake_quantizers = self._fake_quantizers(pl_module)
         if fake_quantizers is None and trainer.current_epoch >= self.start_epoch:
             fake_quantizers = self._begin(trainer, pl_module)
         if fake_quantizers is not None:
-            fake_quantizers.enable_observer_(trainer.current_epoch < self.freeze_epoch)
+            self._freeze_if_due(trainer, fake_quantizers)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Count the calibration batches, and begin to quantize after the last of them."""
@@ -213,8 +218,7 @@ class QuantizationAwareTraining(StructuralCallback):
         if fake_quantizers is not None and not self._has_warned and not fake_quantizers.is_calibrated():
             self._has_warned = True
             rank_zero_warn(
-                "QuantizationAwareTraining observed NaN or infinity in the network: without the statistics of its"
-                " batches, training diverges at learning rates that worked before. Use a lower learning rate from"
+                "QuantizationAwareTraining observed NaN or infinity in the network. Use a lower learning rate from"
                 " start_epoch on, or Trainer(gradient_clip_val=1.0)."
             )
 
@@ -231,6 +235,9 @@ class QuantizationAwareTraining(StructuralCallback):
         self._remove_step_check(pl_module)
         if self._updates is not None:
             self._updates.stop()
+        fake_quantizers = self._fake_quantizers(pl_module)
+        if fake_quantizers is not None:
+            fake_quantizers.freeze_norms_(False)
         super().teardown(trainer, pl_module, stage)
 
     # --- how ----------------------------------------------------------------------------------------------------------
@@ -303,13 +310,7 @@ class QuantizationAwareTraining(StructuralCallback):
         rehearsal = self._rehearse(pl_module)
         # Planned on a copy, so that a network that cannot be quantized is left whole.
         network, prefix = self._network.of(pl_module), self._network.prefix(pl_module)
-        # Those of the first process: its BatchNorm statistics are folded everywhere, as others saw other batches.
-        scales = trainer.strategy.broadcast(fold_scales(network, rehearsal.pairs))
-        # Kept in this callback's state: the fold overwrites the statistics that the scales are computed from.
-        self._scales = {f"{prefix}{layer}.weight": scale for layer, scale in scales.items()}
-        folds = [fold_step(network, rehearsal.pairs, prefix)] if rehearsal.pairs else []
-        self.take_step(trainer, pl_module, *folds, quantize_step(rehearsal.plan, prefix.removesuffix(".")))
-        self._update_unfolded(trainer, pl_module)
+        self.take_step(trainer, pl_module, quantize_step(rehearsal.plan, prefix.removesuffix(".")))
         self._seen = 0
         rank_zero_info(f"QuantizationAwareTraining, epoch {trainer.current_epoch}: quantization begins.")
         log_text(trainer, "compression/quantization", _layer_table(describe_quantization(network)), trainer.global_step)
@@ -338,7 +339,14 @@ class QuantizationAwareTraining(StructuralCallback):
                     " '-dense' or '-pruned' one)."
                 )
 
+    def _freeze_if_due(self, trainer: Trainer, fake_quantizers: FakeQuantizers) -> None:
+        """Fix or release the ranges of activations and the statistics of BatchNorms, as this epoch requires."""
+        frozen = trainer.current_epoch >= self.freeze_epoch
+        fake_quantizers.enable_observer_(not frozen)
+        fake_quantizers.freeze_norms_(frozen)
+
     def _update_unfolded(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Have optimizers continue a run of 0.1, which folded BatchNorms when it began to quantize."""
         named = dict(pl_module.named_parameters())
         weights = [(named[name], scale) for name, scale in self._scales.items() if name in named]
         self._updates = UnfoldedUpdates(weights, bare_optimizers(trainer))

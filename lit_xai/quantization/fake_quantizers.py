@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_xai.quantization.folding import fold_batch_norms_, fold_signs
 from lit_xai.quantization.integers import Integers
 from lit_xai.quantization.observers import Site, make_fake_quant, recompute_scale_, run_fake_quant
 from lit_xai.quantization.rounding import Placement, owners_of_weights
@@ -30,14 +31,25 @@ class FakeQuantizers(nn.Module):
     In training mode ranges follow the tensors; in eval mode nothing changes. Its own forward returns its input, so that
     it may be part of a ``Sequential``.
 
+    A BatchNorm that will be folded into the layer before it stays a BatchNorm in training: what it makes of the layer's
+    output counts as that output. The grid of a weight that is symmetric around 0, per output channel, scales with the
+    weight, so that the fold gives the same integers. One difference has to be made up for: integers reach further down
+    than up (-64..63), so a channel that the BatchNorm will multiply with a negative number is quantized negated.
+
     Args:
         sites: the tensors to quantize.
         float_layers: names of the network's modules that compute in float.
+        norms: names of layers and the BatchNorms after them that will be folded, see
+            :func:`~lit_xai.quantization.folding.find_foldable`.
     """
 
-    def __init__(self, sites: Iterable[Site], float_layers: Iterable[str] = ()) -> None:
+    def __init__(
+        self, sites: Iterable[Site], float_layers: Iterable[str] = (), norms: Iterable[tuple[str, str]] = ()
+    ) -> None:
         super().__init__()
         self.float_layers = list(float_layers)
+        self.norms = dict(norms)
+        self.norms_frozen = False
         self.sites = {site["name"]: dict(site) for site in sites}
         # The name is part of every checkpoint's keys ("fake_quantizers.rounders..."): renaming it would make all
         # checkpoints of quantized networks unreadable.
@@ -92,6 +104,13 @@ class FakeQuantizers(nn.Module):
         for name, fake_quant in self.fake_quants.items():
             fake_quant.observer_enabled.fill_(int(enabled or self.sites[name]["channels"] > 0))
 
+    def freeze_norms_(self, frozen: bool = True) -> None:
+        """Have the BatchNorms that will be folded use their running statistics in training too, and keep them as is.
+
+        They do so while the network runs, whatever mode they are in.
+        """
+        self.norms_frozen = frozen
+
     def set_averaging_constant_(self, constant: float) -> None:
         """Set how much the next batch moves the ranges of activations: ``1 / n`` for the n-th gives their mean."""
         for fake_quant in self._of_activations():
@@ -129,10 +148,16 @@ class FakeQuantizers(nn.Module):
 
     # --- inside the network's forward ---------------------------------------------------------------------------------
 
-    def fake_quantize(self, name: str, tensor: Tensor, layer: str) -> Tensor:
+    def fake_quantize(self, name: str, tensor: Tensor, layer: str, norm: nn.Module | None = None) -> Tensor:
         """Return a tensor with the values that the integers of its site can represent.
 
         A tensor without a site is returned unchanged: it comes from a branch that did not run when sites were planned.
+
+        Args:
+            name: of the site.
+            tensor: of any dtype of floats.
+            layer: the name of the layer that takes it.
+            norm: the BatchNorm that will be folded into that layer.
         """
         if self._record is not None:
             self._record(name, tensor)
@@ -141,7 +166,12 @@ class FakeQuantizers(nn.Module):
         if self._integers is not None:
             return self._integers.dequantized(self.sites[name], tensor)
         values = tensor.float()  # ranges and scales are float32
+        signs = fold_signs(norm, tensor) if norm is not None and self.sites[name]["channels"] else None
+        if signs is not None:
+            values = values * signs
         out = run_fake_quant(self.fake_quants[name], values, self.training, self.off)
+        if signs is not None:
+            out = out * signs
         if not torch.is_autocast_enabled(tensor.device.type):  # autocast casts operands itself
             out = out.to(tensor.dtype)
         # Placement takes the very tensor that it gave for one without a site, so a site that is only observed returns
@@ -195,10 +225,25 @@ class FakeQuantizers(nn.Module):
                 f"{type(network).__name__} expected ranges that were observed on data, but got none yet: train it, or"
                 " call quantize() with a loader."
             )
+        fold_paired_(network)
         weights: dict[str, Tensor] = {}
         with self.recording(lambda name, tensor: weights.update({name: tensor})):
             run()
         self.convert_(weights)
+
+    def follow_fold_(self, scales: Mapping[str, Tensor]) -> None:
+        """Move the ranges and scales of weights with them, see :class:`~lit_xai.quantization.folding.FollowsFold`."""
+        for name, site in self.sites.items():
+            if not site["channels"] or site["layer"] not in scales:
+                continue
+            fake_quant, factor = self.fake_quants[name], scales[site["layer"]].abs()
+            observer = fake_quant.activation_post_process
+            for value in (observer.min_val, observer.max_val, fake_quant.scale):
+                value.copy_(value.double() * factor.to(value.device))
+            # Not the observer's eps, which would coarsen the grid behind a BatchNorm over large activations; just no
+            # division by 0 where the BatchNorm multiplies with 0.
+            fake_quant.scale.clamp_(min=torch.finfo(torch.float32).tiny ** 0.5)
+        self.norms = {layer: norm for layer, norm in self.norms.items() if layer not in scales}
 
     def enter(self, network: nn.Module, args: tuple[Any, ...]) -> None:
         """Start to quantize; a forward pre-hook of the network."""
@@ -207,10 +252,17 @@ class FakeQuantizers(nn.Module):
             runs[0].stop()
             runs.clear()
         if not runs:
+            modules = dict(network.named_modules())
+            norms = {layer: modules[norm] for layer, norm in self.norms.items()}
             placement = Placement(
-                self.fake_quantize, owners_of_weights(network), self.float_layers, self._quantize_bias
+                lambda name, tensor, layer: self.fake_quantize(name, tensor, layer, norms.get(layer)),
+                owners_of_weights(network),
+                self.float_layers,
+                self._quantize_bias,
+                self.norms.values(),
             )
-            runs.append(Running(network, placement, sys._getframe(1)))
+            frozen = norms.values() if self.norms_frozen else ()
+            runs.append(Running(network, placement, sys._getframe(1), frozen))
             runs[0].start()
         else:
             # The network calls itself: the outer forward quantizes, and the inner ones are only counted.
@@ -257,7 +309,10 @@ def _warn_renamed(old: str, new: str) -> None:
 
 
 def insert_fake_quantizers_(
-    network: nn.Module, sites: Iterable[Site], float_layers: Iterable[str] = ()
+    network: nn.Module,
+    sites: Iterable[Site],
+    float_layers: Iterable[str] = (),
+    norms: Iterable[tuple[str, str]] = (),
 ) -> FakeQuantizers:
     """Give a network fake-quantizers, which observe but do not quantize yet.
 
@@ -265,6 +320,7 @@ def insert_fake_quantizers_(
         network: the module, without fake-quantizers.
         sites: the tensors to quantize, from :func:`~lit_xai.quantization.quantization.plan_quantization`.
         float_layers: names of modules that compute in float, from the same plan.
+        norms: names of layers and the BatchNorms that will be folded into them, from the same plan.
 
     Raises:
         ValueError: the network has fake-quantizers, or a submodule of that name.
@@ -272,7 +328,7 @@ def insert_fake_quantizers_(
     if hasattr(network, NAME):
         kind = "some already" if find_fake_quantizers(network) is not None else f"a submodule called {NAME!r}"
         raise ValueError(f"network expected a module without fake-quantizers, but {type(network).__name__} has {kind}.")
-    fake_quantizers = FakeQuantizers(sites, float_layers).train(network.training)
+    fake_quantizers = FakeQuantizers(sites, float_layers, norms).train(network.training)
     fake_quantizers.enable_fake_quant_(False)
     fake_quantizers.to(next((p.device for p in network.parameters()), torch.device("cpu")))
     network.add_module(NAME, fake_quantizers)
@@ -300,3 +356,14 @@ def remove_fake_quantizers_(network: nn.Module) -> None:
 def find_fake_quantizers(network: nn.Module) -> FakeQuantizers | None:
     """Return the fake-quantizers of a network, or of its first submodule that has some."""
     return next((m for m in network.modules() if isinstance(m, FakeQuantizers)), None)
+
+
+def fold_paired_(network: nn.Module) -> None:
+    """Fold the BatchNorms that the fake-quantizers of a network let pass, as its exported file will have them.
+
+    Args:
+        network: the module to change, or one with such a submodule; without fake-quantizers nothing happens.
+    """
+    for owner in [module for module in network.modules() if isinstance(module._modules.get(NAME), FakeQuantizers)]:
+        fake_quantizers: Any = owner._modules[NAME]
+        fold_batch_norms_(owner, list(fake_quantizers.norms.items()))

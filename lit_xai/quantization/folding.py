@@ -12,7 +12,7 @@ import weakref
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,8 @@ _LAYERS: Mapping[type[nn.Module], int] = {
     nn.ConvTranspose3d: 5,
 }
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_NORM_FORWARDS = frozenset(kind.forward for kind in _NORMS)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 # Queries of a layer's output or weight whose answers folding does not change.
@@ -52,8 +53,8 @@ def find_foldable(
     The network runs once in eval mode and is left unchanged. In a pair, the BatchNorm takes the very tensor that the
     layer returns, and is its only consumer: no residual, view, in-place operation, attribute or return value uses it.
     Both run once, have one name, own their parameters and have no hooks. Layers are torch's own convolutions,
-    transposed ones and ``Linear`` on ``(N, C)``; subclasses and parametrized layers are left out, as are BatchNorms
-    without running statistics.
+    transposed ones and ``Linear`` on ``(N, C)``; subclasses and parametrized layers are left out. BatchNorms include
+    ``SyncBatchNorm`` and subclasses that compute a BatchNorm in this forward, but not those without running statistics.
 
     A branch that this forward does not take is not observed.
 
@@ -118,7 +119,20 @@ def _is_layer(module: nn.Module) -> bool:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    return type(module) in _NORMS and isinstance(module.running_mean, Tensor) and isinstance(module.running_var, Tensor)
+    if not isinstance(module, _NORMS):
+        return False
+    return isinstance(module.running_mean, Tensor) and isinstance(module.running_var, Tensor)
+
+
+def _computes_batch_norm(module: Any, inputs: Any, result: Any) -> bool:
+    """Return whether a BatchNorm's output in eval mode is that of torch's own; a subclass may add an activation."""
+    if type(module).forward in _NORM_FORWARDS:
+        return True
+    if not isinstance(inputs, Tensor) or not isinstance(result, Tensor) or inputs.shape != result.shape:
+        return False
+    statistics = module.running_mean, module.running_var, module.weight, module.bias
+    expected = torch.nn.functional.batch_norm(inputs, *statistics, training=False, eps=module.eps)
+    return torch.allclose(result, expected.to(result), rtol=1e-3, atol=1e-5)
 
 
 class _Forward:
@@ -150,7 +164,7 @@ class _Forward:
             for name, module in self.candidates.items():
                 enter, leave = partial(self._enter, name), partial(self._leave, name)
                 stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-                stack.callback(module.register_forward_hook(leave).remove)
+                stack.callback(module.register_forward_hook(leave, with_kwargs=True).remove)
             stack.enter_context(_Functions(self))
             stack.enter_context(_Operations(self))
             yield
@@ -199,7 +213,11 @@ class _Forward:
         if module.training:  # a forward of its own switched it
             self.excluded.add(name)
 
-    def _leave(self, name: str, module: nn.Module, args: tuple[Any, ...], result: Tensor) -> None:
+    def _leave(
+        self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor
+    ) -> None:
+        if _is_norm(module) and not _computes_batch_norm(module, next(iter((*args, *kwargs.values())), None), result):
+            self.excluded.add(name)
         dims = _LAYERS.get(type(module))
         # Linear on (N, T, C) is left out: BatchNorm1d then reads dimension 1, T, as channels. So are unbatched inputs.
         if dims is not None and result.dim() == dims:
@@ -252,6 +270,8 @@ def fold_batch_norms_(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> N
         network: the module to change.
         pairs: names of layer and BatchNorm, from :func:`find_foldable`.
 
+    Fake-quantizers in the network follow: see :class:`FollowsFold`.
+
     Raises:
         ValueError: a pair cannot be folded; nothing is changed then.
 
@@ -267,11 +287,70 @@ def fold_batch_norms_(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> N
     modules = _checked_pairs(_names(network), pairs)
     with torch.inference_mode(False), torch.no_grad():
         # All pairs were checked before this point, so that an error changes nothing.
+        _tell_followers(network, {name: _fold_scale(norm) for (name, _), (_, norm) in zip(pairs, modules, strict=True)})
         for layer, norm in modules:
             _fold_(layer, norm)
             # An Identity rather than no module: names and places in a Sequential stay those of the recipe and of the
             # state dict.
             replace_(network, norm, nn.Identity().train(norm.training))
+
+
+@runtime_checkable
+class FollowsFold(Protocol):
+    """A submodule that stores facts about its parent's weights, such as their ranges, which a fold changes."""
+
+    def follow_fold_(self, scales: Mapping[str, Tensor]) -> None:
+        """Follow a fold of BatchNorms into layers.
+
+        Args:
+            scales: the number that each output channel of a layer's weight is multiplied with, ``(C,)`` in float64, by
+                the layer's name in the parent of this module.
+        """
+
+
+def _tell_followers(network: nn.Module, scales: Mapping[str, Tensor]) -> None:
+    for name, module in _names(network).items():
+        if isinstance(module, FollowsFold):
+            prefix = name[: name.rfind(".") + 1]
+            module.follow_fold_({key.removeprefix(prefix): s for key, s in scales.items() if key.startswith(prefix)})
+
+
+def fold_scales(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
+    """Return the factor of each layer's weight in a fold, shaped to be multiplied with the weight.
+
+    Args:
+        network: the module, before it is folded.
+        pairs: names of layer and BatchNorm, from :func:`find_foldable`.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2, eps=0.0))
+        >>> network[1].running_var.fill_(4.0)
+        tensor([4., 4.])
+        >>> fold_scales(network, [("0", "1")])["0"]
+        tensor([[0.5000],
+                [0.5000]], dtype=torch.float64)
+    """
+    named = _names(network)
+    return {layer: per_weight(named[layer], _fold_scale(named[norm])) for layer, norm in pairs}
+
+
+def fold_signs(norm: Any, weight: Tensor) -> Tensor | None:
+    """Return the signs of the numbers that a fold multiplies a weight with, ``(C, 1, ..., 1)``; ``None`` if all are 1.
+
+    Args:
+        norm: a BatchNorm.
+        weight: with output channels first; not of a transposed convolution.
+    """
+    # The sign of gamma, as the rest of the factor is positive. Looked at on the CPU alone: elsewhere it means waiting.
+    if norm.weight is None or (norm.weight.device.type == "cpu" and not (norm.weight < 0).any()):
+        return None
+    signs = torch.where(norm.weight < 0, -1.0, 1.0).to(weight.device)
+    return signs.view(-1, *(1,) * (weight.dim() - 1))
+
+
+def _fold_scale(norm: Any) -> Tensor:
+    scale = (_double(norm.running_var) + norm.eps).rsqrt()
+    return scale if norm.weight is None else scale * _double(norm.weight)
 
 
 def _checked_pairs(named: Mapping[str, nn.Module], pairs: list[tuple[str, str]]) -> list[tuple[Any, Any]]:
@@ -301,9 +380,7 @@ def _out_channels(layer: Any) -> int:
 
 
 def _fold_(layer: Any, norm: Any) -> None:
-    mean, variance = _double(norm.running_mean), _double(norm.running_var)
-    scale = (variance + norm.eps).rsqrt()
-    scale = scale if norm.weight is None else scale * _double(norm.weight)
+    mean, scale = _double(norm.running_mean), _fold_scale(norm)
     bias = -mean if layer.bias is None else _double(layer.bias) - mean
     bias = bias * scale if norm.bias is None else bias * scale + _double(norm.bias)
     # A new bias is trained if the bias that it replaces was; without one, if the weight is.

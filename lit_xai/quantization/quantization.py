@@ -39,7 +39,11 @@ weights have only 7 bits (ONNX Runtime's ``reduce_range``)."""
 ACTIVATIONS = ("unsigned", "symmetric")
 
 Plan = dict[str, Any]
-"""The tensors to quantize, as plain values: ``{"sites": [...], "float_layers": [...], "scheme": {...}}``."""
+"""The tensors to quantize, as plain values: ``{"sites", "float_layers", "norms", "scheme"}``.
+
+``"norms"`` are pairs of a layer's name and that of the BatchNorm that will be folded into it. Plans of 0.1 have none, as
+it folded before it planned.
+"""
 
 
 def plan_quantization(
@@ -59,7 +63,8 @@ def plan_quantization(
     (`Krishnamoorthi 2018 <https://arxiv.org/abs/1806.08342>`_); see :mod:`~lit_xai.quantization.rounding` for which.
 
     Args:
-        network: the module, with its BatchNorms folded already.
+        network: the module. A BatchNorm that can be folded into the layer before it
+            (:func:`~lit_xai.quantization.folding.find_foldable`) is treated as part of that layer.
         example_inputs: the inputs of one call.
         bits: of weights, 2 to 8: for all layers, or by names and patterns with ``*``, of which the first match counts.
             Runtimes compute in 8 bits in any case: fewer bits test what a network tolerates, and do not make it faster.
@@ -97,6 +102,7 @@ def plan_quantization(
     bits_of = _bits_by_layer(network, bits)
     ignored = set(map(id, _with_submodules(match_layers(network, ignored_layers, "ignored_layers"))))
     float_layers = [name for name, module in module_names(network).items() if id(module) in ignored]
+    norms = find_foldable(network, example_inputs, call, output)
     sites: dict[str, Site] = {}
 
     def add_site(name: str, tensor: Tensor, layer: str) -> Tensor:
@@ -112,9 +118,9 @@ def plan_quantization(
         return tensor.view_as(tensor)  # another tensor, which Placement takes for the quantized one
 
     # One forward decides which tensors have sites; training and export then follow the same rules at the same places.
-    inputs_of = _run_once(
-        network, Placement(add_site, owners_of_weights(network), float_layers), example_inputs, call, output
-    )
+    passing = [norm for _, norm in norms]
+    placement = Placement(add_site, owners_of_weights(network), float_layers, passing=passing)
+    inputs_of = _run_once(network, placement, example_inputs, call, output)
     for name, site_of_inputs in inputs_of.items():
         sites[name]["inputs"] = site_of_inputs
     if not any(site["channels"] for site in sites.values()):
@@ -125,7 +131,8 @@ def plan_quantization(
     # The scheme is stored in checkpoints, which hold plain values alone: classes are stored by import path.
     plain_bits = {_plain(entry): n for entry, n in bits.items()} if isinstance(bits, Mapping) else bits
     scheme = {"bits": plain_bits, "cpu": cpu, "activations": activations}
-    return {"sites": list(sites.values()), "float_layers": float_layers, "scheme": scheme}
+    pairs = [list(pair) for pair in norms]
+    return {"sites": list(sites.values()), "float_layers": float_layers, "norms": pairs, "scheme": scheme}
 
 
 def _run_once(
@@ -201,7 +208,7 @@ def prepare_(network: nn.Module, plan: Plan) -> FakeQuantizers:
         >>> is_quantized(network), [name for name, _ in network.named_parameters()]
         (True, ['0.weight', '0.bias', '2.weight', '2.bias'])
     """
-    return insert_fake_quantizers_(find_network(network), plan["sites"], plan["float_layers"])
+    return insert_fake_quantizers_(find_network(network), plan["sites"], plan["float_layers"], plan.get("norms", ()))
 
 
 def quantize(
@@ -281,8 +288,7 @@ def _quantized(
         raise ValueError("loader expected one or more batches, but got none.")
     with untouched(copied), torch.no_grad():
         check_call(copied, example, call, output)
-    # Before planning: with BatchNorm between them, convolution and activation would not be fused by a runtime, and the
-    # int8 network would be slower than the float one.
+    # Nothing trains here that would need its BatchNorms, and the copy runs faster without them.
     fold_batch_norms_(copied, find_foldable(copied, example, call, output))
     fake_quantizers = prepare_(copied, plan_quantization(copied, example, **scheme, call=call, output=output))
     calibrate_(copied, fake_quantizers, itertools.chain([example], inputs), call, output)
@@ -388,12 +394,16 @@ def describe_quantization(network: nn.Module) -> dict[str, Any]:
         "activations": "8 bits, -128..127 around 0, per tensor" if is_symmetric else "8 bits, 0..255, per tensor",
         "cpu": "any" if bits[-1] < 8 else "vnni or arm64",
         "integer": integer,
-        "float": _float_layers(network, set(integer), {prefix + name for name in fake_quantizers.float_layers}),
+        "float": _float_layers(
+            network,
+            {*integer, *(prefix + norm for norm in fake_quantizers.norms.values())},
+            {prefix + name for name in fake_quantizers.float_layers},
+        ),
     }
 
 
 def _float_layers(network: nn.Module, integer: set[str], ignored: set[str]) -> dict[str, str]:
-    """Return every layer with parameters of its own that does not compute in integers, and the reason."""
+    """Return every layer with parameters of its own that is not part of an integer operator, and the reason."""
     reasons = {}
     for name, module in module_names(network).items():
         has_parameters = any(True for _ in module.parameters(recurse=False)) or is_parametrized(module)

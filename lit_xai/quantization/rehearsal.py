@@ -11,7 +11,6 @@ from torch import nn
 from lit_xai.network.calling import Inputs, OutputSpec, call_network, check_call
 from lit_xai.network.copying import copy_network
 from lit_xai.network.untouched import untouched
-from lit_xai.quantization.folding import find_foldable, fold_batch_norms_
 from lit_xai.quantization.quantization import Plan, describe_quantization, plan_quantization, prepare_
 from lit_xai.trainer.access import callbacks_of, is_a
 
@@ -21,12 +20,10 @@ class Rehearsal:
     """The result of a trial on a copy.
 
     Args:
-        pairs: names of layers and the BatchNorms that are folded into them.
         plan: the tensors to quantize.
         facts: which layers compute in integers, and which in float and why.
     """
 
-    pairs: list[tuple[str, str]]
     plan: Plan
     facts: dict[str, Any]
 
@@ -34,13 +31,14 @@ class Rehearsal:
         """Return it in one sentence."""
         in_float = [f"{name} ({why})" for name, why in self.facts["float"].items()]
         shown = ", ".join(in_float[:6]) + (f" and {len(in_float) - 6} more" if len(in_float) > 6 else "")
-        folded = f"{len(self.pairs)} BatchNorm{'s are' if len(self.pairs) != 1 else ' is'} folded"
-        integer = f"{len(self.facts['integer'])} layers compute in integers ({self.facts['weights']})"
-        return f"{folded}, {integer}; in float: {shown or 'none'}."
+        n = len(self.plan["norms"])
+        folded = f", with {n} BatchNorm{'s' if n != 1 else ''} that the exported file folds into them" if n else ""
+        integer = f"{len(self.facts['integer'])} layers compute in integers ({self.facts['weights']}){folded}"
+        return f"{integer}; in float: {shown or 'none'}."
 
 
 def rehearse(network: nn.Module, inputs: Inputs, scheme: dict[str, Any], output: OutputSpec) -> Rehearsal:
-    """Fold, prepare, and run a copy forward and backward; the network is left unchanged.
+    """Prepare a copy and run it forward and backward; the network is left unchanged.
 
     Args:
         network: the module.
@@ -61,13 +59,11 @@ def rehearse(network: nn.Module, inputs: Inputs, scheme: dict[str, Any], output:
     copied = copy_network(network)
     with untouched(copied), torch.no_grad():
         check_call(copied, inputs, output=output)
-    pairs = find_foldable(copied, inputs, output=output)
-    fold_batch_norms_(copied, pairs)
     plan = plan_quantization(copied, inputs, **scheme, output=output)
     fake_quantizers = prepare_(copied, plan)
     fake_quantizers.enable_fake_quant_(True)
     with untouched(copied):
-        fake_quantizers.training = True  # only these: a remaining BatchNorm cannot train on one sample
+        fake_quantizers.training = True  # only these: a BatchNorm cannot train on one sample
         try:
             logits = call_network(copied, inputs, output=output)
             if logits.requires_grad:
@@ -80,7 +76,7 @@ def rehearse(network: nn.Module, inputs: Inputs, scheme: dict[str, Any], output:
                 f"{type(network).__name__} does not run when quantized ({type(error).__name__}: {reason}): turn"
                 " activation checkpointing off, and name layers that quantize tensors themselves in ignored_layers=."
             ) from None
-    return Rehearsal(pairs, plan, describe_quantization(copied))
+    return Rehearsal(plan, describe_quantization(copied))
 
 
 def refuse_compiled(pl_module: LightningModule, network: nn.Module) -> None:

@@ -107,6 +107,8 @@ class Placement(TorchFunctionMode):
             ``None`` if the tensor was computed from the network's inputs.
         float_layers: names of modules that compute in float.
         quantize_bias: called for the bias of a product whose output is integers as well; default none is quantized.
+        passing: names of the BatchNorms that will be folded into the layer before them: their functions are left alone,
+            and what :meth:`pass_on` is told of counts as that layer's output.
     """
 
     def __init__(
@@ -115,11 +117,13 @@ class Placement(TorchFunctionMode):
         owner_of: Callable[[Tensor, str], str | None],
         float_layers: Collection[str] = (),
         quantize_bias: QuantizeBias | None = None,
+        passing: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.path: list[str] = []
         self.is_over: Callable[[], bool] = lambda: False
         self.inputs_of: dict[str, str] = {}
+        self.passing = frozenset(passing)
         self._quantize_bias = quantize_bias
         self._quantize, self._owner_of, self._float_layers = quantize, owner_of, frozenset(float_layers)
         self._calls: Counter[str] = Counter()
@@ -134,11 +138,18 @@ class Placement(TorchFunctionMode):
             lambda v: self._quantized(v, self._site("output")) if self._kind(v) is _Kind.PENDING else v, result
         )
 
+    def pass_on(self, inputs: Any, result: Any) -> None:
+        """Have a BatchNorm's result count as the output of the layer before it, which it will be folded into."""
+        kind = self._kind(inputs)
+        # Not of another tensor that happens to be quantized: normalized, it is on its grid no more.
+        if kind in (_Kind.PENDING, _Kind.LIKELY):
+            self._set_kind(result, kind)
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         # A query must not quantize a pending tensor: nothing is computed with it.
-        if name in QUERIES or self.is_over():
+        if name in QUERIES or self._layer in self.passing or self.is_over():
             return func(*args, **kwargs)
         if func is F.multi_head_attention_forward:  # its linear layers are called inside
             with self:

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import threading
 import types
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -18,11 +19,19 @@ class Running:
     Args:
         network: whose modules are tracked by name.
         placement: intercepts the functions.
+        frozen: modules that run in eval mode meanwhile.
         frame: where the forward runs. A Ctrl-C ends it without a hook being called: once the frame is gone, it is over.
     """
 
-    def __init__(self, network: nn.Module, placement: Placement, frame: types.FrameType | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        placement: Placement,
+        frame: types.FrameType | None = None,
+        frozen: Iterable[nn.Module] = (),
+    ) -> None:
         self.placement = placement
+        self._frozen = list(frozen)
         self._frame, self._thread = frame, threading.get_ident()
         self._names = {id(m): name for name, m in network.named_modules()}
         self._stack = contextlib.ExitStack()
@@ -44,8 +53,12 @@ class Running:
         before = register_module_forward_pre_hook(self._before)
         self._stack.callback(before.remove)
         # always_call: after an error inside a layer the path has to lose that layer's name too.
-        after = register_module_forward_hook(self._after, always_call=True)
+        after = register_module_forward_hook(self._after, with_kwargs=True, always_call=True)
         self._stack.callback(after.remove)
+        # For this forward only, so that no other code meets them in a mode that the user did not set.
+        for module in (module for module in self._frozen if module.training):
+            module.training = False
+            self._stack.callback(setattr, module, "training", True)
         self._stack.enter_context(self.placement)
 
     def stop(self) -> None:
@@ -58,6 +71,8 @@ class Running:
         if id(module) in self._names and threading.get_ident() == self._thread:
             self.placement.path.append(self._names[id(module)])
 
-    def _after(self, module: nn.Module, args: Any, result: Any) -> None:
+    def _after(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         if id(module) in self._names and self.placement.path and threading.get_ident() == self._thread:
-            self.placement.path.pop()
+            name = self.placement.path.pop()
+            if name in self.placement.passing:
+                self.placement.pass_on(next(iter((*args, *kwargs.values())), None), result)

@@ -1,5 +1,6 @@
-"""The structural steps of quantization: fold BatchNorms, insert fake-quantizers."""
+"""The structural steps of quantization: insert fake-quantizers; fold BatchNorms, which runs of 0.1 did before that."""
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,8 +9,9 @@ from torch import nn
 
 from lit_xai.network.calling import find_network, module_names
 from lit_xai.network.spelling import nearest
-from lit_xai.quantization.fake_quantizers import NAME, insert_fake_quantizers_, remove_fake_quantizers_
+from lit_xai.quantization.fake_quantizers import NAME, remove_fake_quantizers_
 from lit_xai.quantization.folding import fold_batch_norms_, replace_
+from lit_xai.quantization.quantization import prepare_
 from lit_xai.structure.following import exchange_
 from lit_xai.structure.kinds import Step, StepKind, check_entries
 from lit_xai.structure.recipe import Recipe
@@ -155,13 +157,15 @@ class Quantize(StepKind):
         """
         part = _part(network, step)
         named = {"", *module_names(part)}
+        plan = step["plan"]
         # Checked before insertion, so that a recipe for another network changes nothing.
-        missing = next((site["layer"] for site in step["plan"]["sites"] if site["layer"] not in named), None)
+        names = itertools.chain((site["layer"] for site in plan["sites"]), *plan.get("norms", ()))
+        missing = next((name for name in names if name not in named), None)
         if missing is not None:
             raise ValueError(
                 f"The recipe does not fit {type(network).__name__}: it has no {missing!r}.{nearest(missing, named)}"
             )
-        insert_fake_quantizers_(part, step["plan"]["sites"], step["plan"]["float_layers"])
+        prepare_(part, plan)
 
     def undo_(self, network: nn.Module, step: Step) -> None:
         """Remove them.

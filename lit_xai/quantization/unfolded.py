@@ -1,5 +1,7 @@
 r"""Optimizer updates after BatchNorms were folded, as they would be with the BatchNorms' statistics frozen.
 
+Runs that begin today train with their BatchNorms; those that began with version 0.1 folded them, and continue so.
+
 A folded weight is :math:`W' = s W`, with :math:`s` its BatchNorm's :math:`\gamma / \sqrt{\sigma^2 + \epsilon}`. To the
 optimizer that is another parameter: the same learning rate moves it :math:`1 / s^2` times as far (with Adam
 :math:`1 / s`), which makes runs diverge, and its momenta are in the wrong unit. So the optimizer gets the gradient with
@@ -13,39 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_xai.network.calling import find_network, module_names
-from lit_xai.quantization.folding import per_weight
-
-
-def fold_scales(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
-    """Return the factor of each layer's weight in a fold, shaped to be multiplied with the weight.
-
-    Args:
-        network: the module, before it is folded.
-        pairs: names of layer and BatchNorm, from :func:`~lit_xai.quantization.folding.find_foldable`.
-
-    Example:
-        >>> network = nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2, eps=0.0))
-        >>> network[1].running_var.fill_(4.0)
-        tensor([4., 4.])
-        >>> fold_scales(network, [("0", "1")])["0"]
-        tensor([[0.5000],
-                [0.5000]])
-    """
-    modules, scales = module_names(find_network(network)), {}
-    for layer, norm in pairs:
-        batch_norm: Any = modules[norm]
-        scale = (batch_norm.running_var.detach() + batch_norm.eps).rsqrt()
-        scale = scale if batch_norm.weight is None else scale * batch_norm.weight.detach()
-        scales[layer] = per_weight(modules[layer], scale).clone()
-    return scales
-
 
 class UnfoldedUpdates:
     """Have optimizers update folded weights as they would the unfolded ones, until :meth:`stop`.
 
     Args:
-        weights: the folded weights and, for each, what :func:`fold_scales` returned for it.
+        weights: the folded weights and, for each, the factor of its fold, shaped to be multiplied with it.
         optimizers: those of the weights. L-BFGS is left alone: its line search evaluates the loss within a step.
 
     Example:
