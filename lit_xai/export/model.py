@@ -56,6 +56,7 @@ def export_model(
     recipe: Mapping[str, Any] | None = None,
     source: str = "",
     float_source: str = "",
+    ptq_source: str = "",
     batch_to_inputs: BatchToInputs = None,
     output: OutputSpec = None,
     overwrite: bool = False,
@@ -94,6 +95,7 @@ def export_model(
         recipe: the structural steps behind the network, plain values; written to the files' metadata.
         source: where the weights come from, in words.
         float_source: where the weights of ``network`` come from, if ``quantized`` was trained on from them.
+        ptq_source: where those of ``ptq`` come from, if ``quantized`` was trained on from them.
         batch_to_inputs: the network's inputs in a batch.
         output: the logits in its output.
         overwrite: whether an earlier export in the folder may be replaced.
@@ -138,7 +140,7 @@ def export_model(
         # After the parities: latencies of wrong files would only cost time.
         rows = make_rows(result, temporary, inputs, latency_batches, threads)
         warnings += slower_warnings(rows, FLOAT_ROW, INT8_ROW)
-        warnings += _float_warnings(result, metric, float_source)
+        warnings += _float_warnings(result, metric, float_source, ptq_source)
         warnings += _write_program(temporary, variants.network, inputs, output) if program else []
         _write_script(temporary, inputs, facts, result, tolerance)
         report = _report(path, temporary, variants, result, rows, warnings, source)
@@ -201,7 +203,7 @@ def _write_program(folder: Path, network: nn.Module, inputs: Inputs, output: Out
     return []
 
 
-def _float_warnings(result: ParityResult, metric: Any, float_source: str) -> list[str]:
+def _float_warnings(result: ParityResult, metric: Any, float_source: str, ptq_source: str) -> list[str]:
     """Return a warning where quantization-aware training made the metric worse, or began from hardly trained weights.
 
     Only for a metric from 0 to 1, higher is better: of others it is unknown how much a difference means.
@@ -209,7 +211,7 @@ def _float_warnings(result: ParityResult, metric: Any, float_source: str) -> lis
     # Accuracy, the default, is such a metric.
     upwards = metric is None or getattr(metric, "higher_is_better", None) is True
     known = [result.metrics.get(name) for name in (FLOAT_ROW, INT8_ROW)]
-    if not float_source or not upwards or any(value is None or not 0 <= value <= 1 for value in known):
+    if not (float_source or ptq_source) or not upwards or any(value is None or not 0 <= value <= 1 for value in known):
         return []
     before, after = (float(value) for value in known if value is not None)
     untrained = float(result.metrics.get(PTQ_ROW) or 0.0)
@@ -219,7 +221,7 @@ def _float_warnings(result: ParityResult, metric: Any, float_source: str) -> lis
             f" {untrained:.4f} of the weights before quantization-aware training, quantized without it: export with"
             " int8=True alone, or train at a lower learning rate."
         ]
-    if after - before <= A_POINT:
+    if not float_source or after - before <= A_POINT:
         return []
     return [
         f"{FLOAT} holds {float_source}, whose {result.metric} of {before:.4f} is {100 * (after - before):.1f} points"

@@ -179,7 +179,7 @@ class QuantizationAwareTraining(StructuralCallback):
             # checkpoint is applied again.
             self._report_resumed(pl_module)
             self._update_unfolded(trainer, pl_module)
-            self._freeze_if_due(trainer, fake_quantizers)
+            self._freeze_if_due(trainer, pl_module, fake_quantizers)
         super().on_train_start(trainer, pl_module)
 
     def change(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -188,7 +188,7 @@ class QuantizationAwareTraining(StructuralCallback):
         if fake_quantizers is None and trainer.current_epoch >= self.start_epoch:
             fake_quantizers = self._begin(trainer, pl_module)
         if fake_quantizers is not None:
-            self._freeze_if_due(trainer, fake_quantizers)
+            self._freeze_if_due(trainer, pl_module, fake_quantizers)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Count the calibration batches, and begin to quantize after the last of them."""
@@ -339,9 +339,13 @@ class QuantizationAwareTraining(StructuralCallback):
                     " '-dense' or '-pruned' one)."
                 )
 
-    def _freeze_if_due(self, trainer: Trainer, fake_quantizers: FakeQuantizers) -> None:
+    def _freeze_if_due(self, trainer: Trainer, pl_module: LightningModule, fake_quantizers: FakeQuantizers) -> None:
         """Fix or release the ranges of activations and the statistics of BatchNorms, as this epoch requires."""
         frozen = trainer.current_epoch >= self.freeze_epoch
+        if frozen and not fake_quantizers.norms_frozen:
+            # Each process has those of its own batches, unless DDP broadcasts buffers.
+            (step,) = quantize_steps(recipe_of(pl_module))
+            _average_(trainer, fake_quantizers.norm_statistics(find_network(pl_module, step["module"])))
         fake_quantizers.enable_observer_(not frozen)
         fake_quantizers.freeze_norms_(frozen)
 
@@ -351,22 +355,23 @@ class QuantizationAwareTraining(StructuralCallback):
         weights = [(named[name], scale) for name, scale in self._scales.items() if name in named]
         self._updates = UnfoldedUpdates(weights, bare_optimizers(trainer))
 
-    @torch.no_grad()
     def _average_ranges(self, trainer: Trainer, pl_module: LightningModule) -> None:
         fake_quantizers = self._fake_quantizers(pl_module) if trainer.training or trainer.validating else None
-        if (
-            fake_quantizers is None
-            or not (distributed.is_available() and distributed.is_initialized())
-            or not self._seen
-        ):
-            return
-        ranges = fake_quantizers.ranges()
-        # One collective call for all ranges rather than one for each.
-        mean = trainer.strategy.reduce(torch.stack(ranges), reduce_op="mean")
-        for value, agreed in zip(ranges, mean, strict=True):
-            value.copy_(agreed)
-        # Scales were computed from each process's own ranges.
-        fake_quantizers.recompute_scales_()
+        if fake_quantizers is not None and self._seen and _average_(trainer, fake_quantizers.ranges()):
+            # Scales were computed from each process's own ranges.
+            fake_quantizers.recompute_scales_()
+
+
+@torch.no_grad()
+def _average_(trainer: Trainer, tensors: list[torch.Tensor]) -> bool:
+    """Set tensors to their mean over all processes; return whether there are several."""
+    if not tensors or not (distributed.is_available() and distributed.is_initialized()):
+        return False
+    # One collective call for all of them rather than one for each.
+    mean = trainer.strategy.reduce(torch.cat([tensor.flatten() for tensor in tensors]), reduce_op="mean")
+    for tensor, agreed in zip(tensors, mean.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(agreed.view_as(tensor))
+    return True
 
 
 def _layer_table(facts: Mapping[str, Any]) -> str:

@@ -20,9 +20,9 @@ def find_min_max(tensor: Tensor, per_channel: bool = False) -> Tensor:
     """
     values = tensor.detach()
     if not per_channel:
-        return torch.stack([values.amin(), values.amax()])
+        return torch.stack(values.aminmax())  # one pass over memory
     values = values.reshape(len(values), -1)
-    # Measured on a CPU: aminmax along a dimension takes fifty times as long.
+    # Measured on a CPU: along a dimension, aminmax takes fifty times as long as these two.
     return torch.stack([values.amin(1), values.amax(1)], 1)
 
 

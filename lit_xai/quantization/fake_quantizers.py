@@ -111,6 +111,15 @@ class FakeQuantizers(nn.Module):
         """
         self.norms_frozen = frozen
 
+    def norm_statistics(self, network: nn.Module) -> list[Tensor]:
+        """Return the running statistics of the BatchNorms that will be folded, on which processes agree.
+
+        Args:
+            network: the module that these fake-quantizers are a child of.
+        """
+        norms: list[Any] = [network.get_submodule(name) for name in self.norms.values()]
+        return [value for norm in norms for value in (norm.running_mean, norm.running_var)]
+
     def set_averaging_constant_(self, constant: float) -> None:
         """Set how much the next batch moves the ranges of activations: ``1 / n`` for the n-th gives their mean."""
         for fake_quant in self._of_activations():

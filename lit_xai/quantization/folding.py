@@ -315,25 +315,6 @@ def _tell_followers(network: nn.Module, scales: Mapping[str, Tensor]) -> None:
             module.follow_fold_({key.removeprefix(prefix): s for key, s in scales.items() if key.startswith(prefix)})
 
 
-def fold_scales(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
-    """Return the factor of each layer's weight in a fold, shaped to be multiplied with the weight.
-
-    Args:
-        network: the module, before it is folded.
-        pairs: names of layer and BatchNorm, from :func:`find_foldable`.
-
-    Example:
-        >>> network = nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2, eps=0.0))
-        >>> network[1].running_var.fill_(4.0)
-        tensor([4., 4.])
-        >>> fold_scales(network, [("0", "1")])["0"]
-        tensor([[0.5000],
-                [0.5000]], dtype=torch.float64)
-    """
-    named = _names(network)
-    return {layer: per_weight(named[layer], _fold_scale(named[norm])) for layer, norm in pairs}
-
-
 def fold_signs(norm: Any, weight: Tensor) -> Tensor | None:
     """Return the signs of the numbers that a fold multiplies a weight with, ``(C, 1, ..., 1)``; ``None`` if all are 1.
 

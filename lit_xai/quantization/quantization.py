@@ -41,8 +41,8 @@ ACTIVATIONS = ("unsigned", "symmetric")
 Plan = dict[str, Any]
 """The tensors to quantize, as plain values: ``{"sites", "float_layers", "norms", "scheme"}``.
 
-``"norms"`` are pairs of a layer's name and that of the BatchNorm that will be folded into it. Plans of 0.1 have none, as
-it folded before it planned.
+``"norms"`` are pairs of a layer's name and that of the BatchNorm that will be folded into it. Plans of 0.1 have none,
+as it folded before it planned.
 """
 
 

@@ -59,7 +59,7 @@ REQUANTIZED = _words(
 # These query a tensor rather than compute with it.
 QUERIES = _words(
     """__get__ __set__ size dim ndimension stride numel nelement element_size is_contiguous is_floating_point is_complex
-    data_ptr storage_offset untyped_storage get_device requires_grad_ retain_grad register_hook backward
+    is_inference data_ptr storage_offset untyped_storage get_device requires_grad_ retain_grad register_hook backward
     __len__ __repr__ __format__ __hash__ __reduce_ex__ item tolist numpy type type_as"""
 )
 
@@ -107,8 +107,8 @@ class Placement(TorchFunctionMode):
             ``None`` if the tensor was computed from the network's inputs.
         float_layers: names of modules that compute in float.
         quantize_bias: called for the bias of a product whose output is integers as well; default none is quantized.
-        passing: names of the BatchNorms that will be folded into the layer before them: their functions are left alone,
-            and what :meth:`pass_on` is told of counts as that layer's output.
+        passing: names of the BatchNorms that will be folded into the layer before them: what they compute counts as
+            that layer's output.
     """
 
     def __init__(
@@ -149,8 +149,12 @@ class Placement(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         # A query must not quantize a pending tensor: nothing is computed with it.
-        if name in QUERIES or self._layer in self.passing or self.is_over():
+        if name in QUERIES or self.is_over():
             return func(*args, **kwargs)
+        if self._layer in self.passing:
+            out = func(*args, **kwargs)
+            self.pass_on(next(iter((*args, *kwargs.values())), None), out)
+            return out
         if func is F.multi_head_attention_forward:  # its linear layers are called inside
             with self:
                 return _seen_through(func)(*args, **kwargs)

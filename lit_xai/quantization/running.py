@@ -53,7 +53,7 @@ class Running:
         before = register_module_forward_pre_hook(self._before)
         self._stack.callback(before.remove)
         # always_call: after an error inside a layer the path has to lose that layer's name too.
-        after = register_module_forward_hook(self._after, with_kwargs=True, always_call=True)
+        after = register_module_forward_hook(self._after, always_call=True)
         self._stack.callback(after.remove)
         # For this forward only, so that no other code meets them in a mode that the user did not set.
         for module in (module for module in self._frozen if module.training):
@@ -71,8 +71,9 @@ class Running:
         if id(module) in self._names and threading.get_ident() == self._thread:
             self.placement.path.append(self._names[id(module)])
 
-    def _after(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+    def _after(self, module: nn.Module, args: Any, result: Any) -> None:
         if id(module) in self._names and self.placement.path and threading.get_ident() == self._thread:
             name = self.placement.path.pop()
-            if name in self.placement.passing:
-                self.placement.pass_on(next(iter((*args, *kwargs.values())), None), result)
+            # Not only where the functions inside are intercepted: SyncBatchNorm computes in an autograd function.
+            if name in self.placement.passing and args:
+                self.placement.pass_on(args[0], result)

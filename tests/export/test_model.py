@@ -168,7 +168,7 @@ def test_training_that_made_integers_worse_is_said(tmp_path):
     variants = {"quantized": quantize(worse, [x], progress=False), "ptq": quantize(network, [x], progress=False)}
     loader = [(x, network(x).argmax(1))]
     for source in ("the weights just before epoch 2", ""):  # only where it was trained on from there
-        report = export_model(network, loader, tmp_path / str(bool(source)), float_source=source, **variants, **OPTIONS)
+        report = export_model(network, loader, tmp_path / str(bool(source)), ptq_source=source, **variants, **OPTIONS)
         warnings = [
             warning
             for warning in report.warnings

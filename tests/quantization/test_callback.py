@@ -121,18 +121,16 @@ def run(tmp_path_factory):
 def test_names_classes_and_hooks_stay(run):
     _, module, _ = run
     fresh = Module()
-    names = {name for name, _ in fresh.named_parameters() if ".bn" not in name} | {"network.conv1.bias"}
-    assert {name for name, _ in module.named_parameters()} == names
-    kinds = {name: type(part) for name, part in fresh.named_modules() if ".bn" not in name}
+    assert [name for name, _ in module.named_parameters()] == [name for name, _ in fresh.named_parameters()]
+    kinds = {name: type(part) for name, part in fresh.named_modules()}
     found = {name: type(part) for name, part in module.named_modules()}
     assert {name: found[name] for name in kinds} == kinds
-    assert found["network.bn1"] is nn.Identity
-    assert set(found) - set(kinds) - {"network.bn1", "network.bn2"} == {
-        name for name in found if name.startswith("fake_quantizers")
-    }
+    assert set(found) - set(kinds) == {name for name in found if name.startswith("fake_quantizers")}
     assert not list(module.fake_quantizers.parameters())
     assert "on_save_checkpoint" not in vars(module)
-    assert [step["kind"] for step in recipe_of(module).steps] == ["fold", "quantize"]
+    (step,) = recipe_of(module).steps
+    assert step["kind"] == "quantize"
+    assert step["plan"]["norms"] == [["network.conv1", "network.bn1"], ["network.conv2", "network.bn2"]]
 
 
 def test_everything_is_an_integer(run):
@@ -185,7 +183,7 @@ def test_best_starts_over(run):
     names = sorted(path.name for path in Path(best.dirpath).iterdir())
     assert any("-dense" in name for name in names), names
     state = torch.load(best.best_model_path)
-    assert [step["kind"] for step in state["lit_xai_recipe"]["steps"]] == ["fold", "quantize"]
+    assert [step["kind"] for step in state["lit_xai_recipe"]["steps"]] == ["quantize"]
 
 
 def test_copies_and_pickles_quantize_as_well(run):
@@ -230,7 +228,7 @@ def test_after_pruning_and_with_a_dense_teacher(tmp_path):
         every_epoch(tmp_path / "all"),
     ]
     _, module = fit(tmp_path, *callbacks, epochs=5)
-    assert [step["kind"] for step in recipe_of(module).steps] == ["prune", "prune", "fold", "quantize"]
+    assert [step["kind"] for step in recipe_of(module).steps] == ["prune", "prune", "quantize"]
     assert module.network.conv1.out_channels == 4
     loaded = lit_xai.load_from_checkpoint(Module, tmp_path / "all" / "epoch=4.ckpt")
     assert same(loaded.state_dict(), module.state_dict())

@@ -30,7 +30,10 @@ def test_both_processes_hold_the_same_scales(folder, broadcast):
         scales = [name for name in one if name.endswith(("scale", "zero_point", "min_val", "max_val"))]
         assert len(scales) == 6 * 4 - 4
         for name, value in one.items():
-            assert torch.equal(value, other[name]), name
+            # DDP leaves each process its own statistics of BatchNorms where it does not broadcast buffers.
+            if broadcast or ".running_" not in name:
+                assert torch.equal(value, other[name]), name
+    assert all(torch.equal(value, second[3][name]) for name, value in first[3].items())  # frozen: agreed on
     moved = [name for name in first[1] if not torch.equal(first[1][name], first[2][name])]
     assert any(name.endswith("input.scale") for name in moved)
     frozen = [name for name in first[2] if "input" in name and name.endswith(("val", "scale"))]

@@ -8,6 +8,8 @@ import captum_methods
 import pytest
 import torch
 import torch.nn.modules.module
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from networks import plain_cnn
 from quantized_networks import NETWORKS, Residual, make, quantized
 from refusals import refused
@@ -20,10 +22,11 @@ from lit_xai.network.calling import call_network
 from lit_xai.quantization.fake_quantizers import (
     FakeQuantizers,
     find_fake_quantizers,
+    fold_paired_,
     insert_fake_quantizers_,
     remove_fake_quantizers_,
 )
-from lit_xai.quantization.folding import folded_copy
+from lit_xai.quantization.folding import fold_batch_norms_, folded_copy
 from lit_xai.quantization.quantization import plan_quantization, prepare_, quantize
 
 
@@ -263,3 +266,110 @@ def test_methods_keep_their_names_of_0_1_for_a_release(old, new, value, monkeypa
     with pytest.warns(FutureWarning, match=f"{old}.. is now {new}"):
         getattr(fake_quantizers, old)(value)
     assert calls == [value]
+
+
+LAYERS = {
+    "linear": (lambda n, groups, bias: nn.Linear(4, n, bias), nn.BatchNorm1d, (16, 4)),
+    "conv1d": (lambda n, groups, bias: nn.Conv1d(4, n, 3, groups=groups, bias=bias), nn.BatchNorm1d, (8, 4, 9)),
+    "conv2d": (lambda n, groups, bias: nn.Conv2d(4, n, 3, groups=groups, bias=bias), nn.BatchNorm2d, (8, 4, 6, 5)),
+    "conv3d": (lambda n, groups, bias: nn.Conv3d(4, n, 2, groups=groups, bias=bias), nn.BatchNorm3d, (4, 4, 3, 4, 3)),
+    "synchronized": (lambda n, groups, bias: nn.Conv2d(4, n, 3, bias=bias), nn.SyncBatchNorm, (8, 4, 6, 5)),
+}
+
+
+class TestBatchNorms:
+    """Networks that train with the BatchNorms that are folded afterwards."""
+
+    @staticmethod
+    def trained(layer, channels, groups, bias, signs, bits, cpu, seed, affine=True):
+        """Return a prepared network in eval mode, after batches in training mode, and inputs for it."""
+        generator = torch.manual_seed(seed)
+        make_layer, make_norm, shape = LAYERS[layer]
+        network = nn.Sequential(make_layer(channels, groups, bias), make_norm(channels, affine=affine), nn.ReLU())
+        if affine:
+            gammas = torch.rand(channels, generator=generator) * torch.tensor((signs * channels)[:channels])
+            network[1].weight.data.copy_(gammas)
+            network[1].bias.data.normal_(generator=generator)
+        inputs = torch.randn(shape, generator=generator)
+        fake_quantizers = prepare_(network.train(), plan_quantization(network, inputs, bits=bits, cpu=cpu))
+        for enabled in (False, True):
+            network(inputs * 2 + 1)
+            fake_quantizers.enable_fake_quant_(enabled)
+        network(inputs * 2 + 1)
+        return network.eval(), inputs
+
+    @given(
+        layer=st.sampled_from(sorted(LAYERS)),
+        channels=st.sampled_from([4, 12]),
+        groups=st.sampled_from([1, 2, 4]),
+        bias=st.booleans(),
+        signs=st.lists(st.sampled_from([1.0, -1.0, 0.0]), min_size=1, max_size=4),
+        bits=st.sampled_from([8, 4, 2]),
+        cpu=st.sampled_from(["any", "vnni"]),
+        seed=st.integers(0, 999),
+        affine=st.booleans(),
+    )
+    @settings(max_examples=60, deadline=None, derandomize=True)
+    def test_the_folded_copy_computes_in_the_integers_that_were_trained(self, bits, cpu, **options):
+        network, inputs = self.trained(bits=bits, cpu=cpu, **options)
+        in_float = copy.deepcopy(network)
+        remove_fake_quantizers_(in_float)
+        fold_batch_norms_(in_float, [("0", "1")])
+        folded = copy.deepcopy(network)
+        fold_paired_(folded)
+        assert find_fake_quantizers(folded).norms == {}
+        assert type(folded[1]) is nn.Identity
+        # The witness: the weight of the network folded in float, quantized by hand.
+        wide = min(bits, 7 if cpu == "any" else 8)
+        low, high = -(2 ** (wide - 1)), 2 ** (wide - 1) - 1
+        weight = in_float[0].weight.detach().double().flatten(1)
+        scale = torch.maximum(weight.amin(1) / low, weight.amax(1) / high).clamp(min=1e-18)[:, None]
+        (site,) = [name for name, site in find_fake_quantizers(folded).sites.items() if site["channels"]]
+        fake_quant = find_fake_quantizers(folded).fake_quants[site]
+        found_scale = fake_quant.scale.double()[:, None]
+        moving = (weight != 0).any(1)
+        torch.testing.assert_close(found_scale[moving], scale[moving], rtol=1e-5, atol=0)
+        found, expected = (folded[0].weight.detach().double().flatten(1) / found_scale), weight / scale
+        is_tie = ((expected - expected.floor()) - 0.5).abs() < 1e-3
+        assert torch.equal(found.round().clamp(low, high)[~is_tie], expected.round().clamp(low, high)[~is_tie])
+        # And what was trained is what is computed, but for activations that round a tie to the other side.
+        was, now = network(inputs), folded(inputs)
+        step = max(
+            float(one.scale) for one in find_fake_quantizers(folded).fake_quants.values() if not one.is_per_channel
+        )
+        differing = (was - now).abs() > 1e-4 * was.abs().max()
+        assert differing.float().mean() < 0.02 or is_tie.any()
+        assert (was - now).abs().max() <= 1.01 * step or is_tie.any()
+
+    def test_negative_gammas_have_a_grid_of_their_own(self):
+        """A test that the property above can fail: without the sign the grid is mirrored."""
+        network, _ = self.trained("linear", 12, 1, False, [-1.0], 2, "vnni", 0)
+        fake_quantizers = find_fake_quantizers(network)
+        weight = fake_quantizers.fake_quantize("0/linear/weight", network[0].weight, "0", network[1])
+        integers = (weight / fake_quantizers.fake_quants["0/linear/weight"].scale[:, None]).round()
+        assert set(integers.flatten().tolist()) <= {-1, 0, 1, 2}
+        assert 2 in integers
+
+    def test_norms_that_follow_no_layer_are_left_in_float(self):
+        network, x = make("preactivation")[:2]
+        sites = plan_quantization(network.eval(), x)
+        assert sites["norms"] == []
+
+    def test_frozen_statistics_hold_in_training_mode_and_only_while_the_network_runs(self):
+        network, inputs = self.trained("conv2d", 4, 1, True, [1.0], 8, "any", 0)
+        fake_quantizers = find_fake_quantizers(network)
+        for frozen in (True, False):
+            fake_quantizers.freeze_norms_(frozen)
+            before = network[1].running_mean.clone()
+            network.train()(inputs)
+            assert network[1].training
+            assert torch.equal(before, network[1].running_mean) is frozen
+            assert (int(network[1].num_batches_tracked) == 3) is frozen
+
+    def test_an_exception_leaves_norms_in_training_mode(self):
+        network, inputs = self.trained("conv2d", 4, 1, True, [1.0], 8, "any", 0)
+        find_fake_quantizers(network).freeze_norms_(True)
+        with pytest.raises(RuntimeError):
+            network.train()(inputs[:, :3])
+        assert network[1].training
+        assert leaks() == (0, 0, 0)

@@ -20,7 +20,7 @@ from lit_xai.models import ResNet
 from lit_xai.network.calling import call_network
 from lit_xai.quantization.folding import find_foldable, fold_batch_norms_, folded_copy
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def told_apart(network):
@@ -121,6 +121,9 @@ FOLDED = {
     "3d, transposed": (lambda: pair(nn.ConvTranspose3d(4, 6, 3, groups=2), nn.BatchNorm3d(6)), VOLUMES),
     "linear": (lambda: pair(nn.Linear(4, 6), nn.BatchNorm1d(6)), IMAGES[..., 0, 0]),
     "linear, no bias": (lambda: pair(nn.Linear(4, 6, bias=False), nn.BatchNorm1d(6)), IMAGES[..., 0, 0]),
+    "synchronized": (lambda: pair(nn.Conv2d(4, 6, 3), nn.SyncBatchNorm(6)), IMAGES),
+    "a subclass": (lambda: pair(nn.Conv2d(4, 6, 3), Renamed(6)), IMAGES),
+    "a subclass with a forward of its own": (lambda: pair(nn.Conv2d(4, 6, 3), Restated(6)), IMAGES),
     "on the root": (Body, IMAGES[:, :2]),
     "functional": (Functional, {"batch": {"image": IMAGES[:, :2]}}),
     "mixed": (Mixed, IMAGES[:, :2]),
@@ -264,6 +267,25 @@ class Keeps(nn.Module):
 class Subclass(nn.Conv2d):
     def forward(self, x):
         return super().forward(x).abs()
+
+
+class WithActivation(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class Restated(nn.BatchNorm2d):
+    """Computes what torch's does, in words of its own."""
+
+    def forward(self, x):
+        if self.training:
+            return super().forward(x)
+        scale = self.weight / (self.running_var + self.eps).sqrt()
+        return x * scale[:, None, None] + (self.bias - self.running_mean * scale)[:, None, None]
+
+
+class Renamed(nn.BatchNorm2d):
+    pass
 
 
 class Doubled(torch.autograd.Function):
@@ -419,7 +441,7 @@ STAYS = {
     "batch statistics": lambda: Body(norm=nn.BatchNorm2d(4, track_running_stats=False)),
     "group norm": lambda: Body(norm=nn.GroupNorm(2, 4)),
     "instance norm": lambda: Body(norm=nn.InstanceNorm2d(4, track_running_stats=True)),
-    "synchronised": lambda: Body(norm=nn.SyncBatchNorm(4)),
+    "a norm with an activation in it": lambda: Body(norm=WithActivation(4)),
     "tied": tied,
     "layer's two names": lambda: two_names("conv"),
     "norm's two names": lambda: two_names("norm"),

@@ -17,6 +17,7 @@ from witness import digest, module_state, rng_state
 from lit_xai.network.calling import call_network, module_names
 from lit_xai.network.profiling import with_batch_size
 from lit_xai.quantization.fake_quantizers import find_fake_quantizers
+from lit_xai.quantization.folding import find_foldable, fold_batch_norms_
 from lit_xai.quantization.quantization import (
     calibrate_,
     describe_quantization,
@@ -362,3 +363,16 @@ def test_a_root_that_is_a_layer_itself_or_a_batchnorm_that_stays():
     both, images = make("preactivation")
     assert {type(m) for m in quantize(both, [images], progress=False).modules()} >= {nn.BatchNorm2d}
     assert isinstance(quantize(Twice(), [images], progress=False), Twice)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_batch_norms_are_part_of_the_layers_before_them(name):
+    """The witness: the plan of the network without its BatchNorms."""
+    (network, inputs), options = make(name), NETWORKS[name].options
+    folded = copy.deepcopy(network)
+    pairs = find_foldable(folded, inputs, **options)
+    fold_batch_norms_(folded, pairs)
+    found, expected = (plan_quantization(one, inputs, **options) for one in (network, folded))
+    assert found.pop("norms") == [list(pair) for pair in pairs]
+    assert expected.pop("norms") == []
+    assert found == expected

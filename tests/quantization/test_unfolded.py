@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lit_xai.quantization.folding import find_foldable, fold_batch_norms_
-from lit_xai.quantization.unfolded import UnfoldedUpdates, fold_scales
+from lit_xai.quantization.folding import find_foldable, fold_batch_norms_, per_weight
+from lit_xai.quantization.unfolded import UnfoldedUpdates
 
 
 def network():
@@ -35,6 +35,14 @@ OPTIMIZERS = {
     "SGD": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True),
     "Adam": lambda p: torch.optim.Adam(p, lr=0.01, eps=1e-12),
 }
+
+
+def fold_scales(net, pairs):
+    norms = {layer: net[int(norm)] for layer, norm in pairs}
+    return {
+        layer: per_weight(net[int(layer)], (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()).clone()
+        for layer, norm in norms.items()
+    }
 
 
 def train(net, optimizer, steps=6):
