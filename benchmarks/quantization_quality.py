@@ -11,7 +11,7 @@ without rounding. Accuracy is that of the fake-quantised network; of 8 bits also
 10,000 test images on which both predict the same.
 
 ``whole``: one run on a dense ResNet-8 of width 64, and 32, with a stem of stride 2: cut to a quarter of its
-multiply-accumulates with its dense self as the teacher, then trained for integers, gradients clipped at 1. Latency of
+multiply-accumulates with its dense self as the teacher, then trained for integers. Latency of
 the int8 file against the dense float one in ONNX Runtime, one thread, alternating.
 """
 
@@ -122,7 +122,7 @@ def whole(cell: Cell, args: argparse.Namespace) -> Cell:
             KnowledgeDistillation("dense"),
             QuantizationAwareTraining(EPOCHS - 2, freeze_epoch=EPOCHS - 1),
         ]
-        fit(network, args, seed, EPOCHS, LR, callbacks=callbacks, gradient_clip_val=1.0)
+        fit(network, args, seed, EPOCHS, LR, callbacks=callbacks)
         found |= {"macs_left": count_macs(network, EXAMPLE) / found["macs"]}
         found |= {"accuracy": accuracy(network, test_set(args.data_dir)), **in_runtime(network, args, files["int8"])}
         found["file"] = files["int8"].stat().st_size / files["fp32"].stat().st_size

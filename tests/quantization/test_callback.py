@@ -264,6 +264,43 @@ def test_any_module_that_is_its_own_network(tmp_path):
     assert is_quantized(lit_xai.load_from_checkpoint(Direct, tmp_path / "epoch=1.ckpt"))
 
 
+class Statistics(Callback):
+    """Keeps the running means that each epoch begins with, and those of the end."""
+
+    def __init__(self):
+        self.seen = {}
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.seen[trainer.current_epoch] = pl_module.network.bn1.running_mean.clone()
+
+    def on_train_end(self, trainer, pl_module):
+        self.seen[trainer.current_epoch] = pl_module.network.bn1.running_mean.clone()
+
+
+class SwitchesModes(Module):
+    def training_step(self, batch, batch_idx):
+        self.eval()
+        self.train()
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("make", [Module, SwitchesModes])
+def test_statistics_of_norms_are_frozen_in_the_last_epochs_alone(make, tmp_path):
+    statistics, saved = Statistics(), every_epoch(tmp_path)
+    callback = QuantizationAwareTraining(1, calibration_batches=2, freeze_epoch=3)
+    _, module = fit(tmp_path, statistics, callback, saved, epochs=5, module=make())
+    moved = [not torch.equal(statistics.seen[n], statistics.seen[n + 1]) for n in range(5)]
+    assert moved == [True, True, True, False, False]
+    resumed = Statistics()
+    options = {"module": make(), "ckpt_path": tmp_path / "epoch=3.ckpt", "enable_checkpointing": False}
+    fit(tmp_path, resumed, callback, epochs=5, **options)
+    assert torch.equal(resumed.seen[5], statistics.seen[5])
+    # Nothing of it outlives the run.
+    assert all(part.training for part in module.train().modules())
+    module(torch.randn(4, 1, 8, 8))
+    assert not torch.equal(module.network.bn1.running_mean, statistics.seen[5])
+
+
 class OnlyANetwork(Module):
     """No forward of its own, and another callback that calls its network before anything is trained."""
 
