@@ -69,7 +69,7 @@ def check(names: tuple[str, ...], log: str) -> None:
     run = Path("logs/version_0")
     recipe = torch.load(run / "checkpoints/last.ckpt", weights_only=True).get(KEY, {"steps": []})
     kinds = {"prune"} if "pruning" in names else set()
-    kinds |= {"fold", "quantize"} if "quantization" in names else set()
+    kinds |= {"quantize"} if "quantization" in names else set()
     assert {step["kind"] for step in recipe["steps"]} == kinds
     assert (run / "export/model.onnx").exists() is ("export" in names)
     assert (run / "export/model.int8.onnx").exists() is ({"export", "quantization"} <= set(names))
