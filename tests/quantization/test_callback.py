@@ -284,6 +284,7 @@ class SwitchesModes(Module):
         return super().training_step(batch, batch_idx)
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
 @pytest.mark.parametrize("make", [Module, SwitchesModes])
 def test_statistics_of_norms_are_frozen_in_the_last_epochs_alone(make, tmp_path):
     statistics, saved = Statistics(), every_epoch(tmp_path)
@@ -292,8 +293,8 @@ def test_statistics_of_norms_are_frozen_in_the_last_epochs_alone(make, tmp_path)
     moved = [not torch.equal(statistics.seen[n], statistics.seen[n + 1]) for n in range(5)]
     assert moved == [True, True, True, False, False]
     resumed = Statistics()
-    options = {"module": make(), "ckpt_path": tmp_path / "epoch=3.ckpt", "enable_checkpointing": False}
-    fit(tmp_path, resumed, callback, epochs=5, **options)
+    path = tmp_path / "epoch=3.ckpt"
+    fit(tmp_path, resumed, callback, every_epoch(tmp_path), epochs=5, module=make(), ckpt_path=path)
     assert torch.equal(resumed.seen[5], statistics.seen[5])
     # Nothing of it outlives the run.
     assert all(part.training for part in module.train().modules())
