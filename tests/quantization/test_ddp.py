@@ -1,5 +1,6 @@
 """Two processes quantize alike, although each observes other batches."""
 
+import json
 import os
 import subprocess
 import sys
@@ -38,3 +39,17 @@ def test_both_processes_hold_the_same_scales(folder, broadcast):
     assert any(name.endswith("input.scale") for name in moved)
     frozen = [name for name in first[2] if "input" in name and name.endswith(("val", "scale"))]
     assert all(torch.equal(first[2][name], first[3][name]) for name in frozen)
+
+
+@pytest.mark.slow
+def test_synchronized_batch_norms_train_as_in_float(tmp_path):
+    script = str(Path(SCRIPT).with_name("ddp_norms.py"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, tmp_path], capture_output=True, text=True, timeout=900, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"norms-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second  # accuracies are synchronized, and so are the statistics
+    assert first["float"]["accuracy"] > 0.95
+    for start in ("0.25", "0.7"):
+        assert first[start]["accuracy"] >= first["float"]["accuracy"] - 0.01
