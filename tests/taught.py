@@ -127,7 +127,7 @@ def assert_equal(found, expected):
         assert torch.equal(found[name], value), name
 
 
-def kd(student, teacher, temperature):
+def kd(student, teacher, temperature=1.0):
     """The loss of Hinton et al., times the square of the temperature."""
     soft = F.softmax(teacher / temperature, 1)
     return F.kl_div(F.log_softmax(student / temperature, 1), soft, reduction="batchmean") * temperature**2

@@ -50,7 +50,10 @@ class KnowledgeDistillation(AnyCallback):
         teacher_class: of a checkpoint, a class or its import path; by default the student's. A checkpoint of ``lit-xai
             fit`` holds the config that builds it; another one needs a class that builds its network itself.
         alpha: the weight of the teacher, in [0, 1]; several values are spread evenly over the run, ``[0.9, 0.1]``.
-        temperature: of the logits, above 0; one value or several, as for ``alpha``.
+        temperature: of the logits, above 0; one value or several, as for ``alpha``. With 1, the teacher's gradient on a
+            logit is bounded as that of labels is, and learning rates that work without a teacher go on working. With
+            more it is up to ``temperature`` times as large: a student gains more where labels are few, and may end at
+            chance with a high learning rate. Lower the learning rate, or clip gradients, together with it.
         loss: on logits: ``"kl_divergence"``, ``"decoupled_kl_divergence"`` (DKD), ``"l1"``, ``"l2"``, ``"huber"``, or a
             function of student and teacher, or its import path. :mod:`lit_xai.distillation.loss_spec` says what it is
             called with.
@@ -95,7 +98,7 @@ class KnowledgeDistillation(AnyCallback):
         *,
         teacher_class: str | type | None = None,
         alpha: float | list[float] = 0.9,
-        temperature: float | list[float] = 4.0,
+        temperature: float | list[float] = 1.0,
         loss: str | Callable[..., Any] = "kl_divergence",
         loss_args: dict[str, Any] | None = None,
         features: list[str] | dict[str, str] | None = None,

@@ -125,7 +125,7 @@ def test_in_a_fit_they_learn_by_adam(accumulate, tmp_path):
                 self.optimizer = torch.optim.Adam(self.layer.parameters(), lr=0.01)
             loss = F.mse_loss(self.layer(student.first(batch[0])), teacher.first(batch[0]))
             total = 0.1 * F.cross_entropy(student(batch[0]), batch[1]) + 2 * loss
-            self.total = total + 0.9 * kd(student(batch[0]), teacher(batch[0]), 4.0)
+            self.total = total + 0.9 * kd(student(batch[0]), teacher(batch[0]))
             (2 * loss / accumulate).backward()
             if (batch_idx + 1) % accumulate == 0:
                 self.optimizer.step()

@@ -242,14 +242,14 @@ CASES = {
         {"alpha": 0.9, "features": {"network.first": "first"}, "feature_loss": "attention_transfer"},
         lambda s, t, x, y: (
             0.1 * F.cross_entropy(s(x), y)
-            + 0.9 * kd(s(x), t(x), 4.0)
+            + 0.9 * kd(s(x), t(x))
             + F.mse_loss(attention(s.first(x)), attention(t.first(x)))
         ),
     ),
     "input x gradient": (
         mlp,
         {"alpha": 0.25, "explanation": ExplanationMatching(weight=3.0)},
-        lambda s, t, x, y: 0.75 * F.cross_entropy(s(x), y) + 0.25 * kd(s(x), t(x), 4.0) + 3 * explained(s, t, x),
+        lambda s, t, x, y: 0.75 * F.cross_entropy(s(x), y) + 0.25 * kd(s(x), t(x)) + 3 * explained(s, t, x),
     ),
     "grad_cam": (
         Conv,
@@ -411,12 +411,12 @@ def dicts(batch_size=16):
 
 
 def one(s, t, x, y):
-    return 0.5 * F.cross_entropy(s(x), y) + 0.5 * kd(s(x), t(x), 4.0)
+    return 0.5 * F.cross_entropy(s(x), y) + 0.5 * kd(s(x), t(x))
 
 
 def two(s, t, x, y):
     own = F.cross_entropy(s(x), y) + F.cross_entropy(s(x * 2), y)
-    return 0.5 * own + 0.5 * (kd(s(x), t(x), 4.0) + kd(s(x * 2), t(x * 2), 4.0)) / 2
+    return 0.5 * own + 0.5 * (kd(s(x), t(x)) + kd(s(x * 2), t(x * 2))) / 2
 
 
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
@@ -626,7 +626,7 @@ def test_the_average_is_the_running_mean_of_the_weights(tmp_path):
             if self.average is None:
                 self.average = copy.deepcopy(pl_module.network)
             logits = copy.deepcopy(pl_module.network)(batch[0])
-            self.distilled = kd(logits, self.average(batch[0]), 4.0)
+            self.distilled = kd(logits, self.average(batch[0]))
             self.loss = 0.1 * F.cross_entropy(logits, batch[1]) + 0.9 * self.distilled
 
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
@@ -657,7 +657,7 @@ def test_dense_is_the_model_just_before_the_first_cut(first, tmp_path):
             self.loss = own
             if trainer.current_epoch >= 1:
                 logits = copy.deepcopy(pl_module.network)(batch[0])
-                self.loss = 0.1 * own + 0.9 * kd(logits, seen["dense"](batch[0]), 4.0)
+                self.loss = 0.1 * own + 0.9 * kd(logits, seen["dense"](batch[0]))
 
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             torch.testing.assert_close(outputs["loss"], self.loss.detach(), rtol=1e-4, atol=1e-6)

@@ -36,7 +36,7 @@ def test_every_n_steps_it_is_a_term_of_the_loss(every, accumulate, tmp_path):
     class Check(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             student = copy.deepcopy(pl_module.network)
-            own, distilled = F.cross_entropy(student(batch[0]), batch[1]), kd(student(batch[0]), teacher(batch[0]), 4.0)
+            own, distilled = F.cross_entropy(student(batch[0]), batch[1]), kd(student(batch[0]), teacher(batch[0]))
             self.loss = 0.5 * own + 0.5 * distilled
             if trainer.global_step % every == 0:
                 self.loss = self.loss + 2.0 * distance(student, teacher, batch[0])
@@ -81,7 +81,7 @@ def test_the_gradient_is_right_in_float64(tmp_path):
     teacher = teacher.double()
 
     def loss():
-        distilled = kd(student(x), teacher(x), 4.0)
+        distilled = kd(student(x), teacher(x))
         return (0.5 * F.cross_entropy(student(x), y) + 0.5 * distilled + 3 * distance(student, teacher, x)).item()
 
     weight = student.inner[1].weight

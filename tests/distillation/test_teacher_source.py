@@ -58,7 +58,7 @@ def test_from_a_checkpoint(make, student, options, tmp_path):
     teacher = make()
     path = saved(teacher, tmp_path)
     learner = student()
-    expected = kd(copy.deepcopy(learner)(X[:16]), teacher(X[:16]), 4.0)
+    expected = kd(copy.deepcopy(learner)(X[:16]), teacher(X[:16]))
     torch.testing.assert_close(first_loss(str(path), tmp_path, learner, **options), expected.detach())
 
 
@@ -71,7 +71,7 @@ def test_the_class_may_be_an_import_path(tmp_path, monkeypatch):
 
     teacher = Own(24)
     path = saved(teacher, tmp_path)
-    expected = kd(mlp()(X[:16]), teacher(X[:16]), 4.0)
+    expected = kd(mlp()(X[:16]), teacher(X[:16]))
     torch.testing.assert_close(first_loss(path, tmp_path, teacher_class="own_teacher.Own"), expected.detach())
 
 
@@ -82,7 +82,7 @@ def test_from_a_pruned_checkpoint(make, tmp_path):
     path = saved(teacher, tmp_path, pruning)
     assert teacher.network[1].out_features == 8
     student = type(teacher)()
-    expected = kd(copy.deepcopy(student)(X[:16]), teacher(X[:16]), 4.0)
+    expected = kd(copy.deepcopy(student)(X[:16]), teacher(X[:16]))
     torch.testing.assert_close(first_loss(path, tmp_path, student), expected.detach())
     read = read_teacher(path, None, type(teacher)())
     assert_equal(read.state_dict(), teacher.state_dict())
@@ -91,7 +91,7 @@ def test_from_a_pruned_checkpoint(make, tmp_path):
 @pytest.mark.parametrize("wrap", [lambda module: module, lambda module: module.network], ids=["module", "network"])
 def test_from_an_instance(wrap, tmp_path):
     teacher = wrap(Module(mlp(24, seed=3)))
-    expected = kd(mlp()(X[:16]), teacher(X[:16]), 4.0)
+    expected = kd(mlp()(X[:16]), teacher(X[:16]))
     torch.testing.assert_close(first_loss(teacher, tmp_path), expected.detach())
 
 
