@@ -21,6 +21,8 @@ from lit_xai.distillation.losses import LOSSES
 from lit_xai.distillation.terms import Terms
 from lit_xai.models import Classifier
 
+pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+
 DEFAULTS = {name: p.default for name, p in inspect.signature(KnowledgeDistillation.__init__).parameters.items()}
 SCALES = st.floats(0.01, 100.0)
 
