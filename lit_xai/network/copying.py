@@ -4,16 +4,28 @@ import copy
 from collections import OrderedDict
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 
 def copy_network(network: nn.Module) -> nn.Module:
-    """Deep-copy a network, without the trainer that a LightningModule refers to and without its compiled methods.
+    """Deep-copy a network at any time, also between a training step and the next.
+
+    The copy has no trainer (of a LightningModule) and no compiled methods. Tensors that a step left behind (a loss, an
+    attention map, the weight that ``torch.nn.utils.weight_norm`` computed) are copied as values, without their graph.
+
+    Args:
+        network: left unchanged.
+
+    Raises:
+        ValueError: it holds an object that cannot be copied; names the attribute.
 
     Example:
         >>> network = nn.Linear(2, 2)
-        >>> copy_network(network).weight is network.weight
-        False
+        >>> network.last = network(torch.ones(1, 2))
+        >>> copied = copy_network(network)
+        >>> copied.weight is network.weight, copied.last.requires_grad
+        (False, False)
     """
     # In deepcopy's memo these stand for themselves: a copied Trainer would bring its loaders and loggers along.
     outside = [vars(m).get(name) for m in network.modules() for name in ("_trainer", "_fabric")]
@@ -21,10 +33,55 @@ def copy_network(network: nn.Module) -> nn.Module:
     # Copying the dozen empty hook tables of every module takes two fifths of the time of a deep copy.
     parts = [value for module in network.modules() for value in vars(module).values()]
     known |= {id(value): type(value)() for value in parts if type(value) in (OrderedDict, set) and not value}
-    copied = copy.deepcopy(network, known)
+    try:
+        with _ValuesOnly():
+            copied = copy.deepcopy(network, dict(known))
+    except Exception as error:
+        raise _cannot_copy(network, known, error) from error
     for name in getattr(copied, "_compiler_ctx", None) or {}:  # a compiled copy's methods would call the original
         vars(copied).pop(name.removeprefix("original_"), None)
     return copied
+
+
+class _ValuesOnly(TorchFunctionMode):
+    """Let ``deepcopy`` copy the values of tensors that were computed, which torch refuses since it copies no graphs.
+
+    Wherever they are held: as attributes, in lists or in objects of the user's.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not Tensor.__deepcopy__ or _is_plain(args[0]):
+            return func(*args, **(kwargs or {}))
+        tensor, memo = args
+        if id(tensor) not in memo:  # held at several places, it stays one tensor
+            memo[id(tensor)] = tensor.detach().clone().requires_grad_(tensor.is_leaf)
+            if tensor.is_leaf:
+                memo[id(tensor)].grad = tensor.grad.detach().clone()
+        return memo[id(tensor)]
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Return whether neither a tensor nor its gradient (with ``create_graph=True``) has a graph."""
+    return tensor.is_leaf and (tensor.grad is None or tensor.grad.is_leaf)
+
+
+def _cannot_copy(network: nn.Module, known: dict[int, Any], error: Exception) -> ValueError:
+    """Return the error of a network that holds an object which cannot be copied, such as a lock or an open file."""
+    why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    for prefix, module in network.named_modules():
+        for name, value in vars(module).items():
+            if name in ("_modules", "_parameters", "_buffers"):
+                continue
+            try:
+                with _ValuesOnly():
+                    copy.deepcopy(value, dict(known))
+            except Exception:
+                return ValueError(
+                    f"{type(network).__name__} cannot be copied, since its attribute"
+                    f" {f'{prefix}.{name}'.lstrip('.')!r} cannot ({why}): keep it outside of the module, or define"
+                    " __deepcopy__ for it."
+                )
+    return ValueError(f"{type(network).__name__} cannot be copied ({why}).")
 
 
 def uncompiled_(copied: nn.Module) -> nn.Module:

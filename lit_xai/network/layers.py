@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_leaves
 
 from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_logits, module_names
@@ -63,6 +64,23 @@ def _matches(names: Mapping[str, nn.Module], entry: str | type, argument: str) -
     if not isinstance(entry, type):
         raise ValueError(f"{argument} expected layers' names, patterns or classes, but got {entry!r}.")
     return [module for module in names.values() if isinstance(module, entry)]
+
+
+def computes_weights(module: nn.Module) -> bool:
+    """Return whether a module, or a part of it, computes its weights from other tensors.
+
+    Parametrizations do, and so do the older ``weight_norm`` and ``spectral_norm`` and ``torch.nn.utils.prune``, by a
+    hook before each forward pass.
+
+    Example:
+        >>> computes_weights(nn.Linear(2, 2)), computes_weights(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)))
+        (False, True)
+    """
+    return any(
+        is_parametrized(part)
+        or any(type(hook).__module__.startswith("torch.nn.utils.") for hook in part._forward_pre_hooks.values())
+        for part in module.modules()
+    )
 
 
 def output_layers(

@@ -1,7 +1,7 @@
 """Structured pruning: remove whole channels during training."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec
 from lit_xai.network.check import check_choice
 from lit_xai.network.layers import channels, one_or_more
 from lit_xai.network.spec import Network
+from lit_xai.pruning.culprits import KeptWhole, in_words
 from lit_xai.pruning.decision import Decider, Decision, DenseFacts, Goal, Latency, ways_to_remove_more
 from lit_xai.pruning.importance import Importance, ImportanceSpec
 from lit_xai.pruning.prunable import PruningOptions
@@ -30,7 +31,7 @@ from lit_xai.trainer.access import callbacks_of
 from lit_xai.trainer.batches import example_inputs
 from lit_xai.trainer.scheduling import Epochs, Schedule
 from lit_xai.trainer.structural_callback import StructuralCallback
-from lit_xai.trainer.structure_change import refuse_modules, refuse_optimizers
+from lit_xai.trainer.structure_change import refuse_optimizers
 
 ROUND_TO = (16, 8, 4, 1)
 """Multiples of channels that runtimes are fast at, the fastest first."""
@@ -163,6 +164,7 @@ class StructuredPruning(StructuralCallback):
     def _forget(self) -> None:
         self._options = self._given
         self._plan: dict[int, float] = {}
+        self._kept_whole: tuple[KeptWhole, ...] = ()
         self._done: list[int] = []
         self._inputs: Inputs | None = None
         self._decider: Decider | None = None
@@ -188,13 +190,16 @@ class StructuredPruning(StructuralCallback):
 
     def state(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return which cuts were made, and the widths that were chosen."""
-        return {"done": list(self._done), "round_to": self._options.round_to}
+        kept_whole = [[list(kept.layers), kept.reason] for kept in self._kept_whole]
+        return {"done": list(self._done), "round_to": self._options.round_to, "kept_whole": kept_whole}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore them."""
         self._done = list(state["done"])
         # The widths that the run began with: choosing again on a pruned network could end at another multiple.
         self._options = replace(self._given, round_to=state["round_to"])
+        # Cuts of a resumed run are those of one that was not interrupted.
+        self._kept_whole = tuple(KeptWhole(tuple(layers), reason) for layers, reason in state.get("kept_whole", ()))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Trace the network and go through the whole plan on a copy, so that nothing foreseeable fails later."""
@@ -207,6 +212,7 @@ class StructuredPruning(StructuralCallback):
         self._report = PruningReport(
             self._network, self._inputs, self._latency if self._report_latency else None, channels(dense)
         )
+        self._report.kept_whole = self._kept_whole
         self._report.start(trainer, pl_module)
 
     def change(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -215,12 +221,14 @@ class StructuredPruning(StructuralCallback):
         is_due = epoch in self._plan and epoch not in self._done
         self._watch_rates(trainer, is_due)
         if is_due:
-            decision = self._agree(trainer, pl_module, self._plan[epoch])
+            decision = self._agree(trainer, pl_module, self._plan[epoch], self._kept_whole)
+            self._keep(decision)
             self._done.append(epoch)
             # A small ratio can be due without a whole multiple of round_to to remove: such an epoch takes no step.
             if decision.step["kept"]:
                 assert self._report is not None  # made in on_train_start
                 self._report.before(trainer)
+                self._report.kept_whole = self._kept_whole
                 self.take_step(trainer, pl_module, {**decision.step, "note": f"epoch {epoch}"})
                 self._report.cut(trainer, pl_module, self._describe(decision))
         is_sparse = self.regularize is not None and epoch < max(self._plan)
@@ -256,7 +264,6 @@ class StructuredPruning(StructuralCallback):
                 "StructuredPruning comes before quantization, which this module has been through: start from its float"
                 " weights, in an earlier checkpoint (such as a '-dense' one), or leave StructuredPruning out."
             )
-        refuse_modules(self._network.of(pl_module), "StructuredPruning")
         refuse_optimizers(trainer, "StructuredPruning")
         samples = TrainingData.read(
             self._importance.make(), trainer, self._importance.samples, self._network.batch_to_inputs
@@ -273,6 +280,7 @@ class StructuredPruning(StructuralCallback):
     def _rehearse(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the last step on a copy: it needs what every earlier one needs."""
         decision = self._choose_widths(trainer, pl_module)
+        self._keep(decision)
         removes_nothing = self.target == Target("pruning_ratio", 0.0, True)
         if not decision.step["kept"] and not recipe_of(pl_module).steps and not removes_nothing:
             reason = not_ranked(self._importance.make(), decision.unranked) if decision.unranked else self._too_narrow()
@@ -287,7 +295,7 @@ class StructuredPruning(StructuralCallback):
         for round_to in candidates:
             self._options = replace(self._given, round_to=round_to)
             try:
-                decision = self._agree(trainer, pl_module, 1.0, is_rehearsal=True)
+                decision = self._agree(trainer, pl_module, 1.0, self._kept_whole, is_rehearsal=True)
             # A target out of reach in multiples of 16 may be met in smaller ones: only the last candidate's error
             # counts.
             except MisconfigurationException:
@@ -298,8 +306,21 @@ class StructuredPruning(StructuralCallback):
                 break
         return decision
 
+    def _keep(self, decision: Decision) -> None:
+        """Remember what cannot be cut, for every later cut and on resume, and list it once."""
+        new = [kept for kept in decision.kept_whole if kept not in self._kept_whole]
+        self._kept_whole = decision.kept_whole
+        if new:
+            least = "" if decision.lowest is None else f" {self._amount(decision.lowest)} are the least within reach."
+            rank_zero_warn(f"StructuredPruning keeps layers whole that cannot lose channels: {in_words(new)}.{least}")
+
     def _agree(
-        self, trainer: Trainer, pl_module: LightningModule, progress: float, is_rehearsal: bool = False
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        progress: float,
+        kept_whole: Sequence[KeptWhole],
+        is_rehearsal: bool = False,
     ) -> Decision:
         """Let the first process decide, and all of them take the same step."""
         decision: Decision | str = ""
@@ -307,7 +328,9 @@ class StructuredPruning(StructuralCallback):
             assert self._decider is not None  # made in on_train_start
             assert self._inputs is not None  # as above
             try:
-                decision = self._decider.decide(pl_module, self._inputs, self._options, progress, is_rehearsal)
+                decision = self._decider.decide(
+                    pl_module, self._inputs, self._options, progress, is_rehearsal, kept_whole
+                )
             except ValueError as error:  # raised after the broadcast, for which the others wait
                 decision = f"StructuredPruning: {error}"
         # Float rounding can rank channels differently on each rank, and ranks with other shapes would no longer average
@@ -321,7 +344,8 @@ class StructuredPruning(StructuralCallback):
         assert self.regularize is not None  # change checks it
         assert self._inputs is not None  # set in on_train_start
         network = self._network.of(pl_module)
-        options = {"output": self._network.output, "ignored_layers": self._options.ignored_layers}
+        options: dict[str, Any] = {"output": self._network.output, "kept_whole": self._kept_whole}
+        options["ignored_layers"] = self._options.ignored_layers
         return REGULARIZERS[self.regularize](network, self._inputs, self.regularize_strength, **options)
 
     def _watch_rates(self, trainer: Trainer, cuts: bool) -> None:

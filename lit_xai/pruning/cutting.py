@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_xai.pruning.culprits import CutError
 from lit_xai.pruning.searching import one_line
 from lit_xai.structure.positions import changed_attributes, kept_indices, named_tensors, positions_like
 
@@ -22,7 +23,9 @@ class Snapshot:
         self._modules: dict[str, nn.Module] = dict(network.named_modules(remove_duplicate=False))
         self._between_layers = between_layers
         self._attributes = {name: dict(vars(module)) for name, module in self._modules.items()}
-        self._held = {name: (dict(m._parameters), dict(m._buffers)) for name, m in self._modules.items()}
+        self._held: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+            name: (dict(m._parameters), dict(m._buffers)) for name, m in self._modules.items()
+        }
         self.tensors = named_tensors(self._modules)
         self._values = {name: tensor.data for name, tensor in self.tensors.items()}
 
@@ -40,7 +43,7 @@ class Snapshot:
             What a step keeps: name, dimension, size before, indices.
 
         Raises:
-            ValueError: a layer would lose all of its channels.
+            CutError: a layer would lose all of its channels.
         """
         cut, kept = named_tensors(self._modules), []
         positions = {id(tensor): tensor.data for tensor in cut.values()}  # a shared one has several names
@@ -62,11 +65,13 @@ class Snapshot:
     def restore_(self) -> None:
         """Restore the network."""
         for name, module in self._modules.items():
-            parameters, buffers = self._held[name]
-            module._parameters.update(parameters)
-            module._buffers.update(buffers)
-            # Widths, which Torch-Pruning and set_head_attributes_ write; all else in vars() is held by reference.
-            vars(module).update({k: v for k, v in self._attributes[name].items() if isinstance(v, (int, tuple))})
+            # Cleared first: a cut that failed, or a run, may have added entries.
+            vars(module).clear()
+            vars(module).update(self._attributes[name])
+            held: tuple[dict[str, Any], dict[str, Any]] = (module._parameters, module._buffers)
+            for tensors, before in zip(held, self._held[name], strict=True):
+                tensors.clear()
+                tensors.update(before)
         for name, tensor in self.tensors.items():
             tensor.data = self._values[name]
         for node, sizes in self._between_layers:
@@ -82,7 +87,7 @@ def cut_(network: nn.Module, removals: Iterable[tuple[Any, list[int]]], tensors:
         tensors: the network's parameters by name; a bare one has to be replaced under each of its names.
 
     Raises:
-        ValueError: a layer cannot be cut; names it.
+        CutError: a layer cannot be cut; names it.
     """
     for dep, indices in removals:
         layer = dep.target.module
@@ -98,10 +103,11 @@ def cut_(network: nn.Module, removals: Iterable[tuple[Any, list[int]]], tensors:
                 setattr(network.get_submodule(owner), attribute, found)
 
 
-def cannot_lose(name: str, why: str) -> ValueError:
+def cannot_lose(name: str, why: str) -> CutError:
     """Return the error of a layer whose channels cannot be removed."""
-    return ValueError(
-        f"{name!r} cannot lose these channels ({why}): keep it, and what it is tied to, whole with ignored_layers=."
+    return CutError(
+        f"{name!r} cannot lose these channels ({why}): keep it, and what it is tied to, whole with ignored_layers=.",
+        f"{name!r} cannot lose them, {why}",
     )
 
 
@@ -109,7 +115,7 @@ def refuse_split(tensors: Mapping[str, Tensor], kept: Iterable[list[Any]]) -> No
     """Refuse to cut one parameter in several ways.
 
     Raises:
-        ValueError: two names of one parameter keep different indices.
+        CutError: two names of one parameter keep different indices.
     """
     names: dict[int, str] = {}
     # Pairs of the first name of each parameter and any later one.
@@ -120,7 +126,8 @@ def refuse_split(tensors: Mapping[str, Tensor], kept: Iterable[list[Any]]) -> No
     for first, other in shared:
         if first != other and cuts.get(first) != cuts.get(other):
             layers = [name.rpartition(".")[0] for name in (first, other)]
-            raise ValueError(
+            raise CutError(
                 f"{first!r} and {other!r} are one parameter, of which each would lose other channels: keep these layers"
-                f" whole with ignored_layers={layers}."
+                f" whole with ignored_layers={layers}.",
+                f"{first!r} and {other!r} are one parameter, of which each would lose other channels",
             )

@@ -1,6 +1,6 @@
 """The decisions of a pruning callback: which step comes next, computed on copies of the module alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from lit_xai.network.copying import copy_network
 from lit_xai.network.layers import channels
 from lit_xai.network.profiling import count_macs, count_parameters
 from lit_xai.network.spec import Network
+from lit_xai.pruning.culprits import CutError, KeptWhole, in_words
 from lit_xai.pruning.moves import Move
 from lit_xai.pruning.prunable import Prunable, PruningOptions
 from lit_xai.pruning.pruning import TOLERANCE, reach
@@ -92,12 +93,16 @@ class Decision:
         wanted: the size to reach, in the target's unit.
         found: the size that is reached.
         unranked: layers that the importance gave no ranking for.
+        kept_whole: layers that cannot lose channels, names as in the network.
+        lowest: the smallest size that can be reached without them, ``None`` where that was not measured.
     """
 
     step: Step
     wanted: float
     found: float
     unranked: tuple[str, ...] = ()
+    kept_whole: tuple[KeptWhole, ...] = ()
+    lowest: float | None = None
 
     @property
     def is_near(self) -> bool:
@@ -147,6 +152,7 @@ class Decider:
         options: PruningOptions,
         progress: float,
         is_rehearsal: bool = False,
+        kept_whole: Sequence[KeptWhole] = (),
     ) -> Decision:
         """Return the step that brings a module to where a share of ``progress`` of the plan is done.
 
@@ -155,11 +161,13 @@ class Decider:
             inputs: of the network.
             options: which channels can be removed.
             progress: the share of the plan to reach.
-            is_rehearsal: whether to check as well that no channels are mixed up; that depends on the network alone,
-                so once is enough.
+            is_rehearsal: whether to find out as well where channels would be mixed up; that depends on the network
+                alone, so once is enough.
+            kept_whole: what earlier decisions found that cannot be cut.
 
         Raises:
-            ValueError: the target cannot be reached, or the network cannot be traced or run without channels.
+            ValueError: the network cannot be traced, has nothing that can be cut, or cannot reach the target with what
+                can.
         """
         target, copied = self.goal.target, copy_network(pl_module)
         by_ratio = target.name == "pruning_ratio"
@@ -173,20 +181,35 @@ class Decider:
                 pruning_ratio=target.amount if by_ratio else 1.0,
                 importance=self.prepared(copied, network),  # type: ignore[arg-type]  # as above
                 dense_channels=self.dense.channels,
+                kept_whole=kept_whole,
                 output=self.network.output,
                 **vars(options),
             )
-            if by_ratio:
-                wanted = found = progress * target.amount
-                moves = prunable.due(progress)
-            else:
-                wanted = target.at(self.dense.measured, progress)
-                moves, found = self._reach(prunable, inputs, wanted, options)
-            step = prunable.step(moves)
-            # The rehearsal takes the largest step; smaller ones mix up no more than it does.
+            # Half of every group, whatever the plan takes of it: what is found here holds for each later cut.
             if is_rehearsal:
-                prunable.check(moves)
-        return Decision(_prefixed(step, self.network.prefix(pl_module)), wanted, found, tuple(prunable.unranked))
+                prunable.take(prunable.halved, exact=True)
+            found = wanted = progress * target.amount if by_ratio else target.at(self.dense.measured, progress)
+
+            def choose() -> list[Move]:
+                nonlocal found
+                if by_ratio:
+                    return prunable.due(progress)
+                moves, found = self._reach(prunable, inputs, wanted, options)
+                return moves
+
+            _, step = prunable.take(choose)
+            lowest = None
+            if is_rehearsal and prunable.kept_whole and not by_ratio:
+                with prunable.pruned(prunable.moves) as smallest:
+                    lowest = self.goal.measure(smallest, inputs, self.network.output)
+        return Decision(
+            _prefixed(step, self.network.prefix(pl_module)),
+            wanted,
+            found,
+            tuple(prunable.unranked),
+            tuple(prunable.kept_whole),
+            lowest,
+        )
 
     def _reach(
         self, prunable: Prunable, inputs: Inputs, wanted: float, options: PruningOptions
@@ -196,10 +219,13 @@ class Decider:
 
         try:
             return reach(prunable, measure, wanted, self.goal.attempts)
+        except CutError:
+            raise
         except ValueError as error:
             # Only settings that keep channels from being removed can help.
             advice = f"Take {' or '.join(['a larger target', *ways_to_remove_more(options)])}."
-            raise ValueError(f"{self.goal.target.name}: {wanted:.6g} {error} {advice}") from None
+            whole = f" Whole stay {in_words(prunable.kept_whole, 2)}." if prunable.kept_whole else ""
+            raise ValueError(f"{self.goal.target.name}: {wanted:.6g} {error}{whole} {advice}") from None
 
 
 def ways_to_remove_more(options: PruningOptions) -> list[str]:

@@ -4,17 +4,17 @@ Torch-Pruning (https://github.com/VainF/Torch-Pruning; Fang et al. 2023, https:/
 groups. Its private names and conventions are known in this module and in :mod:`lit_xai.pruning.searching` alone.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from lit_xai.network.calling import Inputs, OutputSpec
-from lit_xai.network.layers import call_for_all, layers_behind, match_layers, traceable
+from lit_xai.network.layers import call_for_all, computes_weights, layers_behind, match_layers, traceable
 from lit_xai.network.opaque import kept_whole, opaque
 from lit_xai.pruning.heads import every_part, find_heads, fused_layers
 from lit_xai.pruning.moves import ChannelGroup
-from lit_xai.pruning.searching import one_line, quiet
+from lit_xai.pruning.searching import LostError, one_line, quiet, tolerant, why_lost
 
 
 class Member(NamedTuple):
@@ -24,6 +24,13 @@ class Member(NamedTuple):
     """A module, or a bare ``nn.Parameter``."""
     is_output: bool
     """True for its outputs, False for its inputs."""
+
+
+class Lost(NamedTuple):
+    """A layer whose dependency group cannot be followed through the network."""
+
+    layer: nn.Module
+    reason: str
 
 
 class Dependencies:
@@ -63,15 +70,15 @@ class Dependencies:
         whole = [*match_layers(network, ignored_layers, "ignored_layers"), *unprunable]
         # The graph is built from autograd's graph: the network runs with gradients, outside of inference mode.
         with quiet(), traceable():
-            self.graph, outputs = self._trace(unprunable, example_inputs, call, output)
+            self.graph, self.misread, outputs = self._trace(unprunable, example_inputs, call, output)
             # Torch-Pruning silently ignores types here, and the parts of a module that is listed.
             self._ignored = [part for layer in whole for part in layer.modules()]
             self._ignored += layers_behind(network, outputs)
 
     def _trace(
         self, whole: Iterable[nn.Module], inputs: Inputs, call: str, output: OutputSpec
-    ) -> tuple[Any, list[Tensor]]:
-        """Return Torch-Pruning's graph, and the outputs that it was read from."""
+    ) -> tuple[Any, dict[Any, Exception], list[Tensor]]:
+        """Return Torch-Pruning's graph, the nodes of it that were misread, and the outputs that it was read from."""
         from torch_pruning import DependencyGraph
 
         outputs: list[Tensor] = []
@@ -81,7 +88,7 @@ class Dependencies:
             return outputs
 
         try:
-            with opaque(whole) as pruners:
+            with opaque(whole) as pruners, tolerant() as misread:
                 graph = DependencyGraph().build_dependency(
                     self._network,
                     example_inputs=inputs,
@@ -95,18 +102,60 @@ class Dependencies:
                 f" {one_line(error)}): narrow it down with module= to the part that can, or keep the part that cannot"
                 " with ignored_layers=."
             ) from error
-        return graph, outputs
+        return graph, misread, outputs
 
     def groups(self) -> Iterator[Any]:
-        """Yield Torch-Pruning's groups of which channels can be removed, each with every channel of its root."""
+        """Yield Torch-Pruning's groups of which channels can be removed, each with every channel of its root.
+
+        A layer whose group cannot be followed is yielded as a :class:`Lost` in place of one.
+
+        Source: ``DependencyGraph.get_all_groups`` of Torch-Pruning, where one such group ends the search for all.
+        """
         import torch_pruning
 
         roots = (torch_pruning.ops.TORCH_CONV, torch_pruning.ops.TORCH_LINEAR)
-        for found in self.graph.get_all_groups(ignored_layers=self._ignored, root_module_types=roots):
-            group = self._from_downstream(found, roots)
+        whole = {id(layer) for layer in (*self._ignored, *self.graph.IGNORED_LAYERS_IN_TRACING)}
+        seen: set[int] = set()
+        lost: dict[int, str] = {}
+        for layer in list(self.graph.module2node):
+            if not isinstance(layer, roots) or id(layer) in whole or id(layer) in seen:
+                continue
+            try:
+                found = self._group_of(layer)
+                members = self.members(found)
+                outputs = {id(member.layer) for member in members if member.is_output}
+                seen |= outputs
+                if outputs & whole:
+                    continue
+                self._refuse_members(members, lost)
+                group = self._from_downstream(found, roots)
+            # Of any type: Torch-Pruning fails in many ways on channels that it misread.
+            except Exception as error:
+                lost[id(layer)] = self._name_of(layer)
+                yield Lost(layer, why_lost(error))
+                continue
             # Where one layer has a single channel there is nothing to choose from.
-            if group and all(size != 1 for size in self._sizes(group)):
+            if all(size != 1 for size in self._sizes(group)):
                 yield group
+
+    def _refuse_members(self, members: Iterable[Member], lost: Mapping[int, str]) -> None:
+        for layer, is_output in members:
+            # A lost layer counts as if it were in ignored_layers: leaving it out by name has the same result.
+            if is_output and id(layer) in lost:
+                raise LostError(f"its channels are those of {lost[id(layer)]!r}, which stays whole")
+            if isinstance(layer, nn.Module) and computes_weights(layer):
+                raise LostError(
+                    f"{self._name_of(layer)!r} computes its weight from others (weight_norm, spectral_norm,"
+                    " torch.nn.utils.prune), which pruning does not reach; remove that to cut it"
+                )
+
+    def _name_of(self, layer: nn.Module) -> str:
+        return next(name for name, module in self._network.named_modules() if module is layer)
+
+    def _group_of(self, layer: nn.Module) -> Any:
+        pruner = self.graph.get_pruner_of_module(layer)
+        every = list(range(pruner.get_out_channels(layer)))
+        return self.graph.get_pruning_group(layer, pruner.prune_out_channels, every)
 
     def members(self, group: Any) -> list[Member]:
         """Return the layers of one of Torch-Pruning's groups."""
@@ -171,7 +220,7 @@ class Dependencies:
             if isinstance(member.layer, roots) and not member.is_output
         ]
         if not behind:
-            return None
+            raise LostError("pruning finds no layer that reads its channels")
         layer = behind[-1].target.module
         return self.graph.get_pruning_group(layer, behind[-1].handler, list(range(self.graph.get_in_channels(layer))))
 

@@ -7,10 +7,11 @@ own, which know no such method, have adapters in :mod:`lit_xai.pruning.importanc
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from lit_xai.network.import_path import load_object
 from lit_xai.network.layers import traceable
 from lit_xai.network.spelling import nearest
 from lit_xai.pruning.importance_adapters import Batches, find_adapter, unsupported_because
+from lit_xai.pruning.searching import one_line
 
 Importance: TypeAlias = str | type | Callable[[Any], Any]
 LossFn: TypeAlias = Callable[[nn.Module, Any, Any], Tensor]
@@ -238,6 +240,60 @@ def _default_loss(logits: Tensor, labels: Any) -> Tensor:
     if labels.is_floating_point():
         return F.mse_loss(logits, labels.view_as(logits))
     return F.cross_entropy(logits, labels)
+
+
+def scores_of(importance: Any, group: Any, layers: Sequence[str]) -> Tensor | None:
+    """Return a group's importances as finite numbers on the CPU, ``None`` if the importance does not rank it.
+
+    Args:
+        importance: with its data, if it needs any.
+        group: Torch-Pruning's, with every channel of its root.
+        layers: the names of its layers, for errors.
+
+    Raises:
+        ImportanceError: one of a user's own fails, or returns something else than a number for each channel.
+    """
+    is_builtin = type(importance).__module__.partition(".")[0] in ("torch_pruning", "lit_xai")
+    expected = len(group[0].idxs)
+    try:
+        scores = importance(group)
+    except ImportanceError:
+        raise
+    except Exception as error:
+        if is_builtin:  # these fail where the graph was misread: the caller's error names the network
+            raise
+        is_unset = isinstance(error, AttributeError) and error.obj is importance
+        hint = (
+            " Does its __init__ call super().__init__()?" if is_unset and "__init__" in vars(type(importance)) else ""
+        )
+        raise ImportanceError(
+            f"importance={name_of(importance)} failed on the channels of {list(layers)} ({type(error).__name__}:"
+            f" {one_line(error)}).{hint}"
+        ) from error
+    if scores is None:
+        return None
+    if not is_builtin and (not isinstance(scores, Tensor) or scores.shape != (expected,)):
+        what = f"to return a tensor of shape ({expected},), one value for each channel of {list(layers)}"
+        raise ImportanceError.expected(importance, what, scores)
+    if _has_nan(importance, group, scores):
+        raise ImportanceError(
+            f"importance={name_of(importance)} expected to return a number for each channel of {list(layers)}, but got"
+            f" nan for {int(scores.isnan().sum())} of {expected}: channels cannot be ranked by it."
+        )
+    # What a normalizer left without a number counts as 0, infinity as the largest number.
+    return torch.nan_to_num(scores.detach().float().cpu())
+
+
+def _has_nan(importance: Any, group: Any, scores: Tensor) -> bool:
+    if not scores.isnan().any():
+        return False
+    if getattr(importance, "normalizer", None) is None:
+        return True
+    # Torch-Pruning's normalizers divide by a group's sum or mean: a group of zeros, which a dead or frozen layer may
+    # well have, becomes 0 / 0. That is no fault of the importance, so the scores before it are looked at.
+    raw = copy.copy(importance)
+    raw.normalizer = None
+    return bool(raw(group).isnan().any())
 
 
 def importance_of_copy(importance: Any, network: nn.Module, copied: nn.Module) -> Any:

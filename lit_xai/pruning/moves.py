@@ -25,6 +25,7 @@ class ChannelGroup:
         importance: of each channel of a part, ``(size,)``.
         ratio: the share of ``dense`` that is removed at the end of the plan.
         pattern: equal for groups of the same structure.
+        least: channels of a part that have to stay.
     """
 
     layers: tuple[str, ...]
@@ -36,6 +37,7 @@ class ChannelGroup:
     importance: Tensor
     ratio: float
     pattern: str
+    least: int = 1
 
     def without(self, n: int) -> list[int]:
         """Return the indices to remove so that ``n`` channels of each part are left."""
@@ -117,7 +119,7 @@ def _moves_of(
         return
     # The width of all parts together becomes a multiple of round_to, and stays one of parts.
     unit = math.lcm(round_to, group.parts) // group.parts
-    least = max(unit, math.ceil(group.dense * (1 - max_pruning_ratio) - EPSILON))
+    least = max(unit, group.least, math.ceil(group.dense * (1 - max_pruning_ratio) - EPSILON))
     # lost[n]: the importance of the n least important channels.
     lost = [0.0, *group.importance.sort().values.cumsum(0).tolist()]
     now = group.size

@@ -5,11 +5,12 @@ all layers of one size at once, and changes the network that it ranks.
 """
 
 import contextlib
-import copy
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,15 +20,16 @@ from torch.utils._pytree import tree_leaves
 from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_logits, module_names
 from lit_xai.network.check import check_integer, check_share, refusal
 from lit_xai.network.copying import copy_network
-from lit_xai.network.layers import channels, traceable
+from lit_xai.network.layers import channels, one_or_more, traceable
 from lit_xai.network.spelling import nearest
+from lit_xai.pruning.culprits import CutError, KeptWhole, find_culprits, in_words
 from lit_xai.pruning.cutting import Snapshot, cut_, refuse_split
-from lit_xai.pruning.dependencies import Dependencies
+from lit_xai.pruning.dependencies import Dependencies, Lost
 from lit_xai.pruning.heads import set_head_attributes_
-from lit_xai.pruning.importance import ImportanceError, importance_of_copy, name_of
+from lit_xai.pruning.importance import importance_of_copy, scores_of
 from lit_xai.pruning.masked import mixes_up_channels
 from lit_xai.pruning.moves import EPSILON, ChannelGroup, Move, order_moves
-from lit_xai.pruning.searching import lost, one_line, quiet, searched
+from lit_xai.pruning.searching import one_line, quiet, searched, why_lost
 from lit_xai.pruning.targets import check_ratio
 from lit_xai.structure.kinds import Step
 from lit_xai.structure.positions import named_tensors
@@ -80,12 +82,14 @@ class Prunable:
         isomorphic: rank within groups of the same structure (Fang et al. 2024, https://arxiv.org/abs/2407.04616).
         max_pruning_ratio: of any one layer.
         dense_channels: :func:`~lit_xai.network.layers.channels` of the dense network, if this one was pruned before.
+        kept_whole: layers that an earlier Prunable of this network had to keep.
         call: the network's method that is called.
         output: where the logits are in its output.
 
     Attributes:
         groups: what can be removed.
         unranked: the layers of groups that the importance returned ``None`` for; they keep their channels.
+        kept_whole: the layers that keep their channels because they cannot lose them, and why.
         moves: every cut in the order in which it is due.
 
     Raises:
@@ -106,6 +110,7 @@ class Prunable:
         isomorphic: bool = False,
         max_pruning_ratio: float = 1.0,
         dense_channels: Mapping[str, int] | None = None,
+        kept_whole: Iterable[KeptWhole] = (),
         call: str = "forward",
         output: OutputSpec = None,
     ) -> None:
@@ -117,19 +122,22 @@ class Prunable:
         for parameter in network.parameters():
             parameter.requires_grad_(True)  # Torch-Pruning silently leaves frozen layers unpruned
         self._run = lambda keep: call_network(network, example_inputs, call, keep)
-        self._dependencies = Dependencies(network, example_inputs, ignored_layers, call, output)
+        self.kept_whole = list(kept_whole)
+        whole = [name for kept in self.kept_whole for name in kept.layers]
+        self._dependencies = Dependencies(network, example_inputs, [*one_or_more(ignored_layers), *whole], call, output)
         self.unranked: list[str] = []
-        with quiet(), traceable(), searched(self._dependencies.graph):
+        with quiet(), traceable(), self._searched():
             self.groups = self._ranked(
                 importance, dense_channels, _Ratios(pruning_ratio, dict(pruning_ratio_dict or {}))
             )
-        self.moves = order_moves(
-            self.groups,
+        self._order = partial(
+            order_moves,
             round_to=round_to,
             max_pruning_ratio=max_pruning_ratio,
             global_pruning=global_pruning,
             isomorphic=isomorphic,
         )
+        self.moves = self._order(self.groups)
 
     @classmethod
     def copy_of(cls, network: nn.Module, example_inputs: Inputs, importance: Any = None, **options: Any) -> "Prunable":
@@ -153,48 +161,69 @@ class Prunable:
         import torch_pruning
 
         importance = importance or torch_pruning.importance.GroupMagnitudeImportance()
-        try:
-            groups = list(self._rank_groups(importance, dense, ratios))
-        except ValueError:
-            raise  # an argument is wrong
-        except Exception as error:
-            raise lost(self.network, f"{type(error).__name__}: {one_line(error)}") from error
-        ratios.refuse_unused(module_names(self.network))
-        return groups
-
-    def _rank_groups(
-        self, importance: Any, dense: Mapping[str, int] | None, ratios: "_Ratios"
-    ) -> Iterator[ChannelGroup]:
         names = {module: name for name, module in module_names(self.network).items()}
         present = channels(self.network)
-        dense = dense or present
-        for group in self._dependencies.groups():
-            members = self._dependencies.members(group)
-            outputs = [names[layer] for layer, is_output in members if is_output and layer in names]
-            layers = tuple(dict.fromkeys(name for name in outputs if name in present))
-            scores = _scores(importance, group, layers)
-            if scores is None:
-                self.unranked += layers
-                continue
-            parts = self._dependencies.parts(group)
-            # (parts * size,) to (size,): all parts lose the same positions, so that a position has one score.
-            scores = scores.view(parts, -1).mean(0)
-            size = len(scores)
-            # Its width in the dense network, from the ratio of the layer's channels then and now.
-            before = round(size * dense[layers[0]] / present[layers[0]]) if layers and layers[0] in dense else size
-            yield ChannelGroup(
-                layers=layers,
-                root=group[0].dep.target.module,
-                pruning_fn=group[0].dep.handler,
-                parts=parts,
-                size=size,
-                dense=before,
-                importance=scores,
-                ratio=ratios.of(layers),
-                pattern=" ".join(
-                    f"{type(layer).__name__}-{'out' if is_output else 'in'}" for layer, is_output in members
-                ),
-            )
+        groups = []
+        for found in self._dependencies.groups():
+            if isinstance(found, Lost):
+                layers: tuple[str, ...] = (names[found.layer],)
+                reason = found.reason
+            else:
+                layers = self._layers_of(found, names, present)
+                try:
+                    group = self._rank(found, layers, importance, dense or present, present, ratios)
+                except ValueError:
+                    raise  # an argument is wrong
+                except Exception as error:  # Torch-Pruning misread its indices, which a layer does not have
+                    reason = why_lost(error)
+                else:
+                    groups += [group] if group is not None else []
+                    continue
+            self.kept_whole.append(KeptWhole(layers, reason))
+        for kept in self.kept_whole:
+            ratios.of(kept.layers)  # a ratio for these is no mistake in spelling
+        ratios.refuse_unused(names.values())
+        return groups
+
+    def _layers_of(self, group: Any, names: Mapping[nn.Module, str], present: Mapping[str, int]) -> tuple[str, ...]:
+        members = self._dependencies.members(group)
+        outputs = list(dict.fromkeys(names[layer] for layer, is_output in members if is_output and layer in names))
+        # A normalization is cut with its layer, and names a group only where nothing else does.
+        return tuple([name for name in outputs if name in present] or outputs)
+
+    def _rank(
+        self,
+        group: Any,
+        layers: tuple[str, ...],
+        importance: Any,
+        dense: Mapping[str, int],
+        present: Mapping[str, int],
+        ratios: "_Ratios",
+    ) -> ChannelGroup | None:
+        scores = scores_of(importance, group, layers)
+        if scores is None:
+            self.unranked += layers
+            return None
+        parts = self._dependencies.parts(group)
+        # (parts * size,) to (size,): all parts lose the same positions, so that a position has one score.
+        scores = scores.view(parts, -1).mean(0)
+        size = len(scores)
+        # Its width in the dense network, from the ratio of the layer's channels then and now.
+        before = round(size * dense[layers[0]] / present[layers[0]]) if layers and layers[0] in dense else size
+        return ChannelGroup(
+            layers=layers,
+            root=group[0].dep.target.module,
+            pruning_fn=group[0].dep.handler,
+            parts=parts,
+            size=size,
+            dense=before,
+            importance=scores,
+            ratio=ratios.of(layers),
+            pattern=" ".join(
+                f"{type(layer).__name__}-{'out' if is_output else 'in'}"
+                for layer, is_output in self._dependencies.members(group)
+            ),
+        )
 
     def coupled(self) -> Iterator[list[tuple[str, int, Tensor]]]:
         """Yield for each group its parameters: name, dimension, and the channel that each index of it belongs to."""
@@ -230,6 +259,75 @@ class Prunable:
         with self._cut(moves):
             yield self.network
 
+    def halved(self) -> list[Move]:
+        """Return the moves that leave each group about half of its channels: a cut to :meth:`take` as a test."""
+        halves = {place: self._half_of(place) for place in {move.group for move in self.moves}}
+        return [move for move in self.moves if move.left >= halves[move.group]]
+
+    def _half_of(self, place: int) -> int:
+        widths = [move.left for move in self.moves if move.group == place]
+        return min(widths, key=lambda left: (abs(left - self.groups[place].size / 2), left))
+
+    def take(self, choose: Callable[[], list[Move]], exact: bool = False) -> tuple[list[Move], Step]:
+        """Return moves and their step; what cannot be cut is kept, and moves are chosen again.
+
+        Most networks need one attempt. Where it fails, the groups that it fails for are found. One that can be halved
+        keeps half of its channels from then on. Others go from ``groups`` to ``kept_whole``, as if their layers were in
+        ``ignored_layers``.
+
+        Args:
+            choose: returns moves, such as :meth:`due`, those of a group from its first on.
+            exact: whether to :meth:`check` as well that no channels are mixed up.
+
+        Raises:
+            ValueError: no group is left.
+        """
+        while self.groups or self.unranked or not self.kept_whole:
+            moves: Sequence[Move] = ()
+            try:
+                moves = choose()
+                return list(moves), self._tested(moves, exact)
+            except CutError as error:
+                self._keep_culprits(moves if error.moves is None else error.moves, exact, error)
+        raise ValueError(
+            f"{type(self.network).__name__} has no channels that can be removed: {in_words(self.kept_whole)}. Narrow it"
+            " down with module= to a part that can be pruned."
+        )
+
+    def _tested(self, moves: Sequence[Move], exact: bool) -> Step:
+        step = self.step(moves)
+        if exact:
+            self.check(moves)
+        return step
+
+    def why_not(self, moves: Sequence[Move], exact: bool = False) -> str | None:
+        """Return why a cut fails, ``None`` if it does not; see :meth:`take`."""
+        try:
+            self._tested(moves, exact)
+        except CutError as error:
+            return error.reason
+        return None
+
+    def _keep_culprits(self, moves: Sequence[Move], exact: bool, error: CutError) -> None:
+        culprits = find_culprits(
+            sorted({move.group for move in moves}),
+            lambda places: self.why_not([move for move in moves if move.group in places], exact),
+        )
+        if not culprits:  # all passed when they were tested again
+            raise error
+        halved, whole = self.halved(), set[str]()
+        for place, reason in culprits.items():
+            group, half = self.groups[place], [move for move in halved if move.group == place]
+            is_deep = min(move.left for move in moves if move.group == place) < half[-1].left
+            if is_deep and self.why_not(half, exact=True) is None:
+                self.groups[place] = replace(group, least=half[-1].left)
+            else:
+                self.kept_whole.append(KeptWhole(group.layers, reason))
+                whole.update(group.layers)
+        # As ignored_layers would: another group goes as well if it shares a layer's outputs with one of these.
+        self.groups = [group for group in self.groups if not whole.intersection(group.layers)]
+        self.moves = self._order(self.groups)
+
     def step(self, moves: Sequence[Move]) -> Step:
         """Return moves as a step of a recipe, after making sure that the network then runs.
 
@@ -237,17 +335,18 @@ class Prunable:
             moves: those of a group from its first on.
 
         Raises:
-            ValueError: the network does not run without these channels, or layers share a parameter of which each would
+            CutError: the network does not run without these channels, or layers share a parameter of which each would
                 lose others.
         """
         with self._cut(moves) as (kept, snapshot), traceable(), torch.no_grad():
             try:
                 self._outputs()
             except Exception as error:
-                raise ValueError(
-                    f"{type(self.network).__name__} does not run without the channels to remove"
-                    f" ({type(error).__name__}: {one_line(error)}): keep the layers that need them whole with"
-                    " ignored_layers=."
+                why = f"{type(error).__name__}: {one_line(error)}"
+                raise CutError(
+                    f"{type(self.network).__name__} does not run without the channels to remove ({why}): keep the"
+                    " layers that need them whole with ignored_layers=.",
+                    f"the network does not run without some of its channels, {why}",
                 ) from error
             return {"kind": "prune", "kept": kept, "attributes": snapshot.changed_attributes()}
 
@@ -258,19 +357,15 @@ class Prunable:
             moves: for which there is a :meth:`step`; fewer of them need no check of their own.
 
         Raises:
-            ValueError: the outputs differ; names the layers that would have to stay whole.
+            CutError: the outputs differ.
         """
-        if not self._mixes_up(moves):
-            return
-        places = sorted({move.group for move in moves})
-        # Group by group, to name the layers to keep; if only their combination fails, all of them.
-        culprits = [i for i in places if self._mixes_up([move for move in moves if move.group == i])] or places
-        layers = [group.layers[0] for group in (self.groups[i] for i in culprits) if group.layers]
-        raise ValueError(
-            f"{type(self.network).__name__} gives other outputs without the channels to remove than with"
-            " them at zero, since it takes channels by their places (a shuffle, a split, a concatenation with an"
-            f" input): keep the layers that these come from whole with ignored_layers={layers}."
-        )
+        if self._mixes_up(moves):
+            raise CutError(
+                f"{type(self.network).__name__} gives other outputs without the channels to remove than with them at"
+                " zero, since it takes channels by their places (a shuffle, a split, a concatenation with an input):"
+                " keep the layers that these come from whole with ignored_layers=.",
+                "its channels are taken by their places (a shuffle, a split, a reshape, a concatenation with an input)",
+            )
 
     def _mixes_up(self, moves: Sequence[Move]) -> bool:
         @contextlib.contextmanager
@@ -291,6 +386,9 @@ class Prunable:
         self._run(keep)
         return found
 
+    def _searched(self) -> AbstractContextManager[None]:
+        return searched(self._dependencies.graph, self._dependencies.misread)
+
     @contextlib.contextmanager
     def _cut(self, moves: Sequence[Move]) -> Iterator[tuple[list[list[Any]], Snapshot]]:
         """Remove channels inside the ``with`` block; yields what is kept, and what the network was."""
@@ -299,7 +397,7 @@ class Prunable:
         try:
             with quiet(), torch.no_grad():
                 snapshot.put_positions_()
-                with searched(self._dependencies.graph):
+                with self._searched():
                     cuts = [(self.groups[place], self.groups[place].without(n)) for place, n in left.items()]
                     removals = self._dependencies.removals(cuts)
                 cut_(self.network, removals, snapshot.tensors)
@@ -335,51 +433,6 @@ class _Ratios:
             raise ValueError(
                 f"pruning_ratio_dict: {unused!r} matches no layer that can be pruned.{nearest(unused, names)}"
             )
-
-
-def _scores(importance: Any, group: Any, layers: Sequence[str]) -> Tensor | None:
-    """Return a group's importances as finite numbers on the CPU, ``None`` if the importance does not rank it."""
-    is_builtin = type(importance).__module__.partition(".")[0] in ("torch_pruning", "lit_xai")
-    expected = len(group[0].idxs)
-    try:
-        scores = importance(group)
-    except ImportanceError:
-        raise
-    except Exception as error:
-        if is_builtin:  # these fail where the graph was misread: the caller's error names the network
-            raise
-        is_unset = isinstance(error, AttributeError) and error.obj is importance
-        hint = (
-            " Does its __init__ call super().__init__()?" if is_unset and "__init__" in vars(type(importance)) else ""
-        )
-        raise ImportanceError(
-            f"importance={name_of(importance)} failed on the channels of {list(layers)} ({type(error).__name__}:"
-            f" {one_line(error)}).{hint}"
-        ) from error
-    if scores is None:
-        return None
-    if not is_builtin and (not isinstance(scores, Tensor) or scores.shape != (expected,)):
-        what = f"to return a tensor of shape ({expected},), one value for each channel of {list(layers)}"
-        raise ImportanceError.expected(importance, what, scores)
-    if _has_nan(importance, group, scores):
-        raise ImportanceError(
-            f"importance={name_of(importance)} expected to return a number for each channel of {list(layers)}, but got"
-            f" nan for {int(scores.isnan().sum())} of {expected}: channels cannot be ranked by it."
-        )
-    # What a normalizer left without a number counts as 0, infinity as the largest number.
-    return torch.nan_to_num(scores.detach().float().cpu())
-
-
-def _has_nan(importance: Any, group: Any, scores: Tensor) -> bool:
-    if not scores.isnan().any():
-        return False
-    if getattr(importance, "normalizer", None) is None:
-        return True
-    # Torch-Pruning's normalizers divide by a group's sum or mean: a group of zeros, which a dead or frozen layer may
-    # well have, becomes 0 / 0. That is no fault of the importance, so the scores before it are looked at.
-    raw = copy.copy(importance)
-    raw.normalizer = None
-    return bool(raw(group).isnan().any())
 
 
 def _refuse_scripted(network: nn.Module) -> None:

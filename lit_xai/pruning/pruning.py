@@ -10,6 +10,7 @@ from torch import nn
 from lit_xai.network.calling import Inputs, OutputSpec
 from lit_xai.network.copying import copy_network
 from lit_xai.network.layers import channels, output_layers
+from lit_xai.pruning.culprits import CutError, in_words
 from lit_xai.pruning.importance import needs_data
 from lit_xai.pruning.moves import Move
 from lit_xai.pruning.prunable import Prunable
@@ -43,7 +44,8 @@ def prune_step(
 ) -> Step:
     """Return the step that removes a share of a network's channels; the network itself is left unchanged.
 
-    The layers that the output comes from stay whole.
+    The layers that the output comes from stay whole, and so do those that cannot lose channels, with a warning that
+    lists them: where channels are taken by their places, or the network does not run without them.
 
     Args:
         network: the module to prune.
@@ -67,8 +69,8 @@ def prune_step(
         A step for :func:`lit_xai.structure.attachment.take_step_`.
 
     Raises:
-        ValueError: a ratio out of range, a name that is no layer, a network that cannot be traced, or one that does not
-            run, or gives other outputs than with these channels at zero.
+        ValueError: a ratio out of range, a name that is no layer, a network that cannot be traced, or one that has no
+            layer that can lose channels.
 
     Example:
         >>> import torch
@@ -95,15 +97,21 @@ def prune_step(
         call=call,
         output=output,
     )
-    moves = prunable.due()
+    moves, step = prunable.take(prunable.due, exact=True)
     if not moves and prunable.unranked:
         hint = " Show it data of this network first." if importance is not None and needs_data(importance) else ""
         message = f"Nothing is removed: {not_ranked(importance, prunable.unranked)}{hint}"
         warnings.warn(message, UserWarning, stacklevel=2)
-    step = prunable.step(moves)
-    # check() expects moves that step() has accepted: the network runs without these channels.
-    prunable.check(moves)
+    _warn_of_kept(prunable)
     return step
+
+
+def _warn_of_kept(prunable: Prunable) -> None:
+    if prunable.kept_whole:
+        message = (
+            f"{type(prunable.network).__name__} keeps channels that it cannot lose: {in_words(prunable.kept_whole)}."
+        )
+        warnings.warn(message, UserWarning, stacklevel=3)
 
 
 def not_ranked(importance: Any, layers: Sequence[str]) -> str:
@@ -136,7 +144,9 @@ def prunable_layers(network: nn.Module, example_inputs: Inputs, **options: Any) 
         >>> prunable_layers(network, torch.zeros(1, 4))
         [['0']]
     """
-    return [list(group.layers) for group in Prunable.copy_of(network, example_inputs, **options).groups]
+    prunable = Prunable.copy_of(network, example_inputs, **options)
+    prunable.take(prunable.halved, exact=True)
+    return [list(group.layers) for group in prunable.groups]
 
 
 def pruned_copy(network: nn.Module, example_inputs: Inputs, **options: Any) -> nn.Module:
@@ -154,8 +164,9 @@ def pruned_copy(network: nn.Module, example_inputs: Inputs, **options: Any) -> n
         Linear(in_features=4, out_features=6, bias=True)
     """
     prunable = Prunable.copy_of(network, example_inputs, **options)
-    prunable.check(prunable.due())
-    with prunable.pruned(prunable.due()) as pruned:
+    moves, _ = prunable.take(prunable.due, exact=True)
+    _warn_of_kept(prunable)
+    with prunable.pruned(moves) as pruned:
         return copy_network(pruned)
 
 
@@ -243,8 +254,17 @@ class _Search:
                 skipped.add(move.group)  # a group's moves build on its earlier ones
 
     def _try(self, moves: list[Move]) -> float:
-        with self._prunable.pruned(moves) as pruned:
-            found = self._measure(pruned)
+        try:
+            with self._prunable.pruned(moves) as pruned:
+                found = self._measure(pruned)
+        except Exception as error:
+            # Whatever a measure raises where the network does not run: for Prunable.take, which finds out why.
+            reason = self._prunable.why_not(moves)
+            if reason is None:
+                raise
+            raise CutError(
+                f"The network does not run without the channels to remove: {reason}.", reason, moves
+            ) from error
         # The nearest of all tries is kept: with latencies, which are noisy, the last one need not be the nearest.
         if abs(found - self._target) < abs(self.found - self._target):
             self.moves, self.found = list(moves), found

@@ -1,6 +1,6 @@
 """The report of a pruned run: sizes over the epochs, channels per layer, and a table of before and after."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -12,6 +12,7 @@ from lit_xai.network.copying import copy_network
 from lit_xai.network.layers import channels
 from lit_xai.network.profiling import count_macs, count_parameters, size_on_disk
 from lit_xai.network.spec import Network
+from lit_xai.pruning.culprits import KeptWhole, as_table
 from lit_xai.structure.recipe import copy_as, dense_copy, recipe_of
 from lit_xai.trainer.access import callbacks_of, is_a, logged_step, require_writable, run_folder
 from lit_xai.trainer.logging import log_image, log_scalars, log_text
@@ -28,6 +29,9 @@ class PruningReport:
         inputs: what it is called with.
         latency: in ms, of a network called with inputs; ``None`` to leave it out.
         dense: channels of each layer of the dense network.
+
+    Attributes:
+        kept_whole: the layers that cannot lose channels, for the table.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class PruningReport:
         dense: Mapping[str, int],
     ) -> None:
         self._network, self._inputs, self._latency, self._dense = network, inputs, latency, dense
+        self.kept_whole: Sequence[KeptWhole] = ()
         self._first: dict[str, float] = {}
         self._now: dict[str, float] = {}
         self._left: dict[str, int] = {}
@@ -124,7 +129,7 @@ class PruningReport:
                 self._metric[1] if known and self._metric else None,
                 metric[1],
             )
-        table = before_after_table(rows)
+        table = before_after_table(rows) + as_table(self.kept_whole)
         rank_zero_info(f"StructuredPruning, dense and now:\n{table}")
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
             require_writable(self._folder)

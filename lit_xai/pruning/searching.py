@@ -2,21 +2,30 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
-from torch import nn
+
+class LostError(Exception):
+    """A group of channels that Torch-Pruning cannot follow through the network; the message says why."""
 
 
 @contextlib.contextmanager
-def searched(graph: Any) -> Iterator[None]:
+def searched(graph: Any, misread: Mapping[Any, Exception] = MappingProxyType({})) -> Iterator[None]:
     """Make Torch-Pruning's search for dependency groups faster and bounded; inside, no layer may change its size.
+
+    A search that cannot be followed raises :class:`LostError`.
 
     Indices are mapped between layers once, not for every group. The search is bounded since it would not end where
     channels are shifted against themselves (each turn finds new ones) or where reshapes are misread.
 
     Private names in use: ``torch_pruning.dependency.index_mapping.update_index_mapping`` and
     ``torch_pruning.dependency.graph.Group``.
+
+    Args:
+        graph: Torch-Pruning's.
+        misread: :func:`tolerant`'s nodes, at which a search ends.
     """
     from torch_pruning.dependency import graph as searching
     from torch_pruning.dependency import index_mapping
@@ -28,18 +37,76 @@ def searched(graph: Any) -> Iterator[None]:
     widest = 16 * max((size for p in graph.model.parameters() for size in p.shape), default=1)
 
     class Bounded(group):  # type: ignore[misc,valid-type]  # a class, found at run time
+        def __init__(self) -> None:
+            super().__init__()
+            self._by_side: dict[tuple[Any, Any], list[Any]] = {}
+
+        def has_pruning_op(self, dep: Any, idxs: Any) -> bool:
+            # Torch-Pruning's own goes through the whole group each time: seconds where the search does not end.
+            return idxs in self._by_side.get((dep.target, dep.handler), ())
+
         def add_dep(self, dep: Any, idxs: Any) -> None:
             if len(self) > most or len(idxs) > widest:
-                raise lost(graph.model, "the search for channels that depend on each other does not end")
+                raise LostError("the search for the channels that depend on its own does not end")
+            if dep.target in misread:
+                raise misread[dep.target]
+            self._by_side.setdefault((dep.target, dep.handler), []).append(idxs)
             super().add_dep(dep, idxs)
 
     # Once here, in place of the call that Torch-Pruning makes for every group.
-    update(graph)
+    _update_each(update, graph) if misread else update(graph)
     index_mapping.update_index_mapping, searching.Group = lambda graph: None, Bounded
     try:
         yield
     finally:
         index_mapping.update_index_mapping, searching.Group = update, group
+
+
+@contextlib.contextmanager
+def tolerant() -> Iterator[dict[Any, Exception]]:
+    """Let Torch-Pruning build its graph although it misreads some of its nodes; yields these, each with the error.
+
+    A split whose parts are read several times is one of them. :func:`searched` ends the search for a group that reaches
+    such a node, so that its layers stay whole.
+
+    Private name in use: ``torch_pruning.dependency.index_mapping.update_index_mapping``.
+    """
+    from torch_pruning.dependency import index_mapping
+
+    update = index_mapping.update_index_mapping
+    misread: dict[Any, Exception] = {}
+
+    def each(graph: Any) -> None:
+        try:
+            update(graph)
+        except Exception:  # one node after the other, to find the one that fails
+            misread.update(_update_each(update, graph))
+
+    index_mapping.update_index_mapping = each
+    try:
+        yield misread
+    finally:
+        index_mapping.update_index_mapping = update
+
+
+class _OneNode:
+    """Torch-Pruning's graph as if it had one node."""
+
+    def __init__(self, graph: Any, module: Any, node: Any) -> None:
+        self._graph, self.module2node = graph, {module: node}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._graph, name)
+
+
+def _update_each(update: Any, graph: Any) -> dict[Any, Exception]:
+    failed = {}
+    for module, node in graph.module2node.items():
+        try:
+            update(_OneNode(graph, module, node))
+        except Exception as error:
+            failed[node] = error
+    return failed
 
 
 @contextlib.contextmanager
@@ -50,12 +117,16 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def lost(network: nn.Module, why: str) -> ValueError:
-    """Return the error of a network that the search cannot follow."""
-    return ValueError(
-        f"{type(network).__name__} splits or joins channels in a way that pruning cannot follow ({why}): narrow it down"
-        " with module= to the part that does not, or keep the layers around it whole with ignored_layers=."
-    )
+def why_lost(error: Exception) -> str:
+    """Return why a group cannot be followed, for a list of layers that stay whole.
+
+    Example:
+        >>> why_lost(IndexError("index 64 is out of bounds"))
+        'pruning cannot follow how its channels are split or joined, IndexError: index 64 is out of bounds'
+    """
+    if isinstance(error, LostError):
+        return str(error)
+    return f"pruning cannot follow how its channels are split or joined, {type(error).__name__}: {one_line(error)}"
 
 
 def one_line(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """The drop of a metric when a single layer is pruned, for several ratios."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from lit_xai.network.calling import BatchToInputs, OutputSpec, find_inputs, modu
 from lit_xai.network.layers import channels
 from lit_xai.network.metric import LoaderMetric, Metric, metric_name, resolve_direction
 from lit_xai.network.sensitivity import SensitivityTable, select_rows
+from lit_xai.pruning.culprits import in_words
 from lit_xai.pruning.prunable import Prunable
 from lit_xai.pruning.targets import check_ratio
 
@@ -111,10 +113,16 @@ def layer_sensitivity(
     example = find_inputs(run.first_batch(network), network, batch_to_inputs, call)
     options = {"importance": importance, "round_to": round_to, "ignored_layers": ignored_layers}
     prunable = Prunable.copy_of(network, example, **options, call=call, output=output)
+    # What cannot be cut is left out here, before the first pass over the loader.
+    prunable.take(prunable.halved, exact=True)
+    prunable.take(lambda: prunable.due(max(ratios)))
+    if prunable.kept_whole:
+        warnings.warn(
+            f"layer_sensitivity leaves out layers that cannot lose channels: {in_words(prunable.kept_whole)}.",
+            UserWarning,
+            stacklevel=2,
+        )
     rows = select_rows(_all_rows(prunable), layers, type(prunable.network).__name__, "pruned")
-    places = set().union(*rows.values())
-    # A network that would not run is refused here, before the first pass over the loader.
-    prunable.step([move for move in prunable.due(max(ratios)) if move.group in places])
     # float64, so that a metric that is a Python float is kept as it is.
     values = torch.empty(len(rows), len(ratios), dtype=torch.float64)
     with tqdm(total=values.numel() + 1, desc="layer sensitivity", disable=not progress, leave=False) as bar:

@@ -12,39 +12,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils.parametrize import is_parametrized
 from torch.optim import Optimizer
 
 from lit_xai.structure.attachment import take_step_
 from lit_xai.trainer.access import callbacks_of, is_a
-
-
-def refuse_modules(module: nn.Module, name: str) -> None:
-    """Refuse layers whose weights are computed from other tensors, which a structural change would not reach.
-
-    Args:
-        module: its layers are checked.
-        name: the callback, for the error.
-
-    Raises:
-        MisconfigurationException: names the layer.
-
-    Example:
-        >>> network = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)))
-        >>> refuse_modules(network, "StructuredPruning")
-        Traceback (most recent call last):
-        ...
-        lightning...MisconfigurationException: StructuredPruning cannot prune '0', whose weight is computed from ...
-    """
-    for layer, part in module.named_modules():
-        # The older weight_norm and spectral_norm, and torch.nn.utils.prune, compute weights in a pre-forward hook.
-        by_hook = any(type(hook).__module__.startswith("torch.nn.utils.") for hook in part._forward_pre_hooks.values())
-        if is_parametrized(part) or by_hook:
-            raise MisconfigurationException(
-                f"{name} cannot prune '{layer}', whose weight is computed from others (weight_norm, spectral_norm,"
-                " torch.nn.utils.prune): remove that first, such as with"
-                " torch.nn.utils.parametrize.remove_parametrizations, or name a network without it with module=."
-            )
 
 
 def refuse_optimizers(trainer: Trainer, name: str) -> None:
