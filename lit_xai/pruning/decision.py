@@ -224,7 +224,7 @@ class Decider:
         except ValueError as error:
             # Only settings that keep channels from being removed can help.
             advice = f"Take {' or '.join(['a larger target', *ways_to_remove_more(options)])}."
-            whole = f" Whole stay {in_words(prunable.kept_whole, 2)}." if prunable.kept_whole else ""
+            whole = f" These layers stay whole: {in_words(prunable.kept_whole, 2)}." if prunable.kept_whole else ""
             raise ValueError(f"{self.goal.target.name}: {wanted:.6g} {error}{whole} {advice}") from None
 
 

@@ -131,4 +131,5 @@ def why_lost(error: Exception) -> str:
 
 def one_line(error: Exception) -> str:
     """Return an error's message on one line, for use in another."""
-    return " ".join(str(error).split())[:200]
+    line = " ".join(str(error).split())
+    return line if len(line) <= 120 else f"{line[:117]}..."

@@ -4,7 +4,8 @@
 
 POINT: ``whole``; ``train:EPOCH:BATCH``; ``prune:EPOCH`` (right after the cut); ``save:EPOCH`` (a checkpoint is half
 written); ``random:SEED`` (any batch or any moment of a hook). Resumes from the newest checkpoint, if there is one. With
-``THEN_QUANTIZE=1`` in the environment the last two epochs train for integers.
+``THEN_QUANTIZE=1`` in the environment the last two epochs train for integers; with ``PARTIAL=1`` a shuffle keeps half
+of the layers whole.
 """
 
 import os
@@ -58,10 +59,11 @@ class Module(LightningModule):
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Dropout(0.3))
         self.more = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.between = nn.ChannelShuffle(4) if os.environ.get("PARTIAL") == "1" else nn.Identity()
         self.head = nn.Linear(16, 4)
 
     def forward(self, x):
-        return self.head(self.more(self.body(x)).mean((2, 3)))
+        return self.head(self.more(self.between(self.body(x))).mean((2, 3)))
 
     def training_step(self, batch, batch_idx):
         return F.cross_entropy(self(batch[0]), batch[1])

@@ -12,19 +12,26 @@ SCRIPT = Path(__file__).with_name("pruned_run.py")
 
 
 def run(folder, point, how):
-    save_at, quantizes = how
-    environment = os.environ | {"SAVE_AT": save_at, "THEN_QUANTIZE": str(int(quantizes)), "OMP_NUM_THREADS": "1"}
+    save_at, quantizes, partial = how
+    environment = os.environ | {"SAVE_AT": save_at, "OMP_NUM_THREADS": "1"}
+    environment |= {"THEN_QUANTIZE": str(int(quantizes)), "PARTIAL": str(int(partial))}
     command = [sys.executable, str(SCRIPT), str(folder), point]
     return subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
 
 
-RUNS = {"train": ("train", False), "validation": ("validation", False), "quantized": ("train", True)}
+RUNS = {
+    "train": ("train", False, False),
+    "validation": ("validation", False, False),
+    "quantized": ("train", True, False),
+    "partial": ("train", False, True),
+}
 POINTS = {
     "train": ["train:3:2", "prune:2", "save:2"],
     "validation": ["train:3:2", "prune:2", "save:2"],
     "quantized": ["prune:3", "save:3"],  # where quantisation begins
+    "partial": ["train:3:2", "prune:2"],  # a shuffle keeps half of the layers whole
 }
-SLOW = {"validation": [pytest.mark.slow]}
+SLOW = {"validation": [pytest.mark.slow], "partial": [pytest.mark.slow]}
 CELLS = [pytest.param(run, point, marks=SLOW.get(run, [])) for run, points in POINTS.items() for point in points]
 
 

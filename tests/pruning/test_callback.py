@@ -125,6 +125,64 @@ def test_parameters(target, expected, tmp_path):
     assert left == pytest.approx(expected * dense, rel=0.02)
 
 
+class Shuffled(nn.Module):
+    """The channels of ``up`` become pixels, by their places."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.up, self.shuffle = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 32, 1), nn.PixelShuffle(2)
+        self.tail, self.fc = nn.Conv2d(8, 16, 3), nn.Linear(16, 10)
+
+    def forward(self, x):
+        return self.fc(self.tail(self.shuffle(self.up(self.stem(x).relu()))).relu().mean((2, 3)))
+
+
+KEPT_WHOLE = "StructuredPruning keeps layers whole that cannot lose channels: network.up "
+PARTLY = {"target_macs": 0.5, "round_to": 1, "start_epoch": 1, "end_epoch": 2, "every_n_epochs": 1}
+
+
+def test_what_cannot_be_cut_stays_whole_is_listed_once_and_training_continues(tmp_path):
+    module = Module(Shuffled())
+    dense = count_ops_and_params(copy.deepcopy(module.network), torch.zeros(1, 1, 8, 8))[0]
+    with pytest.warns(UserWarning, match=KEPT_WHOLE) as warned:
+        fit(module, tmp_path, StructuredPruning(**PARTLY), ModelCheckpoint(tmp_path, save_last=True))
+    messages = [str(one.message) for one in warned if "keeps layers whole" in str(one.message)]
+    assert len(messages) == 1
+    assert "MACs" in messages[0]
+    assert "are the least within reach" in messages[0]
+    assert channels(module.network)["up"] == 32
+    assert len(recipe_of(module).steps) == 2
+    left = count_ops_and_params(copy.deepcopy(module.network), torch.zeros(1, 1, 8, 8))[0]
+    assert left == pytest.approx(0.5 * dense, rel=0.05)
+    assert "| network.up | " in (tmp_path / "compression" / "summary.md").read_text()
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert [kept[0] for state in saved["callbacks"].values() for kept in state.get("kept_whole", [])] == [
+        ["network.up"]
+    ]
+
+
+@pytest.mark.filterwarnings(f"ignore:{KEPT_WHOLE}")
+def test_a_resumed_run_keeps_the_same_layers_and_ends_in_the_same_weights(tmp_path):
+    whole, first, resumed = Module(Shuffled()), Module(Shuffled()), Module(Shuffled())
+    for other in (first, resumed):
+        other.load_state_dict(whole.state_dict())
+    fit(whole, tmp_path, StructuredPruning(**PARTLY), max_epochs=4)
+    saving = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+    fit(first, tmp_path, StructuredPruning(**PARTLY), saving, max_epochs=4)
+    fit(resumed, tmp_path, StructuredPruning(**PARTLY), ckpt_path=tmp_path / "epoch=1.ckpt", max_epochs=4)
+    assert len(recipe_of(resumed).steps) == 2
+    expected = whole.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in resumed.state_dict().items())
+
+
+def test_a_target_that_the_rest_cannot_meet_is_refused_with_what_is_within_reach(tmp_path):
+    with pytest.raises(lightning.pytorch.utilities.exceptions.MisconfigurationException) as caught:
+        fit(Module(Shuffled()), tmp_path, StructuredPruning(target_macs=0.01, round_to=1))
+    message = str(caught.value)
+    assert "is out of reach: the lowest possible value is" in message
+    assert "These layers stay whole: network.up (" in message
+
+
 def test_latency_by_any_measure(tmp_path):
     """The measure counts the file's bytes: what is reached can be checked without a clock."""
     module = Module()

@@ -220,14 +220,13 @@ BY_PLACE = {
 
 
 @pytest.mark.parametrize("name", BY_PLACE)
-def test_channels_that_are_taken_by_their_places_are_refused_rather_than_mixed_up(name):
+def test_channels_that_are_taken_by_their_places_are_kept_rather_than_mixed_up(name):
     torch.manual_seed(0)
     network, x = ByPlace(*BY_PLACE[name]), torch.randn(1, 3, 2, 2)
-    with refused("ByPlace gives other outputs", "than with them at zero", "ignored_layers=['stem']"):
-        prune_step(network, x)
-    assert {key for key, *_ in prune_step(network, x, ignored_layers=["stem"])["kept"]} == {
-        *("body.weight", "body.bias", "head.weight")
-    }
+    with pytest.warns(UserWarning, match="ByPlace keeps channels that it cannot lose: stem .*by their places"):
+        step = prune_step(network, x)
+    assert {key for key, *_ in step["kept"]} == {"body.weight", "body.bias", "head.weight"}
+    assert prune_step(network, x, ignored_layers=["stem"]) == step
 
 
 class ConvolutionalAttention(nn.Module):
@@ -243,11 +242,15 @@ class ConvolutionalAttention(nn.Module):
         return self.head((value @ weights.transpose(-2, -1)).reshape(len(x), 16, *x.shape[2:]).mean((2, 3)))
 
 
-@pytest.mark.parametrize("network", [ByPlace(lambda y, _: y[:, 1:] - y[:, :-1], 7), ConvolutionalAttention()])
-def test_a_search_that_would_not_end_is_ended(network):
-    reason = "the search for channels that depend on each other does not end"
-    with refused(type(network).__name__, reason, "ignored_layers="):
-        prune_step(network, torch.zeros(1, 3, 4, 4))
+@pytest.mark.parametrize(
+    ("network", "cut"),
+    [(ByPlace(lambda y, _: y[:, 1:] - y[:, :-1], 7), {"body"}), (ConvolutionalAttention(), {"stem"})],
+)
+def test_a_search_that_would_not_end_is_ended(network, cut):
+    before = channels(network)
+    with pytest.warns(UserWarning, match="the search for the channels that depend on its own does not end"):
+        apply_step_(network, prune_step(network, torch.zeros(1, 3, 4, 4)))
+    assert {name for name, width in channels(network).items() if width < before[name]} == cut
 
 
 @pytest.mark.parametrize(
@@ -290,17 +293,44 @@ def test_a_bare_parameter_under_two_names_is_cut_once():
 @pytest.mark.parametrize(
     ("network", "parts"),
     [
-        (nn.Sequential(weight_norm(nn.Linear(4, 8)), nn.Linear(8, 2)), ("'0' cannot lose these channels",)),
+        (nn.Sequential(weight_norm(nn.Linear(4, 8)), nn.Linear(8, 2)), ("'0' computes its weight", "weight_norm")),
         (nn.Sequential(nn.Linear(4, 8), scripted(nn.Linear(8, 2))), ("TorchScript in '1'",)),
-        (nn.Sequential(nn.Linear(4, 8), nn.GLU(), nn.Linear(4, 6), nn.Linear(6, 2)), ("splits or joins channels",)),
-        (Tied(), ("'a.weight' and 'b.weight' are one parameter", "ignored_layers=['a', 'b']")),
-        (FixedView(), ("FixedView does not run without the channels to remove", "ignored_layers=")),
+        (nn.Sequential(nn.Linear(4, 8), nn.GLU(), nn.Linear(4, 2)), ("no channels that can be removed: 0 (pruning",)),
+        (Tied(), ("'a.weight' and 'b.weight' are one parameter", "b, a")),
+        (FixedView(), ("FixedView has no channels that can be removed: a (", "does not run without", "module=")),
         (Raising(4, (3,), 2), ("Raising cannot be traced for pruning", "KeyError", "module=")),
     ],
 )
 def test_networks_that_cannot_be_pruned(network, parts):
     with refused(*parts):
         prune_step(network, torch.zeros(1, 4))
+
+
+def old_weight_norm(layer):
+    with pytest.warns(FutureWarning):
+        return nn.utils.weight_norm(layer)
+
+
+COMPUTED = {
+    "weight_norm": weight_norm,
+    "spectral_norm": nn.utils.parametrizations.spectral_norm,
+    "orthogonal": nn.utils.parametrizations.orthogonal,
+    "old weight_norm": old_weight_norm,
+    "old spectral_norm": nn.utils.spectral_norm,
+    "masks": lambda layer: nn.utils.prune.l1_unstructured(layer, "weight", 0.5),
+}
+
+
+@pytest.mark.parametrize("wrap", COMPUTED)
+def test_layers_whose_weights_are_computed_stay_whole_on_both_sides(wrap):
+    network = MLP(4, (8, 8, 8, 8), 2)
+    linears = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    COMPUTED[wrap](network.get_submodule(linears[1]))
+    with pytest.warns(UserWarning, match="computes its weight from others"):
+        step = prune_step(network, torch.zeros(1, 4))
+    assert {name.rpartition(".")[0] for name, dim, *_ in step["kept"] if dim == 0} == {linears[2], linears[3]}
+    apply_step_(network, step)
+    assert network(torch.zeros(1, 4)).shape == (1, 2)
 
 
 class TiedEmbedding(nn.Module):

@@ -20,7 +20,7 @@ from lit_xai.structure.attachment import attach, detach
 from lit_xai.structure.kinds import apply_step_
 from lit_xai.structure.recipe import KEY, Recipe, recipe_of
 from lit_xai.trainer.access import refuse_strategies
-from lit_xai.trainer.structure_change import averaged_copies, change_structure, refuse_modules, refuse_optimizers
+from lit_xai.trainer.structure_change import averaged_copies, change_structure, refuse_optimizers
 
 pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 
@@ -452,30 +452,6 @@ def test_a_recipe_fits_compiled_and_not(recorded):
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
-
-
-def old_weight_norm(layer):
-    with pytest.warns(FutureWarning):
-        return nn.utils.weight_norm(layer)
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        nn.utils.parametrizations.weight_norm,
-        nn.utils.parametrizations.spectral_norm,
-        nn.utils.parametrizations.orthogonal,
-        old_weight_norm,
-        nn.utils.spectral_norm,
-        lambda layer: nn.utils.prune.l1_unstructured(layer, "weight", 0.5),
-    ],
-)
-def test_weights_that_are_computed_are_refused_by_name(wrap):
-    refuse_modules(network(), "StructuredPruning")
-    net = network()
-    net[0] = wrap(net[0])
-    with pytest.raises(MisconfigurationException, match="StructuredPruning cannot prune '0', whose weight is computed"):
-        refuse_modules(net, "StructuredPruning")
 
 
 @pytest.mark.parametrize("strategy", ["FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"])
