@@ -1,4 +1,7 @@
-"""Independent copies of a network, and networks without ``torch.compile`` around them."""
+"""Independent copies of a network, and networks without ``torch.compile`` around them.
+
+Private names in use: ``LightningModule._compiler_ctx`` and ``nn.Module._compiled_call_impl``.
+"""
 
 import copy
 from collections import OrderedDict
@@ -40,6 +43,10 @@ def copy_network(network: nn.Module) -> nn.Module:
         raise _cannot_copy(network, known, error) from error
     for name in getattr(copied, "_compiler_ctx", None) or {}:  # a compiled copy's methods would call the original
         vars(copied).pop(name.removeprefix("original_"), None)
+    # So would what module.compile() sets. torch leaves it out of copies, but LightningModule has a __getstate__ of its
+    # own, which does not.
+    for module in copied.modules():
+        vars(module).pop("_compiled_call_impl", None)
     return copied
 
 

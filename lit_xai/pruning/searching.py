@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+VISITS = 100
+"""How often a search may come to one side of a layer with other channels: ten times what an attention needs."""
+
 
 class LostError(Exception):
     """A group of channels that Torch-Pruning cannot follow through the network; the message says why."""
@@ -46,11 +49,12 @@ def searched(graph: Any, misread: Mapping[Any, Exception] = MappingProxyType({})
             return idxs in self._by_side.get((dep.target, dep.handler), ())
 
         def add_dep(self, dep: Any, idxs: Any) -> None:
-            if len(self) > most or len(idxs) > widest:
+            visits = self._by_side.setdefault((dep.target, dep.handler), [])
+            if len(self) > most or len(idxs) > widest or len(visits) >= VISITS:
                 raise LostError("the search for the channels that depend on its own does not end")
             if dep.target in misread:
                 raise misread[dep.target]
-            self._by_side.setdefault((dep.target, dep.handler), []).append(idxs)
+            visits.append(idxs)
             super().add_dep(dep, idxs)
 
     # Once here, in place of the call that Torch-Pruning makes for every group.

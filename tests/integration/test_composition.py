@@ -197,3 +197,52 @@ def test_what_cannot_follow_is_refused_by_name(turn, tmp_path):
     trainer = Trainer(max_epochs=4, callbacks=callbacks, logger=False, accelerator="cpu", default_root_dir=tmp_path)
     with pytest.raises(Exception, match="after the last step of StructuredPruning"):
         trainer.fit(Perceptron(), *[[(torch.zeros(2, 1, 8, 8), torch.zeros(2).long())]] * 2)
+
+
+class Keeping(Wrapped):
+    """Keeps the tensors of its steps, and has the older ``weight_norm``."""
+
+    def __init__(self):
+        super().__init__()
+        self.losses = []
+
+    def make(self):
+        with pytest.warns(FutureWarning):
+            first = nn.utils.weight_norm(nn.Conv2d(1, 8, 3, padding=1))
+        second, third = nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)
+        pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+        return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third, nn.ReLU(), *pooled)
+
+    def training_step(self, batch, batch_idx):
+        self.logits = self(batch[0])
+        self.losses.append({"loss": F.cross_entropy(self.logits, batch[1])})
+        return self.losses[-1]["loss"]
+
+
+@pytest.mark.filterwarnings("ignore:StructuredPruning keeps layers whole", "ignore:.*weight_norm")
+@pytest.mark.parametrize(
+    ("precision", "compiles", "exports"),
+    [
+        ("32-true", True, False),  # QuantizationAwareTraining refuses compiled modules
+        pytest.param("bf16-mixed", False, False, marks=pytest.mark.slow),
+        pytest.param("32-true", False, True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_module_that_keeps_the_tensors_of_its_steps(precision, compiles, exports, tmp_path):
+    module = Keeping()
+    if compiles:
+        module.compile(backend="eager")
+    callbacks = [
+        StructuredPruning(0.5, start_epoch=1, end_epoch=1, round_to=1, report_latency=False),
+        KnowledgeDistillation("dense"),
+        AttributionMonitor("Saliency", probe=4),
+        ModelCheckpoint(tmp_path),
+        *([] if compiles else [QuantizationAwareTraining(2, freeze_epoch=3, calibration_batches=1)]),
+        *([ModelExport(tmp_path / "export", program=False)] if exports else []),
+    ]
+    options = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(max_epochs=4, callbacks=callbacks, precision=precision, default_root_dir=tmp_path, **options)
+    data = DataLoader(TensorDataset(torch.randn(16, 1, 8, 8), torch.arange(16) % 4), batch_size=8)
+    trainer.fit(module, data)
+    assert len(recipe_of(module).steps) == 2 - compiles
+    assert module.losses[0]["loss"].grad_fn is not None  # the module's own are as they were

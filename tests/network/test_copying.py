@@ -25,6 +25,28 @@ def test_copy_network_leaves_the_trainer_behind():
     assert torch.equal(copied.inner[0].weight, module.inner[0].weight)
 
 
+class Wrapping(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(2, 2))
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("part", ["", "inner"])
+def test_a_copy_of_a_compiled_module_computes_with_its_own_weights(part):
+    module, x = Wrapping(), torch.ones(1, 2)
+    module.get_submodule(part).compile(backend="eager")
+    expected = module(x)
+    copied = copy_network(module)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.zero_()
+    assert copied(x).tolist() == [[0.0, 0.0]]
+    assert torch.equal(module(x), expected)
+
+
 class Holder:
     def __init__(self, value):
         self.value = value

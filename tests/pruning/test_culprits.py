@@ -161,3 +161,43 @@ def test_the_test_of_groups_leaves_the_network_as_it_was():
     after = prunable.network.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def hugging_face(name):
+    """Return a tiny network of the transformers library and its inputs."""
+    import transformers
+
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 30, "use_cache": False, "pad_token_id": 0}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48, "num_labels": 10}
+    swin = {"image_size": 32, "patch_size": 2, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4}
+    two = {"num_encoder_blocks": 2, "depths": [1, 1], "sr_ratios": [2, 1], "patch_sizes": [3, 3], "strides": [2, 2]}
+    segformer = {**two, "hidden_sizes": [16, 32], "num_attention_heads": [1, 2], "mlp_ratios": [2, 2]}
+    mamba = {"state_size": 8, "time_step_rank": 4, "tie_word_embeddings": False}
+    config, model, options = {
+        "swin": ("SwinConfig", "SwinForImageClassification", {**swin, "num_labels": 10}),
+        "segformer": ("SegformerConfig", "SegformerForSemanticSegmentation", {**segformer, "decoder_hidden_size": 24}),
+        "llama": ("LlamaConfig", "LlamaForSequenceClassification", {**size, **heads}),
+        "mixtral": ("MixtralConfig", "MixtralForSequenceClassification", {**size, **heads, "num_local_experts": 4}),
+        "mamba": ("MambaConfig", "MambaForCausalLM", {**size, **mamba}),
+    }[name]
+    network = getattr(transformers, model)(getattr(transformers, config)(**options)).eval().double()
+    if name in ("swin", "segformer"):
+        return network, {"pixel_values": torch.randn(2, 3, 32, 32).double()}
+    return network, {"input_ids": torch.randint(1, 30, (2, 6))}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(f"ignore:.*{KEEPS}")
+@pytest.mark.parametrize("name", ["swin", "segformer", "llama", "mixtral", "mamba"])
+def test_networks_of_hugging_face(name, channelwise, monkeypatch):
+    torch.manual_seed(0)
+    network, inputs = hugging_face(name)
+    step = prune_step(network, inputs, pruning_ratio=0.5)
+    for module in network.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            monkeypatch.setattr(type(module), "forward", lambda self, x: self.weight * x)
+    monkeypatch.setattr(math, "sqrt", lambda value: 2.0)  # the scale of scores, which one of them computes in each call
+    assert_exact(network, inputs, step)
+    dense = count_macs(network, inputs)
+    apply_step_(network, step)
+    assert count_macs(network, inputs) < 0.75 * dense
