@@ -161,15 +161,24 @@ def test_what_cannot_be_cut_stays_whole_is_listed_once_and_training_continues(tm
     ]
 
 
-@pytest.mark.filterwarnings("ignore:StructuredPruning keeps layers whole")
+class StopAfter(Callback):
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = trainer.current_epoch == self.epoch
+
+
+@pytest.mark.filterwarnings("ignore:StructuredPruning keeps layers whole", "ignore:Checkpoint directory")
 def test_a_resumed_run_keeps_the_same_layers_and_ends_in_the_same_weights(tmp_path):
     whole, first, resumed = Module(Shuffled()), Module(Shuffled()), Module(Shuffled())
     for other in (first, resumed):
         other.load_state_dict(whole.state_dict())
-    fit(whole, tmp_path, StructuredPruning(**PARTLY), max_epochs=4)
-    saving = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
-    fit(first, tmp_path, StructuredPruning(**PARTLY), saving, max_epochs=4)
-    fit(resumed, tmp_path, StructuredPruning(**PARTLY), ckpt_path=tmp_path / "epoch=1.ckpt", max_epochs=4)
+    fit(whole, tmp_path / "whole", StructuredPruning(**PARTLY))
+    stop = StopAfter(1)
+    fit(first, tmp_path / "run", StructuredPruning(**PARTLY), ModelCheckpoint(tmp_path / "run", save_last=True), stop)
+    resuming = ModelCheckpoint(tmp_path / "run", save_last=True)
+    fit(resumed, tmp_path / "run", StructuredPruning(**PARTLY), resuming, ckpt_path=tmp_path / "run" / "last.ckpt")
     assert len(recipe_of(resumed).steps) == 2
     expected = whole.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in resumed.state_dict().items())
