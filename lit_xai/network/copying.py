@@ -24,6 +24,7 @@ def copy_network(network: nn.Module) -> nn.Module:
         ValueError: it holds an object that cannot be copied; names the attribute.
 
     Example:
+        >>> import torch
         >>> network = nn.Linear(2, 2)
         >>> network.last = network(torch.ones(1, 2))
         >>> copied = copy_network(network)
