@@ -18,6 +18,7 @@ from lit_xai.network.profiling import count_macs
 from lit_xai.pruning.culprits import find_culprits
 from lit_xai.pruning.prunable import Prunable
 from lit_xai.pruning.pruning import prunable_layers, prune_step, pruned_copy, reach
+from lit_xai.pruning.sensitivity import layer_sensitivity
 from lit_xai.structure.kinds import apply_step_
 
 KEEPS = "keeps channels that it cannot lose"
@@ -151,6 +152,15 @@ def test_a_ratio_for_a_layer_that_stays_whole_is_no_mistake_in_spelling():
     step = prune_step(network, inputs, pruning_ratio_dict={"up": 0.25, "tail": 0.25})
     apply_step_(network, step)
     assert channels(network) == {"stem": 8, "body": 8, "up": 32, "tail": 9, "head": 10}
+
+
+def test_sensitivity_leaves_out_what_stays_whole():
+    network, inputs = make("pixel shuffle")
+    batches, width = [(inputs, torch.zeros(2, dtype=torch.int64))], lambda n: float(sum(channels(n).values()))
+    with pytest.warns(UserWarning, match="leaves out layers that cannot lose channels: up "):
+        found = layer_sensitivity(network, batches, width, (0.5,), higher_is_better=True, progress=False)
+    assert found.layers == (("stem", "body"), ("tail",))
+    assert found.drop.flatten().tolist() == [16.0, 6.0]
 
 
 def test_the_test_of_groups_leaves_the_network_as_it_was():
