@@ -327,7 +327,7 @@ PARTIAL: Mapping[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], tuple
     "yolo, chunk": (lambda: YOLO("chunk"), images, ("1.enter.conv", "3.enter.conv")),
     "yolo, split": (lambda: YOLO("split"), images, ("1.enter.conv", "3.enter.conv")),
     "pixel shuffle": (Upscaler, images, ("up",)),
-    "swin": (Swin, images, ("patches", "blocks.0.attention.qkv")),
+    "swin": (Swin, images, ("patches", "blocks.0.mlp.2")),
     "segformer": (Segformer, images, ("block1.attention.both", "block2.attention.both")),
     "llama": (llama, tokens, ("layers.0.layer.q_proj", "layers.0.layer.k_proj")),
     "experts": (lambda: Language(32, Experts(32, 24)), tokens, ("layers.0.layer.gate",)),

@@ -155,6 +155,17 @@ class Dependencies:
     def _group_of(self, layer: nn.Module) -> Any:
         pruner = self.graph.get_pruner_of_module(layer)
         every = list(range(pruner.get_out_channels(layer)))
+        found = self.graph.get_pruning_group(layer, pruner.prune_out_channels, every)
+        # A bare parameter with fewer entries than these channels has none of them: the bias of a window's places.
+        others = [
+            dep.target.module
+            for dep, indices in found
+            if isinstance(dep.target.module, nn.Parameter)
+            and max(indices) >= dep.target.module.shape[dep.target.pruning_dim]
+        ]
+        if not others:
+            return found
+        self.graph.ignored_params = [*self.graph.ignored_params, *others]
         return self.graph.get_pruning_group(layer, pruner.prune_out_channels, every)
 
     def members(self, group: Any) -> list[Member]:
