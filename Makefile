@@ -15,8 +15,8 @@ demo: $(VENV)/.demo
 demo-full: $(VENV)/.demo
 	@$(BIN)/lit-xai demo --full
 
-# A file's tests stay in one process: what they share is made once.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# A file's tests stay in one process: what they share is made once. In the order of conftest.py, the longest first.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.test
 	@$(PYTEST)

@@ -8,9 +8,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from documents import code_blocks
+from quick import one_export_table, quick_latencies
 from sybil.integration.pytest import SybilItem
-
-from lit_xai.export import timing
 
 pytest_collect_file = code_blocks.pytest()
 
@@ -19,14 +18,23 @@ NORMAL = ("Be aware that when using `ckpt_path`", "The dirpath has changed", "Ch
 
 
 def pytest_collection_modifyitems(items):
-    """Let pages do so."""
+    """Let pages do so, and have them run first: their blocks are the longest tests, and each page is one process's."""
     for item in items:
         if isinstance(item, SybilItem):
             for message in NORMAL:
                 item.add_marker(pytest.mark.filterwarnings(f"ignore:{message}"))
+    items.sort(key=lambda item: not isinstance(item, SybilItem))
 
 
 @pytest.fixture(autouse=True)
-def quickly(monkeypatch):
-    """Measure latencies as long as it takes to have one: there are hundreds of exports in here."""
-    monkeypatch.setattr(timing, "SECONDS", 0.01)
+def quickly():
+    """Measure latencies as long as it takes to have one."""
+    with quick_latencies():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def exporting_quickly():
+    """Build the exporter's table once per process."""
+    with one_export_table():
+        yield

@@ -20,9 +20,12 @@ import warnings
 from pathlib import Path
 from unittest import mock
 
+from quick import quick_latencies
 from sybil import Region, Sybil
 from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
+
+from lit_xai.network.untouched import fork_rng
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,18 +55,27 @@ class MyModel(Classifier):
 
 
 def _start(namespace):
-    from lit_xai.export import timing
-
     stack = namespace["__stack__"] = contextlib.ExitStack()
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     stack.enter_context(contextlib.chdir(folder))
     stack.enter_context(mock.patch.dict(os.environ, {f"PL_TRAINER_{name}": value for name, value in QUICK.items()}))
-    stack.enter_context(mock.patch.object(timing, "SECONDS", 0.01))
+    stack.enter_context(quick_latencies())
+    stack.enter_context(as_it_was())
     stack.enter_context(mock.patch.object(sys, "path", [str(ROOT / "docs"), str(folder), *sys.path]))
     stack.callback(sys.modules.pop, "my_module", None)
     (folder / "my_module.py").write_text(OWN_MODULE)
     (folder / "mine.yaml").write_text("trainer:\n  max_epochs: 3\n")
     (folder / "configs").symlink_to(ROOT / "configs")
+
+
+@contextlib.contextmanager
+def as_it_was():
+    """Undo what pages register and seed: the tests that follow in this process know nothing of it."""
+    from lit_xai.render import registry
+    from lit_xai.structure import kinds
+
+    with fork_rng(0), mock.patch.dict(kinds._registered), mock.patch.dict(registry._registered):
+        yield
 
 
 def _stop(namespace):

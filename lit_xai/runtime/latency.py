@@ -28,6 +28,10 @@ Measure = Callable[[Path], float]
 """From an ONNX file to milliseconds."""
 
 
+SECONDS = 0.5
+"""The default time for which a file is measured."""
+
+
 @dataclass(frozen=True)
 class Latency:
     """The time of one call, and how it was measured.
@@ -108,7 +112,7 @@ def measure_latency(
     threads: int = 1,
     batch_size: int | None = None,
     repeats: int = 10,
-    seconds: float = 0.5,
+    seconds: float | None = None,
 ) -> Latency:
     """Measure how long one call of an ONNX file takes in ONNX Runtime on the CPU.
 
@@ -122,7 +126,7 @@ def measure_latency(
         threads: the number of threads for ONNX Runtime.
         batch_size: the number of samples in the call, those given cut or repeated; default as given.
         repeats: the largest number of blocks.
-        seconds: about how long to measure, after a fifth of it to warm up.
+        seconds: about how long to measure, after a fifth of it to warm up; default half a second.
 
     Raises:
         ValueError: the file is no ONNX file, or does not take these inputs.
@@ -137,6 +141,7 @@ def measure_latency(
     """
     check_integer("threads", threads)
     check_integer("repeats", repeats)
+    seconds = SECONDS if seconds is None else seconds
     if batch_size is not None:
         inputs = with_batch_size(inputs, check_integer("batch_size", batch_size))
     session = open_session(path, threads)
