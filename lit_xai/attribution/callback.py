@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from lit_xai.attribution.attribution import rehearse
 from lit_xai.attribution.baselines import check_baseline
-from lit_xai.attribution.evaluation import DataInfo, Evaluation, draw, report
+from lit_xai.attribution.evaluation import DataInfo, Evaluation, draw, known_about, report
 from lit_xai.attribution.explanation import Explanation, check_target, class_labels, explain
 from lit_xai.attribution.methods import attribute_parameters, resolve_method
 from lit_xai.attribution.quality import AnyMetric, compute_metric, resolve_metrics, update_metric
-from lit_xai.attribution.samples import Samples, read_samples, save_samples, takes_baseline, with_baseline
-from lit_xai.network.calling import BatchToInputs, OutputSpec, find_network
+from lit_xai.attribution.samples import Samples, read_samples, save_samples, with_baseline
+from lit_xai.network.calling import BatchToInputs, BatchToTarget, OutputSpec, find_network
 from lit_xai.network.check import check_choice, check_integer, refusal
 from lit_xai.network.probing import Probe, as_probe
 from lit_xai.network.untouched import untouched
@@ -42,7 +42,7 @@ class AttributionMonitor(AnyCallback):
 
     The figure goes to every logger that shows images and, as ``figure.png``, into the run's folder, next to
     ``attributions.npz`` (arrays ``attributions``, ``logits``, ``targets``, ``sample_ids``, ``labels``, ``baseline`` and
-    ``metrics/...``, where there are such) for analysis. In ``fit`` it is drawn after each epoch, in
+    ``metrics/...``) for analysis. In ``fit`` it is drawn after each epoch, in
     ``validate`` and ``test`` at the end; red speaks for the class, blue against it. Weights, optimizer, random numbers
     and losses are bit for bit those of a run without it.
 
@@ -54,7 +54,8 @@ class AttributionMonitor(AnyCallback):
         noise_tunnel: wrap the method in Captum's NoiseTunnel with these arguments (``{"nt_samples": 10}``).
         layer: dotted name of the layer, for the ``Layer*`` methods, seen from ``module``.
         baselines: ``"zero"`` (in the model's space), ``"black"`` (in pixel space), ``"mean"``, ``"blur"``,
-            ``"training"`` (samples), a number or a tensor.
+            ``"training"`` (samples), a number or a tensor; default ``"black"`` for images whose ``mean`` and ``std``
+            are known, and else ``"zero"``. The figure's title says which one it was.
         probe: how many samples, their dataset indices, or a :class:`~lit_xai.network.probing.Probe`.
         target: ``"label"`` (maps compare across epochs), ``"prediction"``, or a class.
         every_n_epochs: an integer, or a fraction of ``max_epochs``; the last epoch is always shown.
@@ -65,11 +66,14 @@ class AttributionMonitor(AnyCallback):
             there in any case.
         module: the network inside the LightningModule, a dotted name; default the LightningModule itself.
         batch_to_inputs: the model's inputs in a batch: a key, an index, several, a function or its import path.
+        batch_to_target: the labels in a batch: a key, an index, a function or its import path; default the usual
+            places.
         output: the logits in its output: a key, an attribute, an index, a function or its import path.
         class_names: of the labels, one per output or more; default the data module's ``class_names``.
         feature_names: of tabular inputs, one per feature; default the data module's ``feature_names``.
-        mean: the mean that normalization subtracted, one number per channel; default the data module's ``mean``.
-        std: the standard deviation that it divided by; default the data module's ``std``.
+        mean: the mean that normalization subtracted, one number per channel; default the data module's ``mean``, or
+            that of a ``Normalize`` among the dataset's transforms.
+        std: the standard deviation that it divided by; default likewise.
         kind: of figure: ``"image"``, ``"tabular"``, ``"heatmap"``, or a :class:`~lit_xai.render.Renderer` of one's own:
             an instance, its import path, or the name under which it was registered; default by the input's shape and
             dtype.
@@ -98,7 +102,7 @@ class AttributionMonitor(AnyCallback):
         attribute_args: dict[str, Any] | None = None,
         noise_tunnel: dict[str, Any] | None = None,
         layer: str | None = None,
-        baselines: Any = "zero",
+        baselines: Any = None,
         probe: int | list[int] | Probe = 8,
         target: int | str = "label",
         every_n_epochs: Epochs = 1,
@@ -116,6 +120,7 @@ class AttributionMonitor(AnyCallback):
         internal_batch_size: int = 64,
         metrics: list[AnyMetric] | AnyMetric | None = None,
         seed: int = 0,
+        batch_to_target: BatchToTarget = None,
     ) -> None:
         super().__init__()
         check_target(target)
@@ -130,6 +135,7 @@ class AttributionMonitor(AnyCallback):
         self.method, self.baselines, self.target = method, baselines, target
         self.every_n_epochs, self.at_start, self.on_error = every_n_epochs, at_start, on_error
         self.module, self.batch_to_inputs, self.seed = module, batch_to_inputs, seed
+        self.batch_to_target = batch_to_target
         self.name = name or _default_name(method, layer, target, noise_tunnel)
         self.data_info = DataInfo(class_names, feature_names, mean, std, kind)
         self._call: dict[str, Any] = {"method": method, "layer": layer, "output": output, "init_args": init_args}
@@ -147,6 +153,7 @@ class AttributionMonitor(AnyCallback):
         self._last: tuple[int, int] | None = None
         self._is_shown = True
         self._is_reported = False
+        self._known = self.data_info
 
     @property
     def state_key(self) -> str:
@@ -241,11 +248,13 @@ class AttributionMonitor(AnyCallback):
         samples = self._read(trainer, network, stage)
         with without_log(pl_module):
             rehearse(network, samples.inputs, **self._call)
-        data_info = self.data_info.completed_by(getattr(trainer, "datamodule", None))
+        self._known = data_info = known_about(trainer, self.data_info, samples)
         method = resolve_method(self.method)
         self._samples = with_baseline(
             trainer, network, samples, method, self.baselines, self.batch_to_inputs, data_info, self.seed
         )
+        if self.baselines is None and self._samples.compared == "black":
+            rank_zero_info(f"{self.name}: the baseline is black, as the images' mean and std are known.")
         if stage == "fit":
             # Indices may still be valid while the data behind them has changed.
             known = self._state.get("hash", samples.hash)
@@ -268,8 +277,7 @@ class AttributionMonitor(AnyCallback):
         except Exception:  # a method that fails is for the evaluation to report, as on_error says
             return
         self.data_info.check_classes(explanation.logits)
-        data_info = self.data_info.completed_by(getattr(trainer, "datamodule", None))
-        list(draw(self._evaluation(few, explanation, "rehearsal", 0), data_info, limits={}))
+        list(draw(self._evaluation(few, explanation, "rehearsal", 0), self._known, limits={}))
 
     def _read(self, trainer: Trainer, network: nn.Module, stage: str) -> Samples:
         """Read the probe, the one of the resumed run if ``probe`` is unchanged."""
@@ -277,13 +285,16 @@ class AttributionMonitor(AnyCallback):
         if stage == "fit" and self._state.get("probe") == repr(self.probe) and self._state["indices"]:
             known = Probe(indices=self._state["indices"])
             try:
-                return read_samples(trainer, network, known, self._state["loader"], self.batch_to_inputs, self.seed)
+                return self._read_from(trainer, network, known, self._state["loader"])
             except ValueError as error:
                 self._warn_of_other_samples(str(error))
         probe = self.probe
         if self.probe.indices is not None and self.probe.loader not in (None, name):
             probe = Probe(n=len(self.probe.indices))  # the indices are of another dataset
-        return read_samples(trainer, network, probe, name, self.batch_to_inputs, self.seed)
+        return self._read_from(trainer, network, probe, name)
+
+    def _read_from(self, trainer: Trainer, network: nn.Module, probe: Probe, loader: str) -> Samples:
+        return read_samples(trainer, network, probe, loader, self.batch_to_inputs, self.seed, self.batch_to_target)
 
     def _warn_of_other_samples(self, reason: str) -> None:
         self._state.pop("hash", None)
@@ -313,9 +324,8 @@ class AttributionMonitor(AnyCallback):
             evaluation = self._evaluation(samples, whole, when, step, weights, metrics)
             # One limit per input for the whole run, resumed or not: colors compare across epochs.
             limits = self._state.setdefault("limits", {})
-            data_info = self.data_info.completed_by(getattr(trainer, "datamodule", None))
             try:
-                report(trainer, evaluation, data_info, limits, self._folder)
+                report(trainer, evaluation, self._known, limits, self._folder)
                 self._is_reported = True
             except Exception as caught:  # a full disk, or a figure that cannot be drawn
                 self._fail(caught, when)
@@ -405,9 +415,7 @@ class AttributionMonitor(AnyCallback):
         if logits.dim() == 2 and logits.shape[1] > 1:
             unlabeled = self.target == "label" and class_labels(samples.labels, logits.shape) is None
             parts += ["target: prediction (no labels found)" if unlabeled else f"target: {self.target}"]
-        if takes_baseline(method):
-            is_short = isinstance(self.baselines, (int, float, str))
-            parts += [f"baseline: {self.baselines if is_short else 'given'}"]
+        parts += [f"baseline: {samples.compared}"] if samples.compared else []
         return ", ".join(parts)
 
     def _fail(self, error: Exception, when: str) -> None:

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from lit_xai.attribution.adapter import Arguments
 from lit_xai.attribution.explanation import Explanation, by_name, is_multi_hot
-from lit_xai.attribution.samples import Samples
-from lit_xai.network.probing import leaves
+from lit_xai.attribution.normalization import find_normalization
+from lit_xai.attribution.samples import Samples, baseline_arrays
 from lit_xai.network.saving import save_arrays
+from lit_xai.trainer.batches import datasets
 from lit_xai.trainer.logging import log_image, log_scalars
 
 if TYPE_CHECKING:
@@ -116,17 +117,8 @@ def report(
     # Imported here: matplotlib is slow to import, and importing a monitor should not need it.
     from lit_xai.render import figure_to_rgb, save_png
 
-    explanation, samples = evaluation.explanation, evaluation.samples
-    place = folder / evaluation.folder
-    arrays = explanation.tensors() | {"sample_ids": torch.as_tensor(samples.indices)}
-    arrays |= {"labels": samples.labels} if samples.labels is not None else {}
-    baseline = torch.tensor(samples.baseline) if isinstance(samples.baseline, (int, float)) else samples.baseline
-    arrays |= {f"baseline.{name}".rstrip("."): value for name, value in leaves(baseline)}
-    # A run without a logger keeps them nowhere else.
-    arrays |= {
-        f"metrics/{name}": torch.tensor(value, dtype=torch.float64) for name, value in evaluation.metrics.items()
-    }
-    save_arrays(place / "attributions.npz", arrays)
+    explanation, place = evaluation.explanation, folder / evaluation.folder
+    save_arrays(place / "attributions.npz", arrays_of(evaluation))
     numbers = {f"{evaluation.tag}/total": _mean_total(explanation)}
     if explanation.delta is not None:
         numbers[f"{evaluation.tag}/convergence_delta"] = explanation.delta.abs().mean().item()
@@ -137,6 +129,40 @@ def report(
         png = place / (f"figure-{name}.png" if name else "figure.png")
         save_png(pixels, png)
         log_image(trainer, f"{evaluation.tag}/{name}" if name else evaluation.tag, pixels, evaluation.step, png)
+
+
+def arrays_of(evaluation: Evaluation) -> dict[str, Tensor]:
+    """Return the arrays of ``attributions.npz``.
+
+    Their names follow from network, method and metrics, and not from how a batch is put together: a single explained
+    input has no name, and without labels their array is empty.
+    """
+    explanation, samples = evaluation.explanation, evaluation.samples
+    maps, baselines = explanation.attributions, baseline_arrays(samples)
+    named = replace(explanation, attributions=maps if len(maps) > 1 else {"": next(iter(maps.values()))})
+    arrays = named.tensors() | {"sample_ids": torch.as_tensor(samples.indices)}
+    arrays |= {"labels": torch.empty(0) if samples.labels is None else samples.labels}
+    arrays |= {f"baseline.{name}" if len(baselines) > 1 else "baseline": value for name, value in baselines.items()}
+    # A run without a logger keeps them nowhere else.
+    return arrays | {
+        f"metrics/{name}": torch.tensor(value, dtype=torch.float64) for name, value in evaluation.metrics.items()
+    }
+
+
+def known_about(trainer: Trainer, data_info: DataInfo, samples: Samples) -> DataInfo:
+    """Fill in missing facts from the data module, and the normalization from the dataset's transforms.
+
+    Args:
+        trainer: inside a stage.
+        data_info: what the user gave, which comes first.
+        samples: the probe, which a normalization has to suit.
+    """
+    data_info = data_info.completed_by(getattr(trainer, "datamodule", None))
+    explained = Arguments(samples.inputs, any_dtype=True)
+    if data_info.mean is not None or data_info.std is not None or len(explained.explained) != 1:
+        return data_info
+    found = find_normalization(datasets(trainer), explained.values[explained.explained[0]])
+    return data_info if found is None else replace(data_info, mean=found[0], std=found[1])
 
 
 def draw(evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float]) -> Iterator[tuple[str, Figure]]:
@@ -159,7 +185,7 @@ def draw(evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float]) 
         if maps.any():  # the first map that is not blank sets the color limit of the run
             limits.setdefault(name, color_limit(maps, shown, data_info.kind))
         yield (
-            name,
+            name if len(evaluation.explanation.attributions) > 1 else "",
             attribution_figure(
                 shown,
                 maps,

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from lit_xai.attribution.adapter import Arguments
 from lit_xai.attribution.baselines import make_baselines
 from lit_xai.attribution.methods import attribute_parameters, draws_baselines
-from lit_xai.network.calling import BatchToInputs, Inputs, find_inputs, find_labels
+from lit_xai.attribution.normalization import is_normalized_image
+from lit_xai.network.calling import BatchToInputs, BatchToTarget, Inputs, find_inputs, find_labels
 from lit_xai.network.probing import Probe, fingerprint, leaves, reads_by_index, take
 from lit_xai.network.saving import save_arrays
 from lit_xai.trainer.access import to_model
@@ -34,6 +35,7 @@ class Samples:
         by_index: whether the places are a dataset's indices rather than places in a stream.
         hash: of the inputs.
         baseline: structured like the explained inputs; ``None`` for the method's own default.
+        compared: the name of the baseline, for captions; empty where the method has none.
     """
 
     inputs: Inputs
@@ -43,6 +45,7 @@ class Samples:
     by_index: bool
     hash: str
     baseline: Any = None
+    compared: str = ""
 
     def share(self, rank: int, world_size: int, method: type) -> "Samples":
         """Return the share of one process; the first samples are repeated to make all shares equally large."""
@@ -54,7 +57,13 @@ class Samples:
 
 
 def read_samples(
-    trainer: Trainer, network: nn.Module, probe: Probe, name: str, batch_to_inputs: BatchToInputs, seed: int
+    trainer: Trainer,
+    network: nn.Module,
+    probe: Probe,
+    name: str,
+    batch_to_inputs: BatchToInputs,
+    seed: int,
+    batch_to_target: BatchToTarget = None,
 ) -> Samples:
     """Read the probe through one of the Trainer's loaders.
 
@@ -65,19 +74,20 @@ def read_samples(
         name: of the loader.
         batch_to_inputs: the model's inputs in a batch.
         seed: of the generators while reading.
+        batch_to_target: the labels in a batch.
 
     Raises:
-        ValueError: there is nothing to read, or the batch holds no usable inputs.
+        ValueError: there is nothing to read, or the batch holds no usable inputs, or no labels where they should be.
     """
     batch, indices = read_batch(trainer, name, probe, seed)
     example = getattr(trainer.lightning_module, "example_input_array", None)
     inputs = find_inputs(batch, network, batch_to_inputs, example_inputs=example)
-    labels = find_labels(batch, network)
+    labels = find_labels(batch, network, batch_to_target=batch_to_target)
     if inputs is example:  # not from the probe's batch: neither its labels nor its indices belong to them
         inputs, labels = to_model(trainer, inputs, name), None
         indices = list(range(Arguments(inputs, any_dtype=True).n))
     # batch_to_inputs may select the element in which labels usually are.
-    if isinstance(inputs, Tensor) and labels is inputs:
+    if batch_to_target is None and isinstance(inputs, Tensor) and labels is inputs:
         labels = None
     by_index = reads_by_index(loaders(trainer)[name])
     return Samples(inputs, labels, indices, name, by_index, fingerprint(inputs))
@@ -105,7 +115,8 @@ def with_baseline(
         network: the module that is called.
         samples: the probe.
         method: the attribution class.
-        baselines: a name, a number, or tensors structured like the inputs.
+        baselines: a name, a number, or tensors structured like the inputs; ``None`` for ``"black"`` where the one
+            explained input is a normalized image, and else ``"zero"``.
         batch_to_inputs: the model's inputs in a batch.
         data_info: the data's ``mean`` and ``std``.
         seed: of the generators while reading.
@@ -114,11 +125,15 @@ def with_baseline(
         ValueError: the data for this baseline is missing, or the method has no baseline.
     """
     if not takes_baseline(method):
-        if not isinstance(baselines, str) or baselines != "zero":
+        if baselines is not None and baselines != "zero":
             raise ValueError(f"baselines expected 'zero', since {method.__name__} takes none, but got {baselines!r}.")
         return samples
+    if baselines is None:
+        baselines = _default(_explained(samples.inputs), data_info)
     if not isinstance(baselines, str):
-        return replace(samples, baseline=_given(baselines, trainer.lightning_module.device))
+        given = _given(baselines, trainer.lightning_module.device)
+        return replace(samples, baseline=given, compared=f"{baselines}" if given is baselines else "given")
+    samples = replace(samples, compared=baselines)
     if baselines == "zero":
         return samples  # Captum's own default, which suits any structure of inputs
     explained = _explained(samples.inputs)
@@ -145,6 +160,12 @@ def with_baseline(
     return replace(samples, baseline=made[0] if len(made) == 1 else made)
 
 
+def _default(explained: list[Tensor], data_info: Any) -> str:
+    # The mean image, which "zero" stands for, says of dark pixels that they count for nothing where they are the mean.
+    is_image = len(explained) == 1 and is_normalized_image(explained[0], data_info.mean, data_info.std)
+    return "black" if is_image else "zero"
+
+
 def _given(baselines: Any, device: torch.device) -> Any:
     if isinstance(baselines, Mapping):
         return {key: _given(value, device) for key, value in baselines.items()}
@@ -156,6 +177,32 @@ def _given(baselines: Any, device: torch.device) -> Any:
 def _explained(inputs: Inputs) -> list[Tensor]:
     arguments = Arguments(inputs, any_dtype=True)
     return [arguments.values[i] for i in arguments.explained]
+
+
+def baseline_arrays(samples: Samples) -> dict[str, Tensor]:
+    """Return the baselines that explained inputs are compared with, by the inputs' names, each with rows.
+
+    There are none for a method without baselines.
+    """
+    if not samples.compared:
+        return {}
+    arguments = Arguments(samples.inputs, any_dtype=True)
+    arrays = {}
+    for place, i in enumerate(arguments.explained):
+        name = arguments.keys[i] if arguments.keys else str(i)
+        found = _baseline_of(samples.baseline, place, i, name, len(arguments.values))
+        is_tensor = isinstance(found, Tensor)
+        arrays[name] = found if is_tensor else torch.full_like(arguments.values[i][:1], found or 0)
+    return arrays
+
+
+def _baseline_of(baseline: Any, place: int, i: int, name: str, n: int) -> Any:
+    """Return the baseline of one explained input: a tuple is like the inputs, or in the order of the explained ones."""
+    if isinstance(baseline, Mapping):
+        return baseline.get(name)
+    if isinstance(baseline, tuple):
+        return baseline[i if len(baseline) == n else place]
+    return baseline
 
 
 def save_samples(folder: Path, samples: Samples) -> None:

@@ -11,8 +11,11 @@ from lit_xai.trainer.access import run_folder
 _CONFIGS = ("base", "digits", "attributions")
 _FULL = ("base", "digits", "compress")
 
+# So wide that compression pays: at width 16 the network is too small for fewer channels and integers to be much faster.
+_FULL_OPTIONS = ("--model.network.width", "64")
+
 _EXPORTED = """
-The compressed network, which runs without torch; `python {infer}` checks it:
+The compressed network, which runs without torch; `python {infer}` checks it, and predicts from .npy files:
   {folder}
 """
 
@@ -28,13 +31,14 @@ def demo(options: Sequence[str]) -> int:
     """Train as ``lit-xai fit --config base --config digits --config attributions`` would, and print where to look.
 
     Args:
-        options: ``--full`` for ``--config compress`` in place of ``attributions``; further options of ``fit``, such as
-            ``--trainer.max_epochs 3``.
+        options: ``--full`` for ``--config compress --model.network.width 64`` in place of ``--config attributions``;
+            further options of ``fit``, such as ``--trainer.max_epochs 3``.
     """
     full = "--full" in options
     configs = [part for name in (_FULL if full else _CONFIGS) for part in ("--config", name)]
     fit_options = [option for option in options if option != "--full"]
-    cli = start(["fit", *configs, "--trainer.devices", "1", *fit_options])
+    more = _FULL_OPTIONS if full else ()
+    cli = start(["fit", *configs, *more, "--trainer.devices", "1", *fit_options])
     if cli is None:
         return 1
     folder = run_folder(cli.trainer)

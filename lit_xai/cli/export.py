@@ -16,6 +16,7 @@ lit-xai export: write a checkpoint as ONNX files and compare them with the model
   --cpu any|vnni|arm64  with --int8: the target CPU; any: correct results on every x86 (any)
   --module NAME         the submodule to export: a dotted name inside the LightningModule (all of it)
   --batch_to_inputs ..  the model's inputs in a batch: a key, an index, several, a function's import path
+  --batch_to_target ..  the labels in a batch, for the metric: a key, an index, a function's import path
   --output ..           the logits in its output: a key, an attribute, an index, a function's import path
   --metric CLASS        a torchmetrics class by import path, its arguments as --metric.NAME (accuracy)
   --threads N           of ONNX Runtime, for the latency (1)

@@ -67,6 +67,7 @@ class ExportTrainer(Trainer):
         cpu: str | None = None,
         module: str | None = None,
         batch_to_inputs: BatchToInputs = None,
+        batch_to_target: int | str | None = None,
         output: OutputSpec = None,
         metric: Metric | Callable[..., Any] | None = None,
         threads: int | None = None,
@@ -86,6 +87,7 @@ class ExportTrainer(Trainer):
             cpu: the target of the integers: any, vnni or arm64; default any.
             module: the network inside the module, a dotted name; default the module itself.
             batch_to_inputs: its inputs in a batch: a key, an index, several, or a function's import path.
+            batch_to_target: the labels in a batch, for the metric: a key, an index, or a function's import path.
             output: the logits in its output: a key, an attribute, an index, or a function's import path.
             metric: of (logits, labels): a torchmetrics.Metric or a function; default accuracy.
             threads: of ONNX Runtime, for the latency; default 1.
@@ -98,7 +100,14 @@ class ExportTrainer(Trainer):
         exporters = [callback.exporter for callback in callbacks if isinstance(callback, ModelExport)]
         configured = exporters[0] if exporters else Exporter()
         network_options = {"module": module, "batch_to_inputs": batch_to_inputs, "output": output}
-        options = {"calibrate": calibrate, "cpu": cpu, "metric": metric, "threads": threads, "program": program}
+        options = {
+            "batch_to_target": batch_to_target,
+            "calibrate": calibrate,
+            "cpu": cpu,
+            "metric": metric,
+            "threads": threads,
+            "program": program,
+        }
         network = replace(configured.network, **_not_none(network_options))
         exporter = replace(configured, network=network, int8=int8 or configured.int8, **_not_none(options))
         export_loaded = _ExportLoaded(exporter, str(ckpt_path), weights_only, Path(dirpath), overwrite)
@@ -216,7 +225,7 @@ class ExportCLI(LitXaiCLI):
 
 def _with_option_names(sentence: str) -> str:
     """Return an error message on Python arguments with the command line's options in their place."""
-    for argument in ("module", "batch_to_inputs", "output"):
+    for argument in ("module", "batch_to_inputs", "batch_to_target", "output"):
         sentence = sentence.replace(f"with {argument}=", f"with --{argument}")
     return re.sub(r"^dirpath", "--dirpath", sentence).replace("overwrite=True", "--overwrite")
 

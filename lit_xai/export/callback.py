@@ -14,8 +14,10 @@ from torchmetrics import Metric
 from lit_xai.attribution.evaluation import DataInfo
 from lit_xai.export.exporter import Exporter, check_int8_options
 from lit_xai.export.weights import Weights, final_weights, live_weights, saved_weights
-from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec
+from lit_xai.network.calling import BatchToInputs, BatchToTarget, Inputs, OutputSpec, find_labels
 from lit_xai.network.check import check_flag, refusal
+from lit_xai.network.describing import describe
+from lit_xai.network.probing import Probe
 from lit_xai.network.spec import Network
 from lit_xai.quantization.callback import QuantizationAwareTraining
 from lit_xai.quantization.steps import quantize_steps
@@ -24,7 +26,7 @@ from lit_xai.structure.attachment import attach, detach
 from lit_xai.structure.recipe import KEY, recipe_of
 from lit_xai.trainer.access import callbacks_of, refuse_strategies, require_writable, run_folder, without_log
 from lit_xai.trainer.base import AnyCallback
-from lit_xai.trainer.batches import example_inputs
+from lit_xai.trainer.batches import example_inputs, loader_name, read_batch
 from lit_xai.trainer.logging import log_text
 from lit_xai.trainer.structure_change import bare_optimizers
 
@@ -46,13 +48,16 @@ class ModelExport(AnyCallback):
         dirpath: the folder; default ``export`` in the run's folder.
         module: the network inside the LightningModule, a dotted name; default the LightningModule itself.
         batch_to_inputs: the model's inputs in a batch: a key, an index, several, a function or its import path.
+        batch_to_target: the labels in a batch, for the metric: a key, an index, a function or its import path; default
+            the usual places.
         output: the logits in its output: a key, an attribute, an index, a function or its import path.
         metric: of (logits, labels): a torchmetrics.Metric or a function; default accuracy, where labels are classes.
         int8: whether to quantize a network that was not trained for it.
         calibrate: the number of training samples to calibrate on.
         cpu: the target of the integers: ``"any"``, ``"vnni"`` or ``"arm64"``, see
             :func:`~lit_xai.quantization.quantization.plan_quantization`; has to agree with QuantizationAwareTraining.
-        classes: names of the labels; default the data module's ``class_names``.
+        classes: names of the labels, which ``infer.py`` prints; default ``class_names`` of the data module, the module
+            or an AttributionMonitor of the run, or the ``classes`` of the dataset, as torchvision's have.
         mean: the normalization's mean, one number per channel; default the data module's ``mean``.
         std: its standard deviation, one number per channel; default the data module's ``std``.
         overwrite: whether files of an earlier export may be replaced. A resumed run replaces its own.
@@ -90,6 +95,7 @@ class ModelExport(AnyCallback):
         overwrite: bool = False,
         threads: int = 1,
         program: bool = True,
+        batch_to_target: BatchToTarget = None,
     ) -> None:
         super().__init__()
         if dirpath is not None and (not isinstance(dirpath, (str, PathLike)) or not str(dirpath)):
@@ -104,6 +110,7 @@ class ModelExport(AnyCallback):
             cpu,
             threads,
             program,
+            batch_to_target,
         )
         self.report: ExportReport | None = None
         self._resumed: dict[str, Any] = {}
@@ -113,6 +120,7 @@ class ModelExport(AnyCallback):
         self._folder = Path()
         self._inputs: Inputs | None = None
         self._before: Weights | None = None
+        self._dense: Weights | None = None
 
     # --- what Lightning calls -----------------------------------------------------------------------------------------
 
@@ -150,6 +158,7 @@ class ModelExport(AnyCallback):
                 KEY: self._before.recipe.to_dict(),
             }
             state["source"] = self._before.source
+            state["before"]["epoch"] = self._before.epoch
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep what the checkpoint holds until the run starts."""
@@ -171,6 +180,7 @@ class ModelExport(AnyCallback):
         # Not in setup: whether a resumed run is in integers shows once its checkpoint has been read.
         _in_first_process(trainer, lambda: self._check_int8_options(trainer, pl_module))
         self._inputs = example_inputs(trainer, pl_module, self.exporter.network)
+        _in_first_process(trainer, lambda: self._check_labels(trainer, pl_module))
         if not _is_in_integers(pl_module):
             _in_first_process(trainer, lambda: self._rehearse(live_weights(pl_module)))
 
@@ -224,11 +234,27 @@ class ModelExport(AnyCallback):
         if note := check_int8_options(options, scheme, is_kept):
             rank_zero_info(f"ModelExport: {note}")
 
+    def _check_labels(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a metric whose labels are not in the batches, or in another place than was named."""
+        exporter = self.exporter
+        if exporter.metric is None and exporter.batch_to_target is None:
+            return
+        batch, _ = read_batch(trainer, loader_name(trainer, Probe(n=1), "fit"), Probe(n=1), seed=0)
+        network = exporter.network.of(pl_module)
+        if find_labels(batch, network, batch_to_target=exporter.batch_to_target) is None:
+            raise ValueError(
+                f"metric expected labels in each batch, but got {describe(batch)}: name them with batch_to_target=, as"
+                " a key, an index or a function."
+            )
+
     def _keep_float_weights(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Copy the weights before a step: the step's kind is not known here, and these may be the last in float."""
         if trainer.is_global_zero and not _is_in_integers(pl_module):
-            source = f"the weights just before epoch {trainer.current_epoch}"
-            self._before = live_weights(pl_module, source)
+            epoch = trainer.current_epoch
+            source = f"the weights just before epoch {epoch}" if epoch else "the weights that the run began with"
+            self._before = live_weights(pl_module, source, epoch - 1)
+            if not self._before.recipe.steps:
+                self._dense = self._before
 
     def _rehearse(self, weights: Weights) -> None:
         assert self._inputs is not None  # read in on_train_start
@@ -239,8 +265,14 @@ class ModelExport(AnyCallback):
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Weights kept before a pruning step are of another network than the final one.
         before = self._before if _is_in_integers(pl_module) else None
+        weights = final_weights(trainer, pl_module)
+        # Between the last epoch and the table is otherwise half a minute without a word.
+        rank_zero_info(
+            f"ModelExport: writing the files with the weights of {weights.source}, comparing them with the network on"
+            " the evaluation data, and measuring latencies ..."
+        )
         # Files in the folder were checked before the first step, or are this run's own: overwrite them.
-        self.report = self.exporter.export(trainer, final_weights(trainer, pl_module), before, self._folder, True)
+        self.report = self.exporter.export(trainer, weights, before, self._folder, True, self._dense)
         rank_zero_info(f"ModelExport, in '{self._folder}':\n{self.report}")
         log_text(trainer, "compression/export", str(self.report), trainer.global_step)
 

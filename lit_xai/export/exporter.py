@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Trainer
 from torch import nn
 
+from lit_xai.attribution.callback import AttributionMonitor
 from lit_xai.attribution.evaluation import DataInfo
 from lit_xai.export.weights import Weights, calibration_batches, evaluation_batches
+from lit_xai.network.calling import BatchToTarget
 from lit_xai.network.check import check_flag, check_integer, refusal
 from lit_xai.network.copying import uncompiled_
 from lit_xai.network.spec import Network
 from lit_xai.network.untouched import fork_rng
 from lit_xai.quantization.quantization import check_scheme, is_quantized, quantize
 from lit_xai.quantization.steps import Quantize
-from lit_xai.trainer.access import is_a, without_log
+from lit_xai.trainer.access import callbacks_of, is_a, without_log
+from lit_xai.trainer.batches import datasets
 
 if TYPE_CHECKING:
     from lit_xai.export import ExportReport
@@ -32,6 +35,7 @@ class Exporter:
     Args:
         network: the network to export, and how it is called.
         data_info: class names and normalization, for the files' metadata.
+        batch_to_target: the labels in a batch; default the usual places.
         metric: see :func:`lit_xai.export.export_model`.
         int8: whether to quantize a network that was not trained for it.
         calibrate: the number of training samples to calibrate on.
@@ -51,6 +55,7 @@ class Exporter:
     cpu: str = "any"
     threads: int = 1
     program: bool = True
+    batch_to_target: BatchToTarget = None
 
     def __post_init__(self) -> None:
         check_flag("int8", self.int8)
@@ -63,7 +68,13 @@ class Exporter:
         _check_data_info(self.data_info)
 
     def export(
-        self, trainer: Trainer, weights: Weights, before: Weights | None, folder: Path, overwrite: bool
+        self,
+        trainer: Trainer,
+        weights: Weights,
+        before: Weights | None,
+        folder: Path,
+        overwrite: bool,
+        dense: Weights | None = None,
     ) -> "ExportReport":
         """Write the files and return the report; nothing else is changed, random generators included.
 
@@ -73,6 +84,7 @@ class Exporter:
             before: the float weights just before quantization-aware training, if there was any.
             folder: the folder to write to.
             overwrite: whether files of an earlier export may be replaced.
+            dense: the weights just before the first step of a pruned network, if they are known.
 
         Raises:
             ValueError: the network cannot be exported, or there are no data; says why.
@@ -82,6 +94,7 @@ class Exporter:
         # Loaders and networks may draw random numbers; a run that continues must not notice an export.
         with fork_rng(0, {trainer.strategy.root_device}), without_log(weights.pl_module):
             variants, source = self._variants(trainer, weights, before)
+            epochs = _epochs(variants, weights, before)
             batches = evaluation_batches(trainer)
             on = {"val": "validation", "test": "test", "train": "training"}[batches.name]
             data_info = self._data_info(trainer)
@@ -90,13 +103,16 @@ class Exporter:
                 batches,
                 folder.absolute(),
                 **variants,
+                epochs=epochs | {"dense": None if dense is None else dense.epoch},
                 metric=self.metric,
                 classes=data_info.class_names,
                 mean=data_info.mean,
                 std=data_info.std,
                 recipe=weights.recipe.to_dict(),
                 source=f"{source}; compared on the {on} data",
+                **self._dense(weights, dense),
                 batch_to_inputs=self.network.batch_to_inputs,
+                batch_to_target=self.batch_to_target,
                 output=self.network.output,
                 overwrite=overwrite,
                 threads=self.threads,
@@ -117,6 +133,12 @@ class Exporter:
             variants["ptq"] = self._quantized(trainer, before, weights.recipe.steps[-1])
             variants["ptq_source"] = before.source
         return variants, weights.source
+
+    def _dense(self, weights: Weights, dense: Weights | None) -> dict[str, Any]:
+        """Return the arguments for the row of the dense network, none where nothing was cut in float."""
+        if not weights.recipe.in_float().steps:
+            return {}
+        return {"dense": self._network(dense or weights.as_dense()), "is_dense_known": dense is not None}
 
     def _network(self, weights: Weights) -> nn.Module:
         """Return the network in a copy of the module, without ``torch.compile``."""
@@ -140,11 +162,27 @@ class Exporter:
 
     def _data_info(self, trainer: Trainer) -> DataInfo:
         data_info = self.data_info.completed_by(getattr(trainer, "datamodule", None))
-        names = getattr(trainer.lightning_module, "class_names", None)
         # Not the module's mean and std: a module that has them normalizes by itself.
-        if data_info.class_names is None and isinstance(names, (list, tuple)):
-            return replace(data_info, class_names=list(names))
+        if data_info.class_names is None and (names := _class_names(trainer)):
+            return replace(data_info, class_names=names)
         return data_info
+
+
+def _class_names(trainer: Trainer) -> list[str] | None:
+    """Return the names of classes that the module, a monitor of the run or the dataset knows."""
+    monitors = [callback.data_info for callback in callbacks_of(trainer) if isinstance(callback, AttributionMonitor)]
+    owners: list[Any] = [trainer.lightning_module, *monitors]
+    names = [getattr(owner, "class_names", None) for owner in owners]
+    names += [getattr(dataset, "classes", None) for dataset in datasets(trainer)]
+    return next((list(some or ()) for some in names if _is_list_of(some, str)), None)
+
+
+def _epochs(variants: Mapping[str, Any], weights: Weights, before: Weights | None) -> dict[str, int | None]:
+    """Return the epochs of an export's networks by their arguments' names."""
+    # From before quantization are the row without training, and the float file where its source is given.
+    earlier = weights if before is None else before
+    epochs = {"quantized": weights.epoch, "network": earlier.epoch if "float_source" in variants else weights.epoch}
+    return epochs | {"ptq": earlier.epoch}
 
 
 def _check_data_info(data_info: DataInfo) -> None:

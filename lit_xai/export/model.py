@@ -17,6 +17,8 @@ from lit_xai.export.parity import ParityResult, in_float, measure_parity
 from lit_xai.export.program import export_program
 from lit_xai.export.report import ExportReport, Row, slower_warnings, write_report
 from lit_xai.export.variants import (
+    DENSE,
+    DENSE_ROW,
     FLOAT,
     FLOAT_ROW,
     INT8,
@@ -28,7 +30,7 @@ from lit_xai.export.variants import (
     make_rows,
 )
 from lit_xai.export.versions import find_versions, fingerprints
-from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec, find_inputs
+from lit_xai.network.calling import BatchToInputs, BatchToTarget, Inputs, OutputSpec, find_inputs
 from lit_xai.network.check import check_integer, check_positive
 from lit_xai.network.metric import check_rereadable, first_batch
 from lit_xai.runtime.flat import named_tensors
@@ -48,6 +50,9 @@ def export_model(
     *,
     quantized: nn.Module | None = None,
     ptq: nn.Module | None = None,
+    dense: nn.Module | None = None,
+    is_dense_known: bool = True,
+    epochs: Mapping[str, int | None] | None = None,
     float_file: str | os.PathLike[str] | None = None,
     metric: Any = None,
     classes: Sequence[str] | None = None,
@@ -58,6 +63,7 @@ def export_model(
     float_source: str = "",
     ptq_source: str = "",
     batch_to_inputs: BatchToInputs = None,
+    batch_to_target: BatchToTarget = None,
     output: OutputSpec = None,
     overwrite: bool = False,
     threads: int = 1,
@@ -85,6 +91,11 @@ def export_model(
         quantized: the network with fake-quantize modules, from :func:`~lit_xai.quantization.quantization.quantize` or
             from quantization-aware training.
         ptq: the network quantized without training; where ``quantized`` is given too, only for its row of the table.
+        dense: the network before it was pruned, only for its row of the table.
+        is_dense_known: whether ``dense`` has the weights it had then. Without, its row has no metric, and a note says
+            so.
+        epochs: the last epoch in which networks were trained, by the names of their arguments (``"network"``,
+            ``"quantized"``, ``"ptq"``, ``"dense"``), for the table; -1 for weights from before the first.
         float_file: an ONNX file to take as ``model.onnx``, such as one of the weights before quantization-aware
             training; it may differ from ``network``, which then is only written as the program.
         metric: a ``torchmetrics.Metric`` that is updated with logits and labels, or a function of all logits and labels
@@ -97,6 +108,8 @@ def export_model(
         float_source: where the weights of ``network`` come from, if ``quantized`` was trained on from them.
         ptq_source: where those of ``ptq`` come from, if ``quantized`` was trained on from them.
         batch_to_inputs: the network's inputs in a batch.
+        batch_to_target: the labels in a batch, for the metric: a key, an index, a function or its import path; default
+            the usual places.
         output: the logits in its output.
         overwrite: whether an earlier export in the folder may be replaced.
         threads: the number of threads for ONNX Runtime.
@@ -121,7 +134,7 @@ def export_model(
     path = check_folder(dirpath, overwrite)
     _check_numbers(opset, threads, latency_batches, tolerance)
     check_plain("recipe", recipe)
-    variants = Variants.of(network, quantized, ptq)
+    variants = Variants.of(network, quantized, ptq, dense, is_dense_known, epochs)
     inputs = _first_inputs(loader, variants.network, batch_to_inputs)
     check_normalization(inputs, mean, std)
     facts = {"classes": classes and [*map(str, classes)], "mean": _plain(mean), "std": _plain(std)}
@@ -133,14 +146,18 @@ def export_model(
             _describe(temporary / INT8, inputs, {**facts, **more})
         predictors = variants.predictors(temporary, output, threads)
         result = measure_parity(
-            predictors, variants.pairs(), loader, variants.network, metric, batch_to_inputs, progress
+            *(predictors, variants.pairs(), loader, variants.network, metric),
+            *(batch_to_inputs, progress, batch_to_target),
         )
         _check_classes(classes, result)
         warnings = check_parities(result, tolerance, float_file is not None)
         # After the parities: latencies of wrong files would only cost time.
-        rows = make_rows(result, temporary, inputs, latency_batches, threads)
+        rows = make_rows(variants, result, temporary, inputs, latency_batches, threads, output)
+        (temporary / DENSE).unlink(missing_ok=True)
         warnings += slower_warnings(rows, FLOAT_ROW, INT8_ROW)
         warnings += _float_warnings(result, metric, float_source, ptq_source)
+        # A metric that was asked for is missed; without labels there may be nothing to measure.
+        warnings += [result.without_metric] if metric is not None and result.without_metric else []
         warnings += _write_program(temporary, variants.network, inputs, output) if program else []
         _write_script(temporary, inputs, facts, result, tolerance)
         report = _report(path, temporary, variants, result, rows, warnings, source)
@@ -180,6 +197,8 @@ def _write_files(
         take_onnx(float_file, folder / FLOAT)
     if variants.quantized is not None:
         write_onnx(variants.quantized, inputs, folder / INT8, output, opset)
+    if variants.dense is not None:
+        write_onnx(variants.dense, inputs, folder / DENSE, output, opset)
 
 
 def _describe(path: Path, inputs: Inputs, facts: Mapping[str, Any]) -> None:
@@ -265,4 +284,23 @@ def _report(
         source=source,
         quantization=variants.quantization,
         versions=find_versions(temporary / FLOAT),
+        notes=_notes(variants, result),
     )
+
+
+def _notes(variants: Variants, result: ParityResult) -> tuple[str, ...]:
+    notes = [result.without_metric] if result.without_metric else []
+    if variants.dense is not None and not variants.is_dense_known:
+        notes += [
+            f"The dense network has no {result.metric}: its weights from before the first cut are no longer known."
+            " Size, MACs and latency do not depend on them."
+        ]
+    earlier, last = (variants.epochs.get(name, -1) for name in (DENSE_ROW, FLOAT_ROW))
+    if variants.dense is not None and variants.is_dense_known and earlier < last:
+        notes += [_dense_note(earlier)]
+    return tuple(notes)
+
+
+def _dense_note(epoch: int) -> str:
+    when = f"of epoch {epoch}, after which it was cut" if epoch >= 0 else "of before the first epoch"
+    return f"The dense network is that {when}: it was trained no further, so compare its speed and size."

@@ -9,7 +9,15 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec, call_network, find_inputs, find_labels
+from lit_xai.network.calling import (
+    BatchToInputs,
+    BatchToTarget,
+    Inputs,
+    OutputSpec,
+    call_network,
+    find_inputs,
+    find_labels,
+)
 from lit_xai.network.describing import describe
 from lit_xai.network.metric import metric_name, metric_value, same_order
 from lit_xai.network.probing import to_device
@@ -68,6 +76,7 @@ class ParityResult:
         metric: the metric's name.
         classification: whether outputs are scores of classes.
         outputs: the number of outputs per sample (or pixel).
+        without_metric: why there are no metrics, in a sentence that names the argument to set; empty where there are.
     """
 
     metrics: dict[str, float]
@@ -75,6 +84,7 @@ class ParityResult:
     metric: str
     classification: bool
     outputs: int
+    without_metric: str = ""
 
 
 class OnnxPredictor:
@@ -128,6 +138,7 @@ def measure_parity(
     metric: Any = None,
     batch_to_inputs: BatchToInputs = None,
     progress: bool = True,
+    batch_to_target: BatchToTarget = None,
 ) -> ParityResult:
     """Run every predictor on every batch, compute a metric of each, and compare pairs of them.
 
@@ -144,6 +155,7 @@ def measure_parity(
             that returns a number.
         batch_to_inputs: see :func:`~lit_xai.network.calling.find_inputs`.
         progress: whether to show a progress bar, on a terminal.
+        batch_to_target: see :func:`~lit_xai.network.calling.find_labels`.
 
     Raises:
         ValueError: the loader is empty, an output is not finite, or the metric is no number.
@@ -160,9 +172,10 @@ def measure_parity(
     with bar, same_order(loader), torch.no_grad():
         for batch in loader:
             batch = to_device(batch, torch.device("cpu"))
-            inputs, labels = in_float(find_inputs(batch, network, batch_to_inputs)), find_labels(batch, network)
+            inputs = in_float(find_inputs(batch, network, batch_to_inputs))
+            labels = find_labels(batch, network, batch_to_target=batch_to_target)
             logits = {name: _finite(predict(inputs), name) for name, predict in predictors.items()}
-            task = task or _Task(next(iter(logits.values())), labels)
+            task = task or _Task(next(iter(logits.values())), labels, describe(batch))
             for name, meter in meters.items():
                 meter.update(logits[name], labels, task)
             for (left, right), tally in tallies.items():
@@ -172,20 +185,33 @@ def measure_parity(
         raise ValueError("loader expected one or more batches, but got none.")
     metrics = {name: value for name, meter in meters.items() if (value := meter.compute()) is not None}
     parities = {pair: tally.compute() for pair, tally in tallies.items()}
-    return ParityResult(
-        metrics, parities, "accuracy" if metric is None else metric_name(metric), task.classification, task.outputs
-    )
+    name = "accuracy" if metric is None else metric_name(metric)
+    why = "" if metrics else task.without(name)
+    return ParityResult(metrics, parities, name, task.classification, task.outputs, why)
 
 
 class _Task:
     """The kind of task, inferred from the first batch."""
 
-    def __init__(self, logits: Tensor, labels: Tensor | None) -> None:
+    def __init__(self, logits: Tensor, labels: Tensor | None, batch: str) -> None:
+        self._has_labels, self._batch = labels is not None, batch
         # With one output, integer labels are those of a binary task: the sign of the logit decides.
         whole = labels is not None and not labels.is_floating_point()
         self.outputs = logits.size(1) if logits.dim() > 1 else 1
         self.by_sign = whole and labels is not None and (labels.shape == logits.shape or self.outputs == 1)
         self.classification = not self.by_sign and self.outputs > 1 and (labels is None or whole)
+
+    def without(self, metric: str) -> str:
+        """Return why there is no metric, and what to do about it."""
+        if not self._has_labels:
+            return (
+                f"There is no {metric}: no labels were found in a batch of {self._batch}. Name them with"
+                " batch_to_target=, as a key, an index or a function."
+            )
+        return (
+            f"There is no {metric}: the labels are no classes of the outputs. Give metric= a torchmetrics.Metric or a"
+            " function of logits and labels."
+        )
 
     def predictions(self, logits: Tensor) -> Tensor | None:
         if self.by_sign:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_xai.export.inspection import Operator
-from lit_xai.render.summary import markdown_table
+from lit_xai.render.summary import markdown_table, write_number
 from lit_xai.runtime.latency import Latency
 
 
@@ -25,6 +25,8 @@ class Row:
         torch_agreement: of a file, the share of predictions equal to torch's.
         bytes: the size of its file.
         latency: by batch size.
+        epoch: the last epoch that its weights were trained in, from 0; -1 for those from before the first.
+        macs: multiply-accumulates for one sample.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Row:
     torch_agreement: float | None = None
     bytes: int | None = None
     latency: dict[int, Latency] = field(default_factory=dict)
+    epoch: int | None = None
+    macs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class ExportReport:
         source: where the weights come from.
         quantization: from :func:`~lit_xai.quantization.quantization.describe_quantization`.
         versions: of the packages that wrote and ran the files.
+        notes: sentences on what the table leaves out.
     """
 
     folder: Path
@@ -65,6 +70,7 @@ class ExportReport:
     source: str = ""
     quantization: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = [f"Warning: {warning}" for warning in self.warnings]
@@ -72,7 +78,8 @@ class ExportReport:
         return "\n\n".join(parts)
 
     def _sentences(self) -> list[str]:
-        sentences = [f"Weights: {self.source}."] if self.source else []
+        sentences = [*gains(self.rows), *self.notes]
+        sentences += [f"Weights: {self.source}."] if self.source else []
         sentences += [f"Measured on {self.samples} samples{self._machine()}."]
         if self.quantization:
             sentences += [
@@ -90,7 +97,8 @@ class ExportReport:
         if latency is None:
             return ""
         threads = f"{latency.threads} thread{'s' if latency.threads > 1 else ''}"
-        return f"; latency in {latency.runtime}, {threads}, {latency.cpu}"
+        spread = ", median ± half the interquartile range" if latency.spread else ""
+        return f"; latency in {latency.runtime}, {threads}, {latency.cpu}{spread}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, which JSON can hold."""
@@ -101,6 +109,7 @@ class ExportReport:
             "samples": self.samples,
             "rows": [_row_to_dict(row) for row in self.rows],
             "warnings": [*self.warnings],
+            "notes": [*self.notes],
             "operators": {name: [vars(operator) for operator in group] for name, group in operators.items()},
             "quantization": self.quantization,
             "versions": self.versions,
@@ -110,7 +119,9 @@ class ExportReport:
 def report_table(rows: Sequence[Row], metric: str) -> str:
     """Return one line per variant, as a markdown table that is aligned as plain text too.
 
-    The column "differs by" is the largest difference of a file's outputs from torch's, relative to the largest output.
+    The column "epoch" is the last one that the weights were trained in, "start" for those from before the first, and
+    "differs by" is the largest difference of a file's outputs from torch's, relative to the largest output. Epochs and
+    MACs are left out where no row has them.
 
     Example:
         >>> rows = [Row("fp32", 0.91, 1.0, 2e-7, 1.0, 375000), Row("int8", 0.908, 0.9972, 0.012, 0.9998, 106000)]
@@ -121,28 +132,55 @@ def report_table(rows: Sequence[Row], metric: str) -> str:
         | int8 |   0.9080 |           99.72% |     99.98% |      0.012 | 106 kB |
     """
     sizes = sorted({size for row in rows for size in row.latency})
-    header = [
-        "",
-        metric,
-        "agrees with fp32",
-        "with torch",
-        "differs by",
-        "size",
-        *(f"ms, batch {size}" for size in sizes),
-    ]
-    return markdown_table(header, [_cells(row, sizes) for row in rows])
+    columns = {
+        "": [row.name for row in rows],
+        "epoch": [_epoch(row.epoch) for row in rows],
+        metric: [_written(row.metric, ".4f") for row in rows],
+        "agrees with fp32": [_written(row.agreement, ".2%") for row in rows],
+        "with torch": [_written(row.torch_agreement, ".2%") for row in rows],
+        "differs by": [_written(row.difference, ".2g") for row in rows],
+        "MACs": ["-" if row.macs is None else write_number("MACs", row.macs).removesuffix(" MACs") for row in rows],
+        "size": ["-" if row.bytes is None else f"{max(1, round(row.bytes / 1000))} kB" for row in rows],
+    }
+    columns |= {f"ms, batch {size}": [_milliseconds(row.latency.get(size)) for row in rows] for size in sizes}
+    shown = {name: cells for name, cells in columns.items() if name not in ("epoch", "MACs") or {*cells} - {"-"}}
+    return markdown_table([*shown], [*zip(*shown.values(), strict=True)])
 
 
-def _cells(row: Row, sizes: Sequence[int]) -> list[str]:
-    return [
-        row.name,
-        "-" if row.metric is None else f"{row.metric:.4f}",
-        "-" if row.agreement is None else f"{row.agreement:.2%}",
-        "-" if row.torch_agreement is None else f"{row.torch_agreement:.2%}",
-        "-" if row.difference is None else f"{row.difference:.2g}",
-        "-" if row.bytes is None else f"{max(1, round(row.bytes / 1000))} kB",
-        *(f"{row.latency[size].milliseconds:.3g}" if size in row.latency else "-" for size in sizes),
+def _written(value: float | None, how: str) -> str:
+    return "-" if value is None else f"{value:{how}}"
+
+
+def _epoch(epoch: int | None) -> str:
+    return "start" if epoch == -1 else "-" if epoch is None else str(epoch)
+
+
+def _milliseconds(latency: Latency | None) -> str:
+    if latency is None:
+        return "-"
+    return f"{latency.milliseconds:.3g}" + (f" ± {latency.spread:.1g}" if latency.spread else "")
+
+
+def gains(rows: Sequence[Row]) -> list[str]:
+    """Return in words how much smaller and faster the last row is than the first, if that is the dense network.
+
+    Example:
+        >>> slow, fast = (Latency(ms, 0.0, "ONNX Runtime", "CPU", 1, 64) for ms in (9.0, 1.2))
+        >>> dense = Row("dense (ONNX Runtime)", bytes=5_000_000, latency={64: slow})
+        >>> gains([dense, Row("int8", bytes=400_000, latency={64: fast})])
+        ['Against dense (ONNX Runtime), int8 is 12.5 times as small and, at batch 64, 7.5 times as fast.']
+    """
+    if len(rows) < 2 or not rows[0].name.startswith("dense"):
+        return []
+    first, last = rows[0], rows[-1]
+    parts = [f"{first.bytes / last.bytes:.3g} times as small"] if first.bytes and last.bytes else []
+    parts += [
+        f"at batch {size}, {one.milliseconds / last.latency[size].milliseconds:.3g} times as fast"
+        for size, one in first.latency.items()
+        if size in last.latency
     ]
+    listed = " and, ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+    return [f"Against {first.name}, {last.name} is {listed}."] if parts else []
 
 
 def count_integers(integer: Sequence[Operator], floating: Sequence[Operator]) -> str:
@@ -199,8 +237,8 @@ def slower_warnings(rows: Sequence[Row], reference: str, name: str) -> list[str]
     warnings = []
     for size, left in by_name.get(name, {}).items():
         right = by_name[reference][size]
-        # Within the spread of the measurements, a difference means nothing.
-        if left.milliseconds - right.milliseconds > max(left.spread, right.spread):
+        # Where the measurements overlap, a difference means nothing.
+        if left.milliseconds - right.milliseconds > left.spread + right.spread:
             warnings.append(
                 f"{name} is SLOWER than {reference} at batch {size}: {left.milliseconds:.3g} ms against"
                 f" {right.milliseconds:.3g} ms, {left.milliseconds / right.milliseconds:.2f} times as long."

@@ -29,7 +29,7 @@ def alternate_latencies(
         inputs: what they are called with, of any batch size.
         batch_sizes: the batch sizes to measure.
         threads: the number of threads for ONNX Runtime.
-        rounds: how often each is measured; reported are the median, and half of the range as the spread.
+        rounds: how often each is measured; reported are the median, and half the interquartile range as the spread.
         seconds: the total time for one file and batch size; default half a second.
 
     Raises:
@@ -54,5 +54,6 @@ def alternate_latencies(
 
 def _median(latencies: Sequence[Latency]) -> Latency:
     times = [latency.milliseconds for latency in latencies]
-    # The median: one round that another process disturbs does not count.
-    return replace(latencies[0], milliseconds=statistics.median(times), spread=(max(times) - min(times)) / 2)
+    # Median and quartiles: one round that another process disturbs does not count.
+    low, middle, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
+    return replace(latencies[0], milliseconds=middle, spread=(high - low) / 2)

@@ -1,8 +1,8 @@
 """The variants of a network that an export compares: in float and quantized, in torch and in ONNX Runtime."""
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,17 @@ from lit_xai.export.report import Row
 from lit_xai.export.timing import alternate_latencies
 from lit_xai.network.calling import Inputs, OutputSpec, find_network
 from lit_xai.network.copying import copy_network
+from lit_xai.network.profiling import count_macs
 from lit_xai.network.untouched import untouched
 from lit_xai.quantization.fake_quantizers import find_fake_quantizers, fold_paired_
 from lit_xai.quantization.quantization import describe_quantization
 from lit_xai.runtime.latency import Latency
 
 FLOAT, INT8 = "model.onnx", "model.int8.onnx"
+DENSE = "dense.onnx"
+"""The network before it was pruned: measured, and then deleted."""
 
+DENSE_ROW = "dense (ONNX Runtime)"
 FLOAT_ROW, PTQ_ROW = "fp32 (ONNX Runtime)", "post-training quantized (torch)"
 QUANTIZED_ROW, INT8_ROW = "fake-quantized (torch)", "int8 (ONNX Runtime)"
 _NETWORK = "fp32 (torch)"  # the reference of the float file; it has no row of its own
@@ -37,6 +41,9 @@ class Variants:
         ptq: the network quantized without training, for its row alone.
         quantization: from :func:`~lit_xai.quantization.quantization.describe_quantization`, of ``quantized``.
         row: the name of the row of ``quantized``, which shows whether it was trained.
+        dense: the network before it was pruned, for its row alone.
+        is_dense_known: whether ``dense`` has the weights it had then, so that its outputs mean something.
+        epochs: the last epoch that a network was trained in, by the name of its row.
     """
 
     network: nn.Module
@@ -44,10 +51,29 @@ class Variants:
     ptq: nn.Module | None
     quantization: dict[str, Any]
     row: str = QUANTIZED_ROW
+    dense: nn.Module | None = None
+    is_dense_known: bool = True
+    epochs: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, network: nn.Module, quantized: nn.Module | None = None, ptq: nn.Module | None = None) -> "Variants":
+    def of(
+        cls,
+        network: nn.Module,
+        quantized: nn.Module | None = None,
+        ptq: nn.Module | None = None,
+        dense: nn.Module | None = None,
+        is_dense_known: bool = True,
+        epochs: Mapping[str, int | None] | None = None,
+    ) -> "Variants":
         """Copy networks; given ``ptq`` alone, the int8 file is written from that.
+
+        Args:
+            network: the network in float.
+            quantized: the calibrated network, trained for it.
+            ptq: the network quantized without training.
+            dense: the network before it was pruned.
+            is_dense_known: see above.
+            epochs: by the names of these arguments.
 
         Raises:
             ValueError: a network is quantized that should not be, or not that should, or was never calibrated.
@@ -62,17 +88,19 @@ class Variants:
         # Only one int8 file is written: from the trained network if there is one.
         if quantized is None and ptq is not None:
             quantized, ptq, row = ptq, None, PTQ_ROW
+        known = {name: epoch for name, epoch in (epochs or {}).items() if epoch is not None}
         described = {} if quantized is None else describe_quantization(find_network(quantized))
         copies = [None if given is None else _copied(given) for given in (quantized, ptq)]
         for copied in filter(None, copies):
             fold_paired_(copied)  # as the file has it, so that a difference is the runtime's and not the fold's
-        return cls(_copied(network), copies[0], copies[1], described, row)
+        dense = None if dense is None else _copied(dense)
+        return cls(_copied(network), copies[0], copies[1], described, row, dense, is_dense_known, _by_row(known, row))
 
     def untouched(self) -> contextlib.ExitStack:
         """Return a context that leaves all networks and the random generators as they are."""
         stack = contextlib.ExitStack()
         # Copies too have to stay as they are: each is run, exported and run again.
-        for network in (self.network, self.quantized, self.ptq):
+        for network in (self.network, self.quantized, self.ptq, self.dense):
             if network is not None:
                 stack.enter_context(untouched(network))
         return stack
@@ -81,6 +109,8 @@ class Variants:
         """Return the predictor of each row; files are those in ``folder``."""
         predictors: dict[str, Predictor] = {FLOAT_ROW: OnnxPredictor(folder / FLOAT, threads)}
         predictors[_NETWORK] = torch_predictor(self.network, output)
+        if self.dense is not None and self.is_dense_known:
+            predictors[DENSE_ROW] = OnnxPredictor(folder / DENSE, threads)
         if self.ptq is not None:
             predictors[PTQ_ROW] = torch_predictor(self.ptq, output)
         if self.quantized is not None:
@@ -90,7 +120,8 @@ class Variants:
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return the pairs of rows to compare: each row with the float file, and the files with torch."""
-        names = [FLOAT_ROW, *([PTQ_ROW] if self.ptq is not None else [])]
+        names = [DENSE_ROW] if self.dense is not None and self.is_dense_known else []
+        names += [FLOAT_ROW, *([PTQ_ROW] if self.ptq is not None else [])]
         names += [self.row, INT8_ROW] if self.quantized is not None else []
         with_torch = {FLOAT_ROW: _NETWORK, INT8_ROW: self.row}
         return [(name, FLOAT_ROW) for name in names] + [(n, with_torch[n]) for n in names if n in with_torch]
@@ -133,6 +164,13 @@ def int8_parity(result: ParityResult) -> Parity | None:
     return _with_torch(result, INT8_ROW)
 
 
+def _by_row(epochs: Mapping[str, int], row: str) -> dict[str, int]:
+    """Return epochs by the names of rows, given those by the names of arguments."""
+    arguments = {DENSE_ROW: "dense", FLOAT_ROW: "network", PTQ_ROW: "ptq", QUANTIZED_ROW: "quantized"}
+    arguments[INT8_ROW] = arguments[row]
+    return {name: epochs[argument] for name, argument in arguments.items() if argument in epochs}
+
+
 def _with_torch(result: ParityResult, name: str) -> Parity | None:
     """Return the difference between a file and the network that it was written from."""
     pairs = [(left, right) for left, right in result.parities if left == name and right != FLOAT_ROW]
@@ -140,31 +178,51 @@ def _with_torch(result: ParityResult, name: str) -> Parity | None:
 
 
 def make_rows(
-    result: ParityResult, folder: Path, inputs: Inputs, batch_sizes: Sequence[int], threads: int
+    variants: Variants,
+    result: ParityResult,
+    folder: Path,
+    inputs: Inputs,
+    batch_sizes: Sequence[int],
+    threads: int,
+    output: OutputSpec = None,
 ) -> tuple[Row, ...]:
     """Return the table's rows; measures latencies.
 
     Args:
+        variants: the networks of the rows.
         result: of the pass over the loader.
         folder: the folder of the files.
         inputs: what the files are called with.
         batch_sizes: the batch sizes to measure latencies at.
         threads: the number of threads to measure them with.
+        output: where the logits are in the networks' output.
     """
     # Latencies of the files alone: the fake-quantized rows compute in float in torch, which says nothing about
     # integers.
-    paths = {name: folder / file for name, file in ((FLOAT_ROW, FLOAT), (INT8_ROW, INT8)) if (folder / file).exists()}
+    files = {DENSE_ROW: DENSE, FLOAT_ROW: FLOAT, INT8_ROW: INT8}
+    paths = {name: folder / file for name, file in files.items() if (folder / file).exists()}
     latency = alternate_latencies(paths, inputs, batch_sizes, threads)
-    names = [name for name in (FLOAT_ROW, PTQ_ROW, QUANTIZED_ROW, INT8_ROW) if (name, FLOAT_ROW) in result.parities]
-    return tuple(_row(name, result, paths.get(name), latency.get(name, {})) for name in names)
+    every = (DENSE_ROW, FLOAT_ROW, PTQ_ROW, QUANTIZED_ROW, INT8_ROW)
+    macs = dict.fromkeys(every, count_macs(variants.network, inputs, output=output))
+    if variants.dense is not None:
+        macs[DENSE_ROW] = count_macs(variants.dense, inputs, output=output)
+    names = [name for name in every if name in paths or (name, FLOAT_ROW) in result.parities]
+    return tuple(
+        replace(
+            _row(name, result, paths.get(name), latency.get(name, {})),
+            epoch=variants.epochs.get(name),
+            macs=macs[name],
+        )
+        for name in names
+    )
 
 
 def _row(name: str, result: ParityResult, path: Path | None, latency: dict[int, Latency]) -> Row:
-    with_torch = _with_torch(result, name)
+    with_torch, with_float = _with_torch(result, name), result.parities.get((name, FLOAT_ROW))
     return Row(
         name,
         metric=result.metrics.get(name),
-        agreement=result.parities[name, FLOAT_ROW].agreement,
+        agreement=None if with_float is None else with_float.agreement,
         difference=None if with_torch is None else with_torch.largest,
         torch_agreement=None if with_torch is None else with_torch.agreement,
         bytes=None if path is None else path.stat().st_size,

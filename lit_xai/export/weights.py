@@ -30,11 +30,19 @@ class Weights:
         pl_module: the copy.
         recipe: its structural steps.
         source: where its weights come from, in words.
+        epoch: the last epoch that they were trained in; -1 for those from before the first, ``None`` if unknown.
     """
 
     pl_module: LightningModule
     recipe: Recipe
     source: str
+    epoch: int | None = None
+
+    def as_dense(self) -> "Weights":
+        """Return these weights in the structure before the first step; removed values are zero."""
+        copied = copy_network(self.pl_module)
+        Recipe().replay_(copied, since=self.recipe)
+        return Weights(copied, Recipe(), self.source)  # type: ignore[arg-type]  # the copy of a LightningModule is one
 
     def as_before(self, kind: str) -> "Weights":
         """Return these weights in the structure before the first step of a kind."""
@@ -43,12 +51,12 @@ class Weights:
         return Weights(copied, kept, self.source)  # type: ignore[arg-type]  # the copy of a LightningModule is one
 
 
-def live_weights(pl_module: LightningModule, source: str = "") -> Weights:
+def live_weights(pl_module: LightningModule, source: str = "", epoch: int | None = None) -> Weights:
     """Return a copy of a module's current weights; the module stays as it is."""
     copied: Any = copy_network(pl_module).cpu().float()
     for module in copied.modules():
         module.training = False
-    return Weights(copied, recipe_of(pl_module), source)
+    return Weights(copied, recipe_of(pl_module), source, epoch)
 
 
 def saved_weights(
@@ -69,7 +77,7 @@ def saved_weights(
     recipe.replay_(copied, since=weights.recipe)
     # After the replay: a strict load needs the shapes that were saved.
     copied.load_state_dict(checkpoint["state_dict"], strict=pl_module.strict_loading)
-    return Weights(copied.float(), recipe, source)
+    return Weights(copied.float(), recipe, source, checkpoint.get("epoch"))
 
 
 def final_weights(trainer: Trainer, pl_module: LightningModule) -> Weights:
@@ -91,7 +99,8 @@ def final_weights(trainer: Trainer, pl_module: LightningModule) -> Weights:
         if Recipe.from_dict(checkpoint.get(KEY)).steps == recipe_of(pl_module).steps:
             score = f"{callback.monitor} {float(callback.best_model_score):.4g}"
             return saved_weights(pl_module, checkpoint, f"epoch {checkpoint['epoch']}, {score}, {path}")
-    return live_weights(pl_module, f"epoch {max(trainer.current_epoch - 1, 0)}, the last weights")
+    last = max(trainer.current_epoch - 1, 0)
+    return live_weights(pl_module, f"epoch {last}, the last weights", last)
 
 
 # --- data ---------------------------------------------------------------------------------------------------------

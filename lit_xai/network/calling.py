@@ -20,6 +20,7 @@ Inputs: TypeAlias = Tensor | tuple[Any, ...] | dict[str, Any]
 """The inputs of a network: one tensor, positional arguments, or keyword arguments."""
 
 BatchToInputs: TypeAlias = int | str | Sequence[int | str] | Callable[[Any], Inputs] | None
+BatchToTarget: TypeAlias = int | str | Callable[[Any], Any] | None
 OutputSpec: TypeAlias = int | str | Callable[[Any], Tensor] | None
 
 # Modules of torch and Lightning whose `forward` a module inherits if it defines none; it only raises.
@@ -221,14 +222,14 @@ def _several_items(batch: Any, keys: Sequence[int | str], network: nn.Module, ca
     return items if by_name else tuple(items.values())
 
 
-def _item(batch: Any, key: str | int) -> Any:
+def _item(batch: Any, key: str | int, argument: str = "batch_to_inputs") -> Any:
     try:
         # Batches of some libraries are objects that hold their tensors as attributes, such as a graph.
         return getattr(batch, key) if isinstance(key, str) and not isinstance(batch, Mapping) else batch[key]
     except (KeyError, IndexError, TypeError, AttributeError):
         known = [str(k) for k in batch] if isinstance(batch, Mapping) else []
         raise ValueError(
-            f"batch_to_inputs={key!r} is not in a batch of {describe(batch)}.{nearest(str(key), known)}"
+            f"{argument}={key!r} is not in a batch of {describe(batch)}.{nearest(str(key), known)}"
         ) from None
 
 
@@ -248,7 +249,9 @@ def _holds_tensors(inputs: Any) -> bool:
     return isinstance(inputs, Tensor)
 
 
-def find_labels(batch: Any, network: nn.Module | None = None, call: str = "forward") -> Tensor | None:
+def find_labels(
+    batch: Any, network: nn.Module | None = None, call: str = "forward", batch_to_target: BatchToTarget = None
+) -> Tensor | None:
     """Return the labels in a batch, or ``None`` if they are in none of the usual places.
 
     Of a dict the key ``label``, ``labels``, ``y``, ``target`` or ``targets``; of a tuple the element after the inputs
@@ -258,12 +261,21 @@ def find_labels(batch: Any, network: nn.Module | None = None, call: str = "forwa
         batch: as the data loader yields it.
         network: the module that is called; its number of required arguments tells where the labels follow.
         call: the method that is called.
+        batch_to_target: where they are instead: a key, an index, a function of the batch, or such a function's import
+            path (with a dot in it).
+
+    Raises:
+        ValueError: there is no tensor at ``batch_to_target``; describes the batch.
 
     Example:
         >>> import torch
         >>> find_labels((torch.zeros(8, 4), torch.arange(8)))
         tensor([0, 1, 2, 3, 4, 5, 6, 7])
+        >>> find_labels({"image": torch.zeros(2, 4), "digit": torch.arange(2)}, batch_to_target="digit")
+        tensor([0, 1])
     """
+    if batch_to_target is not None:
+        return _select_labels(batch, batch_to_target)
     if isinstance(batch, (tuple, list)) and len(batch) == 1:
         batch = batch[0]
     labels = None
@@ -274,6 +286,15 @@ def find_labels(batch: Any, network: nn.Module | None = None, call: str = "forwa
         place = required if _takes_several(batch, required) else 1
         labels = batch[place] if place < len(batch) else None
     return labels if isinstance(labels, Tensor) else None
+
+
+def _select_labels(batch: Any, spec: Any) -> Tensor:
+    is_path = isinstance(spec, str) and "." in spec and not (isinstance(batch, Mapping) and spec in batch)
+    function = load_object(spec, "batch_to_target") if is_path else spec
+    labels = function(batch) if callable(function) else _item(batch, spec, "batch_to_target")
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"batch_to_target={spec!r} expected to give a tensor, but got {describe(labels)}.")
+    return labels
 
 
 def call_network(network: nn.Module, inputs: Inputs, call: str = "forward", output: OutputSpec = None) -> Tensor:

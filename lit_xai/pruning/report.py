@@ -47,6 +47,7 @@ class PruningReport:
         self._now: dict[str, float] = {}
         self._left: dict[str, int] = {}
         self._metric: tuple[str, float] | None = None
+        self._metric_epoch: int | None = None
         self._warned = False
 
     def start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -55,9 +56,11 @@ class PruningReport:
         self._guarded(lambda: self._measure_first(pl_module), trainer)
 
     def before(self, trainer: Trainer) -> None:
-        """Store the metric from before the first cut."""
-        if self._metric is None:
-            self._metric = _watched(trainer)
+        """Store the metric from before the first cut; there is none before the first epoch."""
+        # A resumed run that was cut already has no such metric any more: what it has now is the pruned network's.
+        if self._metric_epoch is None and not recipe_of(trainer.lightning_module).steps:
+            self._metric_epoch = trainer.current_epoch - 1
+            self._metric = _watched(trainer) if trainer.current_epoch else None
 
     def cut(self, trainer: Trainer, pl_module: LightningModule, reached: str) -> None:
         """Measure, draw the channels that are left, and print the size that was reached."""
@@ -125,7 +128,7 @@ class PruningReport:
         if metric is not None:
             # Only the same metric can be compared; another one may have been logged since.
             known = self._metric is not None and self._metric[0] == metric[0]
-            rows[f"{metric[0]} (before the cuts, now)"] = (
+            rows[f"{metric[0]} ({self._before_the_cuts()}, now)"] = (
                 self._metric[1] if known and self._metric else None,
                 metric[1],
             )
@@ -135,6 +138,11 @@ class PruningReport:
             require_writable(self._folder)
             (self._folder / "summary.md").write_text(table + "\n")
             log_text(trainer, "compression/summary", table, trainer.global_step)
+
+    def _before_the_cuts(self) -> str:
+        if self._metric_epoch is None:
+            return "before the cuts"
+        return "untrained" if self._metric_epoch < 0 else f"before the cuts, epoch {self._metric_epoch}"
 
     def _guarded(self, work: Callable[[], None], trainer: Trainer) -> None:
         # Only the first process measures: nothing below is a collective call.

@@ -42,6 +42,16 @@ def before_after_table(rows: Mapping[str, tuple[Number, Number]]) -> str:
     return markdown_table(["", "before", "after", "change"], cells, left=(0, 3))
 
 
+def write_number(name: str, value: float) -> str:
+    """Return a value in the units of its kind, as in :func:`before_after_table`.
+
+    Example:
+        >>> write_number("MACs", 12_100_000), write_number("size", 411_500)
+        ('12 M MACs', '0.41 MB')
+    """
+    return _written(value, _measure(name), abs(value))
+
+
 def _measure(name: str) -> tuple[Units, str] | None:
     return _MEASURES.get((name.lower().split() or [""])[0])
 

@@ -16,6 +16,23 @@ def loaders(trainer: Trainer) -> dict[str, Any]:
     return {"train": trainer.train_dataloader, "val": trainer.val_dataloaders, "test": trainer.test_dataloaders}
 
 
+def datasets(trainer: Trainer) -> list[Any]:
+    """Return the datasets of the Trainer's present loaders, validation first, each before those that it wraps.
+
+    Only of a ``DataLoader``, or of the first of several; what a ``Subset`` wraps is its ``dataset``.
+    """
+    found: list[Any] = []
+    for name in ("val", "test", "train"):
+        loader = loaders(trainer)[name]
+        while isinstance(loader, (list, tuple, dict)) and loader:
+            loader = next(iter(loader.values() if isinstance(loader, dict) else loader))
+        dataset = getattr(loader, "dataset", None)
+        while dataset is not None and not any(dataset is one for one in found):
+            found.append(dataset)
+            dataset = getattr(dataset, "dataset", None)
+    return found
+
+
 def loader_name(trainer: Trainer, probe: Probe, stage: str) -> str:
     """Return the name of the loader that a probe is read from; outside ``fit`` only that of the stage exists."""
     if stage != "fit":
