@@ -211,6 +211,7 @@ def save_samples(folder: Path, samples: Samples) -> None:
     path = folder / f"probe-{samples.loader}-{samples.hash}.npz"
     if path.exists():
         return
-    arrays = {f"inputs.{name}".rstrip("."): value for name, value in leaves(samples.inputs)}
-    arrays |= {"labels": samples.labels} if samples.labels is not None else {}
+    inputs = dict(leaves(samples.inputs))
+    arrays = {f"inputs.{name}" if len(inputs) > 1 else "inputs": value for name, value in inputs.items()}
+    arrays |= {"labels": torch.empty(0) if samples.labels is None else samples.labels}
     save_arrays(path, arrays | {"sample_ids": torch.as_tensor(samples.indices)})

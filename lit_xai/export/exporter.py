@@ -1,19 +1,21 @@
 """Export from weights to files: the part that :class:`~lit_xai.callbacks.ModelExport` and ``lit-xai export`` share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
 from lit_xai.attribution.callback import AttributionMonitor
 from lit_xai.attribution.evaluation import DataInfo
 from lit_xai.export.weights import Weights, calibration_batches, evaluation_batches
-from lit_xai.network.calling import BatchToTarget
+from lit_xai.network.calling import BatchToTarget, call_network, find_inputs
 from lit_xai.network.check import check_flag, check_integer, refusal
 from lit_xai.network.copying import uncompiled_
+from lit_xai.network.metric import first_batch
 from lit_xai.network.spec import Network
 from lit_xai.network.untouched import fork_rng
 from lit_xai.quantization.quantization import check_scheme, is_quantized, quantize
@@ -97,7 +99,7 @@ class Exporter:
             epochs = _epochs(variants, weights, before)
             batches = evaluation_batches(trainer)
             on = {"val": "validation", "test": "test", "train": "training"}[batches.name]
-            data_info = self._data_info(trainer)
+            data_info = self._data_info(trainer, variants["network"], batches)
             return export_model(
                 variants.pop("network"),
                 batches,
@@ -160,21 +162,30 @@ class Exporter:
             **scheme,
         )
 
-    def _data_info(self, trainer: Trainer) -> DataInfo:
+    def _data_info(self, trainer: Trainer, network: nn.Module, batches: Iterable[Any]) -> DataInfo:
         data_info = self.data_info.completed_by(getattr(trainer, "datamodule", None))
         # Not the module's mean and std: a module that has them normalizes by itself.
-        if data_info.class_names is None and (names := _class_names(trainer)):
-            return replace(data_info, class_names=names)
+        if data_info.class_names is None and (candidates := _class_names(trainer)):
+            # Nobody gave these to the export: where they are too many or too few, they are of something else.
+            n = max(2, self._outputs(network, batches))  # one output stands for two classes
+            return replace(data_info, class_names=next((names for names in candidates if len(names) == n), None))
         return data_info
 
+    def _outputs(self, network: nn.Module, batches: Iterable[Any]) -> int:
+        """Return the number of outputs for each sample."""
+        inputs = find_inputs(first_batch(batches, torch.device("cpu")), network, self.network.batch_to_inputs)
+        with torch.no_grad():
+            logits = call_network(network, inputs, output=self.network.output)
+        return logits.size(1) if logits.dim() > 1 else 1
 
-def _class_names(trainer: Trainer) -> list[str] | None:
-    """Return the names of classes that the module, a monitor of the run or the dataset knows."""
+
+def _class_names(trainer: Trainer) -> list[list[str]]:
+    """Return the names of classes that the module, monitors of the run and datasets know."""
     monitors = [callback.data_info for callback in callbacks_of(trainer) if isinstance(callback, AttributionMonitor)]
     owners: list[Any] = [trainer.lightning_module, *monitors]
     names = [getattr(owner, "class_names", None) for owner in owners]
     names += [getattr(dataset, "classes", None) for dataset in datasets(trainer)]
-    return next((list(some or ()) for some in names if _is_list_of(some, str)), None)
+    return [list(some or ()) for some in names if _is_list_of(some, str)]
 
 
 def _epochs(variants: Mapping[str, Any], weights: Weights, before: Weights | None) -> dict[str, int | None]:

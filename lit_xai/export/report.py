@@ -168,18 +168,18 @@ def gains(rows: Sequence[Row]) -> list[str]:
         >>> slow, fast = (Latency(ms, 0.0, "ONNX Runtime", "CPU", 1, 64) for ms in (9.0, 1.2))
         >>> dense = Row("dense (ONNX Runtime)", bytes=5_000_000, latency={64: slow})
         >>> gains([dense, Row("int8", bytes=400_000, latency={64: fast})])
-        ['Against dense (ONNX Runtime), int8 is 12.5 times as small and, at batch 64, 7.5 times as fast.']
+        ['Against dense (ONNX Runtime), int8 is 12.5 times as small and at batch 64 7.5 times as fast.']
     """
     if len(rows) < 2 or not rows[0].name.startswith("dense"):
         return []
     first, last = rows[0], rows[-1]
     parts = [f"{first.bytes / last.bytes:.3g} times as small"] if first.bytes and last.bytes else []
     parts += [
-        f"at batch {size}, {one.milliseconds / last.latency[size].milliseconds:.3g} times as fast"
+        f"at batch {size} {one.milliseconds / last.latency[size].milliseconds:.3g} times as fast"
         for size, one in first.latency.items()
         if size in last.latency
     ]
-    listed = " and, ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+    listed = " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
     return [f"Against {first.name}, {last.name} is {listed}."] if parts else []
 
 

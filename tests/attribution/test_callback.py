@@ -232,12 +232,118 @@ def test_baselines(baselines, tmp_path):
     found = next(iter(arrays(tmp_path).values()))
     delta = found["convergence_delta"]
     assert np.abs(delta).max() < 0.3  # attributions add up to the difference from that very baseline
-    if baselines != "zero":
-        x = torch.from_numpy(np.load(next(tmp_path.rglob("probe-val-*.npz")))["inputs"])
-        base = torch.from_numpy(found["baseline"]).float().expand_as(x)
-        difference = (module(x) - module(base)).gather(1, torch.from_numpy(found["targets"])[:, None]).flatten()
-        maps = torch.from_numpy(found["attributions"]).flatten(1).sum(1)
-        torch.testing.assert_close(maps - difference.detach(), torch.from_numpy(delta), atol=1e-4, rtol=0)
+    x = torch.from_numpy(np.load(next(tmp_path.rglob("probe-val-*.npz")))["inputs"])
+    base = torch.from_numpy(found["baseline"]).expand_as(x)
+    difference = (module(x) - module(base)).gather(1, torch.from_numpy(found["targets"])[:, None]).flatten()
+    maps = torch.from_numpy(found["attributions"]).flatten(1).sum(1)
+    torch.testing.assert_close(maps - difference.detach(), torch.from_numpy(delta), atol=1e-4, rtol=0)
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Somebody's dataset, whose transform normalizes."""
+
+    class Normalize:
+        mean, std = (0.5,), (0.25,)
+
+    transform = Normalize()
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, index):
+        pixels = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(index))
+        return (pixels - 0.5) / 0.25, index % 10
+
+
+def default_baseline(folder, val, **options):
+    run(folder, AttributionMonitor(on_error="raise", **options), max_epochs=1, train=val, val=val)
+    (found,) = arrays(folder).values()
+    return found["baseline"]
+
+
+def test_the_default_baseline_is_black_where_the_normalization_is_known(tmp_path, caplog):
+    pictures = DataLoader(Pictures(), batch_size=8)
+    with caplog.at_level("INFO"):
+        found = default_baseline(tmp_path / "known", pictures)
+    assert np.unique(found).tolist() == [-2.0]
+    assert "the baseline is black" in caplog.text
+    given = default_baseline(tmp_path / "given", pictures, mean=[0.5], std=[0.2])
+    assert np.unique(given).tolist() == [-2.5]
+    assert not default_baseline(tmp_path / "zero", pictures, baselines="zero").any()
+    assert not default_baseline(tmp_path / "unknown", loader()).any()
+
+
+def test_the_title_names_the_baseline_that_was_taken(tmp_path, monkeypatch):
+    import lit_xai.render
+
+    titles = []
+    original = lit_xai.render.attribution_figure
+    monkeypatch.setattr(
+        lit_xai.render, "attribution_figure", lambda *a, **k: titles.append(k["title"]) or original(*a, **k)
+    )
+    default_baseline(tmp_path, DataLoader(Pictures(), batch_size=8))
+    assert all("baseline: black" in title for title in titles)
+    assert titles
+
+
+class Named(nn.Module):
+    """Takes its input by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = digits_net()
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def keys_of(folder, collate, where=None):
+    class Module(lightning.pytorch.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = Named()
+
+        def forward(self, x):
+            return self.net(x)
+
+        def training_step(self, batch, batch_idx):
+            return self(batch["x"] if isinstance(batch, dict) else batch[0]).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    dataset = loader().dataset
+    data = DataLoader(dataset, 8, collate_fn=lambda rows: collate(*map(torch.stack, zip(*rows, strict=True))))
+    trainer = trainer_of(
+        lightning.pytorch, folder, AttributionMonitor(on_error="raise", batch_to_target=where), max_epochs=1
+    )
+    trainer.fit(Module(), data)
+    (found,) = arrays(folder).values()
+    assert list(folder.rglob("figure.png"))  # of this very name
+    return set(found), found["labels"].tolist(), set(np.load(next(folder.rglob("probe-train-*.npz"))))
+
+
+@pytest.mark.parametrize(
+    ("collate", "where", "has_labels"),
+    [
+        (lambda x, y: (x, y), None, True),
+        (lambda x, y: {"x": x, "label": y}, None, True),
+        (lambda x, y: {"x": x, "digit": y}, "digit", True),
+        (lambda x, y: {"x": x, "digit": y}, None, False),
+        (lambda x, y: (x,), None, False),
+    ],
+)
+def test_the_names_in_the_files_do_not_depend_on_the_batch(collate, where, has_labels, tmp_path):
+    found, labels, probe = keys_of(tmp_path, collate, where)
+    names = {"attributions", "baseline", "logits", "targets", "labels", "sample_ids", "convergence_delta"}
+    assert found == names
+    assert len(labels) == (8 if has_labels else 0)
+    assert probe == {"inputs", "labels", "sample_ids"}
+
+
+def test_labels_that_are_not_where_they_were_named_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"batch_to_target='digits' is not in a batch of .* Did you mean 'digit'"):
+        keys_of(tmp_path, lambda x, y: {"x": x, "digit": y}, "digits")
 
 
 class Stream(IterableDataset):

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+import torchmetrics
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -29,7 +30,7 @@ from lit_xai.quantization.quantization import quantize
 
 # A torch.export program takes seconds; one test looks at it.
 ModelExport = partial(lit_xai.ModelExport, program=False)
-FLOAT, PTQ = "fp32 (ONNX Runtime)", "post-training quantized (torch)"
+DENSE, FLOAT, PTQ = "dense (ONNX Runtime)", "fp32 (ONNX Runtime)", "post-training quantized (torch)"
 FAKE, INT8 = "fake-quantized (torch)", "int8 (ONNX Runtime)"
 
 
@@ -560,3 +561,115 @@ def test_two_of_one_folder_are_refused_and_of_two_folders_are_not(tmp_path):
     fit(tmp_path, ModelExport(tmp_path / "one"), ModelExport(tmp_path / "two", int8=True), max_epochs=1)
     assert (tmp_path / "two" / "model.int8.onnx").exists()
     assert not (tmp_path / "one" / "model.int8.onnx").exists()
+
+
+# --- the table ----------------------------------------------------------------------------------------------------
+
+
+def table(callback):
+    return {row.name: row for row in callback.report.rows}
+
+
+def test_the_dense_network_has_a_row_and_each_row_its_epoch(tmp_path):
+    export, pruning = ModelExport(), StructuredPruning(pruning_ratio=0.5, start_epoch=1, end_epoch=1)
+    dense = Before(1)
+    fit(tmp_path, dense, export, pruning, max_epochs=3)
+    found = table(export)
+    assert [*found] == [DENSE, FLOAT]
+    assert (found[DENSE].epoch, found[FLOAT].epoch) == (0, 2)
+    labels = data(40, 1).tensors[1]
+    assert found[DENSE].metric == pytest.approx(float((dense.outputs.argmax(1) == labels).float().mean()))
+    assert found[DENSE].macs > 1.5 * found[FLOAT].macs
+    assert found[DENSE].bytes > found[FLOAT].bytes
+    assert found[DENSE].latency[64].milliseconds > 0
+    assert "of epoch 0, after which it was cut" in str(export.report)
+    assert not list((tmp_path / "export").glob("dense*"))
+
+
+def test_after_a_resume_the_dense_network_has_no_metric_and_the_report_says_why(tmp_path):
+    options = {"pruning_ratio": 0.5, "start_epoch": 1, "end_epoch": 1}
+    fit(tmp_path, StructuredPruning(**options), best(tmp_path), max_epochs=2)
+    export = ModelExport()
+    fit(tmp_path, export, StructuredPruning(**options), max_epochs=3, ckpt_path=tmp_path / "ckpt" / "last.ckpt")
+    dense = table(export)[DENSE]
+    assert (dense.metric, dense.agreement, dense.epoch) == (None, None, None)
+    assert dense.macs > 1.5 * table(export)[FLOAT].macs
+    assert dense.latency[1].milliseconds > 0
+    assert "its weights from before the first cut are no longer known" in str(export.report)
+
+
+def test_weights_from_before_the_first_epoch_are_those_the_run_began_with(tmp_path):
+    export = ModelExport()
+    fit(tmp_path, export, StructuredPruning(pruning_ratio=0.5, start_epoch=0, end_epoch=0), max_epochs=1)
+    assert table(export)[DENSE].epoch == -1
+    assert "| start |" in " ".join(str(export.report).split())
+    assert "before the first epoch" in str(export.report)
+
+
+class ByKey(Module):
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch["picture"]), batch["is_bright"])
+
+
+def by_key():
+    def collate(rows):
+        x, y = map(torch.stack, zip(*rows, strict=True))
+        return {"picture": x, "is_bright": y}
+
+    return {
+        "train_dataloaders": DataLoader(data(), 16, collate_fn=collate),
+        "val_dataloaders": DataLoader(data(40, 1), 16, collate_fn=collate),
+    }
+
+
+def test_labels_under_another_key_are_found_or_named(tmp_path):
+    metric = torchmetrics.classification.MulticlassAccuracy(2, average="micro")
+    with pytest.raises(MisconfigurationException, match=r"metric expected labels .*batch_to_target="):
+        fit(tmp_path / "refused", ModelExport(metric=metric), module=ByKey(), loaders=by_key(), max_epochs=1)
+    found = {}
+    for name, options in {
+        "given": {"metric": metric, "batch_to_target": "is_bright"},
+        "accuracy": {"batch_to_target": "is_bright"},
+        "unnamed": {},
+    }.items():
+        export = ModelExport(**options)
+        fit(tmp_path / name, export, module=ByKey(), loaders=by_key(), max_epochs=1)
+        found[name] = export.report
+    assert found["given"].rows[0].metric == pytest.approx(found["accuracy"].rows[0].metric)
+    assert found["unnamed"].rows[0].metric is None
+    assert "There is no accuracy: no labels were found in a batch of" in str(found["unnamed"])
+    assert "batch_to_target=" in str(found["unnamed"])
+    with pytest.raises(MisconfigurationException, match="batch_to_target='bright' is not in a batch"):
+        fit(tmp_path / "wrong", ModelExport(batch_to_target="bright"), module=ByKey(), loaders=by_key(), max_epochs=1)
+
+
+class Faces(torch.utils.data.Dataset):
+    classes = ("dark", "bright")
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, index):
+        return data(16)[index]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ((), "dark"),
+        ((["night", "day"],), "night"),
+        ((["too", "many", "names"],), "dark"),
+    ],
+)
+def test_class_names_reach_the_script(names, expected, tmp_path):
+    monitors = [lit_xai.AttributionMonitor(class_names=some, probe=2) for some in names]
+    faces = {"train_dataloaders": DataLoader(Faces(), 8), "val_dataloaders": DataLoader(Faces(), 8)}
+    fit(tmp_path, *monitors, ModelExport(), loaders=faces, max_epochs=1)
+    assert f"'classes': ['{expected}'" in (tmp_path / "export" / "infer.py").read_text()
+
+
+def test_a_line_stands_between_the_last_epoch_and_the_table(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        fit(tmp_path, ModelExport(), max_epochs=1)
+    begins, ends = caplog.text.index("ModelExport: writing the files"), caplog.text.index("ModelExport, in")
+    assert caplog.text.index("`Trainer.fit` stopped") < begins < ends

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lit_xai.export.inspection import Operator
-from lit_xai.export.report import ExportReport, Row, count_integers, report_table, slower_warnings, write_report
+from lit_xai.export.report import ExportReport, Row, count_integers, gains, report_table, slower_warnings, write_report
 from lit_xai.runtime.latency import Latency
 
 
@@ -24,7 +24,8 @@ def rows(fp32, int8):
         (latency(1.0), latency(1.0), False),
         (latency(1.0), latency(2.0), True),
         (latency(1.0, 0.2), latency(1.1, 0.1), False),  # within what the same file scatters
-        (latency(1.0, 0.1), latency(1.3, 0.2), True),
+        (latency(1.0, 0.1), latency(1.4, 0.2), True),
+        (latency(1.0, 0.2), latency(1.3, 0.2), False),
     ],
 )
 def test_slower_is_said(fp32, int8, warned):
@@ -68,3 +69,25 @@ def test_text_and_json(tmp_path):
 
 def test_nothing_to_count():
     assert count_integers([], []) == "nothing"
+
+
+def test_epochs_macs_and_spreads_are_shown_where_they_are_known():
+    rows = [
+        Row("dense", epoch=-1, macs=12_000_000, latency={64: latency(9.0, 0.21)}),
+        Row("int8", epoch=16, macs=3_000_000, latency={64: latency(1.25)}),
+    ]
+    lines = report_table(rows, "acc").splitlines()
+    header, _, *cells = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
+    dense, int8 = (dict(zip(header, row, strict=True)) for row in cells)
+    assert (dense["ms, batch 64"], dense["epoch"], dense["MACs"]) == ("9 ± 0.2", "start", "12 M")
+    assert (int8["ms, batch 64"], int8["epoch"], int8["MACs"]) == ("1.25", "16", "3.0 M")
+
+
+def test_gains_are_those_over_the_dense_network():
+    dense, int8 = Row("dense", bytes=900, latency={1: latency(3.0), 64: latency(9.0)}), {64: latency(3.0)}
+    assert gains([dense, Row("int8", latency=int8)]) == ["Against dense, int8 is at batch 64 3 times as fast."]
+    assert gains([dense, Row("int8", bytes=300, latency=int8)]) == [
+        "Against dense, int8 is 3 times as small and at batch 64 3 times as fast."
+    ]
+    assert gains([Row("fp32", latency={64: latency(9.0)}), Row("int8", latency={64: latency(3.0)})]) == []
+    assert gains([Row("dense")]) == gains([Row("dense"), Row("int8")]) == []
