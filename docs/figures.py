@@ -52,7 +52,7 @@ def keep(figure: Path, name: str) -> None:
 def dense(folder: Path) -> Classifier:
     """Train the dense network: the README's figure, the epochs, then other methods and baselines on what it learned."""
     few = AttributionMonitor(probe=4, name="epochs", at_start=True)
-    model = train(folder, AttributionMonitor(), few)
+    model = train(folder, AttributionMonitor(probe=10), few)
     shutil.copyfile(
         folder / f"attribution/IntegratedGradients/epoch={EPOCHS - 1}/figure.png", HERE / "attributions.png"
     )
