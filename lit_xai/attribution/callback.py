@@ -18,9 +18,10 @@ from lit_xai.attribution.explanation import Explanation, check_target, class_lab
 from lit_xai.attribution.methods import attribute_parameters, resolve_method
 from lit_xai.attribution.quality import AnyMetric, compute_metric, resolve_metrics, update_metric
 from lit_xai.attribution.samples import Samples, read_samples, save_samples, with_baseline
-from lit_xai.network.calling import BatchToInputs, BatchToTarget, OutputSpec, find_network
+from lit_xai.network.calling import BatchToInputs, BatchToTarget, OutputSpec
 from lit_xai.network.check import check_choice, check_integer, refusal
 from lit_xai.network.probing import Probe, as_probe
+from lit_xai.network.spec import Network
 from lit_xai.network.untouched import untouched
 from lit_xai.render.registry import find_renderer
 from lit_xai.render.renderer import Renderer
@@ -64,7 +65,8 @@ class AttributionMonitor(AnyCallback):
         on_error: ``"warn"`` (skip that figure or metric, and training continues; the same problem is one warning a
             run) or ``"raise"``. Errors that can be found before the first step, those of drawing included, are raised
             there in any case.
-        module: the network inside the LightningModule, a dotted name; default the LightningModule itself.
+        module: the network inside the LightningModule, a dotted name; default the LightningModule itself, or its one
+            part with weights where it defines no forward.
         batch_to_inputs: the model's inputs in a batch: a key, an index, several, a function or its import path.
         batch_to_target: the labels in a batch: a key, an index, a function or its import path; default the usual
             places.
@@ -244,7 +246,7 @@ class AttributionMonitor(AnyCallback):
         self._forget()
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        network = find_network(pl_module, self.module)
+        network = Network(self.module).of(pl_module)
         samples = self._read(trainer, network, stage)
         with without_log(pl_module):
             rehearse(network, samples.inputs, **self._call)
@@ -351,7 +353,7 @@ class AttributionMonitor(AnyCallback):
             # The rehearsal has warned already.
             warnings.filterwarnings("ignore", message=".* treats these as plain gradients")
             return explain(
-                find_network(pl_module, self.module),
+                Network(self.module).of(pl_module),
                 share.inputs,
                 share.labels,
                 target=self.target,
@@ -370,7 +372,7 @@ class AttributionMonitor(AnyCallback):
             return numbers
         share = samples.share(rank, world_size, resolve_method(self.method))
         own = len(range(rank, len(samples.indices), world_size))  # the rest of the share repeats other processes'
-        network = find_network(pl_module, self.module)
+        network = Network(self.module).of(pl_module)
         with without_log(pl_module), untouched(network, self.seed + rank):
             for name, metric in self.metrics.items():
                 error: Exception | None = None

@@ -155,6 +155,8 @@ def export_model(
         rows = make_rows(variants, result, temporary, inputs, latency_batches, threads, output)
         (temporary / DENSE).unlink(missing_ok=True)
         warnings += slower_warnings(rows, FLOAT_ROW, INT8_ROW)
+        advice = " Runtimes are fast at multiples of 8 or 16 channels: prune with round_to=8."
+        warnings += [warning + advice for warning in slower_warnings(rows, DENSE_ROW, FLOAT_ROW)]
         warnings += _float_warnings(result, metric, float_source, ptq_source)
         # A metric that was asked for is missed; without labels there may be nothing to measure.
         warnings += [result.without_metric] if metric is not None and result.without_metric else []
@@ -302,5 +304,5 @@ def _notes(variants: Variants, result: ParityResult) -> tuple[str, ...]:
 
 
 def _dense_note(epoch: int) -> str:
-    when = f"of epoch {epoch}, after which it was cut" if epoch >= 0 else "of before the first epoch"
-    return f"The dense network is that {when}: it was trained no further, so compare its speed and size."
+    when = f"of epoch {epoch}, just before the first cut" if epoch >= 0 else "that the run began with"
+    return f"The dense network has the weights {when}, and was trained no further: compare its size and speed."

@@ -235,8 +235,8 @@ def slower_warnings(rows: Sequence[Row], reference: str, name: str) -> list[str]
     """
     by_name = {row.name: row.latency for row in rows}
     warnings = []
-    for size, left in by_name.get(name, {}).items():
-        right = by_name[reference][size]
+    for size in sorted({*by_name.get(name, {})} & {*by_name.get(reference, {})}):
+        left, right = by_name[name][size], by_name[reference][size]
         # Where the measurements overlap, a difference means nothing.
         if left.milliseconds - right.milliseconds > left.spread + right.spread:
             warnings.append(

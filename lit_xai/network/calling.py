@@ -124,7 +124,8 @@ def find_inputs(
     """Return the network's inputs in a batch.
 
     By default the tensor if the batch is one; of a tuple the first element (the first ``k`` where the call requires
-    ``k`` positional arguments); of a dict the keys that the call accepts, or the only tensor, labels left out.
+    ``k`` positional arguments); of a dict the keys that the call accepts, or the only tensor (for a module of torch's
+    own, the only floating one), labels left out.
 
     Args:
         batch: as the data loader yields it.
@@ -172,12 +173,18 @@ def _inputs_in_dict(batch: Mapping[str, Any], network: nn.Module, call: str) -> 
     if accepted:
         return accepted
     tensors = {key: value for key, value in data.items() if isinstance(value, Tensor)}
-    if len(tensors) == 1 and not _takes_dict(network, call):
-        return next(iter(tensors.values()))
+    # A module of torch's own takes no dict: of image and index, say, it is given the image.
+    given = {k: v for k, v in tensors.items() if v.is_floating_point()} if _is_torchs(network, call) else tensors
+    if len(given) == 1 and not _takes_dict(network, call):
+        return next(iter(given.values()))
     if open_ended:
         return tensors
     # forward(self, batch) reads its keys from one dict, so it gets the whole batch, labels included.
     return dict(batch) if required == 1 else None
+
+
+def _is_torchs(network: nn.Module, call: str) -> bool:
+    return (getattr(getattr(network, call, None), "__module__", None) or "").startswith("torch.")
 
 
 def _takes_dict(network: nn.Module, call: str) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from lit_xai.network.calling import Inputs, OutputSpec, call_network
+from lit_xai.network.calling import Inputs, OutputSpec, check_call
 from lit_xai.network.probing import leaves, take
 from lit_xai.network.untouched import untouched
 
@@ -64,7 +64,7 @@ def count_macs(network: nn.Module, inputs: Inputs, call: str = "forward", output
         torch.backends.mha.set_fastpath_enabled(False)
         try:
             with FlopCounterMode(display=False, custom_mapping=_UNKNOWN_TO_TORCH) as counter:
-                call_network(network, inputs, call, output)
+                check_call(network, inputs, call, output)
         finally:
             torch.backends.mha.set_fastpath_enabled(fast_path)
     # torch counts a multiply-accumulate as two operations.

@@ -142,7 +142,7 @@ class PruningReport:
     def _before_the_cuts(self) -> str:
         if self._metric_epoch is None:
             return "before the cuts"
-        return "untrained" if self._metric_epoch < 0 else f"before the cuts, epoch {self._metric_epoch}"
+        return "at the start" if self._metric_epoch < 0 else f"before the cuts, epoch {self._metric_epoch}"
 
     def _guarded(self, work: Callable[[], None], trainer: Trainer) -> None:
         # Only the first process measures: nothing below is a collective call.

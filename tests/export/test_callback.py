@@ -582,7 +582,7 @@ def test_the_dense_network_has_a_row_and_each_row_its_epoch(tmp_path):
     assert found[DENSE].macs > 1.5 * found[FLOAT].macs
     assert found[DENSE].bytes > found[FLOAT].bytes
     assert found[DENSE].latency[64].milliseconds > 0
-    assert "of epoch 0, after which it was cut" in str(export.report)
+    assert "of epoch 0, just before the first cut" in str(export.report)
     assert not list((tmp_path / "export").glob("dense*"))
 
 
@@ -603,7 +603,7 @@ def test_weights_from_before_the_first_epoch_are_those_the_run_began_with(tmp_pa
     fit(tmp_path, export, StructuredPruning(pruning_ratio=0.5, start_epoch=0, end_epoch=0), max_epochs=1)
     assert table(export)[DENSE].epoch == -1
     assert "| start |" in " ".join(str(export.report).split())
-    assert "before the first epoch" in str(export.report)
+    assert "that the run began with" in str(export.report)
 
 
 class ByKey(Module):

@@ -34,7 +34,8 @@ def test_slower_is_said(fp32, int8, warned):
     assert all("SLOWER than fp32 at batch 64" in sentence for sentence in found)
 
 
-def test_without_int8_nothing_is_slower():
+def test_without_int8_or_a_reference_nothing_is_slower():
+    assert slower_warnings([Row("int8", latency={1: latency(1.0)})], "fp32", "int8") == []
     assert slower_warnings([Row("fp32", latency={1: latency(1.0)})], "fp32", "int8") == []
 
 
