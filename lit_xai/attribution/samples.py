@@ -79,7 +79,7 @@ def read_samples(
     Raises:
         ValueError: there is nothing to read, or the batch holds no usable inputs, or no labels where they should be.
     """
-    batch, indices = read_batch(trainer, name, probe, seed)
+    batch, indices = read_batch(trainer, name, probe, seed, batch_to_target)
     example = getattr(trainer.lightning_module, "example_input_array", None)
     inputs = find_inputs(batch, network, batch_to_inputs, example_inputs=example)
     labels = find_labels(batch, network, batch_to_target=batch_to_target)

@@ -22,7 +22,7 @@ from torch.utils.data import (
     default_convert,
 )
 
-from lit_xai.network.calling import find_labels
+from lit_xai.network.calling import BatchToTarget, find_labels
 from lit_xai.network.check import check_choice, check_integer
 from lit_xai.network.untouched import fork_rng
 
@@ -98,7 +98,11 @@ def reads_by_index(loader: Any) -> bool:
 
 
 def read_probe(
-    loader: Any, probe: Probe, seed: int = 0, devices: set[torch.device] | None = None
+    loader: Any,
+    probe: Probe,
+    seed: int = 0,
+    devices: set[torch.device] | None = None,
+    batch_to_target: BatchToTarget = None,
 ) -> tuple[Any, list[int]]:
     """Read the probe's samples as one batch, without changing any random generator or the loader's own iterator.
 
@@ -112,6 +116,7 @@ def read_probe(
         probe: which samples.
         seed: of the generators while reading, so that random augmentation is the same each time.
         devices: devices whose generators to restore besides the CPU's.
+        batch_to_target: the labels in a batch, for the spread over classes.
 
     Returns:
         The batch as the loader would have collated it, and the dataset indices (positions for an iterable dataset).
@@ -144,9 +149,9 @@ def read_probe(
             if not isinstance(loader.sampler, BatchSampler):
                 return _rows_of(collate(dataset[0]), probe)
             # With batch_size=None and a BatchSampler as the sampler, the dataset takes a list of indices.
-            indices = _indices(dataset, probe, default_collate)
+            indices = _indices(dataset, probe, default_collate, batch_to_target)
             return collate(dataset[indices]), indices
-        indices = _indices(dataset, probe, collate)
+        indices = _indices(dataset, probe, collate, batch_to_target)
         # As torch's own fetcher does: a dataset with this method reads a list of indices at once.
         many = getattr(dataset, "__getitems__", None)
         return collate(many(indices) if many else [dataset[index] for index in indices]), indices
@@ -183,10 +188,10 @@ def _generators(value: Any, depth: int = 4) -> Iterator[Any]:
             yield from _generators(part, depth - 1)
 
 
-def _indices(dataset: Any, probe: Probe, collate: Collate) -> list[int]:
-    return (
-        _checked(probe.indices, len(dataset)) if probe.indices is not None else choose_indices(dataset, probe, collate)
-    )
+def _indices(dataset: Any, probe: Probe, collate: Collate, batch_to_target: BatchToTarget) -> list[int]:
+    if probe.indices is not None:
+        return _checked(probe.indices, len(dataset))
+    return choose_indices(dataset, probe, collate, batch_to_target)
 
 
 def _checked(indices: Sequence[int], n: int) -> list[int]:
@@ -237,7 +242,9 @@ def _rows_of(batch: Any, probe: Probe) -> tuple[Any, list[int]]:
     return take(batch, rows, n), rows
 
 
-def choose_indices(dataset: Any, probe: Probe, collate: Collate = default_collate) -> list[int]:
+def choose_indices(
+    dataset: Any, probe: Probe, collate: Collate = default_collate, batch_to_target: BatchToTarget = None
+) -> list[int]:
     """Return dataset indices, taking the classes in turn, and each class in the order of the dataset.
 
     Labels are taken from where datasets usually keep them (``targets``, ``labels``, a ``TensorDataset``'s second
@@ -247,6 +254,7 @@ def choose_indices(dataset: Any, probe: Probe, collate: Collate = default_collat
         dataset: map-style.
         probe: number of samples, or of samples per class.
         collate: makes a batch of a list of samples, as the loader does.
+        batch_to_target: the labels in a batch, see :func:`~lit_xai.network.calling.find_labels`.
 
     Raises:
         ValueError: ``per_class`` is set and the dataset has no integer labels.
@@ -261,7 +269,7 @@ def choose_indices(dataset: Any, probe: Probe, collate: Collate = default_collat
     if labels is None:
         # Reading a sample may decode and augment an image, so labels of a part of the dataset have to do.
         few = min(len(dataset), 32 * max(probe.n, probe.per_class or 0))
-        labels = _read_labels(dataset, few, collate)
+        labels = _read_labels(dataset, few, collate, batch_to_target)
     if labels is None:
         if probe.per_class is not None:
             raise ValueError("probe: per_class expected integer labels, but the dataset has none: give n or indices.")
@@ -293,10 +301,10 @@ def _stored_labels(dataset: Any) -> Tensor | None:
     return None
 
 
-def _read_labels(dataset: Any, n: int, collate: Collate) -> Tensor | None:
+def _read_labels(dataset: Any, n: int, collate: Collate, batch_to_target: BatchToTarget) -> Tensor | None:
     found = []
     for index in range(n):
-        labels = find_labels(collate([dataset[index]]))
+        labels = find_labels(collate([dataset[index]]), batch_to_target=batch_to_target)
         if labels is None or not _are_classes(labels):
             return None
         found.append(labels)

@@ -4,7 +4,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lit_xai.network.calling import Inputs, find_inputs
+from lit_xai.network.calling import BatchToTarget, Inputs, find_inputs
 from lit_xai.network.probing import Probe, read_probe
 from lit_xai.network.spec import Network
 from lit_xai.network.untouched import fork_rng
@@ -43,7 +43,9 @@ def loader_name(trainer: Trainer, probe: Probe, stage: str) -> str:
     return "train" if trainer.val_dataloaders is None or trainer.val_dataloaders == [] else "val"
 
 
-def read_batch(trainer: Trainer, name: str, probe: Probe, seed: int) -> tuple[Any, list[int]]:
+def read_batch(
+    trainer: Trainer, name: str, probe: Probe, seed: int, batch_to_target: BatchToTarget = None
+) -> tuple[Any, list[int]]:
     """Return the samples of a probe as a batch for the steps of the module, and their indices.
 
     Args:
@@ -51,6 +53,7 @@ def read_batch(trainer: Trainer, name: str, probe: Probe, seed: int) -> tuple[An
         name: ``"train"``, ``"val"`` or ``"test"``.
         probe: the samples to read.
         seed: seeds the generators while reading.
+        batch_to_target: the labels in a batch, for a probe spread over the classes.
 
     Raises:
         ValueError: there is no such loader, or nothing to read.
@@ -59,7 +62,7 @@ def read_batch(trainer: Trainer, name: str, probe: Probe, seed: int) -> tuple[An
     if loader is None:
         raise ValueError(f"probe: there is no {name} loader to read from; name another with Probe(loader=...).")
     device = trainer.lightning_module.device
-    batch, indices = read_probe(loader, probe, seed, {device})
+    batch, indices = read_probe(loader, probe, seed, {device}, batch_to_target)
     if trainer.world_size > 1:  # a stream gives each process other samples
         batch, indices = trainer.strategy.broadcast((batch, indices))
     with fork_rng(seed, {device}):  # the user's transfer hooks may draw

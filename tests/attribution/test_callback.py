@@ -341,6 +341,14 @@ def test_the_names_in_the_files_do_not_depend_on_the_batch(collate, where, has_l
     assert probe == {"inputs", "labels", "sample_ids"}
 
 
+def test_a_probe_is_spread_over_classes_under_any_key():
+    from lit_xai.network.probing import choose_indices
+
+    samples = [{"x": torch.zeros(1), "digit": label} for label in (3, 3, 3, 1, 3, 0)]
+    assert choose_indices(samples, Probe(n=3), batch_to_target="digit") == [5, 3, 0]
+    assert choose_indices(samples, Probe(n=3)) == [0, 1, 2]
+
+
 def test_labels_that_are_not_where_they_were_named_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"batch_to_target='digits' is not in a batch of .* Did you mean 'digit'"):
         keys_of(tmp_path, lambda x, y: {"x": x, "digit": y}, "digits")
