@@ -250,6 +250,10 @@ class AttributionMonitor(AnyCallback):
         samples = self._read(trainer, network, stage)
         with without_log(pl_module):
             rehearse(network, samples.inputs, **self._call)
+        if self.target == "label" and samples.labels is None and self.batch_to_target is None:
+            rank_zero_info(
+                f"{self.name}: no labels were found in a batch; if there are, name them with batch_to_target=."
+            )
         self._known = data_info = known_about(trainer, self.data_info, samples)
         method = resolve_method(self.method)
         self._samples = with_baseline(

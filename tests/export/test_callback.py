@@ -167,7 +167,7 @@ def test_of_a_pruned_run_the_best_of_the_final_structure_is_exported(tmp_path):
     assert loaded.body[0].out_channels == module.body[0].out_channels == 4
     torch.testing.assert_close(run(tmp_path / "export" / "model.onnx", X), outputs(loaded, X), rtol=1e-4, atol=1e-5)
     assert export.report.source.startswith("epoch 1, val/score -1")
-    assert rows(export) == [FLOAT]
+    assert rows(export) == [DENSE, FLOAT]
 
 
 def test_a_best_checkpoint_of_another_structure_is_not_taken(tmp_path):
@@ -186,7 +186,7 @@ def test_pruning_and_quantization_in_one_run(tmp_path):
     export = ModelExport()
     pruning = StructuredPruning(0.5, start_epoch=1, end_epoch=1, round_to=1, report_latency=False)
     fit(tmp_path, QuantizationAwareTraining(2), export, pruning, best(tmp_path), max_epochs=4)
-    assert rows(export) == [FLOAT, PTQ, FAKE, INT8]
+    assert rows(export) == [DENSE, FLOAT, PTQ, FAKE, INT8]
     loaded = load_from_checkpoint(Module, tmp_path / "ckpt" / "epoch=2.ckpt")
     torch.testing.assert_close(run(tmp_path / "export" / "model.onnx", X), in_float(loaded), rtol=1e-4, atol=1e-5)
     assert export.report.source.startswith("epoch 2, val/score -2")
@@ -571,7 +571,7 @@ def table(callback):
 
 
 def test_the_dense_network_has_a_row_and_each_row_its_epoch(tmp_path):
-    export, pruning = ModelExport(), StructuredPruning(pruning_ratio=0.5, start_epoch=1, end_epoch=1)
+    export, pruning = ModelExport(), StructuredPruning(pruning_ratio=0.5, start_epoch=1, end_epoch=1, round_to=1)
     dense = Before(1)
     fit(tmp_path, dense, export, pruning, max_epochs=3)
     found = table(export)
@@ -587,7 +587,7 @@ def test_the_dense_network_has_a_row_and_each_row_its_epoch(tmp_path):
 
 
 def test_after_a_resume_the_dense_network_has_no_metric_and_the_report_says_why(tmp_path):
-    options = {"pruning_ratio": 0.5, "start_epoch": 1, "end_epoch": 1}
+    options = {"pruning_ratio": 0.5, "start_epoch": 1, "end_epoch": 1, "round_to": 1}
     fit(tmp_path, StructuredPruning(**options), best(tmp_path), max_epochs=2)
     export = ModelExport()
     fit(tmp_path, export, StructuredPruning(**options), max_epochs=3, ckpt_path=tmp_path / "ckpt" / "last.ckpt")
@@ -600,7 +600,7 @@ def test_after_a_resume_the_dense_network_has_no_metric_and_the_report_says_why(
 
 def test_weights_from_before_the_first_epoch_are_those_the_run_began_with(tmp_path):
     export = ModelExport()
-    fit(tmp_path, export, StructuredPruning(pruning_ratio=0.5, start_epoch=0, end_epoch=0), max_epochs=1)
+    fit(tmp_path, export, StructuredPruning(pruning_ratio=0.5, start_epoch=0, end_epoch=0, round_to=1), max_epochs=1)
     assert table(export)[DENSE].epoch == -1
     assert "| start |" in " ".join(str(export.report).split())
     assert "that the run began with" in str(export.report)
