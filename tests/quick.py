@@ -21,7 +21,7 @@ def quick_latencies():
 @contextlib.contextmanager
 def one_export_table():
     """Build torch's table of ONNX operators once: each export builds it anew, which is 0.8 s of its 1.9."""
-    import torch.ao.quantization.fx._decomposed  # registers operators that the table is to know
+    from torch.ao.quantization.fx import _decomposed  # noqa: F401 - registers operators that the table is to know
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     build = functools.cache(ONNXRegistry.from_torchlib)
