@@ -1,5 +1,5 @@
 # make demo   train on real digits and look at the attributions         make test   the tests
-# make demo-full   prune, teach, quantise and export it as well, in a few minutes
+# make demo-full   prune, teach, quantise and export it as well, in two minutes
 # make lint   ruff, mypy, import directions                             make bench  the figures the README quotes
 # make docs   the documentation site, in docs/_build                    make figures  the pictures on its pages
 PYTHON ?= python3
