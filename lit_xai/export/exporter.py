@@ -96,7 +96,8 @@ class Exporter:
         # Loaders and networks may draw random numbers; a run that continues must not notice an export.
         with fork_rng(0, {trainer.strategy.root_device}), without_log(weights.pl_module):
             variants, source = self._variants(trainer, weights, before)
-            epochs = _epochs(variants, weights, before)
+            epochs = dict.fromkeys(("network", "quantized"), weights.epoch)
+            epochs |= {"ptq": (before or weights).epoch, "dense": None if dense is None else dense.epoch}
             batches = evaluation_batches(trainer)
             on = {"val": "validation", "test": "test", "train": "training"}[batches.name]
             data_info = self._data_info(trainer, variants["network"], batches)
@@ -105,7 +106,7 @@ class Exporter:
                 batches,
                 folder.absolute(),
                 **variants,
-                epochs=epochs | {"dense": None if dense is None else dense.epoch},
+                epochs=epochs,
                 metric=self.metric,
                 classes=data_info.class_names,
                 mean=data_info.mean,
@@ -186,14 +187,6 @@ def _class_names(trainer: Trainer) -> list[list[str]]:
     names = [getattr(owner, "class_names", None) for owner in owners]
     names += [getattr(dataset, "classes", None) for dataset in datasets(trainer)]
     return [list(some or ()) for some in names if _is_list_of(some, str)]
-
-
-def _epochs(variants: Mapping[str, Any], weights: Weights, before: Weights | None) -> dict[str, int | None]:
-    """Return the epochs of an export's networks by their arguments' names."""
-    # From before quantization are the row without training, and the float file where its source is given.
-    earlier = weights if before is None else before
-    epochs = {"quantized": weights.epoch, "network": earlier.epoch if "float_source" in variants else weights.epoch}
-    return epochs | {"ptq": earlier.epoch}
 
 
 def _check_data_info(data_info: DataInfo) -> None:
