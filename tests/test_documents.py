@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from documents import ROOT
+from documents import ROOT, as_it_was
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if not {"_build", "reference"} & set(page.relative_to(ROOT).parts)]
@@ -82,3 +82,27 @@ def test_pictures_that_pages_show_are_small():
 def test_this_file_sees_pages():
     assert len(PAGES) > 15
     assert Path(ROOT / "docs" / "start.md") in PAGES
+
+
+def test_what_a_page_registers_is_gone_with_it():
+    import torch
+
+    from lit_xai.structure.kinds import StepKind, kind_named, register_kind
+
+    class Nothing(StepKind):
+        name, label = "tests.nothing", "nothing"
+
+        def apply_(self, network, step, optimizers=()):
+            pass
+
+        def undo_(self, network, step):
+            pass
+
+    state = torch.get_rng_state()
+    with as_it_was():
+        register_kind(Nothing())
+        torch.manual_seed(7)
+        assert kind_named("tests.nothing").label == "nothing"
+    assert torch.equal(state, torch.get_rng_state())
+    with pytest.raises(ValueError, match="tests"):
+        kind_named("tests.nothing")
