@@ -6,6 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -13,12 +14,14 @@ from torchmetrics import Metric
 
 from lit_xai.attribution.evaluation import DataInfo
 from lit_xai.export.exporter import Exporter, check_int8_options
+from lit_xai.export.parity import in_float
 from lit_xai.export.weights import Weights, final_weights, live_weights, saved_weights
-from lit_xai.network.calling import BatchToInputs, BatchToTarget, Inputs, OutputSpec, find_labels
+from lit_xai.network.calling import BatchToInputs, BatchToTarget, Inputs, OutputSpec, check_call, find_labels
 from lit_xai.network.check import check_flag, refusal
 from lit_xai.network.describing import describe
 from lit_xai.network.probing import Probe
 from lit_xai.network.spec import Network
+from lit_xai.network.untouched import untouched
 from lit_xai.quantization.callback import QuantizationAwareTraining
 from lit_xai.quantization.steps import quantize_steps
 from lit_xai.runtime.onnx import export_onnx
@@ -259,6 +262,8 @@ class ModelExport(AnyCallback):
     def _rehearse(self, weights: Weights) -> None:
         assert self._inputs is not None  # read in on_train_start
         network, output = self.exporter.network.of(weights.pl_module), self.exporter.network.output
+        with untouched(network), torch.no_grad():
+            check_call(network, in_float(self._inputs), output=output)  # whose error names the arguments that help
         with tempfile.TemporaryDirectory(prefix="lit_xai-") as folder, without_log(weights.pl_module):
             export_onnx(network, self._inputs, Path(folder) / "model.onnx", output=output)
 

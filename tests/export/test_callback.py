@@ -590,7 +590,8 @@ def test_after_a_resume_the_dense_network_has_no_metric_and_the_report_says_why(
     options = {"pruning_ratio": 0.5, "start_epoch": 1, "end_epoch": 1, "round_to": 1}
     fit(tmp_path, StructuredPruning(**options), best(tmp_path), max_epochs=2)
     export = ModelExport()
-    fit(tmp_path, export, StructuredPruning(**options), max_epochs=3, ckpt_path=tmp_path / "ckpt" / "last.ckpt")
+    again = tmp_path / "ckpt" / "last.ckpt"
+    fit(tmp_path, export, StructuredPruning(**options), best(tmp_path), max_epochs=3, ckpt_path=again)
     dense = table(export)[DENSE]
     assert (dense.metric, dense.agreement, dense.epoch) == (None, None, None)
     assert dense.macs > 1.5 * table(export)[FLOAT].macs
@@ -604,6 +605,14 @@ def test_weights_from_before_the_first_epoch_are_those_the_run_began_with(tmp_pa
     assert table(export)[DENSE].epoch == -1
     assert "| start |" in " ".join(str(export.report).split())
     assert "that the run began with" in str(export.report)
+
+
+ByPicture = partial(ModelExport, batch_to_inputs="picture")
+
+
+def test_inputs_that_cannot_be_told_from_others_are_asked_for_by_name(tmp_path):
+    with pytest.raises(MisconfigurationException, match=r"ByKey\.forward cannot be called .*batch_to_inputs="):
+        fit(tmp_path, ModelExport(), module=ByKey(), loaders=by_key(), max_epochs=1)
 
 
 class ByKey(Module):
@@ -625,14 +634,14 @@ def by_key():
 def test_labels_under_another_key_are_found_or_named(tmp_path):
     metric = torchmetrics.classification.MulticlassAccuracy(2, average="micro")
     with pytest.raises(MisconfigurationException, match=r"metric expected labels .*batch_to_target="):
-        fit(tmp_path / "refused", ModelExport(metric=metric), module=ByKey(), loaders=by_key(), max_epochs=1)
+        fit(tmp_path / "refused", ByPicture(metric=metric), module=ByKey(), loaders=by_key(), max_epochs=1)
     found = {}
     for name, options in {
         "given": {"metric": metric, "batch_to_target": "is_bright"},
         "accuracy": {"batch_to_target": "is_bright"},
         "unnamed": {},
     }.items():
-        export = ModelExport(**options)
+        export = ByPicture(**options)
         fit(tmp_path / name, export, module=ByKey(), loaders=by_key(), max_epochs=1)
         found[name] = export.report
     assert found["given"].rows[0].metric == pytest.approx(found["accuracy"].rows[0].metric)
@@ -640,7 +649,7 @@ def test_labels_under_another_key_are_found_or_named(tmp_path):
     assert "There is no accuracy: no labels were found in a batch of" in str(found["unnamed"])
     assert "batch_to_target=" in str(found["unnamed"])
     with pytest.raises(MisconfigurationException, match="batch_to_target='bright' is not in a batch"):
-        fit(tmp_path / "wrong", ModelExport(batch_to_target="bright"), module=ByKey(), loaders=by_key(), max_epochs=1)
+        fit(tmp_path / "wrong", ByPicture(batch_to_target="bright"), module=ByKey(), loaders=by_key(), max_epochs=1)
 
 
 class Faces(torch.utils.data.Dataset):
