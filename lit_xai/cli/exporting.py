@@ -148,7 +148,7 @@ class _ExportLoaded(Callback):
 
     def on_validation_end(self, trainer: Any, pl_module: LightningModule) -> None:
         checkpoint = read_checkpoint(self._path, self._weights_only)
-        weights = live_weights(pl_module, _weights_label(checkpoint, self._path))
+        weights = live_weights(pl_module, _weights_label(checkpoint, self._path), checkpoint.get("epoch"))
         trainer.limit_val_batches, trainer.limit_test_batches = self._limits
         before = _weights_before_quantization(pl_module, checkpoint)
         try:
