@@ -591,7 +591,8 @@ def test_after_a_resume_the_dense_network_has_no_metric_and_the_report_says_why(
     fit(tmp_path, StructuredPruning(**options), best(tmp_path), max_epochs=2)
     export = ModelExport()
     again = tmp_path / "ckpt" / "last.ckpt"
-    fit(tmp_path, export, StructuredPruning(**options), best(tmp_path), max_epochs=3, ckpt_path=again)
+    saving = best(tmp_path / "second")
+    fit(tmp_path / "second", export, StructuredPruning(**options), saving, max_epochs=3, ckpt_path=again)
     dense = table(export)[DENSE]
     assert (dense.metric, dense.agreement, dense.epoch) == (None, None, None)
     assert dense.macs > 1.5 * table(export)[FLOAT].macs
@@ -642,6 +643,7 @@ def test_labels_under_another_key_are_found_or_named(tmp_path):
         "unnamed": {},
     }.items():
         export = ByPicture(**options)
+        torch.manual_seed(0)  # of the module
         fit(tmp_path / name, export, module=ByKey(), loaders=by_key(), max_epochs=1)
         found[name] = export.report
     assert found["given"].rows[0].metric == pytest.approx(found["accuracy"].rows[0].metric)
