@@ -586,6 +586,7 @@ def test_the_dense_network_has_a_row_and_each_row_its_epoch(tmp_path):
     assert not list((tmp_path / "export").glob("dense*"))
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # ModelCheckpoint's
 def test_after_a_resume_the_dense_network_has_no_metric_and_the_report_says_why(tmp_path):
     options = {"pruning_ratio": 0.5, "start_epoch": 1, "end_epoch": 1, "round_to": 1}
     fit(tmp_path, StructuredPruning(**options), best(tmp_path), max_epochs=2)

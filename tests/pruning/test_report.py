@@ -62,6 +62,7 @@ def test_before_is_the_epoch_before_the_first_cut(epochs, name, before, tmp_path
     assert fit(tmp_path, epochs, 3) == [name, before, "2"]
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # ModelCheckpoint's
 def test_after_a_resume_nothing_is_taken_for_it(tmp_path):
     fit(tmp_path / "first", (1, 2), 3)
     # The second cut is still to come, and what the resumed run knows then is of the first one's network.
