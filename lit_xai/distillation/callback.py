@@ -1,7 +1,7 @@
 """Knowledge distillation in the training of any LightningModule."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,13 @@ from lit_xai.network.calling import OutputSpec
 from lit_xai.structure.attaching import unwrap, wrap
 from lit_xai.structure.attachment import attach, detach
 from lit_xai.trainer.access import MisconfigurationException, callbacks_of, rank_zero_info, refuse_strategies
-from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.scheduling import check_values, value_at
 from lit_xai.trainer.structural_callback import structural_callbacks
 from lit_xai.trainer.structure_change import bare_optimizers
+from lit_xai.trainer.watched_callback import WatchedCallback
 
 
-class KnowledgeDistillation(AnyCallback):
+class KnowledgeDistillation(WatchedCallback):
     r"""Train any LightningModule with a teacher; its ``training_step`` stays as it is.
 
     The student's outputs are recorded while its step runs, the teacher is called with the same inputs, and the loss
@@ -91,6 +91,11 @@ class KnowledgeDistillation(AnyCallback):
         ...
         ValueError: alpha expected numbers in [0, 1], but got 2.
     """
+
+    remedy = (
+        "In KnowledgeDistillation, lower alpha or temperature, or let alpha rise from 0 (alpha=[0.0, 0.9]); or lower"
+        " the learning rate: the teacher's terms multiply gradients by up to temperature²."
+    )
 
     def __init__(
         self,
@@ -172,6 +177,7 @@ class KnowledgeDistillation(AnyCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse settings that are wrong for any batch, print the formula of the loss, and wrap the module's steps."""
+        super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
         self._detach()
@@ -198,6 +204,7 @@ class KnowledgeDistillation(AnyCallback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put in what a resumed run needs, as plain values and tensors."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
         # Not by state_dict: of two callbacks with one state_key Lightning would refuse the Trainer before our setup
         # can say what to do about it.
         state = self._state_after_fit if self._pl_module is None else self._state()
@@ -206,6 +213,7 @@ class KnowledgeDistillation(AnyCallback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take over the state in a checkpoint, also if the file of the teacher was moved since."""
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
         states = checkpoint.get("callbacks", {})
         of_this_class = [key for key in states if str(key).startswith("KnowledgeDistillation[")]
         is_alone = sum(isinstance(callback, KnowledgeDistillation) for callback in callbacks_of(trainer)) == 1
@@ -232,6 +240,7 @@ class KnowledgeDistillation(AnyCallback):
         self._follow_schedules(trainer)  # on_train_epoch_start is not called in a run resumed within an epoch
         self._source.start(pl_module, self._resumed)
         self._resumed = {}
+        self.say_change("in which it takes part from the first step on", is_teacher=True)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the values that follow a schedule."""
@@ -402,4 +411,12 @@ class KnowledgeDistillation(AnyCallback):
         teacher.select_network_(self._student.name or "")
         total, parts = self._terms.total(own, calls, self._batch, teacher, self._adapters, self._now)
         self._means.update({**parts, "total": total.detach()})
+        self.say_taught(own, self._distance(parts))
         return total
+
+    def _distance(self, parts: Mapping[str, Tensor]) -> Tensor | None:
+        """Return the distance from a constant teacher; a running average is as near to an untrained student."""
+        distance = next((parts[name] for name in ("logits", "features", "explanation") if name in parts), None)
+        if distance is None or not self._source.is_constant:
+            return None
+        return distance * self._terms.scale(self._now.temperature) if "logits" in parts else distance

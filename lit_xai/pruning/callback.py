@@ -98,6 +98,11 @@ class StructuredPruning(StructuralCallback):
         ValueError: Expected exactly one of pruning_ratio, target_macs, target_params, target_latency, but got ...
     """
 
+    remedy = (
+        "Remove less (pruning_ratio, target_...), in more and smaller cuts (every_n_epochs), leave more epochs after"
+        " the last one (end_epoch), or lower the learning rate from there on."
+    )
+
     def __init__(
         self,
         pruning_ratio: float | None = None,

@@ -86,6 +86,11 @@ class QuantizationAwareTraining(StructuralCallback):
         ValueError: bits expected an integer from 2 to 8, but got 1.
     """
 
+    remedy = (
+        "Start later (start_epoch), lower the learning rate from there on, clip gradients, such as with"
+        " Trainer(gradient_clip_val=1.0), or use more bits."
+    )
+
     def __init__(
         self,
         start_epoch: Epochs = 0.7,

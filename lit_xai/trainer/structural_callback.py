@@ -8,21 +8,22 @@ from lit_xai.structure.attachment import attach, detach
 from lit_xai.structure.kinds import Step
 from lit_xai.structure.recipe import recipe_of, save_structure_
 from lit_xai.trainer.access import callbacks_of, refuse_strategies
-from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.best import find_best_again, start_over
 from lit_xai.trainer.random_states import gathered_states, renew_batches_, restore_random_states_
 from lit_xai.trainer.structure_change import averaged_copies, bare_optimizers, change_structure
+from lit_xai.trainer.watched_callback import WatchedCallback
 
 
-class StructuralCallback(AnyCallback):
+class StructuralCallback(WatchedCallback):
     """Change the structure of any LightningModule in ``fit``, such that every checkpoint of the run loads again.
 
     A subclass overrides :meth:`change`, which is called at the start of each training epoch, and there calls
     :meth:`take_step` when a step is due. This class does the rest: optimizers, schedulers, gradient scalers, averaged
     copies, DDP and compiled code continue with the new parameters; checkpoints hold the recipe, the order of the
     optimizers' parameters and the states of the random generators, so that a resumed run continues bit for bit;
-    ModelCheckpoint's ranking, EarlyStopping's patience and ReduceLROnPlateau restart; nothing stays on the module
-    afterwards. Further state of a run goes through :meth:`state` and :meth:`load_state`.
+    ModelCheckpoint's ranking, EarlyStopping's patience and ReduceLROnPlateau restart; a training that a step has
+    wrecked is told so, with the ``remedy`` of the subclass; nothing stays on the module afterwards. Further state of a
+    run goes through :meth:`state` and :meth:`load_state`.
 
     A subclass that overrides a hook of Lightning calls ``super()`` in it.
 
@@ -63,6 +64,10 @@ class StructuralCallback(AnyCallback):
         """Return whether this callback takes steps, which a ``"dense"`` teacher waits for."""
         return True
 
+    def is_watched(self) -> bool:
+        """Return whether it takes steps."""
+        return self.changes_structure()
+
     def state(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return further state for a resumed run, as plain values and tensors."""
         return {}
@@ -83,6 +88,7 @@ class StructuralCallback(AnyCallback):
             ValueError: a step does not fit the module, or comes too late.
         """
         label = recipe_of(pl_module).label
+        self.say_change(f"by its step at the start of epoch {trainer.current_epoch}")
         for step in steps:
             change_structure(trainer, pl_module, step)
         start_over(trainer, label)
@@ -101,6 +107,7 @@ class StructuralCallback(AnyCallback):
             if self.changes_structure():
                 refuse_strategies(trainer, type(self).__name__)
         # In every stage, and here: Lightning reads a checkpoint between this hook and the first one of the stage.
+        super().setup(trainer, pl_module, stage)
         attach(pl_module, self, lambda: averaged_copies(trainer), lambda: bare_optimizers(trainer))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -111,6 +118,7 @@ class StructuralCallback(AnyCallback):
         """
         state = self.state(trainer, pl_module) | {"random": gathered_states()}
         checkpoint.setdefault("callbacks", {})[self.state_key] = state
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
         # After fit the module is detached, and trainer.save_checkpoint may still be called.
         save_structure_(pl_module, checkpoint, bare_optimizers(trainer))
 
@@ -140,6 +148,7 @@ class StructuralCallback(AnyCallback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Drop the states of a run that was resumed within an epoch: they belong to no later epoch."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         self._resumed = None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
