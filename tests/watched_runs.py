@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -229,6 +230,7 @@ class Run:
         schedule: of the learning rate by steps, from an optimizer and the run's steps.
         pretrained: epochs of plain training before it.
         noise: share of the labels that are random.
+        scaled: train in float16 with a gradient scaler, which Lightning offers on GPUs alone.
     """
 
     callbacks: Callable[[], list[Any]]
@@ -241,6 +243,7 @@ class Run:
     pretrained: int = 0
     noise: float = 0.0
     validates: bool = True
+    scaled: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
 
@@ -257,6 +260,7 @@ class Run:
 
     def fit(self, folder, *extra, ckpt_path=None):
         """Return the Trainer after the fit."""
+        callbacks = self.callbacks()
         torch.manual_seed(self.seed)
         module = self.module(self)
         if self.pretrained:
@@ -270,7 +274,8 @@ class Run:
                 "enable_progress_bar": False,
                 "enable_model_summary": False,
                 "default_root_dir": folder,
-                "callbacks": [*self.callbacks(), *extra],
+                "callbacks": [*callbacks, *extra],
+                "plugins": [MixedPrecision("16-mixed", "cpu")] if self.scaled else None,
             }
             | self.options
         )
@@ -290,11 +295,12 @@ def train(module, loader, epochs):
 
 
 @functools.cache
-def teacher(seed=0):
-    torch.manual_seed(seed)
+def teacher():
     run = Run(list)
-    module = Classify(run)
-    train(module, run.loader(), 6)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = Classify(run)
+        train(module, run.loader(), 6)
     return module.network.eval()
 
 
@@ -346,7 +352,7 @@ HEALTHY = {
         both(prune(start_epoch=4, end_epoch=4), lambda: [GradientAccumulationScheduler({0: 8, 4: 1})]), mlp
     ),
     "cut 70%, bf16": Run(prune(), options={"precision": "bf16-mixed"}),
-    "cut 70%, fp16": Run(prune(), mlp, options={"precision": "16-mixed"}),
+    "cut 70%, fp16": Run(prune(), mlp, scaled=True),
     "cut 70%, pretrained": Run(prune(start_epoch=1, end_epoch=3, every_n_epochs=1), pretrained=6),
     "cut 70% at once, pretrained": Run(prune(start_epoch=1, end_epoch=1), pretrained=8, optimizer=sgd(0.02)),
     "cut 70% at the first step, pretrained": Run(prune(start_epoch=0, end_epoch=0), pretrained=8),

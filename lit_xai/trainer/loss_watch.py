@@ -119,11 +119,21 @@ class LossWatch:
         return self._in_words(place)
 
     def _wrecked_by(self, at_end: bool) -> int | None:
-        """Return the place of the last change that a loss was better before than it is now."""
-        for place in reversed(range(len(self.changes))):
-            if self._is_diverged(place) or self._is_lost(place, at_end):
-                return place
-        return None
+        """Return the place of the change that did it: of those before which losses were better, the steepest rise."""
+        places = [
+            place for place in range(len(self.changes)) if self._is_diverged(place) or self._is_lost(place, at_end)
+        ]
+        return max(places, key=self._rise, default=None)
+
+    def _rise(self, place: int) -> float:
+        """Return how far the loss has risen up to the next change."""
+
+        def rise(history: LossHistory) -> float:
+            following = history.marks[place + 1 :]
+            then = history.before(following[0]) if following else self._late(history)
+            return median(then) - median(history.before(history.marks[place]))
+
+        return max(rise(history) for history in self._histories)
 
     def _is_diverged(self, place: int) -> bool:
         for history in self._histories:
