@@ -400,7 +400,9 @@ WRECKED = {
     "QAT of 2 bits": Run(qat(0.5, bits=2), optimizer=sgd(0.1)),
     "QAT of 2 bits, MLP": Run(qat(0.5, bits=2), mlp, optimizer=sgd(0.05), schedule=raised(40)),
     "QAT, pretrained": Run(qat(1), pretrained=6, optimizer=sgd(0.02), schedule=raised(100, 1), epochs=6),
-    "QAT of 2 bits, pretrained, from the first step": Run(qat(0, bits=2), pretrained=6, optimizer=sgd(0.2), epochs=6),
+    "QAT, pretrained, from the first step": Run(
+        qat(0), mlp, pretrained=6, optimizer=sgd(0.02), schedule=raised(100, 1), epochs=6
+    ),
     "QAT, by hand, unvalidated": Run(qat(), module=ByHand, validates=False, optimizer=sgd(0.02), schedule=raised(100)),
     "cut 90%, rate x 100": Run(prune(0.9, start_epoch=4, end_epoch=4), optimizer=sgd(0.02), schedule=raised(100)),
     "cut 90%, rate x 100, MLP": Run(

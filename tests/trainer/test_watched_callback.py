@@ -199,7 +199,7 @@ def test_resumed_run_is_judged_as_a_whole(stop_at, tmp_path):
     )
 
     class Stop(Callback):
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             if trainer.global_step == stop_at:
                 raise RuntimeError("killed")
 
