@@ -48,26 +48,24 @@ class LossHistory:
         self.recent: list[float] = []
         self.lowest = float("inf")
         self.marks: list[Mark] = []
-        self._block: Tensor | None = None
-        self._filled = 0
+        self._block: list[Tensor] = []
         self._last_epoch: list[float] = []
 
     def add(self, loss: Tensor) -> None:
         """Add the loss of a step; nothing is read from its device."""
-        if self._block is None or self._block.device != loss.device:
+        if self._block and self._block[0].device != loss.device:
             self.read()
-            self._block = torch.empty(WINDOW, device=loss.device)
-        self._block[self._filled] = loss.detach()
-        self._filled += 1
-        if self._filled == WINDOW:
+        # A copy, as compiled code with CUDA graphs writes the next loss to the same memory.
+        self._block.append(loss.detach().clone())
+        if len(self._block) == WINDOW:
             self.read()
 
     def read(self) -> None:
         """Read what was added since the last time."""
-        if self._block is None or not self._filled:
+        if not self._block:
             return
-        values = self._block[: self._filled].tolist()
-        self._block, self._filled = None, 0  # nothing stays on the device after the last read
+        values = torch.cat([loss.reshape(1) for loss in self._block]).tolist()
+        self._block = []
         last_epoch, self._last_epoch = self._last_epoch, []
         if last_epoch and len(values) >= 3:
             self._follow_jump(last_epoch, values[:3])

@@ -63,6 +63,7 @@ class LossWatch:
         self._teacher = LossHistory()
         self._own: Tensor | None = None
         self._place = 0
+        self._judged = 0
 
     # --- what happens in the run --------------------------------------------------------------------------------------
 
@@ -111,8 +112,10 @@ class LossWatch:
         Args:
             at_end: the run is over, and nothing can recover any more.
         """
-        if self.is_over or not self.changes:
+        seen = sum(history.count for history in self._histories)
+        if self.is_over or not self.changes or (seen == self._judged and not at_end):
             return None
+        self._judged = seen
         for history in [*self._histories, self._teacher] if at_end else []:
             history.read()
         place = self._wrecked_by(at_end)

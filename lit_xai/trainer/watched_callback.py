@@ -27,7 +27,7 @@ class WatchedCallback(AnyCallback):
     fallen by a fifth since the start.
 
     All callbacks of a Trainer share one watch, which only reads: a run with it is bit for bit the run without it, at a
-    cost of some microseconds a step, and nothing it meets ends a run. It needs no validation loader, and works with
+    cost of tens of microseconds a step, and nothing it meets ends a run. It needs no validation loader, and works with
     manual optimization through ``self.manual_backward``. Under DDP it reads the losses of the first process.
 
     What it does not see: a metric that falls while the training loss does not; a loss that rises again long after it
