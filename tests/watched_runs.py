@@ -430,10 +430,10 @@ WRECKED = {
     "not a number": Run(lambda: [ScaleOnce(float("nan"))], mlp),
     "weights of zero": Run(lambda: [ScaleOnce(0.0)], mlp),
     "weights x 1000": Run(lambda: [ScaleOnce(1000.0)], mlp, optimizer=sgd(0.02)),
-    "taught at temperature 20": Run(distill(alpha=0.99, temperature=20.0), conv, optimizer=sgd(0.3)),
+    "taught at temperature 20": Run(distill(alpha=0.99, temperature=20.0), conv, optimizer=sgd(1.0)),
     "taught at temperature 20, deep": Run(distill(alpha=0.99, temperature=20.0), deep, optimizer=sgd(0.3)),
     "taught, by hand": Run(distill(), conv, module=ByHand, optimizer=sgd(1.0)),
-    "taught, rate 0.3": Run(distill(), mlp, optimizer=sgd(0.3), validates=False),
+    "taught, rate 1": Run(distill(), mlp, optimizer=sgd(1.0), validates=False),
     "taught to infinity": Run(distill(), deep, optimizer=sgd(1.0)),
     "taught by the dense": Run(
         both(distill("dense", alpha=0.99, temperature=20.0), prune(start_epoch=4, end_epoch=4)),

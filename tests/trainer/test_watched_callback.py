@@ -23,7 +23,7 @@ QUICK_WRECKS = [
     "cut 90%, rate x 100, MLP",
     "cut 70%, by hand",
     "not a number",
-    "taught, rate 0.3",
+    "taught, rate 1",
     "taught by the dense",
 ]
 QUICK = [
