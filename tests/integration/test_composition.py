@@ -236,13 +236,13 @@ def test_a_module_that_keeps_the_tensors_of_its_steps(precision, compiles, expor
         StructuredPruning(0.5, start_epoch=1, end_epoch=1, round_to=1, report_latency=False),
         KnowledgeDistillation("dense"),
         AttributionMonitor("Saliency", probe=4),
-        ModelCheckpoint(tmp_path),
+        ModelCheckpoint(tmp_path / "checkpoints"),
         *([] if compiles else [QuantizationAwareTraining(2, freeze_epoch=3, calibration_batches=1)]),
         *([ModelExport(tmp_path / "export", program=False)] if exports else []),
     ]
     options = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(max_epochs=4, callbacks=callbacks, precision=precision, default_root_dir=tmp_path, **options)
     data = DataLoader(TensorDataset(torch.randn(16, 1, 8, 8), torch.arange(16) % 4), batch_size=8)
-    trainer.fit(module, data)
+    trainer.fit(module, data, data)
     assert len(recipe_of(module).steps) == 2 - compiles
     assert module.losses[0]["loss"].grad_fn is not None  # the module's own are as they were

@@ -139,6 +139,8 @@ def quiet():
         # torch's, on create_graph=True; and the layer that stays whole for its computed weight.
         warnings.filterwarnings("ignore", "Using backward\\(\\) with create_graph=True")
         warnings.filterwarnings("ignore", ".* (keeps|leaves out|stay)")
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor")  # the compiler looks at the kept weight
+        warnings.filterwarnings("ignore", ".* treats these as plain gradients")  # functional rectifiers
         yield
 
 
@@ -175,7 +177,7 @@ CALLERS = {
     "pruned_copy": lambda network: pruned_copy(network, images()),
     "prunable_layers": lambda network: prunable_layers(network, images()),
     "layer_sensitivity": lambda network: layer_sensitivity(
-        network, batches(), lambda n: float(n(images()).mean()), (0.5,), higher_is_better=True, progress=False
+        network, batches(), lambda n: n(images()).mean().item(), (0.5,), higher_is_better=True, progress=False
     ),
     "quantize": lambda network: quantize(network, [images()], progress=False),
     "LRP": lambda network: attribute(network, images(), method="LRP", target=0),
