@@ -62,7 +62,7 @@ def chunking(name: str, n: int) -> dict[str, Any]:
     if "internal_batch_size" in takes:
         found["internal_batch_size"] = 64
     if "perturbations_per_eval" in takes and name != "LayerFeatureAblation":
-        found["perturbations_per_eval"] = 256 // (1 if runs_samples_singly(method) else n)
+        found["perturbations_per_eval"] = 64 // (1 if runs_samples_singly(method) else n)
     return found
 
 

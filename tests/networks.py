@@ -14,10 +14,13 @@ def mlp() -> nn.Sequential:
 
 
 def plain_cnn() -> nn.Sequential:
-    """``(N, 2, 6, 6)`` to 3 classes, of modules that every method of Captum knows by itself."""
+    """``(N, 2, 6, 6)`` to 3 classes, of modules that every method of Captum knows by itself.
+
+    No two that Captum's DeepLift rewrites follow each other, which it gets wrong.
+    """
     torch.manual_seed(2)
     return nn.Sequential(
-        *(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(2, 4, 3, padding=1), nn.Dropout(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()),
         *(nn.AvgPool2d(3), Reshape(nn.Linear(4, 3))),
     ).eval()
 

@@ -133,6 +133,10 @@ class Forward(nn.Module):
         differentiated: whether the logits must be differentiable with respect to the inputs.
         flat: whether ``(N, 1)`` is returned as ``(N,)``: Captum selects a column by its target, and there is none.
 
+    Attributes:
+        scale: the largest absolute value among the first logits.
+        unruled: names of functions for which the method has no rule.
+
     Raises:
         ValueError: the logits have to be differentiable and are not.
     """
@@ -154,6 +158,8 @@ class Forward(nn.Module):
         self._call, self._output = call, output
         self._arguments, self._at_most = arguments, at_most
         self._check, self._differentiated, self._flat = check, differentiated, flat
+        self.scale = 0.0
+        self.unruled: dict[str, None] = {}
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Return the logits, in pieces where no graph has to be kept for a backward pass."""
@@ -172,6 +178,7 @@ class Forward(nn.Module):
             self._check(logits, len(tensors[0]))
             # Once: comparing targets with the classes waits for the device.
             self._check = None
+            self.scale = float(logits.detach().abs().amax())
         if self._differentiated and torch.is_grad_enabled() and not logits.requires_grad:
             raise ValueError(
                 f"{type(self.network).__name__}'s output cannot be differentiated: use a method that only calls the"

@@ -19,12 +19,15 @@ from lit_xai.attribution.methods import (
     hooks_modules,
     needs_floats,
     needs_gradients,
+    rescales,
     resolve_method,
     returns_layer,
     tuples,
 )
 from lit_xai.attribution.options import FORWARD_ONLY, Options
 from lit_xai.attribution.pitfalls import check_layer, check_pitfalls, keep_lrp_rules, prepare_for_lrp
+from lit_xai.attribution.promises import gap_warning, should_add_up
+from lit_xai.attribution.rescaling import RescaledForward
 from lit_xai.network.calling import Inputs, OutputSpec, call_network, check_call, find_call, find_network, module_names
 from lit_xai.network.check import check_integer
 from lit_xai.network.describing import describe
@@ -106,20 +109,18 @@ def attribute(
             check_layer(layer, network, lambda: call_network(network, few, call, output))
         if seen is not None:
             network = prepare_for_lrp(cls, network, seen, layer)
-        forward = Forward(
-            network,
-            arguments,
-            call,
-            output,
-            # Hooks of layers and modules keep one forward pass: they need the batch in one piece.
-            at_most=None if explains_layer(cls) or hooks_modules(cls) else FORWARD_ONLY * internal_batch_size,
-            check=options.checker(),
-            differentiated=needs_gradients(cls),
-            flat=options.target is None,
-        )
+        forward = _forward(cls, network, arguments, options, init_args, call, output)
         with _captum_errors(cls, layer=layer, attribute_args=attribute_args, noise_tunnel=noise_tunnel):
             run = _explainer(cls, forward, layer, init_args, noise_tunnel, internal_batch_size)
-            attributions, delta = _attribute_in_pieces(run, arguments, options, return_convergence_delta)
+            checked = should_add_up(cls, init_args, attribute_args, noise_tunnel)
+            attributions, delta = _attribute_in_pieces(
+                run, forward, arguments, options, return_convergence_delta or checked
+            )
+    if checked and delta is not None:
+        parts = attributions if isinstance(attributions, tuple) else (attributions,)
+        message = gap_warning(cls, parts, delta, forward.scale, forward.unruled)
+        if message is not None:
+            warnings.warn(message, stacklevel=2)
     # Lime's and KernelShap's return_input_shape=False gives one tensor, by interpretable feature.
     like_inputs = isinstance(attributions, tuple) and not returns_layer(cls)
     shaped = arguments.shaped(attributions) if like_inputs else attributions
@@ -193,10 +194,13 @@ def rehearse(
 
 
 def _attribute_in_pieces(
-    run: Callable[..., Any], arguments: Arguments, options: Options, return_delta: bool
+    run: Callable[..., Any], forward: Forward, arguments: Arguments, options: Options, return_delta: bool
 ) -> tuple[Any, Tensor | None]:
     """Run the explainer on as many samples at a time as the memory allows; return attributions and delta of all."""
-    with_delta = {"return_convergence_delta": True} if return_delta and options.has_delta else {}
+    return_delta = return_delta and options.has_delta
+    # DeepLift's passes hold the logits of samples and baselines already, but a NoiseTunnel makes several of them.
+    rescaled = forward if isinstance(forward, RescaledForward) and options.noise_tunnel is None else None
+    with_delta = {"return_convergence_delta": True} if return_delta and rescaled is None else {}
     results, deltas = [], []
     for start in range(0, arguments.n, options.samples_at_once):
         rows = slice(start, start + options.samples_at_once)
@@ -210,6 +214,8 @@ def _attribute_in_pieces(
         if with_delta:
             result, delta = result
             deltas.append(_mean_delta(delta.detach(), len(inputs[0]), own))
+        elif return_delta and rescaled is not None:
+            deltas.append(rescaled.delta(result, own["target"]))
         results.append(result)
     return _joined(results), torch.cat(deltas) if deltas else None
 
@@ -223,6 +229,30 @@ def _mean_delta(delta: Tensor, n: int, options: dict[str, Any]) -> Tensor:
         portion = min(noisy, options["nt_samples_batch_size"])
         parts = delta.split(portion * delta.numel() // noisy)
     return torch.cat([part.reshape(n, -1) for part in parts], 1).mean(1)
+
+
+def _forward(
+    cls: type,
+    network: nn.Module,
+    arguments: Arguments,
+    options: Options,
+    init_args: Mapping[str, Any] | None,
+    call: str,
+    output: OutputSpec,
+) -> Forward:
+    given: dict[str, Any] = {
+        "call": call,
+        "output": output,
+        # Hooks of layers and modules keep one forward pass: they need the batch in one piece.
+        "at_most": None if explains_layer(cls) or hooks_modules(cls) else FORWARD_ONLY * options.internal_batch_size,
+        "check": options.checker(),
+        "differentiated": needs_gradients(cls),
+        "flat": options.target is None,
+    }
+    if not rescales(cls):
+        return Forward(network, arguments, **given)
+    eps = dict(init_args or {}).get("eps", 1e-10)
+    return RescaledForward(network, arguments, eps=eps, by_layer=returns_layer(cls), **given)
 
 
 def _explainer(

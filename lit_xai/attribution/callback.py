@@ -16,6 +16,7 @@ from lit_xai.attribution.baselines import check_baseline
 from lit_xai.attribution.evaluation import DataInfo, Evaluation, draw, known_about, report
 from lit_xai.attribution.explanation import Explanation, check_target, class_labels, explain
 from lit_xai.attribution.methods import attribute_parameters, resolve_method
+from lit_xai.attribution.promises import gap_warning, should_add_up
 from lit_xai.attribution.quality import AnyMetric, compute_metric, resolve_metrics, update_metric
 from lit_xai.attribution.samples import Samples, read_samples, save_samples, with_baseline
 from lit_xai.network.calling import BatchToInputs, BatchToTarget, OutputSpec
@@ -324,6 +325,7 @@ class AttributionMonitor(AnyCallback):
             return self._fail(error or RuntimeError("another process failed"), when)
         metrics = self._measure(trainer, pl_module, samples, explanation)
         whole = explanation.gathered(trainer.strategy.all_gather, trainer.world_size, len(samples.indices))
+        self._warn_of_gap(whole)
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
             loaded = trainer.ckpt_path if when in ("validate", "test") else None
             weights = f", {Path(loaded).name}" if loaded else ""
@@ -356,6 +358,8 @@ class AttributionMonitor(AnyCallback):
         with warnings.catch_warnings(), without_log(pl_module):
             # The rehearsal has warned already.
             warnings.filterwarnings("ignore", message=".* treats these as plain gradients")
+            # Told once a run, of all processes' samples.
+            warnings.filterwarnings("ignore", message=".* does not add up")
             return explain(
                 Network(self.module).of(pl_module),
                 share.inputs,
@@ -398,6 +402,15 @@ class AttributionMonitor(AnyCallback):
                 self._warn_of_no_numbers(named)
                 numbers |= named
         return numbers
+
+    def _warn_of_gap(self, explanation: Explanation) -> None:
+        method = resolve_method(self.method)
+        options = (self._call[name] for name in ("init_args", "attribute_args", "noise_tunnel"))
+        if explanation.delta is not None and should_add_up(method, *options):
+            scale = float(explanation.logits.abs().amax())
+            message = gap_warning(method, explanation.attributions.values(), explanation.delta, scale)
+            if message is not None:
+                self._warn(f"{self.name}: {message}", "does not add up")
 
     def _fail_metric(self, name: str, error: Exception) -> None:
         if self.on_error == "raise":

@@ -119,6 +119,16 @@ def hooks_modules(method: type) -> bool:
     return "model" in constructor_parameters(method)
 
 
+def rescales(method: type) -> bool:
+    """Return whether the method is DeepLift in one of its forms, to which the library gives rules of its own.
+
+    Example:
+        >>> rescales(resolve_method("NeuronDeepLiftShap")), rescales(resolve_method("LRP"))
+        (True, False)
+    """
+    return "DeepLift" in method.__name__
+
+
 def draws_baselines(method: type) -> bool:
     """Return whether the method's baselines are a distribution that it draws from, rather than one per sample.
 

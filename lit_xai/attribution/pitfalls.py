@@ -1,7 +1,8 @@
 """Cases in which Captum returns wrong attributions without a warning, detected before it runs.
 
-DeepLift, GuidedBackprop, Deconvolution and LRP rewrite the backward pass of *modules*. A function call
-(``torch.relu(x)``), or a module class that they do not know, silently keeps its plain gradient.
+GuidedBackprop, Deconvolution and LRP rewrite the backward pass of *modules*. A function call (``torch.relu(x)``), or a
+module class that they do not know, silently keeps its plain gradient. In DeepLift the few
+functions without a rule in :mod:`lit_xai.attribution.functions` do.
 """
 
 import warnings
@@ -16,11 +17,13 @@ from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from lit_xai.attribution.functions import RULED
+from lit_xai.attribution.methods import rescales
 from lit_xai.network.calling import module_names
 from lit_xai.network.copying import copy_network
 from lit_xai.network.describing import describe
 
-# Functions by torch's names. DeepLift and LRP have rules for some of them, but only as modules of certain classes.
+# Functions by torch's names. LRP has rules for some of them, but only as modules of certain classes.
 _NONLINEAR = frozenset(
     {
         *("relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "elu", "elu_", "selu", "celu", "gelu", "silu", "mish"),
@@ -39,7 +42,27 @@ _LINEAR_FUNCTIONS = frozenset(
         *(f"{kind}avg_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2, 3)),
     }
 )
-_RECTIFIERS = frozenset({"relu", "relu_"})
+# Neither linear nor among DeepLift's rules.
+_WITHOUT_RULE = frozenset(
+    {
+        *(f"{kind}{end}" for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu") for end in ("", "_cell")),
+        *(
+            "prod",
+            "cumprod",
+            "cummax",
+            "sort",
+            "topk",
+            "median",
+            "kthvalue",
+            "std",
+            "var",
+            "cosine_similarity",
+            "cdist",
+        ),
+        *("fractional_max_pool2d", "fractional_max_pool3d", "gumbel_softmax"),
+    }
+)
+_RECTIFIERS = frozenset({"relu"})
 _LINEAR = (
     *(nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout),
     *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
@@ -60,7 +83,7 @@ def check_pitfalls(method: type, network: nn.Module, run: Callable[[], Any]) -> 
         The modules and functions that ran, or ``None`` for methods that work with any network.
 
     Raises:
-        ValueError: the method is DeepLift or LRP, and a module is used more than once.
+        ValueError: the method is LRP, and a module is used more than once.
 
     Warns:
         UserWarning: names each operation that the method treats as a plain gradient, and the module it is in.
@@ -85,13 +108,15 @@ def check_pitfalls(method: type, network: nn.Module, run: Callable[[], Any]) -> 
     missed = [
         f"{function} in {name or 'the network itself'} ({type(seen.modules[name]).__name__})"
         for function, name in seen.functions
-        if function in rules.functions and not rules.handles(seen.modules[name])
+        if function.rstrip("_") in rules.functions and not rules.handles(seen.modules[name])
     ]
     if missed:
         sums = " (for sums captum.attr._utils.custom_modules.Addition_Module)" if "LRP" in method.__name__ else ""
+        why, mend = "since it only knows modules of certain classes", f"Make them modules such as nn.ReLU{sums}, or use"
+        if rescales(method):
+            why, mend = "since it has no rule for them", "Use"
         warnings.warn(
-            f"{method.__name__} treats these as plain gradients, since it only knows modules of certain classes:"
-            f" {'; '.join(dict.fromkeys(missed))}. Make them modules such as nn.ReLU{sums}, or use"
+            f"{method.__name__} treats these as plain gradients, {why}: {'; '.join(dict.fromkeys(missed))}. {mend}"
             " method='IntegratedGradients'.",
             stacklevel=3,
         )
@@ -258,13 +283,8 @@ class _Rules(NamedTuple):
 
 def _rules(method: type) -> _Rules | None:
     name = method.__name__
-    if "DeepLift" in name:
-        from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
-
-        def has_rule(module: nn.Module) -> bool:
-            return type(module) in SUPPORTED_NON_LINEAR
-
-        return _Rules(_NONLINEAR, has_rule, once=has_rule)
+    if rescales(method):
+        return _Rules((_NONLINEAR | _WITHOUT_RULE) - RULED, lambda module: False, once=lambda module: False)
     if "LRP" in name:
         from captum.attr._core.lrp import SUPPORTED_LAYERS_WITH_RULES, SUPPORTED_NON_LINEAR_LAYERS
 
@@ -324,6 +344,6 @@ class Watch(TorchFunctionMode):
         subject = next(iter((*args, *(kwargs or {}).values())), None)
         # Scalars and vectors are statistics or scales, and a weight's parametrization does not see the data.
         is_data = isinstance(subject, Tensor) and subject.dim() > 1 and "parametrizations." not in place
-        if is_data and name in _NONLINEAR | _LINEAR_FUNCTIONS:
+        if is_data and name in _NONLINEAR | _WITHOUT_RULE | _LINEAR_FUNCTIONS:
             self.functions.append((name, place))
         return func(*args, **(kwargs or {}))

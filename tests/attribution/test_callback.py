@@ -562,17 +562,17 @@ REFUSED = {
     "no baseline to take": (lambda: AttributionMonitor("Saliency", baselines="black"), "since Saliency takes none"),
     "probe index": (lambda: AttributionMonitor(probe=[99]), "indices expected 0 to 23, but got 99"),
     "probe loader": (lambda: AttributionMonitor(probe=Probe(loader="test")), "no test loader"),
-    "reused module": (lambda: AttributionMonitor("DeepLift"), "used more than once: 'net.relu'"),
+    "reused module": (lambda: AttributionMonitor("LRP"), "used more than once: 'net.a'"),
 }
 
 
 class Reused(nn.Module):
     def __init__(self):
         super().__init__()
-        self.a, self.b, self.relu = nn.Linear(64, 8), nn.Linear(8, 10), nn.ReLU()
+        self.a, self.b = nn.Linear(64, 64), nn.Linear(64, 10)
 
     def forward(self, x):
-        return self.relu(self.b(self.relu(self.a(x.flatten(1)))))
+        return self.b(self.a(self.a(x.flatten(1))))
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -53,7 +53,7 @@ def quietly(method, network, x, target=1):
 
 @pytest.mark.parametrize(
     ("name", "plain"),
-    [("DeepLift", "InputXGradient"), ("GuidedBackprop", "Saliency"), ("Deconvolution", "Saliency")],
+    [("GuidedBackprop", "Saliency"), ("Deconvolution", "Saliency")],
 )
 def test_functional_relu_is_the_plain_gradient_and_is_warned_of(name, plain):
     network = FunctionalReLU()
@@ -89,7 +89,6 @@ def test_functional_sum_under_lrp_loses_relevance_and_is_warned_of():
     assert torch.equal(Block(True)(X), Block(False)(X))
 
 
-@pytest.mark.parametrize("name", ["DeepLift", "LRP"])
 @pytest.mark.parametrize(
     ("function", "named"),
     [
@@ -107,9 +106,11 @@ def test_functional_sum_under_lrp_loses_relevance_and_is_warned_of():
         (lambda x: torch.maximum(x, 0 * x), "maximum"),
     ],
 )
-def test_functions_that_are_seen(name, function, named):
-    with pytest.warns(UserWarning, match=rf"{name} treats .*\b{named} in the network itself \(Functional\)"):
-        attribute(Functional(function), X, method=name, target=1)
+def test_functions_that_are_seen(function, named):
+    """DeepLift has a rule for each, see test_rescaling.py."""
+    with pytest.warns(UserWarning, match=rf"LRP treats .*\b{named} in the network itself \(Functional\)"):
+        attribute(Functional(function), X, method="LRP", target=1)
+    attribute(Functional(function), X, method="DeepLift", target=1)
 
 
 @pytest.mark.parametrize(
@@ -124,32 +125,40 @@ def test_modules_that_are_known_are_not_warned_of(activation, name):
     attribute(with_activation(activation()), X, method=name, target=1)
 
 
+class Recurrent(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.inner = kind(5, 6, batch_first=True)
+
+    def forward(self, x):
+        return self.inner(x[:, None])[0][:, 0]
+
+
+@pytest.mark.filterwarnings("ignore:.* does not add up")
 @pytest.mark.parametrize(
-    ("activation", "named"),
+    ("first", "named"),
     [
-        (OwnReLU(), r"relu in 1 \(OwnReLU\)"),
-        (nn.GELU(), r"gelu in 1 \(GELU\)"),
-        (nn.SiLU(), r"silu in 1"),
-        (nn.ReLU6(), r"hardtanh in 1 \(ReLU6\)"),
-        (nn.Hardswish(), r"hardswish in 1"),
-        (nn.LayerNorm(6), r"layer_norm in 1"),
+        (Recurrent(nn.LSTM), r"lstm in 0.inner \(LSTM\)"),
+        (Recurrent(nn.GRU), r"gru in 0.inner"),
+        (Functional(lambda x: x * x.prod(1, keepdim=True)), r"prod in 0 \(Functional\)"),
+        (Functional(lambda x: x.sort(1)[0]), r"sort in 0"),
+        (Functional(lambda x: x + x.std(1, keepdim=True)), r"std in 0"),
     ],
 )
-def test_modules_that_deeplift_does_not_know(activation, named):
-    network = with_activation(activation)
-    with pytest.warns(UserWarning, match=f"DeepLift treats .*{named}"):
-        found = attribute(network, X, method="DeepLift", target=1)
-    plain = attribute(network, X, method="InputXGradient", target=1)
-    torch.testing.assert_close(found, plain, atol=1e-5, rtol=0)
+def test_functions_that_deeplift_has_no_rule_for(first, named):
+    network = nn.Sequential(first, nn.LazyLinear(3))
+    network(X)
+    with pytest.warns(UserWarning, match=f"DeepLift treats these as plain gradients, since it has no rule.*{named}"):
+        attribute(network, X, method="DeepLift", target=1)
 
 
 def test_every_place_is_named_once():
-    network = nn.Sequential(nn.Flatten(), *(Functional(F.gelu) for _ in range(1)), nn.Linear(3, 5), Functional(F.gelu))
-    with pytest.warns(UserWarning, match="gelu") as caught:
-        attribute(network, X, method="LayerDeepLift", layer="2", target=1)
+    network = nn.Sequential(nn.Flatten(), Functional(F.relu), nn.Linear(3, 5), Functional(F.relu))
+    with pytest.warns(UserWarning, match="relu") as caught:
+        attribute(network, X, method="GuidedBackprop", target=1)
     assert len(caught) == 1
-    assert str(caught[0].message).count("gelu in") == 2
-    assert "gelu in 1 (Functional); gelu in 3 (Functional)" in str(caught[0].message)
+    assert str(caught[0].message).count("relu in") == 2
+    assert "relu in 1 (Functional); relu in 3 (Functional)" in str(caught[0].message)
     assert caught[0].filename == __file__
 
 
