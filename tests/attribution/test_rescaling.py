@@ -53,7 +53,7 @@ def test_equals_captum_where_an_identity_keeps_modules_apart(case):
 
 
 def test_overlapping_windows_against_the_formula():
-    """A rise of the maximum goes to where it is now, a fall to where it was; positions of several windows get several."""
+    """A rise goes to where the maximum is now, a fall to where it was; a position of several windows gets several."""
     network = nn.Sequential(nn.Unflatten(1, (1, 4)), nn.MaxPool1d(2, 1), nn.Flatten())
     x, baseline = torch.tensor([[1.0, 5.0, 2.0, 0.0]]), torch.tensor([[3.0, 0.0, 1.0, 4.0]])
     network = nn.Sequential(*network, nn.Linear(3, 1, bias=False))
