@@ -49,7 +49,7 @@ class IfLarge(nn.Module):
 
 
 class Residual(nn.Module):
-    """``x + f(x)``, ``x * sigmoid(f(x))`` or the one or the other by an operation that writes to its argument."""
+    """``x + f(x)`` or ``x * sigmoid(f(x))``, both also by an operation that writes to its argument."""
 
     def __init__(self, inner: nn.Module, kind: str) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Residual(nn.Module):
         if self.kind == "gate":
             return x * torch.sigmoid(y)
         if self.kind == "gate_":
-            return (y * 1).sigmoid_().mul_(x)
+            return (y * 1).sigmoid_() * x
         return (y * 1).add_(x) if self.kind == "sum_" else x + y
 
 
@@ -214,7 +214,10 @@ def samples(draw: st.DrawFn, least: int = 2, most: int = 4) -> Tensor:
     return torch.where(torch.rand_like(x) < 0.2, 0.0, x)
 
 
+RAMP = torch.linspace(-1, 1, 72, dtype=torch.float64).reshape(1, 2, 6, 6)
+"""A baseline no two features of which are equal."""
+
+
 def baselines() -> st.SearchStrategy[Tensor | None]:
     """No baseline, or one image."""
-    one = torch.linspace(-1, 1, 72, dtype=torch.float64).reshape(1, 2, 6, 6)
-    return st.sampled_from([None, one])
+    return st.sampled_from([None, RAMP])

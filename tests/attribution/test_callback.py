@@ -688,6 +688,26 @@ def test_nan_output_is_one_warning(tmp_path):
     assert list(arrays(tmp_path)) == ["epoch=0"]
 
 
+class Steep(nn.Sequential):
+    """Steps between its values, which hardly any path of two points meets."""
+
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, 16), nn.Linear(16, 10))
+
+    def forward(self, x):
+        return super().forward(x) + 20 * torch.sigmoid(50 * super().forward(x))
+
+
+def test_attributions_that_do_not_add_up_are_one_warning(tmp_path):
+    monitor = AttributionMonitor(attribute_args={"n_steps": 2})
+    with pytest.warns(UserWarning, match="IntegratedGradients does not add up") as warned:
+        trainer, _ = run(tmp_path, monitor, network=Steep(), max_epochs=3)
+    told = [str(w.message) for w in warned if "does not add up" in str(w.message)]
+    assert len(told) == 1
+    assert "raise n_steps in attribute_args" in told[0]
+    assert len(arrays(tmp_path)) == trainer.current_epoch == 3
+
+
 def test_target_out_of_range_is_one_warning(tmp_path):
     with pytest.warns(UserWarning, match="classes from 0 to 9") as warned:
         trainer, _ = run(tmp_path, AttributionMonitor(target=10), max_epochs=3)

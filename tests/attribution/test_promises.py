@@ -7,13 +7,13 @@ import captum.attr
 import pytest
 import torch
 from captum_methods import METHODS, options
-from chains import LINEAR, baselines, bounded, chains, linear_pieces, pieces, samples
+from chains import LINEAR, RAMP, baselines, bounded, chains, linear_pieces, pieces, samples
 from hypothesis import given
 from hypothesis import strategies as st
 from networks import mlp
 from torch import nn
 
-from lit_xai.attribution.methods import attribute_parameters, explains_layer, returns_layer
+from lit_xai.attribution.methods import attribute_parameters, explains_layer
 from lit_xai.attribution.promises import BOUNDS, gap_warning, promises, should_add_up
 from lit_xai.functional import attribute
 
@@ -27,7 +27,7 @@ def call(name, network, x, target, baseline=None, **more):
     takes = attribute_parameters(method)
     found = options(name) | {"target": target if "target" in takes else None}
     found.pop("baselines", None)
-    if baseline is not None and ("baselines" in takes and not returns_layer(method)):
+    if baseline is not None and "baselines" in takes:
         found["baselines"] = baseline
     return attribute(network, x, **(found | more))
 
@@ -68,7 +68,8 @@ def test_shapley_values_add_up_exactly(network, x, baseline, target, name):
     own = {"feature_mask": mask} | ({"n_samples": 3} if name == "ShapleyValueSampling" else {})
     found = call(name, network, x, target, baseline, attribute_args=own)
     # A group's value stands at each of its 24 members.
-    assert_close(sums_of(found) / 24, change(network, x, baseline, target), found.abs().max() * 3)
+    # Captum sums in float32.
+    assert_close(sums_of(found) / 24, change(network, x, baseline, target), found.abs().max() * 3, 1e-5)
 
 
 @bounded(10)
@@ -99,9 +100,10 @@ ALONE = [name for name in METHODS if PROMISES[name].own_sample and not PROMISES[
 
 @pytest.mark.parametrize("name", ALONE)
 @bounded(3)
-@given(data=st.data(), x=samples(), baseline=baselines(), target=TARGETS, at_most=st.sampled_from([1, 3]))
-def test_a_sample_is_explained_as_if_alone(name, data, x, baseline, target, at_most):
+@given(data=st.data(), x=samples(), target=TARGETS, at_most=st.sampled_from([1, 3]))
+def test_a_sample_is_explained_as_if_alone(name, data, x, target, at_most):
     """Whatever its neighbors are, and however the passes are cut."""
+    baseline = RAMP  # of a constant image a pool's maximum is a matter of rounding
     links = st.sampled_from([nn.ReLU, nn.Dropout, nn.Identity]).map(lambda kind: kind()) if "LRP" in name else None
     network = data.draw(chains(links))
     with ignoring_what_other_tests_are_about():
@@ -131,12 +133,13 @@ def test_perturbations_at_once_change_nothing(name, network, x, target, at_once)
 LINEAR_METHODS = [
     name for name in METHODS if PROMISES[name].weight_x_input and not explains_layer(getattr(captum.attr, name))
 ]
+CHANNELS = torch.arange(72).reshape(1, 2, 6, 6) // 36
 SINGLE = {
     "Occlusion": {"sliding_window_shapes": (1, 1, 1)},
     "FeatureAblation": {},
-    "ShapleyValues": {"feature_mask": torch.arange(72).reshape(1, 2, 6, 6) // 36},
-    "ShapleyValueSampling": {"feature_mask": torch.arange(72).reshape(1, 2, 6, 6) // 36, "n_samples": 2},
-    "KernelShap": {"feature_mask": torch.arange(72).reshape(1, 2, 6, 6) // 36, "n_samples": 40},
+    "ShapleyValues": {"feature_mask": CHANNELS},
+    "ShapleyValueSampling": {"feature_mask": CHANNELS, "n_samples": 2},
+    "KernelShap": {"feature_mask": CHANNELS, "n_samples": 40},
 }
 
 
@@ -158,7 +161,7 @@ def test_weight_times_input_where_the_network_is_linear(name, data, x, baseline,
         groups = expected.flatten(1).unflatten(1, (2, 36)).sum(2)
         expected = groups.repeat_interleave(36, 1).reshape(x.shape)
     # KernelShap solves a regression, whose weights for "all" and "none" are finite.
-    tolerance = 1e-2 if name == "KernelShap" else 1e-4 if of_lrp else 1e-8
+    tolerance = {"KernelShap": 1e-2, "LRP": 1e-4}.get(name, 1e-5 if name in SINGLE else 1e-8)  # Captum sums in float32
     assert_close(found, expected, expected.abs().max(), tolerance)
 
 
@@ -184,9 +187,9 @@ def test_features_that_are_not_used_get_nothing(name, data, x, baseline, target)
     network = FirstChannel(data.draw(chains(links)))
     more = options(name, layer="inner.0")
     more.pop("baselines", None)
-    own = {key: value for key, value in more["attribute_args"].items() if key != "feature_mask"}
-    if name in SINGLE or "Permutation" in name or "NeuronFeatureAblation" in name:
-        own |= {"feature_mask": torch.arange(72).reshape(1, 2, 6, 6) // 36} if name != "Occlusion" else SINGLE[name]
+    # A group that holds used and unused features would get something.
+    own = {key: CHANNELS if key == "feature_mask" else value for key, value in more["attribute_args"].items()}
+    own = SINGLE[name] if name == "Occlusion" else own
     with ignoring_what_other_tests_are_about():
         found = call(name, network, x, target, baseline, **(more | {"attribute_args": own}))
     assert found[:, 1].abs().max() <= (1e-3 if name == "KernelShap" else 1e-9) * max(1e-6, float(found.abs().max()))

@@ -30,8 +30,8 @@ def deeplift(network, x, **options):
 
 
 def captum_with_gaps(network, x):
-    """Captum's own, with an identity after every module: no two that it rewrites follow each other."""
-    spaced = nn.Sequential(*(nn.Sequential(part, nn.Identity()) for part in copy.deepcopy(network)))
+    """Captum's own, with a product after every module: no two that it rewrites share a tensor."""
+    spaced = nn.Sequential(*(nn.Sequential(part, Function(lambda x: x * 1)) for part in copy.deepcopy(network)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return captum.attr.DeepLift(spaced).attribute(x.clone().requires_grad_(), target=0)
@@ -47,7 +47,7 @@ ADJACENT = {
 
 
 @pytest.mark.parametrize("case", ADJACENT)
-def test_equals_captum_where_an_identity_keeps_modules_apart(case):
+def test_equals_captum_where_a_product_keeps_modules_apart(case):
     network = images_network(*ADJACENT[case])
     torch.testing.assert_close(deeplift(network, IMAGES), captum_with_gaps(network, IMAGES), atol=1e-12, rtol=1e-9)
 
@@ -173,13 +173,13 @@ def test_captum_attaches_no_rules_of_its_own():
 
     class Looks(nn.Module):
         def forward(self, x):
-            seen.append(sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules()))
+            if torch.is_grad_enabled():  # not in the run that looks for pitfalls
+                seen.append(sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules()))
             return x
 
     network.append(Looks())
     deeplift(network, X)
-    assert set(seen) <= {0}
-    assert len(seen) >= 2
+    assert seen == [0, 0]
 
 
 def test_tables_do_not_overlap():
