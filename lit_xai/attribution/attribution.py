@@ -56,7 +56,8 @@ def attribute(
     Whatever state the network is in (training, compiled, under autocast or in inference mode, fake-quantized), it is
     explained in eval mode, in its own precision and uncompiled, and afterwards weights, buffers, modes, hooks,
     ``requires_grad`` and every random generator are bit for bit what they were. Equals the same call of Captum
-    (https://captum.ai) up to the order of summation.
+    (https://captum.ai) up to the order of summation, except for DeepLift, whose rules are those of
+    :mod:`lit_xai.attribution.rescaling`.
 
     Args:
         network: the module to explain; any nn.Module whose output holds one row of logits per sample.
@@ -85,6 +86,10 @@ def attribute(
     Raises:
         ValueError: an unknown method, layer or option, or inputs or a target that do not fit; names the argument and
             what was expected.
+
+    Warns:
+        UserWarning: attributions of IntegratedGradients, DeepLift or DeepLiftShap miss the change of the output by
+            more than the share in :data:`~lit_xai.attribution.promises.BOUNDS`.
 
     Example:
         >>> network = nn.Linear(4, 3)

@@ -1,7 +1,9 @@
 """Each method keeps what promises.py says of it, over generated networks, or a warning tells that it does not."""
 
 import contextlib
+import re
 import warnings
+from pathlib import Path
 
 import captum.attr
 import pytest
@@ -207,6 +209,26 @@ def test_every_method_has_promises():
     from lit_xai.attribution.promises import _PROMISES
 
     assert sorted(_PROMISES) == sorted(METHODS)
+
+
+WORDS = {
+    "exactly": "exactly",
+    "the better": "with steps",
+    "on average": "on average",
+    "where no path": "along the layer",
+    "to the change of the neuron": "to the neuron",
+    "no": "no",
+}
+
+
+def test_the_page_says_the_same():
+    page = (Path(__file__).parents[2] / "docs" / "choose.md").read_text().split("### What each promises")[1]
+    rows = [line.strip("| ").split(" | ") for line in page.split("\n\n")[1].splitlines()[2:]]
+    assert len(rows) > 8
+    for methods, adds_up, _, draws in rows:
+        expected = next(value for words, value in WORDS.items() if adds_up.startswith(words))
+        for name in re.findall(r"`(\w+)`", methods):
+            assert (PROMISES[name].adds_up, PROMISES[name].draws) == (expected, draws == "yes"), name
 
 
 class Mine(captum.attr.DeepLift):
