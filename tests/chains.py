@@ -134,7 +134,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "max": lambda x: x - x.max(1, keepdim=True).values,
     "amin": lambda x: x - x.amin((2, 3), keepdim=True),
     "matmul": lambda x: x @ x.transpose(2, 3) / 4 if x.shape[2] == x.shape[3] else x,
-    "einsum": lambda x: torch.einsum("nchw,ndhw->ncd", x, x)[..., None].expand(-1, -1, -1, 4) / 4,
+    "einsum": lambda x: x + torch.einsum("nchw,nchw->nc", x, x)[..., None, None] / 9,
     "attention": lambda x: F.scaled_dot_product_attention(x, x, x),
     "positions first": lambda x: torch.relu(x.permute(2, 0, 1, 3)).permute(1, 2, 0, 3),
     "samples flat": lambda x: torch.tanh(x.reshape(-1, x.shape[-1])).reshape(x.shape),
