@@ -195,6 +195,7 @@ def attach_lrp_rules(network: nn.Module, seen: "Watch", layer: str | None = None
                 " captum.attr._utils.lrp_rules, or use method='IntegratedGradients'."
             )
         module.rule = EpsilonRule()
+        module.forward = partial(_fresh, module.forward)  # type: ignore[method-assign]  # of this instance
     if layer is not None:
         chosen = module_names(network)[layer]
         if type(chosen) in SUPPORTED_NON_LINEAR_LAYERS or not _is_leaf(chosen):
@@ -202,6 +203,11 @@ def attach_lrp_rules(network: nn.Module, seen: "Watch", layer: str | None = None
                 f"layer={layer!r}: LayerLRP reads the relevance at layers with a rule, such as a convolution, but got"
                 f" {type(chosen).__name__}."
             )
+
+
+def _fresh(forward: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    """Return a new tensor: where Identity hands on an activation's, the hooks of both would rewrite one gradient."""
+    return forward(*args, **kwargs).clone()
 
 
 def _is_leaf(module: nn.Module) -> bool:

@@ -242,6 +242,9 @@ class TestLRP:
     LINEAR = {
         "Flatten": nn.Sequential(nn.Flatten(), nn.Linear(5, 3, bias=False)),
         "Identity": nn.Sequential(nn.Linear(5, 6, bias=False), nn.Identity(), nn.ReLU(), nn.Linear(6, 3, bias=False)),
+        "Identity after an activation": nn.Sequential(
+            *(nn.Linear(5, 6, bias=False), nn.ReLU(), nn.Identity(), nn.ReLU(), nn.Linear(6, 3, bias=False))
+        ),
         "Conv1d": nn.Sequential(
             *(nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 4, 3, bias=False), nn.ReLU(), nn.Flatten()),
             nn.Linear(12, 3, bias=False),

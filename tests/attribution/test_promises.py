@@ -9,7 +9,7 @@ import captum.attr
 import pytest
 import torch
 from captum_methods import METHODS, options
-from chains import LINEAR, RAMP, baselines, bounded, chains, linear_pieces, pieces, samples
+from chains import LINEAR, RAMP, IfLarge, baselines, bounded, chains, linear_pieces, pieces, samples
 from hypothesis import given
 from hypothesis import strategies as st
 from networks import mlp
@@ -61,6 +61,19 @@ def test_deeplift_shap_adds_up_over_its_baselines(network, x, target):
     found = call("DeepLiftShap", network, x, target, several)
     expected = torch.stack([change(network, x, several[i : i + 1], target) for i in range(3)]).mean(0)
     assert_close(sums_of(found), expected, found.abs().flatten(1).sum(1).max())
+
+
+OF_LRP = [nn.ReLU, nn.ReLU, nn.Tanh, nn.Dropout, nn.Identity, nn.Dropout2d, lambda: nn.Conv2d(4, 4, 3, padding=1)]
+OF_LRP += [lambda: IfLarge(nn.MaxPool2d(2)), lambda: IfLarge(nn.AvgPool2d(3, 2))]
+
+
+@bounded(10)
+@given(chains(st.sampled_from(OF_LRP).map(lambda kind: kind()), bias=False), samples(most=3), TARGETS)
+def test_lrp_adds_up_to_the_output_where_there_are_no_biases(network, x, target):
+    found = call("LRP", network, x, target)
+    with torch.no_grad():
+        expected = network(x)[:, target]
+    assert_close(sums_of(found), expected, found.abs().flatten(1).sum(1).max(), 1e-4)
 
 
 @bounded(8)
