@@ -195,7 +195,7 @@ def attach_lrp_rules(network: nn.Module, seen: "Watch", layer: str | None = None
                 " captum.attr._utils.lrp_rules, or use method='IntegratedGradients'."
             )
         module.rule = EpsilonRule()
-        module.forward = partial(_fresh, module.forward)  # type: ignore[method-assign]  # of this instance
+        module.forward = partial(_fresh, module.forward)
     if layer is not None:
         chosen = module_names(network)[layer]
         if type(chosen) in SUPPORTED_NON_LINEAR_LAYERS or not _is_leaf(chosen):
