@@ -187,6 +187,8 @@ def attach_lrp_rules(network: nn.Module, seen: "Watch", layer: str | None = None
     # Captum compares types, not instances: a subclass has no rule.
     known = (*SUPPORTED_LAYERS_WITH_RULES, *SUPPORTED_NON_LINEAR_LAYERS)
     for name, module in {"": network, **module_names(network)}.items():
+        if _is_leaf(module):
+            module.register_forward_pre_hook(_copy_inputs)
         if not _is_leaf(module) or type(module) in known or hasattr(module, "rule"):
             continue
         if name in seen.calls and not isinstance(module, _LINEAR):
@@ -195,7 +197,6 @@ def attach_lrp_rules(network: nn.Module, seen: "Watch", layer: str | None = None
                 " captum.attr._utils.lrp_rules, or use method='IntegratedGradients'."
             )
         module.rule = EpsilonRule()
-        module.forward = partial(_fresh, module.forward)
     if layer is not None:
         chosen = module_names(network)[layer]
         if type(chosen) in SUPPORTED_NON_LINEAR_LAYERS or not _is_leaf(chosen):
@@ -205,9 +206,9 @@ def attach_lrp_rules(network: nn.Module, seen: "Watch", layer: str | None = None
             )
 
 
-def _fresh(forward: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-    """Return a new tensor: where Identity hands on an activation's, the hooks of both would rewrite one gradient."""
-    return forward(*args, **kwargs).clone()
+def _copy_inputs(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Give a module tensors of its own: the hooks of two that share one would both rewrite its gradient."""
+    return tuple(value.clone() if isinstance(value, Tensor) else value for value in args)
 
 
 def _is_leaf(module: nn.Module) -> bool:

@@ -245,6 +245,9 @@ class TestLRP:
         "Identity after an activation": nn.Sequential(
             *(nn.Linear(5, 6, bias=False), nn.ReLU(), nn.Identity(), nn.ReLU(), nn.Linear(6, 3, bias=False))
         ),
+        "Tanh after ReLU": nn.Sequential(
+            *(nn.Linear(5, 6, bias=False), nn.ReLU(), nn.Tanh(), nn.Linear(6, 3, bias=False))
+        ),
         "Conv1d": nn.Sequential(
             *(nn.Unflatten(1, (1, 5)), nn.Conv1d(1, 4, 3, bias=False), nn.ReLU(), nn.Flatten()),
             nn.Linear(12, 3, bias=False),
