@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-RANGES = 20.0
+RANGES = 10.0
 """A loss that began low (a network trained before) has to rise by this many times its own range to count as risen."""
 
 STILL_FALLING = 0.1
