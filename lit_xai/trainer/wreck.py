@@ -59,11 +59,12 @@ def lost_share(
         return 0.0
     # Right after the change no step has been taken that could have made it worse.
     worst = max(median(first), min(shock[:3]))
-    if quantile(first, 0.25) <= quantile(before, 0.75):
-        worst = max(worst, now)
-        if now - was < RANGES * (quantile(before, 0.9) - quantile(before, 0.1)):
-            return 0.0
     half = len(after) // 2
+    if quantile(first, 0.25) <= quantile(before, 0.75):
+        level = median(after[half:])  # where a loss that comes down from a peak has come to
+        worst = max(worst, level)
+        if level - was < RANGES * (quantile(before, 0.9) - quantile(before, 0.1)):
+            return 0.0
     # Up to the worst: a loss that comes back from a peak above it has recovered nothing.
     earlier, later = (min(median(part), worst) for part in (after[:half] or after, after[half:]))
     is_falling = earlier - later > STILL_FALLING * (worst - was)

@@ -55,6 +55,7 @@ def test_a_network_trained_before_the_run_starts_low():
     assert lost_share(trained[:5], trained, [0.02] * 5, flat(0.05)) == 0
     assert lost_share(trained[:5], trained, [0.02] * 5, flat(2.3)) == pytest.approx(1, abs=0.01)
     assert lost_share(trained[:5], trained, SHOCK, flat(2.2)) > 0.9
+    assert lost_share(trained[:5], trained, [0.02] * 5, [200.0 - 8 * i for i in range(25)] + flat(2.3, 25)) > 0.9
 
 
 def test_a_run_that_never_learned_has_nothing_to_lose():
