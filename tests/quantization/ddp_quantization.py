@@ -36,7 +36,9 @@ class Module(LightningModule):
         self.log("val/loss", F.cross_entropy(self(batch[0]), batch[1]), sync_dist=True)
 
     def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+        # Statistics of BatchNorms are fixed at a low learning rate alone.
+        return [optimizer], [torch.optim.lr_scheduler.MultiStepLR(optimizer, [3], 0.1)]
 
 
 class States(Callback):

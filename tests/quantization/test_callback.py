@@ -277,7 +277,15 @@ class Statistics(Callback):
         self.seen[trainer.current_epoch] = pl_module.network.bn1.running_mean.clone()
 
 
-class SwitchesModes(Module):
+class Decays(Module):
+    """Its learning rate falls to a tenth at epoch 3."""
+
+    def configure_optimizers(self):
+        optimizer = super().configure_optimizers()
+        return [optimizer], [torch.optim.lr_scheduler.MultiStepLR(optimizer, [3], 0.1)]
+
+
+class SwitchesModes(Decays):
     def training_step(self, batch, batch_idx):
         self.eval()
         self.train()
@@ -285,7 +293,7 @@ class SwitchesModes(Module):
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
-@pytest.mark.parametrize("make", [Module, SwitchesModes])
+@pytest.mark.parametrize("make", [Decays, SwitchesModes])
 def test_statistics_of_norms_are_frozen_in_the_last_epochs_alone(make, tmp_path):
     statistics, saved = Statistics(), every_epoch(tmp_path)
     callback = QuantizationAwareTraining(1, calibration_batches=2, freeze_epoch=3)
@@ -300,6 +308,26 @@ def test_statistics_of_norms_are_frozen_in_the_last_epochs_alone(make, tmp_path)
     assert all(part.training for part in module.train().modules())
     module(torch.randn(4, 1, 8, 8))
     assert not torch.equal(module.network.bn1.running_mean, statistics.seen[5])
+
+
+@pytest.mark.parametrize("kind", ["constant", "rises again", "one group of two"])
+def test_statistics_are_not_frozen_at_a_high_learning_rate(kind, tmp_path):
+    class Other(Module):
+        def configure_optimizers(self):
+            optimizer = super().configure_optimizers()
+            if kind == "one group of two":
+                optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 0.1})
+            rates = {
+                "constant": lambda epoch: 1.0,
+                "rises again": lambda epoch: 0.1 if epoch == 3 else 1.0,
+                "one group of two": [lambda epoch: 1.0, lambda epoch: 0.1],
+            }
+            return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, rates[kind])]
+
+    statistics = Statistics()
+    fit(tmp_path, statistics, QuantizationAwareTraining(1, freeze_epoch=3), epochs=5, module=Other())
+    frozen = [torch.equal(statistics.seen[n], statistics.seen[n + 1]) for n in range(5)]
+    assert frozen == [False, False, False, kind == "rises again", False]
 
 
 class OnlyANetwork(Module):
