@@ -128,7 +128,7 @@ def test_without_a_logger_the_numbers_are_in_the_file(sparseness, tmp_path):
         assert arrays["metrics/Sparseness"] == pytest.approx(expected, rel=1e-4)
         assert (arrays["metrics/Answers/agreement"], arrays["metrics/Answers/n"]) == (1, 8)
         assert set(arrays) - {f"metrics/{name}" for name in ("Sparseness", "Answers/agreement", "Answers/n")} == {
-            *("attributions", "logits", "targets", "sample_ids", "labels", "convergence_delta")
+            *("attributions", "logits", "targets", "sample_ids", "labels", "baseline", "convergence_delta")
         }
 
 

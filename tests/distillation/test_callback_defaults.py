@@ -130,9 +130,10 @@ def test_a_run_ends_as_well_as_without_a_teacher(recipe, digits, teacher, tmp_pa
     assert taught >= alone - 0.03
 
 
+@pytest.mark.filterwarnings("ignore:.*has wrecked this training")
 def test_the_same_run_collapses_at_a_high_temperature(digits, teacher, tmp_path):
-    """So that the test above can fail."""
-    (alone,), (taught,) = students("SGD cosine", [0], teacher, digits, tmp_path, temperature=4.0)
+    """So that the test above can fail; at 4 it depends on the machine which seeds do."""
+    (alone,), (taught,) = students("SGD cosine", [0], teacher, digits, tmp_path, alpha=0.99, temperature=20.0)
     assert taught < alone - 0.3
 
 
