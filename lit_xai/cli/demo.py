@@ -12,7 +12,8 @@ _CONFIGS = ("base", "digits", "attributions")
 _FULL = ("base", "digits", "compress")
 
 # So wide that compression pays: at width 16 the network is too small for fewer channels and integers to be much faster.
-_FULL_OPTIONS = ("--model.network.width", "64")
+# Digits need fewer epochs than the config's 20, and a demonstration has to end soon.
+_FULL_OPTIONS = ("--model.network.width", "64", "--trainer.max_epochs", "16")
 
 _EXPORTED = """
 The compressed network, which runs without torch; `python {infer}` checks it, and predicts from .npy files:
@@ -31,8 +32,8 @@ def demo(options: Sequence[str]) -> int:
     """Train as ``lit-xai fit --config base --config digits --config attributions`` would, and print where to look.
 
     Args:
-        options: ``--full`` for ``--config compress --model.network.width 64`` in place of ``--config attributions``;
-            further options of ``fit``, such as ``--trainer.max_epochs 3``.
+        options: ``--full`` for ``--config compress --model.network.width 64 --trainer.max_epochs 16`` in place of
+            ``--config attributions``; further options of ``fit``, such as ``--trainer.max_epochs 3``.
     """
     full = "--full" in options
     configs = [part for name in (_FULL if full else _CONFIGS) for part in ("--config", name)]
