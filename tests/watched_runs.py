@@ -394,10 +394,10 @@ HEALTHY = {
 }
 
 WRECKED = {
-    "QAT, rate x 100": Run(qat(), optimizer=sgd(0.02), schedule=raised(100)),
-    "QAT, rate x 300, Adam": Run(qat(), optimizer=adam(3e-3), schedule=raised(300)),
-    "QAT, rate x 100, late": Run(qat(0.5), optimizer=sgd(0.02), schedule=raised(100, 5)),
-    "QAT of 2 bits": Run(qat(0.5, bits=2), optimizer=sgd(0.1)),
+    "QAT, rate x 1000": Run(qat(), optimizer=sgd(0.02), schedule=raised(1000)),
+    "QAT, rate x 1000, Adam": Run(qat(), optimizer=adam(3e-3), schedule=raised(1000)),
+    "QAT, rate x 1000, late": Run(qat(0.5), optimizer=sgd(0.02), schedule=raised(1000, 5)),
+    "QAT of 2 bits": Run(qat(0.5, bits=2), optimizer=sgd(0.1), schedule=raised(30)),
     "QAT of 2 bits, MLP": Run(qat(0.5, bits=2), mlp, optimizer=sgd(0.05), schedule=raised(40)),
     "QAT, pretrained": Run(qat(1), pretrained=6, optimizer=sgd(0.02), schedule=raised(100, 1), epochs=6),
     "QAT, pretrained, from the first step": Run(
