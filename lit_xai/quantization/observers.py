@@ -144,14 +144,18 @@ def _on_cpu(fake_quant: Any, values: Tensor, ends: Tensor | None) -> Tensor:
 
 def _observe_symmetric_(fake_quant: Any, values: Tensor, off: Tensor) -> Tensor:
     """Move the range toward the values' minimum and maximum, and return these."""
-    observer, enabled = fake_quant.activation_post_process, fake_quant.observer_enabled.bool()
-    ends = find_min_max(values, fake_quant.is_per_channel)
-    if not fake_quant.is_per_channel:  # a weight with NaN has to show in its range, see is_calibrated()
+    observer, is_weight = fake_quant.activation_post_process, fake_quant.is_per_channel
+    ends = find_min_max(values, is_weight)
+    # As in _affine, a Python branch on the CPU alone. Weights are small and many: each operation left out here counts.
+    if values.device.type == "cpu" and not fake_quant.observer_enabled:
+        return ends
+    enabled = fake_quant.observer_enabled.bool()
+    if not is_weight:  # a weight with NaN has to show in its range, see is_calibrated()
         enabled = enabled & ends.isfinite().all()
     for known, now in zip((observer.min_val, observer.max_val), ends.unbind(-1), strict=True):
-        # The first batch sets the range; later ones move it.
-        moved = torch.where(known.isinf(), now, known.lerp(now, observer.averaging_constant))
-        known.copy_(torch.where(enabled, moved, known).view_as(known))
+        if not is_weight:  # the range of a weight is that of the weight now; for others later batches move the first's
+            now = torch.where(known.isinf(), now, known.lerp(now, observer.averaging_constant))
+        known.copy_(torch.where(enabled, now, known).view_as(known))
     recompute_scale_(fake_quant, off)
     return ends
 
