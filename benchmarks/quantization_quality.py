@@ -1,6 +1,6 @@
 """What integers cost in accuracy: after training, trained for, and after pruning with a teacher; in ONNX Runtime.
 
-    python benchmarks/quantization_quality.py [--data-dir data] [--part ladder|whole] [--jobs 2]
+    python benchmarks/quantization_quality.py [--data-dir data] [--part ladder|whole] [--bits 8] [--jobs 2]
 
 Fashion-MNIST, one thread a process; goes on where it stopped: each finished cell is a line of --out. Tables of means
 over seeds with 95% intervals (Student's t).
@@ -19,7 +19,7 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
@@ -53,14 +53,14 @@ EXAMPLE = torch.zeros(2, 1, 28, 28)
 Cell = dict[str, Any]
 
 
-def cells(part: str, seeds: list[int]) -> Iterator[Cell]:
+def cells(part: str, seeds: list[int], bits: Iterable[int] = BITS) -> Iterator[Cell]:
     """Yield what identifies each measurement."""
     for seed in seeds:
         if part == "ladder":
             yield {"part": part, "seed": seed, "method": "float", "bits": 32}
-            for bits in BITS:
+            for width in bits:
                 for method in ("ptq", "qat"):
-                    yield {"part": part, "seed": seed, "method": method, "bits": bits}
+                    yield {"part": part, "seed": seed, "method": method, "bits": width}
         else:
             for width in WIDTHS:
                 yield {"part": part, "seed": seed, "width": width}
@@ -181,13 +181,14 @@ def main() -> None:
     parser.add_argument("--out", default="logs/quantization_quality/cells.jsonl")
     parser.add_argument("--part", choices=("ladder", "whole"), action="append")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--bits", type=int, nargs="+", choices=BITS, default=list(BITS), help="of the ladder's rungs")
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
     out = Path(args.out)
     Path(args.work_dir).mkdir(parents=True, exist_ok=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    wanted = [cell for part in args.part or ["ladder", "whole"] for cell in cells(part, args.seeds)]
+    wanted = [cell for part in args.part or ["ladder", "whole"] for cell in cells(part, args.seeds, args.bits)]
     missing = [cell for cell in wanted if not any(cell.items() <= line.items() for line in done)]
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(args.jobs) as pool, out.open("a") as file:

@@ -177,8 +177,10 @@ class Prunable:
                 except Exception as error:  # Torch-Pruning misread its indices, which a layer does not have
                     reason = why_lost(error)
                 else:
-                    groups += [group] if group is not None else []
-                    continue
+                    if group is None or group.parts == 1 or group.dense > 1:
+                        groups += [group] if group is not None else []
+                        continue
+                    reason = f"each of {group.parts} groups, as of a GroupNorm, has one channel and cannot lose it"
             self.kept_whole.append(KeptWhole(layers, reason))
         for kept in self.kept_whole:
             ratios.of(kept.layers)  # a ratio for these is no mistake in spelling

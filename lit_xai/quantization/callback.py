@@ -363,6 +363,11 @@ class QuantizationAwareTraining(StructuralCallback):
             # Each process has those of its own batches, unless DDP broadcasts buffers.
             (step,) = quantize_steps(recipe_of(pl_module))
             _average_(trainer, fake_quantizers.norm_statistics(find_network(pl_module, step["module"])))
+        elif trainer.current_epoch == self.freeze_epoch and fake_quantizers.norms and not frozen:
+            rank_zero_info(
+                f"QuantizationAwareTraining, epoch {self.freeze_epoch}: statistics of BatchNorms go on moving, as the"
+                f" learning rate is still above {LOW:g} of its peak."
+            )
         fake_quantizers.enable_observer_(not fixed)
         fake_quantizers.freeze_norms_(frozen)
 

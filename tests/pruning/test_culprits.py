@@ -217,3 +217,14 @@ def test_networks_of_hugging_face(name, channelwise, monkeypatch):
     dense = count_macs(network, inputs)
     apply_step_(network, step)
     assert count_macs(network, inputs) < 0.75 * dense
+
+
+@pytest.mark.parametrize(("groups", "whole"), [(8, ["0"]), (4, [])])
+def test_layer_with_one_channel_in_each_group_of_a_norm_is_named(groups, whole):
+    network = nn.Sequential(
+        nn.Conv2d(2, 8, 3), nn.GroupNorm(groups, 8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 2, 1)
+    )
+    prunable = Prunable.copy_of(network, torch.randn(2, 2, 8, 8))
+    assert [name for kept in prunable.kept_whole for name in kept.layers] == whole
+    assert all("8 groups" in kept.reason for kept in prunable.kept_whole)
+    assert {"3"} <= {name for group in prunable.groups for name in group.layers}

@@ -311,7 +311,7 @@ def test_statistics_of_norms_are_frozen_in_the_last_epochs_alone(make, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["constant", "rises again", "one group of two"])
-def test_statistics_are_not_frozen_at_a_high_learning_rate(kind, tmp_path):
+def test_statistics_are_not_frozen_at_a_high_learning_rate(kind, tmp_path, caplog):
     class Other(Module):
         def configure_optimizers(self):
             optimizer = super().configure_optimizers()
@@ -325,7 +325,9 @@ def test_statistics_are_not_frozen_at_a_high_learning_rate(kind, tmp_path):
             return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, rates[kind])]
 
     statistics = Statistics()
-    fit(tmp_path, statistics, QuantizationAwareTraining(1, freeze_epoch=3), epochs=5, module=Other())
+    with caplog.at_level("INFO"):
+        fit(tmp_path, statistics, QuantizationAwareTraining(1, freeze_epoch=3), epochs=5, module=Other())
+    assert caplog.text.count("statistics of BatchNorms go on moving") == (kind != "rises again")
     frozen = [torch.equal(statistics.seen[n], statistics.seen[n + 1]) for n in range(5)]
     assert frozen == [False, False, False, kind == "rises again", False]
 
