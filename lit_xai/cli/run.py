@@ -19,6 +19,7 @@ from lightning.pytorch.cli import (
 )
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning_utilities.core.imports import RequirementCache
 
 # Importing these makes their classes known by short names in a config.
 import lit_xai.callbacks
@@ -34,6 +35,9 @@ from lit_xai.models.optim import configure_optimizers
 from lit_xai.network.saving import unused
 from lit_xai.trainer.access import callbacks_of, require_writable, run_folder
 from lit_xai.trainer.structural_callback import FollowRecipe
+
+# jsonargparse 4.50 renamed it.
+_WITH_NULLS = {"skip_unset" if RequirementCache("jsonargparse>=4.50") else "skip_none": False}
 
 
 class SaveConfig(SaveConfigCallback):
@@ -52,7 +56,7 @@ class SaveConfig(SaveConfigCallback):
     @rank_zero_only
     def _save(self, folder: Path) -> None:
         require_writable(folder)
-        self.parser.save(self.config, unused(folder / self.config_filename), skip_unset=False, multifile=False)
+        self.parser.save(self.config, unused(folder / self.config_filename), **_WITH_NULLS, multifile=False)
 
 
 class LitXaiCLI(LightningCLI):

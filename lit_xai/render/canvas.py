@@ -87,7 +87,9 @@ class Canvas:
         """Draw an RGB array ``(h, w, 3)`` of values in [0, 1] into a box with a thin frame."""
         from matplotlib.patches import Rectangle
 
-        self.axes.imshow(picture, extent=(x, x + width, y + height, y), aspect="auto", interpolation="auto")
+        # matplotlib 3.10 renamed "antialiased" to "auto", and takes both.
+        box = (x, x + width, y + height, y)
+        self.axes.imshow(picture, extent=box, aspect="auto", interpolation="antialiased")
         self.axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="#bbbbbb", linewidth=0.8))
 
     def caption(self, caption: Caption, total: str, x: float, y: float, width: float) -> None:
