@@ -119,6 +119,7 @@ ATTRIBUTES: dict[str, tuple[str, Callable[[], Any], str]] = {
     "_buffers": ("torch.nn.Module", HOOKS, "cutting buffers, attribution inside inference mode"),
     "_call_impl": ("torch.nn.Module", MODULE, "recording the calls of a network"),
     "_compiled_call_impl": ("torch.nn.Module", HOOKS, "SILENT: compiled parts are neither seen nor left out"),
+    "_capture_strategy": ("ONNXProgram", source("torch.onnx:ONNXProgram"), "the refusal of a traced branch"),
     "_dynamo": ("torch", path("torch"), "whether compiled code is among what runs"),
     "_foreach_lerp_": ("torch", path("torch"), "the averaged teacher"),
     "_forward_hooks": ("torch.nn.Module", HOOKS, "removing fake quantization"),

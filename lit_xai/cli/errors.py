@@ -2,6 +2,7 @@
 
 import site
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from traceback import walk_tb
 
@@ -43,8 +44,19 @@ def setup_sentence(error: BaseException) -> str | None:
 def without_wrappers(error: BaseException) -> BaseException:
     """Return the error that jsonargparse wrapped while it tried the alternatives of a type."""
     while error.__cause__ is not None and _raised_by(error) == "jsonargparse":
-        error = error.__cause__
+        error = next(_foreign(error), error.__cause__)
     return error
+
+
+def _foreign(error: BaseException) -> Iterator[BaseException]:
+    """Yield what others raised while jsonargparse tried the alternatives of a type.
+
+    It chains the first alternative's error alone, which before 4.50 is the one of ``None``. All of them are in the
+    frame that raised.
+    """
+    frame = [frame for frame, _ in walk_tb(error.__traceback__)][-1]
+    tried = map(without_wrappers, frame.f_locals.get("exceptions", ()))
+    yield from (one for one in tried if is_users_own(one) or _raised_by(one) != "jsonargparse")
 
 
 def is_users_own(error: BaseException) -> bool:

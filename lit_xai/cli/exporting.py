@@ -20,6 +20,7 @@ from lit_xai.export.exporter import Exporter, check_int8_options
 from lit_xai.export.weights import Weights, live_weights, saved_weights
 from lit_xai.network.calling import BatchToInputs, OutputSpec
 from lit_xai.network.import_path import load_object
+from lit_xai.network.packages import ONNX, require
 from lit_xai.quantization.steps import quantize_steps
 from lit_xai.structure.recipe import KEY, Recipe
 
@@ -202,6 +203,7 @@ class ExportCLI(LitXaiCLI):
     def _check(self, config: Any) -> None:
         from lit_xai.export.folder import check_folder
 
+        require("lit-xai export", *ONNX, "onnxruntime")
         super()._check(config)
         options = _not_none({"int8": config.int8 or None, "cpu": config.cpu, "calibrate": config.calibrate})
         ModelExport(config.dirpath, **_not_none({"threads": config.threads}), **options)  # checks the values

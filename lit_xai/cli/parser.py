@@ -1,5 +1,6 @@
 """A parser that reports a mistake in one line instead of the whole list of options."""
 
+import inspect
 from typing import Any, NoReturn
 
 from jsonargparse import ActionConfigFile
@@ -23,16 +24,18 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
-        self._owner = "this function"
+        self._owner, self._is_abstract = "this function", False
 
     def add_class_arguments(self, theclass: type, *args: Any, **kwargs: Any) -> list[str]:
         """Add the arguments of a class, and remember its name for error messages."""
-        self._owner = theclass.__name__
+        self._owner, self._is_abstract = theclass.__name__, inspect.isabstract(theclass)
         return super().add_class_arguments(theclass, *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line on the mistake and exit with 2; an error inside a user's own module keeps its traceback."""
         if not self.exit_on_error:  # the parser of a class: jsonargparse puts its message into the command's report
+            if self._is_abstract:  # jsonargparse before 4.50 reads arguments for it all the same
+                super().error(f"Expected an instantiatable class, but {self._owner} is abstract", ex)
             names = [action.dest for action in self._actions if not action.dest.endswith("help")]
             super().error(mark(explain(message, names, self._owner)), ex)
         if ex is not None and is_users_own(cause := without_wrappers(ex)):

@@ -3,6 +3,8 @@
 jsonargparse reads each class named in a configuration with a parser of its own. Its report of a mistake deep inside
 therefore holds the innermost parser's message, indented once for each level. So every parser turns its own message
 into a line, marked by :func:`mark`, and the parser above only puts its key before that line.
+
+The wording is that of jsonargparse 4.53; :func:`_worded_today` brings that of 4.44 and later to it.
 """
 
 import re
@@ -59,11 +61,22 @@ def explain(message: str, options: Iterable[str], owner: str = "") -> str:
         >>> explain('Parser key "width": Expected a <class \\'int\\'>. Got value: wide', ["width"], "MLP")
         "width: expected int, but got 'wide'."
     """
+    message = _worded_today(message)
     key = message.split('"')[1] if message.startswith('Parser key "') else ""
     if inner := _MARKED.search(message):
         is_nested = key and not inner[1].startswith(":")
         return f"{key}{'.' if is_nested else ''}{inner[1]}"
     return f"{key}: {_explain_value(message) if key else _explain_names(message, list(options), owner)}"
+
+
+def _worded_today(message: str) -> str:
+    """Return a message of jsonargparse 4.44 to 4.49 as 4.53 words it."""
+    if message.startswith("Unrecognized arguments: "):
+        return message.replace("U", "u", 1)
+    if required := re.match(r"Option ['\"](.+?)['\"] is required but not", message):
+        return f"the following arguments are required: {required[1]}"
+    message = message.replace("Expected a config path but ", "Expected a path but ")
+    return re.sub(r"Problem with given class_path '.+':\s+(?=Expected an instantiatable class)", "", message)
 
 
 def _explain_names(message: str, options: list[str], owner: str) -> str:
@@ -99,7 +112,8 @@ def _explain_value(message: str) -> str:
         return f"{path} is not a {wrong[2]}.{_twin_hint(path)}"
     if value.startswith("NestedArg(key="):
         return f"name a class before its {value.partition('=')[2].partition(',')[0]}."
-    expected = list(dict.fromkeys(map(_type_name, _EXPECTED.findall(message))))
+    # null last: jsonargparse before 4.50 tries it first.
+    expected = sorted(dict.fromkeys(map(_type_name, _EXPECTED.findall(message))), key="null".__eq__)
     if not expected:
         reason = message.partition("\n")[2].strip().partition("\n")[0]
         return f"{reason.partition('. Got value: ')[0]}, but got '{value}'."

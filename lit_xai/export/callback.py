@@ -19,6 +19,7 @@ from lit_xai.export.weights import Weights, final_weights, live_weights, saved_w
 from lit_xai.network.calling import BatchToInputs, BatchToTarget, Inputs, OutputSpec, check_call, find_labels
 from lit_xai.network.check import check_flag, refusal
 from lit_xai.network.describing import describe
+from lit_xai.network.packages import ONNX, require
 from lit_xai.network.probing import Probe
 from lit_xai.network.spec import Network
 from lit_xai.network.untouched import untouched
@@ -169,6 +170,7 @@ class ModelExport(AnyCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a folder that cannot be written to, or that holds another run's files."""
+        require("ModelExport", *ONNX, "onnxruntime")
         was_written_by_this_run = str(self._folder.absolute()) in self._resumed.get("folders", ())
         may_replace = self.overwrite or was_written_by_this_run or _is_fast_dev_run(trainer)
         _in_first_process(trainer, lambda: self._check_folder(may_replace))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_xai.export.metadata import CHECKSUM, weights_checksum
+from lit_xai.network.packages import require
 from lit_xai.runtime.errors import first_line
 from lit_xai.runtime.session import open_session
 
@@ -42,6 +43,7 @@ def check_onnx(path: str | os.PathLike[str]) -> None:
 
 
 def _read(path: Path) -> Any:
+    require("Reading an ONNX file", "onnx")
     import onnx
 
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lit_xai.network.packages import require
 from lit_xai.runtime.session import open_session
 
 OPERATORS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
@@ -77,6 +78,7 @@ def inspect_onnx(path: str | os.PathLike[str]) -> tuple[Operator, ...]:
         >>> [str(operator) for operator in inspect_onnx(path)]
         ['0 (FusedGemm)']
     """
+    require("Reading an ONNX file", "onnx")
     import onnx
 
     graph = onnx.load_from_string(_optimized(Path(path))).graph

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lit_xai.network.packages import require
+
 CHECKSUM = "weights_sha256"
 """The entry that holds :func:`weights_checksum`."""
 
@@ -48,6 +50,7 @@ def write_metadata(path: str | os.PathLike[str], values: Mapping[str, Any]) -> N
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return an ONNX file's metadata, with JSON parsed into plain values."""
+    require("Reading an ONNX file", "onnx")
     import onnx
 
     return {entry.key: _read(entry.value) for entry in onnx.load(path).metadata_props}

@@ -99,7 +99,7 @@ class PruningReport:
         try:
             if self._latency is not None:
                 found["latency"] = self._latency(copied, self._inputs)
-        except ValueError as error:  # not every network can be exported
+        except (ImportError, ValueError) as error:  # not every network can be exported, nor everywhere
             self._warn(f"no latency: {error}")
         return found
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_xai.network.packages import require
 from lit_xai.network.untouched import fork_rng
 from lit_xai.quantization.fake_quantize import fake_quantize, find_min_max
 
@@ -161,6 +162,7 @@ def _observe_symmetric_(fake_quant: Any, values: Tensor, off: Tensor) -> Tensor:
 
 
 def _torchao() -> tuple[Any, tuple[Any, Any]]:
+    require("Quantization-aware training", "torchao")
     with quiet_import():
         from torchao.quantization.pt2e import (
             FusedMovingAvgObsFakeQuantize,

@@ -19,6 +19,7 @@ from lit_xai.network.calling import Inputs, OutputSpec
 from lit_xai.network.check import check_integer
 from lit_xai.network.describing import describe
 from lit_xai.network.import_path import load_object
+from lit_xai.network.packages import ONNX, require
 from lit_xai.network.profiling import with_batch_size
 from lit_xai.runtime.errors import one_line
 from lit_xai.runtime.onnx import export_onnx
@@ -84,6 +85,7 @@ def network_latency(
         output: the logits in its output.
 
     Raises:
+        ModuleNotFoundError: onnx, onnxscript or onnxruntime is not installed.
         ValueError: the network cannot be exported, or ``measure`` returns no time.
 
     Example:
@@ -96,6 +98,7 @@ def network_latency(
     function = load_object(measure, "measure") if isinstance(measure, str) else measure
     if function is not None and not callable(function):
         raise ValueError(f"measure expected a function from an ONNX file's path to milliseconds, but got {measure!r}.")
+    require("A latency", *ONNX, *([] if function else ["onnxruntime"]))
     inputs = with_batch_size(inputs, batch_size)
     with tempfile.TemporaryDirectory(prefix="lit_xai-") as folder:
         path = Path(folder) / "network.onnx"

@@ -12,6 +12,7 @@ from torch import nn
 from lit_xai.network.calling import Inputs, OutputSpec, find_network
 from lit_xai.network.check import check_integer
 from lit_xai.network.copying import copy_network
+from lit_xai.network.packages import ONNX, require
 from lit_xai.network.untouched import untouched
 from lit_xai.runtime.errors import describe_cause
 from lit_xai.runtime.flat import FlatNetwork, named_tensors, quiet_export
@@ -71,6 +72,7 @@ def export_onnx(
         opset: version of ONNX's operators, 18 or newer; default torch's.
 
     Raises:
+        ModuleNotFoundError: onnx or onnxscript is not installed.
         ValueError: ``opset`` is too old, or the network cannot be exported; names the reason.
 
     Example:
@@ -80,6 +82,7 @@ def export_onnx(
         ['network.onnx']
     """
     check_opset(opset)
+    require("An export to ONNX", *ONNX)
     path = Path(path)
     network = find_network(network)
     # A copy: modules are prepared for the exporter, moved, and cast.
@@ -100,6 +103,7 @@ def export_onnx(
                 opset_version=opset,
                 verbose=False,
             )
+            _refuse_draft(program)
         except Exception as error:
             raise ValueError(
                 f"{type(network).__name__} cannot be exported to ONNX ({describe_cause(error)}): name the part of it"
@@ -124,6 +128,12 @@ def check_opset(opset: int | None) -> None:
     """
     if opset is not None:
         check_integer("opset", opset, OLDEST_OPSET)
+
+
+def _refuse_draft(program: Any) -> None:
+    # torch 2.8 falls back to a draft: the tracing that writes only the branch of a condition that it saw.
+    if "Draft" in (program._capture_strategy or ""):
+        raise ValueError("a data-dependent condition, of which one branch alone would be written")
 
 
 def _strip(program: Any) -> None:

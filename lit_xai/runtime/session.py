@@ -8,6 +8,7 @@ import numpy as np
 
 from lit_xai.network.calling import Inputs
 from lit_xai.network.describing import describe
+from lit_xai.network.packages import require
 from lit_xai.runtime.errors import one_line
 from lit_xai.runtime.flat import named_tensors
 
@@ -34,6 +35,7 @@ def open_session(
         ...
         ValueError: path expected an ONNX file, but got nothing.onnx: ...
     """
+    require("ONNX Runtime's session", "onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
