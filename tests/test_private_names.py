@@ -88,6 +88,11 @@ def made(dotted: str) -> Callable[[], Any]:
     return lambda: path(dotted)()()
 
 
+def init_of(dotted: str) -> Callable[[], str]:
+    """Return a function that names what a class sets on itself, where its source cannot be found."""
+    return lambda: " ".join(path(dotted)().__init__.__code__.co_names)
+
+
 def compiled() -> nn.Module:
     return torch.compile(nn.Linear(1, 1), backend="eager")
 
@@ -119,7 +124,7 @@ ATTRIBUTES: dict[str, tuple[str, Callable[[], Any], str]] = {
     "_buffers": ("torch.nn.Module", HOOKS, "cutting buffers, attribution inside inference mode"),
     "_call_impl": ("torch.nn.Module", MODULE, "recording the calls of a network"),
     "_compiled_call_impl": ("torch.nn.Module", HOOKS, "SILENT: compiled parts are neither seen nor left out"),
-    "_capture_strategy": ("ONNXProgram", source("torch.onnx:ONNXProgram"), "the refusal of a traced branch"),
+    "_capture_strategy": ("ONNXProgram", init_of("torch.onnx:ONNXProgram"), "the refusal of a traced branch"),
     "_dynamo": ("torch", path("torch"), "whether compiled code is among what runs"),
     "_foreach_lerp_": ("torch", path("torch"), "the averaged teacher"),
     "_forward_hooks": ("torch.nn.Module", HOOKS, "removing fake quantization"),
