@@ -1,5 +1,6 @@
 """The choice between one line and a traceback for an error that ends a command."""
 
+import re
 import site
 import sysconfig
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ _PACKAGE = str(Path(__file__).parents[1])
 _CLEAR_MESSAGES = ("lit_xai", "lightning", "pytorch_lightning", "jsonargparse")
 # From the first batch on, an error is most likely about the user's code or data, and the traceback says where.
 _TRAINING = "lightning.pytorch.loops.training_epoch_loop"
+
+_TWICE = re.compile(r"^Found more than one stateful callback of type `(\w+)`")
 
 
 def setup_sentence(error: BaseException) -> str | None:
@@ -35,9 +38,16 @@ def setup_sentence(error: BaseException) -> str | None:
         # torch writes a heading, then a line for each mismatch: the first is enough.
         first = str(cause).splitlines()[1:2]
         return " ".join(f"the checkpoint's weights do not fit this model: {' '.join(first)}".split())
+    if isinstance(cause, RuntimeError) and (twice := _TWICE.search(str(cause))):
+        return (
+            f"two callbacks are {twice[1]} with the same settings, and a checkpoint could hold the state of one: leave"
+            " one out, or give them different ones. --config appends to the callbacks of the configs before it."
+        )
     plain = isinstance(cause, ValueError | TypeError | ImportError | MisconfigurationException)
     if isinstance(cause, OSError) or (plain and _raised_by(cause) in _CLEAR_MESSAGES):
         return " ".join(str(cause).split())
+    if _raised_by(cause) != "lit_xai" and (name := _being_built(cause)):
+        return f"{name} could not be built: {type(cause).__name__}: {' '.join(str(cause).split())}."
     return None
 
 
@@ -65,6 +75,16 @@ def is_users_own(error: BaseException) -> bool:
     # Compiled modules and generated code name no file that could be opened.
     sources = [file for file in files if file.endswith(".py")]
     return isinstance(error, SyntaxError) or any(not file.startswith((_PACKAGE, *_LIBRARIES)) for file in sources)
+
+
+def _being_built(error: BaseException) -> str | None:
+    """Return the class whose constructor failed, if the command line was building it from a configuration."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    builders = [i for i, frame in enumerate(frames) if str(frame.f_globals.get("__name__")).startswith("jsonargparse.")]
+    if not builders:
+        return None
+    below = frames[builders[-1] + 1 :]
+    return type(below[0].f_locals["self"]).__name__ if below and "self" in below[0].f_locals else "a class"
 
 
 def _raised_by(error: BaseException) -> str:

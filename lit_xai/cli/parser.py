@@ -1,11 +1,13 @@
 """A parser that reports a mistake in one line instead of the whole list of options."""
 
 import inspect
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ActionConfigFile
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lit_xai.cli.config_files import check_config
 from lit_xai.cli.configs import find_config
 from lit_xai.cli.errors import is_users_own, without_wrappers
 from lit_xai.cli.sentences import explain, mark
@@ -58,5 +60,10 @@ class ConfigByName(ActionConfigFile):
         except ValueError as error:
             parser.error(str(error))
         parser.reading = values
-        super().__call__(parser, cfg, path, option_string)
+        try:
+            if Path(path).is_file():
+                check_config(path)
+            super().__call__(parser, cfg, path, option_string)
+        except (OSError, ValueError) as error:
+            parser.error(str(error), error)
         parser.reading = None
