@@ -6,6 +6,9 @@ import os
 # costs more than it brings, all the more where tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Tests import onnxruntime themselves; unless told not to before that, it contacts a host of its makers.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import pytest
 from documents import code_blocks
 from quick import one_export_table, quick_latencies

@@ -26,6 +26,7 @@ from lit_xai.network.profiling import count_macs
 from lit_xai.pruning.prunable import Prunable
 from lit_xai.pruning.pruning import reach
 from lit_xai.runtime.onnx import export_onnx
+from lit_xai.runtime.session import import_onnxruntime
 
 
 def ours(network: ResNet, inputs: torch.Tensor, share: float, round_to: int) -> nn.Module:
@@ -68,8 +69,7 @@ def main() -> None:
     parser.add_argument("--round-to", type=int, default=8)
     arguments = parser.parse_args()
     rounds, round_to = arguments.rounds, arguments.round_to
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     options = onnxruntime.SessionOptions()

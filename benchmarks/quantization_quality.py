@@ -43,6 +43,7 @@ from lit_xai.callbacks import KnowledgeDistillation, QuantizationAwareTraining, 
 from lit_xai.functional import count_macs, measure_latency, quantize
 from lit_xai.models import ResNet
 from lit_xai.runtime.onnx import export_onnx
+from lit_xai.runtime.session import import_onnxruntime
 
 BITS = (8, 4, 3, 2)
 TUNING_LR = 0.02
@@ -68,8 +69,7 @@ def cells(part: str, seeds: list[int], bits: Iterable[int] = BITS) -> Iterator[C
 
 def in_runtime(network: nn.Module, args: argparse.Namespace, path: Path) -> dict[str, float]:
     """Export, and return accuracy in ONNX Runtime and how often it predicts what the network does."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     export_onnx(network.eval(), EXAMPLE, path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

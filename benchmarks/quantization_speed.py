@@ -25,7 +25,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import onnxruntime
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,6 +38,9 @@ from lit_xai.quantization.observers import quiet_import
 from lit_xai.quantization.quantization import quantize
 from lit_xai.runtime.latency import cpu_name
 from lit_xai.runtime.onnx import export_onnx, named_tensors
+from lit_xai.runtime.session import import_onnxruntime
+
+onnxruntime = import_onnxruntime()
 
 BATCHES = (1, 16, 64)
 KINDS = ("convolution", "sum", "matrix product")

@@ -13,9 +13,15 @@ normalized with the mean and standard deviation of the training data, if it was 
 
 import base64
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Any
+
+# From release 1.32 on, ONNX Runtime contacts a host of its makers unless this is set before it is imported.
+if "onnxruntime" in sys.modules and "ORT_DISABLE_TELEMETRY" not in os.environ:
+    print("onnxruntime was imported before infer.py could switch off its telemetry.", file=sys.stderr)
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 try:
     import numpy as np

@@ -23,7 +23,7 @@ from lit_xai.network.packages import ONNX, require
 from lit_xai.network.profiling import with_batch_size
 from lit_xai.runtime.errors import one_line
 from lit_xai.runtime.onnx import export_onnx
-from lit_xai.runtime.session import open_session, session_feed
+from lit_xai.runtime.session import import_onnxruntime, open_session, session_feed
 
 Measure = Callable[[Path], float]
 """From an ONNX file to milliseconds."""
@@ -160,9 +160,7 @@ def measure_latency(
     blocks = _blocks(session, feed, repeats, seconds)
     # One block has no spread, and quantiles needs two.
     low, middle, high = statistics.quantiles(blocks, n=4, method="inclusive") if len(blocks) > 1 else blocks * 3
-    import onnxruntime
-
-    runtime = f"ONNX Runtime {onnxruntime.__version__}"
+    runtime = f"ONNX Runtime {import_onnxruntime().__version__}"
     return Latency(middle, (high - low) / 2, runtime, cpu_name(), threads, _rows(feed))
 
 

@@ -1,6 +1,9 @@
 """An ONNX file opened in ONNX Runtime on the CPU, and its inputs as arrays."""
 
+import functools
 import os
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,42 @@ from lit_xai.runtime.flat import named_tensors
 
 DTYPES = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
 """Floating types of arrays by the names that ONNX Runtime has for them."""
+
+
+TELEMETRY = "ORT_DISABLE_TELEMETRY"
+"""The environment variable that ONNX Runtime reads when it is imported, and never again."""
+
+
+@functools.cache
+def import_onnxruntime() -> Any:
+    """Import ONNX Runtime with its telemetry switched off; no other file of this package imports it.
+
+    From release 1.32 on it contacts a host of its makers once a session has been open for some seconds, unless the
+    environment variable :data:`TELEMETRY` is set before it is imported; ``disable_telemetry_events()`` comes too late.
+    A value that the user has set stays.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+
+    Warns:
+        UserWarning: others imported it before, without that variable; once per process.
+
+    Example:
+        >>> import_onnxruntime().__name__
+        'onnxruntime'
+    """
+    require("ONNX Runtime's session", "onnxruntime")
+    if TELEMETRY not in os.environ:
+        if "onnxruntime" in sys.modules:
+            warnings.warn(
+                "onnxruntime was imported before lit_xai could switch off its telemetry, so it may contact a host of"
+                f" its makers: set {TELEMETRY}=1 before Python starts.",
+                stacklevel=2,
+            )
+        os.environ[TELEMETRY] = "1"
+    import onnxruntime
+
+    return onnxruntime
 
 
 def open_session(
@@ -35,9 +74,7 @@ def open_session(
         ...
         ValueError: path expected an ONNX file, but got nothing.onnx: ...
     """
-    require("ONNX Runtime's session", "onnxruntime")
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     # ONNX Runtime prints each error that it also raises, and warns that an optimized graph is for this CPU alone.
     options.log_severity_level = 4
