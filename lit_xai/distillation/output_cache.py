@@ -2,9 +2,7 @@
 
 import functools
 import hashlib
-import struct
-import zipfile
-import zlib
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,22 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_xai.distillation.output_file import HASH, locked, read_outputs, require_place, signature, write_outputs
 from lit_xai.network.calling import Inputs, find_network
 from lit_xai.network.describing import describe
 from lit_xai.network.probing import fingerprint
-from lit_xai.network.saving import save_arrays
-
-VERSION = 1
-"""Version of the file and of the hash: keys of another version do not compare."""
 
 _HIGH = -(1 << 32)  # the upper half of 64 bits
 _LOW = (1 << 32) - 1
-
-# Exceptions that NumPy and zipfile raise for a file that is foreign, truncated or altered.
-_DAMAGE: tuple[type[Exception], ...] = (
-    *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, OSError, EOFError),
-    *(struct.error, zipfile.BadZipFile, zlib.error),
-)
 
 
 def sample_keys(inputs: Inputs) -> Tensor:
@@ -117,7 +106,7 @@ def _dot(words: Tensor, factors: Tensor) -> Tensor:
 @functools.lru_cache(maxsize=16)
 def _factors(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
     # NumPy guarantees the stream of a bit generator across versions, and using one leaves the global states alone.
-    bits = np.random.PCG64(VERSION).random_raw(2 * n).view(np.int64).reshape(n, 2)
+    bits = np.random.PCG64(HASH).random_raw(2 * n).view(np.int64).reshape(n, 2)
     return torch.from_numpy(bits[:, 0].copy()).to(device), torch.from_numpy(bits[:, 1].copy()).to(device)
 
 
@@ -150,14 +139,15 @@ class OutputCache:
 
     Args:
         teacher: the :func:`module_hash` of the teacher.
-        path: of an ``.npz`` file, read if it exists.
+        path: of an ``.npz`` file, read if it exists. Several processes may use one: each adds its outputs to it.
 
     Attributes:
         hits: number of samples in batches that were answered.
         misses: number of samples in batches that were not, because at least one was unknown.
 
     Raises:
-        ValueError: the file holds the outputs of another teacher, or is no such file.
+        ValueError: the file holds the outputs of another teacher, is no such file or damaged, or can be neither read
+            nor written.
 
     Example:
         >>> x = torch.randn(4, 2)
@@ -180,10 +170,15 @@ class OutputCache:
         self._rows: dict[int, int] = {}
         self._values: Tensor | None = None
         self._saved = 0
+        self._is_told = False
+        self._signature: tuple[int, ...] | None = None
         if path is not None and path.exists():
-            keys, self._values = _read(path, teacher)
+            self._signature = signature(path)
+            keys, self._values = read_outputs(path, teacher)
             self._rows = {key: row for row, key in enumerate(keys)}
             self._saved = len(self)
+        elif path is not None:
+            require_place(path)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -203,7 +198,9 @@ class OutputCache:
         return self._values[torch.tensor(rows, dtype=torch.int64)].to(keys.device)
 
     def add(self, keys: Tensor, values: Tensor) -> None:
-        """Store outputs; a key that is stored already keeps its first one.
+        """Store outputs; a key that is stored already keeps its first one, and none that is not finite is stored.
+
+        A NaN may come from one unlucky step in half precision; stored, it would come back in every epoch.
 
         Args:
             keys: of :func:`sample_keys`, ``(N,)``.
@@ -214,9 +211,12 @@ class OutputCache:
         """
         if len(values) != len(keys):
             raise ValueError(f"values expected one row per key, {len(keys)}, but got {describe(values)}.")
+        if not values.is_floating_point():
+            return
+        finite = values.detach().flatten(1).isfinite().all(1) if values.dim() > 1 else values.detach().isfinite()
         fresh: dict[int, int] = {}
-        for row, key in enumerate(keys.tolist()):
-            if key not in self._rows:
+        for row, (key, is_finite) in enumerate(zip(keys.tolist(), finite.tolist(), strict=True)):
+            if is_finite and key not in self._rows:
                 fresh.setdefault(key, row)
         if not fresh:
             return
@@ -243,48 +243,31 @@ class OutputCache:
         return self._values
 
     def save(self) -> None:
-        """Write the file atomically; do nothing without a path or without new outputs."""
+        """Write the file atomically, with the outputs that others have put there since; do nothing without new ones.
+
+        A file that cannot be written, or that others have replaced by another, is left as it is with a warning, once:
+        training does not depend on it. The next call tries again.
+        """
         if self.path is None or self._values is None or self._saved == len(self):
             return
-        arrays = {
-            "version": torch.tensor(VERSION),
-            "teacher": _to_bytes(self.teacher),
-            # The type is stored by name, since NumPy has no bfloat16.
-            "dtype": _to_bytes(str(self._values.dtype).removeprefix("torch.")),
-            "keys": torch.tensor(list(self._rows), dtype=torch.int64),
-            "values": self._values[: len(self)],
-        }
-        save_arrays(self.path, arrays)
-        self._saved = len(self)
+        try:
+            with locked(self.path):
+                self._merge(self.path)
+                write_outputs(self.path, self.teacher, [*self._rows], self._values[: len(self)])
+                self._signature = signature(self.path)
+            self._saved = len(self)
+        except (OSError, ValueError) as error:
+            if not self._is_told:
+                reason = " ".join(str(error).split()).rstrip(".")
+                warnings.warn(
+                    f"cache={str(self.path)!r} could not be written, so the teacher's new outputs are kept in memory"
+                    f" alone: {reason}.",
+                    stacklevel=2,
+                )
+            self._is_told = True
 
-
-def _to_bytes(text: str) -> Tensor:
-    return torch.tensor(list(text.encode()), dtype=torch.uint8)
-
-
-def _read(path: Path, teacher: str) -> tuple[list[int], Tensor]:
-    """Return the keys and the values of a file."""
-    try:
-        # Opened here, because NumPy leaves a damaged file open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            version, owner = int(arrays["version"]), arrays["teacher"].tobytes().decode()
-            if version == VERSION and owner == teacher:
-                values = torch.from_numpy(arrays["values"]).to(getattr(torch, arrays["dtype"].tobytes().decode()))
-                keys: list[int] = arrays["keys"].tolist()
-                if len(set(keys)) != len(values):
-                    raise ValueError("there is not one value per key")
-    except _DAMAGE:
-        raise ValueError(
-            f"cache={str(path)!r} is no file of a teacher's outputs, or is damaged: name another file."
-        ) from None
-    if version != VERSION:
-        raise ValueError(
-            f"cache={str(path)!r} expected version {VERSION} of the format, but got {version}: delete it, or name"
-            " another file."
-        )
-    if owner != teacher:
-        raise ValueError(
-            f"cache={str(path)!r} holds outputs of another teacher (hash {owner}, this one is {teacher}): delete it, or"
-            " name another file."
-        )
-    return keys, values
+    def _merge(self, path: Path) -> None:
+        """Take over the outputs in a file that another process has written since."""
+        if path.exists() and signature(path) != self._signature:
+            keys, values = read_outputs(path, self.teacher)
+            self.add(torch.tensor(keys, dtype=torch.int64), values)

@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 
-from lit_xai.network.saving import save_arrays
+from lit_xai.network.saving import load_arrays, save_arrays
 
 TENSORS = {
     "float": torch.randn(3, 2),
@@ -59,3 +60,25 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
         save_arrays(path, {"a": torch.ones(2)})
     assert [p.name for p in tmp_path.iterdir()] == ["maps.npz"]
     assert np.load(path)["a"].tolist() == [0, 0]
+
+
+def test_what_is_loaded_is_what_was_saved(tmp_path):
+    plain = {name: tensor.detach() for name, tensor in TENSORS.items() if name != "inputs.a/b"}
+    save_arrays(tmp_path / "maps.npz", plain, compress=False)
+    found = load_arrays(tmp_path / "maps.npz", plain)
+    for name, tensor in plain.items():
+        expected = tensor.float() if tensor.dtype is torch.bfloat16 else tensor
+        assert torch.equal(torch.from_numpy(found[name]), expected)
+
+
+def test_what_cannot_be_loaded_is_one_error(tmp_path):
+    path = tmp_path / "maps.npz"
+    for names in ({"a": torch.ones(2)}, {"a": torch.ones(2), "b": torch.ones(2), "c": torch.ones(1)}):
+        save_arrays(path, names, compress=False)
+        with refused("expected arrays ['a', 'b']", "cannot be read"):
+            load_arrays(path, ["a", "b"])
+    save_arrays(path, {"a": torch.ones(2), "b": torch.ones(2)})
+    with refused("compressed"):
+        load_arrays(path, ["a", "b"])
+    with refused("cannot be read"):
+        load_arrays(tmp_path / "nothing.npz", ["a", "b"])
