@@ -270,4 +270,5 @@ class OutputCache:
         """Take over the outputs in a file that another process has written since."""
         if path.exists() and signature(path) != self._signature:
             keys, values = read_outputs(path, self.teacher)
+            self._room(len(self), values)  # refuses those of another shape or precision
             self.add(torch.tensor(keys, dtype=torch.int64), values)

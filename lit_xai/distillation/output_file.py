@@ -70,10 +70,12 @@ def read_outputs(path: Path, teacher: str) -> tuple[list[int], Tensor]:
     """
     try:
         arrays = load_arrays(path, _NAMES)
-        version, owner, dtype = int(arrays["version"]), _text(arrays["teacher"]), _text(arrays["dtype"])
+        version, owner, dtype = arrays["version"].tolist(), _text(arrays["teacher"]), _text(arrays["dtype"])
         keys, values = arrays["keys"], arrays["values"]
         is_whole = _text(arrays["sha256"]) == _digest(owner, dtype, keys, values)
-        is_sound = keys.dtype == np.int64 and keys.ndim == 1 and values.shape[:1] == keys.shape
+        is_sound = (
+            isinstance(version, int) and keys.dtype == np.int64 and keys.ndim == 1 and values.shape[:1] == keys.shape
+        )
         if not (is_whole and is_sound and len(np.unique(keys)) == len(keys) and np.isfinite(values).all()):
             raise ValueError
         outputs = torch.from_numpy(values).to(_DTYPES[dtype])

@@ -1,18 +1,19 @@
-"""The folder of an export: written whole or not at all, and never overwritten by accident."""
+"""The folder of an export: the files of the old export or of the new one, never some of both."""
 
 import contextlib
+import errno
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from lit_xai.export.swap import prefix, remove, roll_forward, swap
 from lit_xai.network.check import refusal
 
 FILES = ("model.onnx", "model.int8.onnx", "model.pt2", "sample.npz", "infer.py", "report.md", "report.json")
-"""The files of an export, in the order in which they appear."""
+"""The files of an export."""
 
-_TEMPORARY = ".export-"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 def check_folder(dirpath: str | os.PathLike[str], overwrite: bool = False) -> Path:
@@ -44,53 +45,104 @@ def check_folder(dirpath: str | os.PathLike[str], overwrite: bool = False) -> Pa
 
 
 @contextlib.contextmanager
-def staged(folder: Path) -> Iterator[Path]:
+def staged(folder: Path, overwrite: bool = True) -> Iterator[Path]:
     """Yield a temporary folder whose files replace the folder's own after the body, but not after an exception.
 
-    It is inside the folder, so that each file is moved in one step of the file system. Files of an earlier export that
-    this one does not have are deleted, since they would not belong to the others; so are those of a killed process.
+    Whoever is killed at whatever moment leaves the old files or the new ones: on Linux the two folders change places in
+    one step, see :func:`~lit_xai.export.swap.swap` for what happens elsewhere. Files of an earlier export that
+    this one does not have go with it, since they would not belong to the others; other files in the folder stay.
 
     Args:
         folder: the folder to write to; created if it does not exist.
+        overwrite: whether it may hold files of an earlier export.
 
     Raises:
-        ValueError: the folder cannot be created or written to.
+        ValueError: the folder cannot be created or written to, the disk is full, another process is exporting to it, or
+            it holds an earlier export; what was there is left as it was.
 
     Example:
-        >>> folder = Path(tempfile.mkdtemp())
+        >>> folder = Path(tempfile.mkdtemp()) / "export"
         >>> with staged(folder) as temporary:
         ...     _ = (temporary / "report.md").write_text("all is well")
         >>> [file.name for file in folder.iterdir()]
         ['report.md']
     """
+    folder = folder.resolve()  # a link is followed, rather than replaced
     created = _missing(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=_TEMPORARY))
-    except OSError as error:
+        place = _place(folder)
+        with _alone(place / f".{folder.name}.lock", folder), _full_disk_in_a_sentence(folder):
+            roll_forward(place, folder, FILES)  # what a killed process left
+            check_folder(folder, overwrite)
+            temporary = Path(tempfile.mkdtemp(dir=place, prefix=prefix(folder)))
+            try:
+                yield temporary
+                swap(temporary, folder, FILES)
+                created = []
+            finally:
+                remove(temporary)
+                if created:
+                    (place / f".{folder.name}.lock").unlink()  # or the new folders would stay
+    finally:
         _remove_empty(created)
+
+
+def _place(folder: Path) -> Path:
+    """Return where to put a temporary folder and the lock, so that files can be moved to the folder in one step.
+
+    Beside the folder, so that the two can change places; inside, where its parent is not ours or on another disk.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
         raise ValueError(
             f"dirpath expected a folder that can be written to, but got {folder}: {error.strerror}."
         ) from None
+    nothing = f"{prefix(folder)}nothing"
     try:
-        yield temporary
-        _move(temporary, folder)
-        created = []
+        os.rename(folder.parent / nothing, folder / nothing)
+    except FileNotFoundError:  # as it should be: Linux refuses a move to another disk before it looks for the file
+        is_one_disk = folder.parent.stat().st_dev == folder.stat().st_dev
+        return folder.parent if is_one_disk and os.access(folder.parent, os.W_OK) else folder
+    except OSError:
+        pass
+    return folder
+
+
+@contextlib.contextmanager
+def _full_disk_in_a_sentence(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:  # of the user's data, say
+            raise
+        raise ValueError(
+            f"dirpath expected a folder with room for the files, but writing to {folder} failed: {error.strerror}; what"
+            " was there is left as it was."
+        ) from None
+
+
+@contextlib.contextmanager
+def _alone(lock_file: Path, folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, in a hidden file that stays."""
+    from filelock import FileLock, Timeout  # a requirement of torch
+
+    lock = FileLock(lock_file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"dirpath expected a folder for this export alone, but another process is exporting to {folder}: wait until"
+            " it has ended, or name another folder."
+        ) from None
+    except (OSError, NotImplementedError) as error:  # of another user, or on a file system without locks
+        raise ValueError(f"dirpath expected a folder that can be locked, but got {folder}: {error}.") from None
+    try:
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        _remove_empty(created)
-
-
-def _move(temporary: Path, folder: Path) -> None:
-    # The report comes last, so that a folder with a report is complete.
-    names = sorted((file.name for file in temporary.iterdir()), key=lambda name: FILES.index(name))
-    for name in FILES:
-        if name not in names:
-            (folder / name).unlink(missing_ok=True)
-    for name in names:
-        os.replace(temporary / name, folder / name)
-    for left in folder.glob(f"{_TEMPORARY}*"):
-        shutil.rmtree(left, ignore_errors=True)
+        lock.release()
 
 
 def _missing(folder: Path) -> list[Path]:

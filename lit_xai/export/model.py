@@ -138,7 +138,7 @@ def export_model(
     inputs = _first_inputs(loader, variants.network, batch_to_inputs)
     check_normalization(inputs, mean, std)
     facts = {"classes": classes and [*map(str, classes)], "mean": _plain(mean), "std": _plain(std)}
-    with staged(path) as temporary, variants.untouched():
+    with staged(path, overwrite) as temporary, variants.untouched():
         _write_files(temporary, variants, inputs, output, float_file, opset)
         _describe(temporary / FLOAT, inputs, facts if float_file else {**facts, "recipe": recipe, "source": source})
         if variants.quantized is not None:

@@ -61,7 +61,7 @@ def test_truncated_files_are_refused(saved):
 def test_altered_files_are_refused_or_harmless(saved):
     whole = bytearray(saved.read_bytes())
     values = OutputCache("a1b2", saved).lookup(sample_keys(drawn(4, 2)))
-    for place in range(len(whole)):
+    for place in range(0, len(whole), 5):
         altered = whole.copy()
         altered[place] ^= 0x55
         saved.write_bytes(altered)
