@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lit_xai.export.metadata import CHECKSUM, weights_checksum
+from lit_xai.export.metadata import CHECKSUM, model_checksum
 from lit_xai.network.packages import require
 from lit_xai.runtime.errors import first_line
 from lit_xai.runtime.session import open_session
@@ -13,7 +13,7 @@ from lit_xai.runtime.session import open_session
 def check_onnx(path: str | os.PathLike[str]) -> None:
     """Refuse a file that is no ONNX network, or was changed since it was written.
 
-    It is read, compared with the checksum of the weights in its metadata where there is one, checked against ONNX's
+    It is read, compared with the checksum in its metadata where there is one, checked against ONNX's
     rules, and loaded in ONNX Runtime.
 
     Args:
@@ -34,10 +34,10 @@ def check_onnx(path: str | os.PathLike[str]) -> None:
     model = _read(path)
     # Files that other tools wrote have no checksum, and are accepted without.
     expected = next((entry.value for entry in model.metadata_props if entry.key == CHECKSUM), None)
-    if expected is not None and expected != weights_checksum(model):
+    if expected is not None and expected != model_checksum(model):
         raise ValueError(
-            f"path expected the ONNX file that was written, but the weights in {path} do not agree with the checksum in"
-            " its metadata: export it again."
+            f"path expected the ONNX file that was written, but {path} does not agree with the checksum in its"
+            " metadata: export it again."
         )
     _check_rules(path, model)
 

@@ -6,15 +6,20 @@
     python infer.py inputs.npz         predicts from arrays by name, where the network takes several inputs
     python infer.py --model FILE ...   uses another of the files
 
-Arrays of bytes and pictures are divided by 255, and refused where the network was not trained with that; then they are
-normalized with the mean and standard deviation of the training data, if it was trained that way. From Python:
+Arrays of bytes and pictures are divided by 255 (pictures of 16 bits by 65535), and refused where the network was not
+trained with that; then they are normalized with the mean and standard deviation of the training data, if it was trained
+that way. What cannot be read as the network was trained to see it is refused: pictures that are transparent, animated
+or in numbers whose white is unknown, and values far from those in training. From Python:
 ``predict(load(), {"input": array})``.
 """
 
 import base64
+import hashlib
 import io
 import os
 import sys
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +42,43 @@ FOLDER = Path(__file__).resolve().parent
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of pictures, by the number of channels
 
+# Formats that Pillow decodes by itself: for others it starts programs, such as Ghostscript.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
+
+EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # modes whose white is 255
+
+LARGEST_PICTURE = 100_000_000  # pixels
+
+LARGEST_ARCHIVE = 4_000_000_000  # bytes, unpacked
+
 
 def load(model: str | Path | None = None) -> onnxruntime.InferenceSession:
     """Open a network; by default the int8 one, if there is one."""
     path = FOLDER / (model or SETTINGS["model"])
-    if not path.is_file():
-        raise SystemExit(f"There is no file {path}: keep infer.py in the folder of the network.")
+    content = read_own(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # it prints each error that it also raises
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise SystemExit(f"{path} is no ONNX file that can be read: {_line(error)}.") from None
+
+
+def read_own(path: Path) -> bytes:
+    """Return the content of one of the export's files, the very one that it had."""
+    if not path.is_file():
+        raise SystemExit(f"There is no file {path}: keep infer.py in the folder of the network.")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SystemExit(f"{path} cannot be read: {error.strerror}.") from None
+    expected = SETTINGS.get("sha256", {}).get(path.name)
+    if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+        raise SystemExit(
+            f"{path} is not the file that was exported with this infer.py: it is damaged, was changed, or is of another"
+            " export. Copy the whole folder again; a network of your own needs a name of its own, for --model."
+        )
+    return content
 
 
 def preprocess(array: Any, name: str, settings: dict[str, Any] | None = None) -> Any:
@@ -66,11 +96,8 @@ def preprocess(array: Any, name: str, settings: dict[str, Any] | None = None) ->
         if not np.array_equal(whole, array):
             raise SystemExit(f"{name} expected whole numbers that {dtype} can hold, but got others of {array.dtype}.")
         return np.ascontiguousarray(whole)
-    if array.dtype == np.uint8 and name in settings["not_of_bytes"]:
-        raise SystemExit(
-            f"{name} expected numbers as in training, {settings['not_of_bytes'][name]}, but got bytes, and how these"
-            " become such numbers is unknown: give them in float, or export again with mean and std."
-        )
+    if array.dtype == np.uint8:
+        refuse_bytes(name, settings)
     with np.errstate(over="ignore"):  # refused below
         array = array.astype(np.float32) / np.float32(255 if array.dtype == np.uint8 else 1)
     if not np.isfinite(array).all():
@@ -79,7 +106,32 @@ def preprocess(array: Any, name: str, settings: dict[str, Any] | None = None) ->
         per_channel = (1, -1) + (1,) * (array.ndim - 2)
         mean, std = (np.asarray(settings[key], np.float32).reshape(per_channel) for key in ("mean", "std"))
         array = (array - mean) / std
+    check_range(array, name, settings)
     return np.ascontiguousarray(array, dtype)
+
+
+def refuse_bytes(name: str, settings: dict[str, Any]) -> None:
+    """Refuse bytes where it is unknown how they become the numbers of the training."""
+    if name in settings["not_of_bytes"]:
+        raise SystemExit(
+            f"{name} expected numbers as in training, {settings['not_of_bytes'][name]}, but got bytes, and how these"
+            " become such numbers is unknown: give them in float, or export again with mean and std."
+        )
+
+
+def check_range(array: Any, name: str, settings: dict[str, Any]) -> None:
+    """Refuse images whose values are far outside those in training, and tell of other inputs that are."""
+    low, high = settings.get("ranges", {}).get(name, (0.0, 0.0))
+    least, most, span = float(array.min()), float(array.max()), high - low
+    if not span > 0 or (low - span <= least and most <= high + span):
+        return
+    sentence = (
+        f"{name} expected numbers as in training, {low:.3g} to {high:.3g} where the network takes them, but got"
+        f" {least:.3g} to {most:.3g}"
+    )
+    if len(settings["inputs"][name]["shape"]) == 3:
+        raise SystemExit(f"{sentence}: give them as they were before normalization, such as from 0 to 1.")
+    print(f"{sentence}.", file=sys.stderr)  # a table may have rows that are
 
 
 def with_samples(array: Any, shape: list[int], name: str) -> Any:
@@ -131,17 +183,25 @@ def read(path: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise SystemExit(f"There is no file {path}.")
     try:
-        begins = Path(path).read_bytes()[:6]
-        if begins != b"\x93NUMPY" and begins[:4] != b"PK\x03\x04":
-            return {next(iter(SETTINGS["inputs"])): picture(path)}
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return {next(iter(SETTINGS["inputs"])): found}
-        return {name: found[name] for name in found.files}
+        with open(path, "rb") as file:
+            begins = file.read(6)
+        if begins[:4] == b"PK\x03\x04":
+            return read_archive(path)
+        first = next(iter(SETTINGS["inputs"]))
+        return {first: np.load(path, allow_pickle=False) if begins == b"\x93NUMPY" else picture(path)}
     except Exception as error:  # a damaged archive raises exceptions of many types
         pickled = "allow_pickle" in str(error)
         why = "it holds Python objects, not numbers" if pickled else f"it cannot be read: {_line(error)}"
         raise SystemExit(f"{path} expected a .npy or .npz file of numbers, but {why}.") from None
+
+
+def read_archive(file: Any) -> dict[str, Any]:
+    """Return the arrays of a .npz file by name, each byte of them compared with its checksum."""
+    with zipfile.ZipFile(file) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > LARGEST_ARCHIVE:
+            raise ValueError(f"it holds more than {LARGEST_ARCHIVE:,} bytes")
+        contents = {name.removesuffix(".npy"): io.BytesIO(archive.read(name)) for name in archive.namelist()}
+    return {name: np.load(content, allow_pickle=False) for name, content in contents.items()}
 
 
 def picture(path: str) -> Any:
@@ -150,30 +210,86 @@ def picture(path: str) -> Any:
     if len(shapes) > 1 or len(shapes[0]) != 3 or shapes[0][0] not in MODES:
         raise SystemExit(f"{path} expected a .npy or .npz file of numbers, which it is not.")
     channels, height, width = shapes[0]
+    refuse_bytes(next(iter(SETTINGS["inputs"])), SETTINGS)
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image
     except ImportError:
         raise SystemExit(
             f"{path} expected a .npy or .npz file of numbers, which it is not: for pictures, pip install pillow."
         ) from None
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert(MODES[channels])
-    except OSError:  # of other kinds of files and of damaged pictures
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of what is refused here
+            image = upright(path)
+            if image.mode in EIGHT_BITS:
+                image, scale = without_alpha(path, image, channels), None
+            else:
+                image, scale = in_float(path, image), np.float32(1)
+    except OSError:  # of other kinds of files
         raise SystemExit(f"{path} expected a .npy or .npz file, or a picture, but it cannot be read as one.") from None
+    except Exception as error:  # a damaged picture raises exceptions of many types
+        raise SystemExit(f"{path} expected a picture, but it cannot be read: {_line(error)}.") from None
     if image.size != (width, height):
         print(f"{path}: resized from {image.width}x{image.height} to {width}x{height}", file=sys.stderr)
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(height, width, channels)
+    if scale is None:
+        return np.asarray(image).reshape(height, width, channels)
+    grey = np.asarray(image, np.float32)[..., None]
+    return np.concatenate([grey] * min(channels, 3) + [np.ones_like(grey)] * (channels == 4), -1)
+
+
+def upright(path: str) -> Any:
+    """Return an opened picture, turned as its EXIF data say."""
+    from PIL import Image, ImageOps
+
+    Image.init()
+    with open(path, "rb") as file:
+        try:
+            image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+        except Image.DecompressionBombError:
+            image = None
+        if image is None or image.width * image.height > LARGEST_PICTURE:
+            raise SystemExit(f"{path} expected a picture of at most {LARGEST_PICTURE:,} pixels, but it is larger.")
+        frames, kind = getattr(image, "n_frames", 1), image.format
+        if kind != "MPO" and frames > 1:  # the second one in the JPEG file of a phone is a preview
+            raise SystemExit(
+                f"{path} expected one picture, but it holds {frames}: save the one that is meant in a file of its own."
+            )
+        image.load()
+        if image.getexif().get(0x0112, 1) != 1:  # the orientation
+            print(f"{path}: turned upright, as its EXIF data say", file=sys.stderr)
+        turned = ImageOps.exif_transpose(image)
+        turned.format = kind
+        return turned
+
+
+def without_alpha(path: str, image: Any, channels: int) -> Any:
+    """Return a picture of 8 bits in the network's channels; what shows through it is unknown, so nothing may."""
+    if channels != 4 and (image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info):
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema()[0] < 255:
+            raise SystemExit(
+                f"{path} expected a picture without transparent pixels, but it has some: put it on the background that"
+                " the pictures in training had."
+            )
+    return image.convert(MODES[channels])
+
+
+def in_float(path: str, image: Any) -> Any:
+    """Return a grey picture of 16 bits in numbers from 0 to 1, in a format that says what white is."""
+    from PIL import Image
+
+    if image.format not in ("PNG", "PPM") or not image.mode.startswith("I") or "transparency" in image.info:
+        raise SystemExit(
+            f"{path} expected a picture whose white is known, but {image.format} in mode {image.mode} may hold any"
+            " numbers: save it with 8 bits per channel, or give an array of numbers as in training."
+        )
+    return Image.fromarray(np.asarray(image).astype(np.float32) / np.float32(65535))
 
 
 def sample() -> dict[str, Any]:
     """Return one sample's inputs by name, and under ``expected/FILE`` the output of each file for it."""
-    if not SAMPLE and not (FOLDER / "sample.npz").is_file():
-        raise SystemExit(f"There is no file {FOLDER / 'sample.npz'}: keep infer.py in its folder.")
-    source = io.BytesIO(base64.b64decode(SAMPLE)) if SAMPLE else FOLDER / "sample.npz"
-    found = np.load(source, allow_pickle=False)
-    return {name: found[name] for name in found.files}
+    return read_archive(io.BytesIO(base64.b64decode(SAMPLE) if SAMPLE else read_own(FOLDER / "sample.npz")))
 
 
 def check(session: Any, model: str | Path | None = None) -> bool:

@@ -1,6 +1,7 @@
 """The script that predicts without this library, filled in from a template for one network."""
 
 import base64
+import hashlib
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,7 @@ def write_inference(
         "tolerances": {name: float(f"{tolerance:.2g}") for name, tolerance in tolerances.items()},
     }
     raw = {name: _raw(tensor, name, settings) for name, tensor in tensors.items()}
+    settings["ranges"] = {name: _normalized_range(tensor, name, settings) for name, tensor in _floats(inputs).items()}
     settings["not_of_bytes"] = {name: span for name in raw if (span := _range_of(inputs, name, settings))}
     # By the script's own functions, so that the expected outputs are those that the script computes.
     arrays = {name: infer_template.preprocess(array, name, settings) for name, array in raw.items()}
@@ -71,6 +73,8 @@ def write_inference(
     inside = len(sample) <= LARGEST_INSIDE
     if not inside:
         (folder / "sample.npz").write_bytes(sample)
+    files = [*tolerances, *(() if inside else ("sample.npz",))]
+    settings["sha256"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files}
     (folder / "infer.py").write_text(_fill_template(settings, sample if inside else b""), encoding="utf-8")
 
 
@@ -122,6 +126,20 @@ def _range_of(inputs: Inputs, name: str, settings: Mapping[str, Any]) -> str:
         return ""
     low, high = float(values.min()), float(values.max())
     return f"{low:.3g} to {high:.3g}" if low < 0 or high > 1 else ""
+
+
+def _floats(inputs: Inputs) -> dict[str, Tensor]:
+    return {name: t for name, t in named_tensors(inputs).items() if t.is_floating_point() and t.numel()}
+
+
+def _normalized_range(values: Tensor, name: str, settings: Mapping[str, Any]) -> list[float]:
+    """Return the least and the largest number in an input, of those seen and of all that normalization allows."""
+    low, high = float(values.min()), float(values.max())
+    if name == settings["normalized"]:
+        pairs = [*zip(settings["mean"], settings["std"], strict=True)]
+        low = min(low, *((0 - mean) / std for mean, std in pairs))
+        high = max(high, *((1 - mean) / std for mean, std in pairs))
+    return [float(f"{low:.4g}"), float(f"{high:.4g}")]
 
 
 def _compressed(arrays: Mapping[str, Any]) -> bytes:

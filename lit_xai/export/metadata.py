@@ -1,4 +1,4 @@
-"""An ONNX file's metadata: classes, normalization, recipe, versions, and a checksum of its weights."""
+"""An ONNX file's metadata: classes, normalization, recipe, versions, and a checksum of all that is in the file."""
 
 import hashlib
 import json
@@ -10,12 +10,12 @@ from typing import Any
 
 from lit_xai.network.packages import require
 
-CHECKSUM = "weights_sha256"
-"""The entry that holds :func:`weights_checksum`."""
+CHECKSUM = "sha256"
+"""The entry that holds :func:`model_checksum`."""
 
 
 def write_metadata(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
-    """Add entries to an ONNX file's metadata, and a checksum of its weights; whole or not at all.
+    """Add entries to an ONNX file's metadata, and a checksum of the file; whole or not at all.
 
     Strings are written as they are, other values as JSON; ``None`` is left out. Entries of other names stay.
 
@@ -40,7 +40,9 @@ def write_metadata(path: str | os.PathLike[str], values: Mapping[str, Any]) -> N
     model = onnx.load(path)
     known = {entry.key: entry.value for entry in model.metadata_props}
     known |= {name: _written(name, value) for name, value in values.items() if value is not None}
-    onnx.helper.set_model_props(model, {**known, CHECKSUM: weights_checksum(model)})
+    known.pop(CHECKSUM, None)
+    onnx.helper.set_model_props(model, known)
+    onnx.helper.set_model_props(model, {**known, CHECKSUM: model_checksum(model)})
     path = Path(path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".onnx-") as folder:
         # Written next to the file and moved: a crash leaves the old file or the new one, never half of one.
@@ -56,11 +58,14 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     return {entry.key: _read(entry.value) for entry in onnx.load(path).metadata_props}
 
 
-def weights_checksum(model: Any) -> str:
-    """Return the SHA-256 of the names and values of an ``onnx.ModelProto``'s weights."""
-    # Sorted, as the order of the weights in a file means nothing.
-    tensors = sorted(tensor.SerializeToString(deterministic=True) for tensor in model.graph.initializer)
-    return hashlib.sha256(b"".join(tensors)).hexdigest()
+def model_checksum(model: Any) -> str:
+    """Return the SHA-256 of an ``onnx.ModelProto``: its operators, weights and metadata, but for this very entry."""
+    others = [entry for entry in model.metadata_props if entry.key != CHECKSUM]
+    bare = type(model)()
+    bare.CopyFrom(model)
+    del bare.metadata_props[:]
+    bare.metadata_props.extend(others)
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
 
 
 def check_plain(name: str, value: Any) -> None:

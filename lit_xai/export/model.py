@@ -29,7 +29,7 @@ from lit_xai.export.variants import (
     int8_parity,
     make_rows,
 )
-from lit_xai.export.versions import find_versions, fingerprints
+from lit_xai.export.versions import find_versions
 from lit_xai.network.calling import BatchToInputs, BatchToTarget, Inputs, OutputSpec, find_inputs
 from lit_xai.network.check import check_integer, check_positive
 from lit_xai.network.metric import check_rereadable, first_batch
@@ -163,8 +163,7 @@ def export_model(
         warnings += _write_program(temporary, variants.network, inputs, output) if program else []
         _write_script(temporary, inputs, facts, result, tolerance)
         report = _report(path, temporary, variants, result, rows, warnings, source)
-        extra = {"files": fingerprints(temporary), "metadata": read_metadata(temporary / FLOAT)}
-        write_report(report, temporary, extra)
+        write_report(report, temporary, {"metadata": read_metadata(temporary / FLOAT)})
     return report
 
 

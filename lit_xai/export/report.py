@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_xai.export.inspection import Operator
+from lit_xai.export.versions import fingerprints
 from lit_xai.render.summary import markdown_table, write_number
 from lit_xai.runtime.latency import Latency
 
@@ -201,10 +202,12 @@ def write_report(report: ExportReport, folder: Path, extra: dict[str, Any]) -> N
     Args:
         report: the report.
         folder: the folder to write to.
-        extra: further entries of the JSON file.
+        extra: further entries of the JSON file, whose entry ``files`` has the size and SHA-256 of every other file.
     """
     (folder / "report.md").write_text(f"# Export\n\n{report}\n", encoding="utf-8")
-    text = json.dumps({**report.to_dict(), **extra}, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(
+        {**report.to_dict(), "files": fingerprints(folder), **extra}, indent=2, ensure_ascii=False, allow_nan=False
+    )
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
 
 

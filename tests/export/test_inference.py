@@ -1,6 +1,7 @@
 """The script runs where only numpy and onnxruntime are, checks itself, and predicts what torch does."""
 
 import ast
+import hashlib
 import subprocess
 import sys
 
@@ -110,6 +111,10 @@ def test_a_machine_that_computes_otherwise_is_told(exported, trained, tmp_path):
         (tmp_path / name).write_bytes((exported.folder / name).read_bytes())
     wrong = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     export_onnx(wrong, trained.images[:2], tmp_path / "model.int8.onnx")
+    assert "model.int8.onnx is not the file that was exported with this infer.py" in run(tmp_path, code=1)
+    hashes = [hashlib.sha256((f / "model.int8.onnx").read_bytes()).hexdigest() for f in (exported.folder, tmp_path)]
+    script = (tmp_path / "infer.py").read_text()
+    (tmp_path / "infer.py").write_text(script.replace(*hashes))  # as if the same file computed something else
     assert "WRONG: differs by" in run(tmp_path, code=1)
 
 

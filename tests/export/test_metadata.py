@@ -31,7 +31,7 @@ def test_round_trip(path):
     assert raw["source"] == "epoch 3"
     read = read_metadata(path)
     assert "none" not in read
-    assert len(read.pop("weights_sha256")) == 64
+    assert len(read.pop("sha256")) == 64
     assert read == {
         "classes": ["Zürich", "a"],
         "mean": [0.25],

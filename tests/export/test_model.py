@@ -86,7 +86,7 @@ def test_the_metadata(exported):
         assert found["versions"]["torch"] == torch.__version__
     assert "7 bits" in found["quantization"]["weights"]
     read = json.loads((exported.folder / "report.json").read_text())
-    assert set(read["files"]) == {"model.onnx", "model.int8.onnx", "model.pt2", "infer.py"}
+    assert set(read["files"]) == {"model.onnx", "model.int8.onnx", "model.pt2", "infer.py", "report.md"}
     assert read["source"] == "epoch 2, in a test"
 
 
