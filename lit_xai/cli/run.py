@@ -56,7 +56,8 @@ class SaveConfig(SaveConfigCallback):
     @rank_zero_only
     def _save(self, folder: Path) -> None:
         require_writable(folder)
-        self.parser.save(self.config, unused(folder / self.config_filename), **_WITH_NULLS, multifile=False)
+        path = unused(folder / self.config_filename)
+        self.parser.save(self.config, path, **_WITH_NULLS, multifile=False, overwrite=True)
 
 
 class LitXaiCLI(LightningCLI):

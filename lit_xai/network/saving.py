@@ -1,6 +1,8 @@
 """Tensors in files that NumPy reads without torch."""
 
+import contextlib
 import io
+import itertools
 import math
 import os
 import tempfile
@@ -102,12 +104,19 @@ def _read_array(archive: ZipFile, name: str) -> np.ndarray:
 def unused(path: Path) -> Path:
     """Return the path itself, or ``name-v1.suffix``, ``name-v2.suffix`` ... if files of that name exist.
 
+    The file is made, empty, so that no other process is given the same name: write over it.
+
+    Raises:
+        OSError: no file can be made there.
+
     Example:
-        >>> unused(Path("no such file.txt")).name
-        'no such file.txt'
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> [unused(folder / "config.yaml").name for _ in range(3)]
+        ['config.yaml', 'config-v1.yaml', 'config-v2.yaml']
     """
-    free, number = path, 0
-    while free.exists():
-        number += 1
-        free = path.with_stem(f"{path.stem}-v{number}")
+    for number in itertools.count():
+        free = path.with_stem(f"{path.stem}-v{number}") if number else path
+        with contextlib.suppress(FileExistsError):
+            free.open("x").close()
+            break
     return free

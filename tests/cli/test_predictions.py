@@ -39,8 +39,5 @@ def test_nothing_is_not_saved(tmp_path):
 
 
 def test_no_file_is_written_over(tmp_path):
-    names = []
-    for _ in range(3):
-        names.append(unused(tmp_path / "a.b.pt").name)
-        (tmp_path / names[-1]).touch()
+    names = [unused(tmp_path / "a.b.pt").name for _ in range(3)]  # asked for by three processes before one writes
     assert names == ["a.b.pt", "a.b-v1.pt", "a.b-v2.pt"]
