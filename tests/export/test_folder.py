@@ -2,15 +2,21 @@
 
 import contextlib
 import errno
+import hashlib
+import json
 import os
+import random
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
+import torch
 from refusals import refused
+from torch import nn
 
-from lit_xai.export import swap
+from lit_xai.export import export_model, swap
 from lit_xai.export.folder import FILES, check_folder, staged
 
 LOCK = ".export.lock"
@@ -252,3 +258,45 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
     with refused("dirpath expected a folder that can be written to", "Permission denied"):
         with staged(tmp_path):
             pass
+
+
+def export(folder, source):
+    loader = [(torch.rand(16, 4), torch.arange(16) % 3)]
+    torch.manual_seed(len(source))
+    export_model(nn.Linear(4, 3), loader, folder, source=source, program=False, overwrite=True, progress=False)
+
+
+def manifest(folder):
+    """Return where the weights are from, after every file was compared with its hash in the report."""
+    report = json.loads((folder / "report.json").read_text())
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    del found["report.json"]
+    assert found == {name: entry["sha256"] for name, entry in report["files"].items()}
+    return report["source"].partition(";")[0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked, since an import takes longer than an export")
+def test_twenty_kills_of_exports_over_an_earlier_one(tmp_path):
+    folder, rng, seen = tmp_path / "export", random.Random(14), set()
+    child = os.fork()
+    if child == 0:
+        export(folder, "first")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    seconds = 1.0
+    for i in range(21):
+        child, start = os.fork(), time.perf_counter()
+        if child == 0:
+            export(folder, f"number {i}")
+            os._exit(0)
+        if i:  # the first one tells how long it takes
+            time.sleep(rng.uniform(0.5, 1.05) * seconds)
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        seconds = seconds if i else time.perf_counter() - start
+        seen.add(manifest(folder))
+    assert len(seen) > 1
+    export(folder, "last")
+    assert manifest(folder) == "last"
+    assert sorted(os.listdir(tmp_path)) == [LOCK, "export"]
