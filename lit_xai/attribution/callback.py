@@ -20,7 +20,7 @@ from lit_xai.attribution.promises import gap_warning, should_add_up
 from lit_xai.attribution.quality import AnyMetric, compute_metric, resolve_metrics, update_metric
 from lit_xai.attribution.samples import Samples, read_samples, save_samples, with_baseline
 from lit_xai.network.calling import BatchToInputs, BatchToTarget, OutputSpec
-from lit_xai.network.check import check_choice, check_integer, refusal
+from lit_xai.network.check import Name, check_choice, check_integer, refusal
 from lit_xai.network.probing import Probe, as_probe
 from lit_xai.network.spec import Network
 from lit_xai.network.untouched import untouched
@@ -36,6 +36,7 @@ from lit_xai.trainer.access import (
 )
 from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.batches import loader_name
+from lit_xai.trainer.guarding import guard, unguard
 from lit_xai.trainer.scheduling import Epochs, resolve_epochs
 
 
@@ -119,7 +120,7 @@ class AttributionMonitor(AnyCallback):
         feature_names: list[str] | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
-        kind: str | Renderer | None = None,
+        kind: Name | Renderer | None = None,
         internal_batch_size: int = 64,
         metrics: list[AnyMetric] | AnyMetric | None = None,
         seed: int = 0,
@@ -177,6 +178,7 @@ class AttributionMonitor(AnyCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check what does not depend on the model, and create the run's folder."""
+        guard(trainer)
         if stage not in ("fit", "validate", "test"):
             return
         self._forget()
@@ -240,11 +242,12 @@ class AttributionMonitor(AnyCallback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the samples."""
+        unguard(trainer)
         self._forget()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Release the samples after an exception, when Lightning does not call ``teardown``."""
-        self._forget()
+        self.teardown(trainer, pl_module, "exception")
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         network = Network(self.module).of(pl_module)

@@ -16,14 +16,14 @@ from torchmetrics import Metric
 
 from lit_xai.attribution.explanation import Explanation
 from lit_xai.network.calling import Inputs
-from lit_xai.network.check import refusal
+from lit_xai.network.check import Name, refusal
 from lit_xai.network.import_path import load_object
 from lit_xai.network.probing import take
 
 Attributions: TypeAlias = Tensor | dict[str, Tensor]
 """Of one tensor, or by the input's key or position where several are explained."""
 
-AnyMetric: TypeAlias = Metric | type[Metric] | str
+AnyMetric: TypeAlias = Metric | type[Metric] | Name
 """A metric, its class, or its class' import path."""
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_xai.structure import checkpoints
-from lit_xai.structure.checkpoints import first_mismatch
+from lit_xai.structure.loading import load_weights_
 
 
 def read_checkpoint(path: str, weights_only: bool | None = None) -> dict[str, Any]:
@@ -90,7 +90,6 @@ def load_weights(pl_module: LightningModule, path: str, weights_only: bool | Non
     checkpoint.pop("optimizer_states", None)  # a fresh optimizer keeps its own order of parameters
     pl_module.on_load_checkpoint(checkpoint)
     try:
-        pl_module.load_state_dict(checkpoint["state_dict"], strict=pl_module.strict_loading)
-    except RuntimeError as error:
-        mismatch = first_mismatch(checkpoint["state_dict"], pl_module.state_dict())
-        raise ValueError(f"the weights of '{path}' do not fit this model: {mismatch or error}") from error
+        load_weights_(pl_module, checkpoint["state_dict"], pl_module.strict_loading)
+    except ValueError as error:
+        raise ValueError(f"the run cannot start from '{path}': {error}") from error

@@ -28,6 +28,7 @@ import lit_xai.models
 from lit_xai.cli.checkpoints import InitFrom, epochs_trained, read_checkpoint, short_schedule
 from lit_xai.cli.errors import setup_sentence, without_wrappers
 from lit_xai.cli.files import check_start, is_file_name
+from lit_xai.cli.hyperparameters import completed_model
 from lit_xai.cli.log_filters import filter_messages
 from lit_xai.cli.parser import ConfigByName, Parser
 from lit_xai.cli.predictions import save_predictions
@@ -117,16 +118,25 @@ class LitXaiCLI(LightningCLI):
         if is_file_name(config.ckpt_path):
             checkpoint = read_checkpoint(config.ckpt_path, config.weights_only)
             if is_fit and config.trainer.max_epochs is not None:
-                _check_resume(config.ckpt_path, checkpoint, config.trainer.max_epochs)
+                try:
+                    _check_resume(config.ckpt_path, checkpoint, config.trainer.max_epochs)
+                except (KeyError, TypeError, AttributeError, IndexError):  # of values that no Trainer writes
+                    raise ValueError(f"'{config.ckpt_path}' is damaged: its 'loops' tell no progress.") from None
 
     def _parse_ckpt_path(self) -> None:
-        # Lightning completes the config with the module's arguments in the checkpoint. That fails if a script wrote it,
-        # without the class's name, and for a file that has to be unpickled.
+        # In place of Lightning's method, which imports any class that the file names. A checkpoint that a script wrote
+        # has no class's name, and its arguments are its own affair; one that has to be unpickled is not asked either.
         config = self.config[self.config.subcommand]
         if not is_file_name(config.ckpt_path) or config.weights_only is False:
             return
-        if "_class_path" in read_checkpoint(config.ckpt_path).get("hyper_parameters", {}):
-            super()._parse_ckpt_path()
+        arguments = read_checkpoint(config.ckpt_path).get("hyper_parameters", {})
+        if "_class_path" not in arguments:
+            return
+        try:
+            model = completed_model(config.model, arguments, config.ckpt_path)
+        except ValueError as error:
+            self.parser.error(str(error))
+        self.config = self.parser.parse_object({self.config.subcommand: {"model": model}}, self.config)
 
     def after_instantiate_classes(self) -> None:
         """Give the module its optimizer and its initial weights, or report that it has only its own."""

@@ -21,6 +21,7 @@ from lit_xai.distillation.student import Student
 from lit_xai.distillation.teacher_source import TeacherOptions, TeacherSource, make_source
 from lit_xai.distillation.terms import StepSettings, Terms, find_target
 from lit_xai.network.calling import OutputSpec
+from lit_xai.network.check import Name
 from lit_xai.structure.attaching import unwrap, wrap
 from lit_xai.structure.attachment import attach, detach
 from lit_xai.trainer.access import MisconfigurationException, callbacks_of, rank_zero_info, refuse_strategies
@@ -99,7 +100,7 @@ class KnowledgeDistillation(WatchedCallback):
 
     def __init__(
         self,
-        teacher: str | nn.Module,
+        teacher: Name | nn.Module,
         *,
         teacher_class: str | type | None = None,
         alpha: float | list[float] = 0.9,
@@ -291,6 +292,7 @@ class KnowledgeDistillation(WatchedCallback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remove everything from the module that this callback put there."""
+        super().teardown(trainer, pl_module, stage)
         if self._pl_module is not None:
             self._state_after_fit = self._state()  # a checkpoint may still be saved
         self._detach()

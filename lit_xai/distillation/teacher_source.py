@@ -21,7 +21,8 @@ from lit_xai.network.copying import copy_network
 from lit_xai.network.import_path import load_object
 from lit_xai.network.untouched import fork_rng
 from lit_xai.structure.checkpoints import read_checkpoint
-from lit_xai.structure.loading import load_from_checkpoint
+from lit_xai.structure.class_paths import class_paths_in
+from lit_xai.structure.loading import load_known, load_weights_
 from lit_xai.structure.recipe import dense_copy, recipe_of, restore_structure_
 from lit_xai.trainer.access import MisconfigurationException, rank_zero_info
 
@@ -205,7 +206,7 @@ class DenseTeacher(TeacherSource):
         # The dense weights are part of the callback's state: the model in the checkpoint may be pruned already.
         if "dense" in resumed:
             copied = dense_copy(pl_module)
-            copied.load_state_dict(resumed["dense"])
+            load_weights_(copied, resumed["dense"])
             self._take(copied, pl_module)
         elif recipe_of(pl_module).steps:
             raise MisconfigurationException(
@@ -263,7 +264,7 @@ class AveragedTeacher(TeacherSource):
         """Copy the student's weights, or take over the average of a resumed run."""
         self._average = RunningAverage(pl_module, self._decay)
         if "ema" in resumed:
-            self._average.module.load_state_dict(resumed["ema"])
+            load_weights_(self._average.module, resumed["ema"])
         # Unoptimized: folded weights would no longer follow the average.
         self.teacher = self._options.make(self._average.module, optimize=False)
         super().start(pl_module, resumed)
@@ -332,12 +333,13 @@ def read_teacher(path: str | Path, teacher_class: type | str | None, pl_module: 
         raise refusal("teacher_class", "a LightningModule's class", cls)
 
     def by_arguments() -> nn.Module:
-        return load_from_checkpoint(cls, path, map_location="cpu")
+        # What the user's own config names may be in the teacher's file too.
+        return load_known(cls, path, class_paths_in(getattr(pl_module, "hparams", {})), map_location="cpu")
 
     def by_copy() -> nn.Module:
         copied = dense_copy(pl_module)
         restore_structure_(copied, checkpoint)
-        copied.load_state_dict(checkpoint["state_dict"])
+        load_weights_(copied, checkpoint["state_dict"])
         return copied
 
     is_own, has_arguments = cls is type(pl_module), "hyper_parameters" in checkpoint

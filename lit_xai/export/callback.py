@@ -31,6 +31,7 @@ from lit_xai.structure.recipe import KEY, recipe_of
 from lit_xai.trainer.access import callbacks_of, refuse_strategies, require_writable, run_folder, without_log
 from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.batches import example_inputs, loader_name, read_batch
+from lit_xai.trainer.guarding import guard, unguard
 from lit_xai.trainer.logging import log_text
 from lit_xai.trainer.structure_change import bare_optimizers
 
@@ -67,6 +68,9 @@ class ModelExport(AnyCallback):
         overwrite: whether files of an earlier export may be replaced. A resumed run replaces its own.
         threads: of ONNX Runtime, for the latency.
         program: whether to write a ``torch.export`` program too.
+        weights_only: ``False`` to unpickle objects of any class in ModelCheckpoint's best checkpoint, such as a module
+            among the hyperparameters; otherwise the last weights are exported in place of such a file's, with a
+            warning.
 
     Attributes:
         report: the :class:`lit_xai.export.ExportReport` of the export; ``None`` before.
@@ -100,8 +104,11 @@ class ModelExport(AnyCallback):
         threads: int = 1,
         program: bool = True,
         batch_to_target: BatchToTarget = None,
+        weights_only: bool | None = None,
     ) -> None:
         super().__init__()
+        if weights_only not in (None, True, False):
+            raise refusal("weights_only", "a bool or None", weights_only)
         if dirpath is not None and (not isinstance(dirpath, (str, PathLike)) or not str(dirpath)):
             raise refusal("dirpath", "a folder's path or None", dirpath)
         self.dirpath, self.overwrite = dirpath, check_flag("overwrite", overwrite)
@@ -116,6 +123,7 @@ class ModelExport(AnyCallback):
             program,
             batch_to_target,
         )
+        self.weights_only = weights_only
         self.report: ExportReport | None = None
         self._resumed: dict[str, Any] = {}
         self._forget()
@@ -130,6 +138,7 @@ class ModelExport(AnyCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse settings that are wrong for any network, and keep the float weights before each structural step."""
+        guard(trainer)
         if stage != "fit":
             return
         self._forget()
@@ -207,6 +216,7 @@ class ModelExport(AnyCallback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Detach from the module."""
+        unguard(trainer)
         detach(pl_module, self)
         if stage == "fit":
             self._inputs = None
@@ -272,7 +282,7 @@ class ModelExport(AnyCallback):
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Weights kept before a pruning step are of another network than the final one.
         before = self._before if _is_in_integers(pl_module) else None
-        weights = final_weights(trainer, pl_module)
+        weights = final_weights(trainer, pl_module, self.weights_only)
         # Between the last epoch and the table is otherwise half a minute without a word.
         rank_zero_info(
             f"ModelExport: writing the files with the weights of {weights.source}, comparing them with the network on"

@@ -18,8 +18,10 @@ from lit_xai.network.copying import copy_network
 from lit_xai.network.probing import take, to_device
 from lit_xai.network.profiling import batch_size
 from lit_xai.network.spec import Network
+from lit_xai.structure.checkpoints import read_checkpoint
+from lit_xai.structure.loading import load_weights_
 from lit_xai.structure.recipe import KEY, Recipe, recipe_of
-from lit_xai.trainer.access import callbacks_of, is_a, to_model
+from lit_xai.trainer.access import callbacks_of, is_a, rank_zero_warn, to_model
 
 
 @dataclass(frozen=True)
@@ -76,29 +78,33 @@ def saved_weights(
         copied.on_load_checkpoint(checkpoint)
     recipe.replay_(copied, since=weights.recipe)
     # After the replay: a strict load needs the shapes that were saved.
-    copied.load_state_dict(checkpoint["state_dict"], strict=pl_module.strict_loading)
+    load_weights_(copied, checkpoint["state_dict"], pl_module.strict_loading)
     return Weights(copied.float(), recipe, source, checkpoint.get("epoch"))
 
 
-def final_weights(trainer: Trainer, pl_module: LightningModule) -> Weights:
+def final_weights(trainer: Trainer, pl_module: LightningModule, weights_only: bool | None = None) -> Weights:
     """Return the best weights of a module's final structure by ModelCheckpoint, or else its current ones.
 
     ``best_model_path`` may hold an earlier structure, such as before the last pruning step; such weights are passed
-    over.
+    over. So is, with a warning, a file that is damaged or that holds objects: a resumed run has its path from the file
+    that it was resumed from, and so believes it no more than that one.
 
     Args:
         trainer: after its last epoch.
         pl_module: its module, which stays as it is.
+        weights_only: ``False`` to unpickle objects of any class in the best checkpoint.
     """
     for callback in callbacks_of(trainer):
         path = str(getattr(callback, "best_model_path", ""))
         if not is_a(callback, "ModelCheckpoint") or callback.monitor is None or not os.path.isfile(path):
             continue
-        # This run wrote the file, so that hyperparameters and other objects in it may be unpickled.
-        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
-        if Recipe.from_dict(checkpoint.get(KEY)).steps == recipe_of(pl_module).steps:
-            score = f"{callback.monitor} {float(callback.best_model_score):.4g}"
-            return saved_weights(pl_module, checkpoint, f"epoch {checkpoint['epoch']}, {score}, {path}")
+        try:
+            checkpoint = read_checkpoint(path, weights_only, trust="set ModelExport(weights_only=False)")
+            if Recipe.from_dict(checkpoint.get(KEY)).steps == recipe_of(pl_module).steps:
+                score = f"{callback.monitor} {float(callback.best_model_score):.4g}"
+                return saved_weights(pl_module, checkpoint, f"epoch {checkpoint['epoch']}, {score}, {path}")
+        except (OSError, ValueError) as error:
+            rank_zero_warn(f"ModelExport: exporting the last weights instead of the best ones: {error}")
     last = max(trainer.current_epoch - 1, 0)
     return live_weights(pl_module, f"epoch {last}, the last weights", last)
 

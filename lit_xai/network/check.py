@@ -7,11 +7,19 @@ Each returns the value that passed. A ``bool`` is no number here, although it is
 import math
 from collections.abc import Iterable
 from numbers import Integral
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 from lit_xai.network.spelling import nearest
 
 T = TypeVar("T")
+
+Name: TypeAlias = str | Path
+"""A string that stands for itself: a path, a keyword, a name.
+
+Write it in place of ``str`` in a union with a class. For ``str | nn.Module`` jsonargparse reads a file of that name as
+YAML, and imports the ``class_path`` in it; with a path among the types it does not.
+"""
 
 
 def refusal(name: str, expected: str, value: object, hint: str = "") -> ValueError:

@@ -60,6 +60,7 @@ class FakeQuantizers(nn.Module):
         self._integers: Integers | None = None
         self._record: Callable[[str, Tensor], object] | None = None
         self._running: dict[int, list[Running]] = {}
+        self.register_load_state_dict_pre_hook(_refuse_other_shapes)
 
     @property
     def fake_quants(self) -> Mapping[str, Any]:
@@ -376,3 +377,14 @@ def fold_paired_(network: nn.Module) -> None:
     for owner in [module for module in network.modules() if isinstance(module._modules.get(NAME), FakeQuantizers)]:
         fake_quantizers: Any = owner._modules[NAME]
         fold_batch_norms_(owner, list(fake_quantizers.norms.items()))
+
+
+def _refuse_other_shapes(
+    module: FakeQuantizers, weights: Mapping[str, Any], prefix: str, _: Any, strict: bool, *lists: list[str]
+) -> None:
+    """Report scales and zero points of another shape, to which torch would resize the buffers."""
+    for name, site in module.sites.items():
+        for buffer in ("scale", "zero_point"):
+            saved = weights.get(f"{prefix}rounders.{name}.{buffer}")
+            if isinstance(saved, Tensor) and saved.shape not in [(1,), (max(site["channels"], 1),)]:
+                lists[-1].append(f"size mismatch for {prefix}rounders.{name}.{buffer}: {tuple(saved.shape)}.")

@@ -8,7 +8,7 @@ attributions. Without being registered, it can be named by its import path, ``ki
 import numpy as np
 import torch
 
-from lit_xai.network.check import check_choice, refusal
+from lit_xai.network.check import Name, check_choice, refusal
 from lit_xai.network.import_path import load_object
 from lit_xai.network.spelling import nearest
 from lit_xai.render.kinds import HeatmapRenderer, ImageRenderer, TabularRenderer
@@ -62,7 +62,7 @@ def unregister_renderer(name: str) -> None:
     del _registered[check_choice("name", name, _registered)]
 
 
-def find_renderer(kind: str | Renderer) -> Renderer:
+def find_renderer(kind: Name | Renderer) -> Renderer:
     """Return a renderer by its name or import path; a renderer itself is returned as it is.
 
     Raises:

@@ -10,7 +10,7 @@ from torch import nn
 
 from lit_xai.structure.attaching import unwrap, wrap
 from lit_xai.structure.kinds import Step, StepKind, apply_step_, check_plain, kind_of
-from lit_xai.structure.loading import refuse_misfit
+from lit_xai.structure.loading import refuse_foreign_weights, refuse_misfit
 from lit_xai.structure.parameter_order import Names, arrange_parameters_, optimizers_in, untrained
 from lit_xai.structure.recipe import (
     Recipe,
@@ -115,11 +115,12 @@ class _Attachment:
             return configured
 
         def load_weights(method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+            # Lightning passes strict by name, others may pass it by position.
+            given = {**dict(zip(("state_dict", "strict"), args, strict=False)), **options}
+            refuse_foreign_weights(pl_module, given["state_dict"])
             try:
                 return method(*args, **options)
             except RuntimeError as error:
-                # Lightning passes strict by name, others may pass it by position.
-                given = {**dict(zip(("state_dict", "strict"), args, strict=False)), **options}
                 refuse_misfit(error, pl_module, given["state_dict"], self._arguments, given.get("strict", True))
                 raise
 

@@ -4,12 +4,16 @@ torch is imported once a file is read: the command line looks for files before t
 """
 
 import re
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile, ZipFile, is_zipfile
+from zipfile import ZIP_STORED, ZipInfo
 
 from lit_xai.network.spelling import nearest
+from lit_xai.structure.archive import check_archive, has_zip_header, limit_of
+from lit_xai.structure.content import first_mistake, first_not_finite, tensors_in
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,7 +45,10 @@ def read_checkpoint(
     argument: str = "",
     keywords: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """Read a Lightning checkpoint; tensors are memory-mapped rather than copied where the format allows it.
+    """Read a Lightning checkpoint, once its checksums agree.
+
+    Tensors are memory-mapped rather than copied where the format allows it. Warns of weights that are not finite, as
+    those of a diverged run are.
 
     Args:
         path: a file that a Trainer wrote.
@@ -60,9 +67,14 @@ def read_checkpoint(
 
     require_file(path, keywords)
     file = f"{argument}='{path}'" if argument else f"'{path}'"
+    # Files in the format before torch 1.6 are not zip files: they have no checksums, and cannot be memory-mapped.
+    entries = _checked_entries(path, file) if has_zip_header(path) else []
+    # Mapped, a compressed entry would give its compressed bytes as weights.
+    mapped = bool(entries) and all(entry.compress_type == ZIP_STORED for entry in entries)
     try:
-        # Files in the format before torch 1.6 are not zip files, and cannot be memory-mapped.
-        checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only is not False, mmap=is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a damaged file seems to be
+            checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only is not False, mmap=mapped)
     except PermissionError:
         raise
     except Exception as error:  # bytes that are no pickle end in any error there is
@@ -72,18 +84,49 @@ def read_checkpoint(
             f"{file} is no checkpoint of a Lightning Trainer: it has no 'state_dict'. If it holds weights alone, load"
             " them into a module yourself."
         )
+    if weights_only is not False and (mistake := first_mistake(checkpoint, limit_of(path))):
+        raise ValueError(f"{file} is damaged, or no checkpoint of a Lightning Trainer: {mistake}")
+    if mapped and not _fill_entries(checkpoint, entries):
+        raise ValueError(f"{file} is damaged: a tensor in it has another size than its entry in the file.")
+    if infinite := first_not_finite(checkpoint["state_dict"]):
+        message = f"{file} holds weights that are not finite, first in '{infinite}': its run diverged."
+        warnings.warn(message, stacklevel=2)
     return checkpoint
+
+
+def _checked_entries(path: str | Path, file: str) -> list[ZipInfo]:
+    try:
+        return check_archive(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{file} is damaged, or no checkpoint of a Lightning Trainer: {error}.{_newest_beside(path)}"
+        ) from error
 
 
 def _why_unreadable(path: str | Path, reason: str, trust: str) -> str:
     # torch names the first class that weights_only=True does not load in these words.
-    foreign = re.search(r"GLOBAL (\S+)", reason)
+    foreign = re.search(r"GLOBAL ([A-Za-z_][\w.]*) (?:was|whose)", reason)
     if foreign:
         return (
             f"holds an object of {foreign[1]}, whose unpickling may run code of the file's author: if you trust the"
             f" file, {trust}."
         )
     return f"is damaged, or no checkpoint of a Lightning Trainer.{_newest_beside(path)}"
+
+
+def _fill_entries(checkpoint: dict[str, Any], entries: list[ZipInfo]) -> bool:
+    """Return whether each mapped tensor's memory is a whole entry of the file: torch checks that for copies alone."""
+    sizes = Counter(entry.file_size for entry in entries)
+    storages = {s.data_ptr(): s.nbytes() for t in tensors_in(checkpoint) if (s := _storage(t)) is not None}
+    return not Counter(size for size in storages.values() if size) - sizes
+
+
+def _storage(tensor: "Tensor") -> Any:
+    import torch
+
+    # Sparse tensors have none of their own, and those of other packages may not.
+    is_plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
+    return tensor.untyped_storage() if is_plain and not tensor.is_meta else None
 
 
 def _newest_beside(path: str | Path) -> str:
@@ -106,10 +149,8 @@ def newest_whole_checkpoint(path: str | Path) -> Path | None:
 
 def _is_whole(file: Path) -> bool:
     try:
-        with ZipFile(file) as archive:
-            # Only the checksums tell of damage in the middle, and torch.load verifies none.
-            return archive.testzip() is None and any(Path(n).name == "data.pkl" for n in archive.namelist())
-    except (BadZipFile, OSError, EOFError, NotImplementedError):
+        return any(Path(entry.filename).name == "data.pkl" for entry in check_archive(file))
+    except (ValueError, OSError):
         return False
 
 
@@ -130,10 +171,33 @@ def first_mismatch(saved: "Mapping[str, Tensor]", own: "Mapping[str, Tensor]", s
         if name not in saved:
             if strict:
                 return f"'{name}' is missing in the file.{nearest(name, saved)}"
-        elif saved[name].shape != tensor.shape:
-            return f"'{name}' has shape {tuple(saved[name].shape)} in the file, but {tuple(tensor.shape)} in the model."
+        elif mistake := _misfit(saved[name], tensor):
+            return f"'{name}' {mistake} in the model."
     surplus = next((name for name in saved if name not in own), None) if strict else None
     return "" if surplus is None else f"'{surplus}' of the file is not in the model.{nearest(surplus, own)}"
+
+
+def _misfit(saved: Any, own: Any) -> str:
+    import torch
+
+    if not isinstance(own, torch.Tensor):  # the extra state of a module, which checks it itself
+        return ""
+    if not isinstance(saved, torch.Tensor):
+        return f"is of type {type(saved).__name__} in the file, but a tensor"
+    if torch.nn.parameter.is_lazy(own):  # takes any shape
+        return ""
+    if saved.shape != own.shape:
+        return f"has shape {tuple(saved.shape)} in the file, but {tuple(own.shape)}"
+    # Another precision of the same kind is converted without harm; integers for weights are not what was trained.
+    if _kind(saved) != _kind(own) or saved.is_meta:
+        return f"is {'without values' if saved.is_meta else saved.dtype} in the file, but {own.dtype}"
+    return ""
+
+
+def _kind(tensor: "Tensor") -> str:
+    if tensor.is_floating_point() or tensor.is_complex():
+        return "complex" if tensor.is_complex() else "floating"
+    return str(tensor.dtype) if str(tensor.dtype) == "torch.bool" or tensor.is_quantized else "integer"
 
 
 def advise_arguments(module: "nn.Module", saved: Mapping[str, Any]) -> str:

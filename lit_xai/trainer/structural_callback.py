@@ -153,6 +153,7 @@ class StructuralCallback(WatchedCallback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Detach from the module, which keeps its structure."""
+        super().teardown(trainer, pl_module, stage)
         detach(pl_module, self)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

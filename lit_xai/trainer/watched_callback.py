@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lit_xai.trainer.access import callbacks_of, rank_zero_warn
 from lit_xai.trainer.base import AnyCallback
+from lit_xai.trainer.guarding import guard, unguard
 from lit_xai.trainer.loss_watch import Change, LossWatch
 
 KEY = "lit_xai_losses"
@@ -46,11 +47,16 @@ class WatchedCallback(AnyCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Share the watch of the callbacks before this one, or begin one."""
+        guard(trainer)
         if stage == "fit":
             earlier = itertools.takewhile(lambda one: one is not self, callbacks_of(trainer))
             shared = next((one._watch for one in earlier if isinstance(one, WatchedCallback) and one._watch), None)
             self._is_first = shared is None
             self._watch = (shared or LossWatch()) if trainer.is_global_zero and self.is_watched() else None
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the Trainer as it was."""
+        unguard(trainer)
 
     def is_watched(self) -> bool:
         """Return whether this callback changes anything that a training may not survive."""

@@ -68,7 +68,7 @@ class Net(BoringModel):
 )
 def test_weights_that_do_not_fit_are_refused_by_the_first_that_does_not(model, words, tmp_path):
     torch.save({"state_dict": Net().state_dict()}, tmp_path / "x.ckpt")
-    with pytest.raises(ValueError, match=f"'.*x.ckpt' do not fit this model: {words}") as error:
+    with pytest.raises(ValueError, match=f"'.*x.ckpt': The checkpoint does not fit Net: {words}") as error:
         load_weights(model, str(tmp_path / "x.ckpt"))
     assert "\n" not in str(error.value)
 

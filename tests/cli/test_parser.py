@@ -1,7 +1,17 @@
+import inspect
+import itertools
 import shutil
+import sys
+from typing import get_args, get_type_hints
 
 import pytest
 import yaml
+from lightning.pytorch.cli import LightningArgumentParser
+
+import lit_xai.callbacks
+import lit_xai.cli.parser
+import lit_xai.data
+import lit_xai.models
 
 IMPORTS = {
     "broken_syntax.py": "def f(:\n",
@@ -148,3 +158,46 @@ def test_configs_are_found_in_the_folder_of_the_same_name(folder, fit, capsys):
     for config in ("mine", "mine.yaml", "direct.yaml"):
         assert fit("--config", config, "--print_config") == 0
         assert "max_epochs: 7" in capsys.readouterr().out
+
+
+def names_or_objects():
+    """Every argument of the library that takes a string or an object of some class."""
+    rooms = (lit_xai.callbacks, lit_xai.models, lit_xai.data)
+    classes = {c for room in rooms for c in vars(room).values() if inspect.isclass(c) and "lit_xai" in c.__module__}
+    for cls in sorted(classes, key=lambda c: c.__name__):
+        for name, hint in get_type_hints(cls.__init__).items():
+            if str in get_args(hint) and any(is_class(leaf) for leaf in leaves(hint)):
+                yield pytest.param(cls, name, id=f"{cls.__name__}.{name}")
+
+
+def leaves(hint):
+    return itertools.chain(*map(leaves, get_args(hint))) if get_args(hint) else [hint]
+
+
+def is_class(leaf):
+    return inspect.isclass(leaf) and leaf.__module__ not in ("builtins", "pathlib", "collections.abc", "types")
+
+
+@pytest.mark.parametrize("user", [LightningArgumentParser, "lit-xai"])
+@pytest.mark.parametrize(("cls", "argument"), list(names_or_objects()))
+@pytest.mark.parametrize("name", ["a", "a.ckpt"])
+def test_a_string_is_never_read_as_a_configuration(cls, argument, name, user, folder):
+    """A file of that name is somebody else's, and may name any class."""
+    (folder / "marking.py").write_text("import torch\nclass Net(torch.nn.Flatten): ...\n")
+    (folder / name).write_text("class_path: marking.Net\n")
+    parser = (LightningArgumentParser if user is LightningArgumentParser else lit_xai.cli.parser.Parser)()
+    sys.path.insert(0, str(folder))
+    parser.add_class_arguments(cls, "x", sub_configs=True)
+    needed = {
+        "KnowledgeDistillation": {"teacher": "ema"},
+        "Classifier": {"network": "torch.nn.Flatten", "num_classes": 2},
+        "Regressor": {"network": "torch.nn.Flatten"},
+    }
+    given = {**needed.get(cls.__name__, {}), argument: name}
+    assert parser.parse_args([f"--x.{key}={value}" for key, value in given.items()]).x[argument] == name
+    assert "marking" not in sys.modules
+
+
+def test_there_are_arguments_that_take_a_string_or_an_object():
+    found = {f"{one.values[0].__name__}.{one.values[1]}" for one in names_or_objects()}
+    assert {"KnowledgeDistillation.teacher", "AttributionMonitor.kind", "AttributionMonitor.metrics"} <= found

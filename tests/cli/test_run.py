@@ -203,8 +203,9 @@ def test_init_from_refuses_what_does_not_fit(fit, capsys):
     checkpoint = the_one("*.ckpt")
     assert fit("--trainer.logger=false", f"--init_from={checkpoint}", "--model.width=5") == 1
     assert (
-        f"lit-xai: error: the weights of '{checkpoint}' do not fit this model: 'layers.0.weight' has shape (4, 3)"
-        " in the file, but (5, 3) in the model.\n"
+        f"lit-xai: error: the run cannot start from '{checkpoint}': The checkpoint does not fit Net: 'layers.0.weight'"
+        " has shape (4, 3) in the file, but (5, 3) in the model. Build Net with the arguments that it was trained with:"
+        " width=4 rather than 5.\n"
     ) in capsys.readouterr().err
 
 
