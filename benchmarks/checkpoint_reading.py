@@ -69,9 +69,8 @@ def main() -> None:
             seconds(way, path)  # warm-up
         runs = [{name: seconds(way, path) for name, way in WAYS.items()} for _ in range(RUNS)]
         gigabytes = path.stat().st_size / 1e9
-    print(
-        f"{gigabytes * 1000:.0f} MB, {RUNS} runs, one thread\n\n| way | s per GB | times torch.load | times Lightning's |"
-    )
+    print(f"{gigabytes * 1000:.0f} MB, {RUNS} runs, one thread\n")
+    print("| way | s per GB | times torch.load | times Lightning's |")
     print("|:--|--:|--:|--:|")
     times = {}
     for name in WAYS:

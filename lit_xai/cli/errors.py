@@ -14,6 +14,7 @@ _LIBRARIES = (*site.getsitepackages(), site.getusersitepackages(), *sysconfig.ge
 _PACKAGE = str(Path(__file__).parents[1])
 _CLEAR_MESSAGES = ("lit_xai", "lightning", "pytorch_lightning", "jsonargparse")
 # From the first batch on, an error is most likely about the user's code or data, and the traceback says where.
+_RESUMING = ".trainer.connectors.checkpoint_connector"
 _TRAINING = "lightning.pytorch.loops.training_epoch_loop"
 
 _TWICE = re.compile(r"^Found more than one stateful callback of type `(\w+)`")
@@ -48,6 +49,9 @@ def setup_sentence(error: BaseException) -> str | None:
         return " ".join(str(cause).split())
     if _raised_by(cause) != "lit_xai" and (name := _being_built(cause)):
         return f"{name} could not be built: {type(cause).__name__}: {' '.join(str(cause).split())}."
+    if any(module.endswith(_RESUMING) for module in _modules(error)):
+        # Lightning does not check what it restores: a value that no Trainer writes ends in any error.
+        return f"the checkpoint cannot be resumed: {type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
     return None
 
 

@@ -1,5 +1,6 @@
 """The Trainer and the command line behind ``lit-xai export``."""
 
+import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
 from torchmetrics import Metric
 
 from lit_xai.cli.checkpoints import read_checkpoint
@@ -165,9 +167,15 @@ def _weights_label(checkpoint: dict[str, Any], path: str) -> str:
     parts = [f"epoch {checkpoint['epoch']}"] if "epoch" in checkpoint else []
     for state in checkpoint.get("callbacks", {}).values():
         # By name: the folder may have been moved since.
-        best = isinstance(state, dict) and Path(state.get("best_model_path") or ".").name == Path(path).name
-        if best and state.get("monitor") and state.get("best_model_score") is not None:
-            parts.append(f"{state['monitor']} {float(state['best_model_score']):.4g}")
+        best = isinstance(state, dict) and Path(str(state.get("best_model_path") or ".")).name == Path(path).name
+        score = state.get("best_model_score") if best else None
+        if (
+            best
+            and state.get("monitor")
+            and isinstance(score, float | Tensor)
+            and math.prod(getattr(score, "shape", ())) == 1
+        ):
+            parts.append(f"{state['monitor']} {float(score):.4g}")
             break
     return ", ".join([*parts, path])
 

@@ -103,7 +103,7 @@ def final_weights(trainer: Trainer, pl_module: LightningModule, weights_only: bo
             if Recipe.from_dict(checkpoint.get(KEY)).steps == recipe_of(pl_module).steps:
                 score = f"{callback.monitor} {float(callback.best_model_score):.4g}"
                 return saved_weights(pl_module, checkpoint, f"epoch {checkpoint['epoch']}, {score}, {path}")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:  # the last two of values that no Trainer writes
             rank_zero_warn(f"ModelExport: exporting the last weights instead of the best ones: {error}")
     last = max(trainer.current_epoch - 1, 0)
     return live_weights(pl_module, f"epoch {last}, the last weights", last)

@@ -79,7 +79,9 @@ def _rename_best(trainer: Trainer, callback: Any, label: str) -> dict[str, str]:
     if trainer.is_global_zero:
         for name in callback.best_k_models:
             # A missing file is on a remote disk, or was renamed by a run that was killed and that this one resumes.
-            if os.path.exists(name) and not Path(name).stem.endswith(f"-{label}"):
+            # The names of a resumed run come out of its checkpoint, which decides about no other folder.
+            is_own = Path(name).resolve().is_relative_to(Path(callback.dirpath or "").resolve())
+            if is_own and os.path.exists(name) and not Path(name).stem.endswith(f"-{label}"):
                 renamed[name] = str(unused(_labelled(Path(name), label)))
                 _rename(Path(name), Path(renamed[name]))
     return trainer.strategy.broadcast(renamed)
