@@ -14,8 +14,8 @@ _LIBRARIES = (*site.getsitepackages(), site.getusersitepackages(), *sysconfig.ge
 _PACKAGE = str(Path(__file__).parents[1])
 _CLEAR_MESSAGES = ("lit_xai", "lightning", "pytorch_lightning", "jsonargparse")
 # From the first batch on, an error is most likely about the user's code or data, and the traceback says where.
-_RESUMING = ".trainer.connectors.checkpoint_connector"
 _TRAINING = "lightning.pytorch.loops.training_epoch_loop"
+_RESUMING = ".trainer.connectors.checkpoint_connector"
 
 _TWICE = re.compile(r"^Found more than one stateful callback of type `(\w+)`")
 

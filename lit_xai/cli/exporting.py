@@ -1,6 +1,5 @@
 """The Trainer and the command line behind ``lit-xai export``."""
 
-import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -169,13 +168,9 @@ def _weights_label(checkpoint: dict[str, Any], path: str) -> str:
         # By name: the folder may have been moved since.
         best = isinstance(state, dict) and Path(str(state.get("best_model_path") or ".")).name == Path(path).name
         score = state.get("best_model_score") if best else None
-        if (
-            best
-            and state.get("monitor")
-            and isinstance(score, float | Tensor)
-            and math.prod(getattr(score, "shape", ())) == 1
-        ):
-            parts.append(f"{state['monitor']} {float(score):.4g}")
+        score = score.item() if isinstance(score, Tensor) and score.numel() == 1 else score
+        if best and state.get("monitor") and isinstance(score, int | float):
+            parts.append(f"{state['monitor']} {score:.4g}")
             break
     return ", ".join([*parts, path])
 
