@@ -16,6 +16,10 @@ from lit_xai.structure.recipe import restore_structure_
 
 M = TypeVar("M", bound=nn.Module)
 
+# Of one tensor that a constructor may build: the embedding of a large language model is as large, and a checkpoint of
+# adapters alone says nothing about the size of the rest.
+_MOST_BYTES = 2 * 2**30
+
 # The class is patched while it loads: one thread at a time.
 _loading = Lock()
 
@@ -125,13 +129,13 @@ def _check_file(cls: type, path: Any, known: Collection[str], weights_only: bool
         )
     if weights_only is not False:
         # Lightning takes arguments from the places of old versions too.
-        places = ("hparams", "module_arguments", "hyper_parameters")
+        places = ("hparams", "module_arguments", getattr(cls, "CHECKPOINT_HYPER_PARAMS_KEY", "hyper_parameters"))
         held = [checkpoint[key] for key in places if isinstance(checkpoint.get(key), Mapping)]
         arguments = {name: value for one in held for name, value in one.items() if name not in given}
         _refuse_foreign_classes(cls, str(path), arguments, known)
         if not isinstance(checkpoint.get("hparams_type"), str | None):
             raise ValueError(f"'{path}' is damaged: 'hparams_type' expected a string.")
-    return limit_of(path)
+    return max(_MOST_BYTES, limit_of(path))
 
 
 def _refuse_foreign_classes(cls: type, path: str, arguments: dict[str, Any], known: Collection[str]) -> None:
