@@ -64,7 +64,7 @@ WHOLE_ROOMS = {
     "export": ("ddp",),
     "pruning": ("ddp", "networks", "own_importance"),
     "quantization": ("ddp",),
-    "cli": ("distillation", "stacking"),
+    "cli": ("distillation", "stacking", "trust"),
     "models": ("cli",),
 }
 """Tests of what a whole room does, by the room."""
