@@ -108,6 +108,7 @@ def originals(tmp_path_factory):
         trainer = Trainer(
             **QUIET,
             max_epochs=2,
+            default_root_dir=folder,
             limit_train_batches=3,
             limit_val_batches=0,
             callbacks=some,
