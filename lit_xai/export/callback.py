@@ -310,7 +310,7 @@ def _in_first_process(trainer: Trainer, work: Callable[[], Any]) -> None:
     if trainer.is_global_zero:
         try:
             work()
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # an OSError: no room for the rehearsal's file, say
             refused = f"ModelExport: {_line(error)}"
     refused = trainer.strategy.broadcast(refused)
     if refused:
