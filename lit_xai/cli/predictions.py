@@ -27,5 +27,9 @@ def save_predictions(trainer: Trainer) -> Path | None:
     require_writable(folder)
     rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
     path = unused(folder / f"predictions{rank}.pt")
-    TorchCheckpointIO().save_checkpoint(batches, path)  # type: ignore[arg-type]  # whatever torch.save takes
+    try:
+        TorchCheckpointIO().save_checkpoint(batches, path)  # type: ignore[arg-type]  # whatever torch.save takes
+    except BaseException:
+        path.unlink()  # the empty file that held the name
+        raise
     return path

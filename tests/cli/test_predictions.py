@@ -38,6 +38,18 @@ def test_nothing_is_not_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
+    trainer, _ = predicted(BoringModel(), tmp_path)
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("lightning.pytorch.plugins.io.TorchCheckpointIO.save_checkpoint", full)
+    with pytest.raises(OSError, match="No space"):
+        save_predictions(trainer)
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_file_is_written_over(tmp_path):
     names = [unused(tmp_path / "a.b.pt").name for _ in range(3)]  # asked for by three processes before one writes
     assert names == ["a.b.pt", "a.b-v1.pt", "a.b-v2.pt"]

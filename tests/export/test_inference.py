@@ -2,15 +2,18 @@
 
 import ast
 import hashlib
+import itertools
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from damage import damaged_bytes
 from refusals import refused
 from torch import nn
 
+from lit_xai.export import infer_template
 from lit_xai.export.inference import LARGEST_INSIDE, check_normalization, write_inference
 from lit_xai.runtime.onnx import export_onnx
 
@@ -77,8 +80,6 @@ def test_it_predicts_what_torch_does(exported, trained, tmp_path):
 )
 @pytest.mark.parametrize("rows", [1, 3])
 def test_arrays_of_every_form(form, rows, trained):
-    from lit_xai.export import infer_template
-
     raw = (trained.images[:rows] * STD[0] + MEAN[0]).numpy()
     settings = {
         "inputs": {"input": {"shape": [1, 8, 8], "dtype": "float32"}},
@@ -291,3 +292,15 @@ def test_refusals():
     with refused("mean and std expected an input in float, but got none"):
         check_normalization(torch.zeros(2, 3, dtype=torch.long), [0.5], [0.5])
     assert check_normalization(images, None, None) is None
+
+
+def test_a_damaged_file_never_gives_an_answer(exported, tmp_path, monkeypatch):
+    whole = (exported.folder / "model.int8.onnx").read_bytes()
+    settings = {"model": "model.int8.onnx", "sha256": {"model.int8.onnx": hashlib.sha256(whole).hexdigest()}}
+    monkeypatch.setattr(infer_template, "SETTINGS", settings)
+    monkeypatch.setattr(infer_template, "FOLDER", tmp_path)
+    for label, content in itertools.islice(damaged_bytes(whole, seed=14), 150):
+        (tmp_path / "model.int8.onnx").write_bytes(content)
+        if content != whole:
+            with pytest.raises(SystemExit, match=r"model\.int8\.onnx is not the file that was exported with this"):
+                pytest.fail(f"{label}: {infer_template.load()}")
