@@ -130,8 +130,8 @@ def test_a_mistake_on_the_command_line_is_one_sentence(options, sentence, folder
         ),
         ({"model": 3}, "model: expected subclass of LightningModule or null, but got '3'."),
         ({"ckpt_path": "none.ckpt"}, "there is no file 'none.ckpt'."),
-        ("trainer:\n  max_epochs: [1\n", "in config 'mine.yaml': Problems parsing config: while parsing a flow"),
-        ("- a\n- b\n", "in config 'mine.yaml': Unexpected config: - a - b"),
+        ("trainer:\n  max_epochs: [1\n", "in config 'mine.yaml': no valid YAML: while parsing a flow"),
+        ("- a\n- b\n", "in config 'mine.yaml': expected names and their values, but got a list."),
     ],
 )
 def test_a_mistake_in_a_config_is_one_sentence(config, sentence, folder, fit, capsys):
