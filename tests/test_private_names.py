@@ -165,7 +165,7 @@ ATTRIBUTES: dict[str, tuple[str, Callable[[], Any], str]] = {
     "_instantiator": ("LightningCLI", source("lightning.pytorch.cli"), "SILENT: hyperparameters of a CLI's module"),
     "_last_checkpoint_saved": ("ModelCheckpoint", made("lightning.pytorch.callbacks:ModelCheckpoint"), "last.ckpt"),
     "_on_before_batch_transfer": ("LightningModule", path("lightning.pytorch:LightningModule"), "batches as steps"),
-    "_parse_ckpt_path": ("LightningCLI", CLI, "checkpoints without a class path"),
+    "_parse_ckpt_path": ("LightningCLI", CLI, "SILENT: a checkpoint would choose the class that is built"),
     "_pl_static_graph_delay_done": ("DDPStrategy", made("lightning.pytorch.strategies:DDPStrategy"), "DDP"),
     "_register_ddp_hooks": ("DDPStrategy", made("lightning.pytorch.strategies:DDPStrategy"), "cutting under DDP"),
     "_setup_model": ("DDPStrategy", made("lightning.pytorch.strategies:DDPStrategy"), "cutting under DDP"),
@@ -201,9 +201,30 @@ IMPORTS = {
 }
 
 
+def overridden() -> Iterator[tuple[str, str]]:
+    """Yield the private names of others that classes of ours define anew, after the file."""
+    for file in PACKAGE.rglob("*.py"):
+        if file.stem in ("__main__", "infer_template"):
+            continue
+        name = file.relative_to(PACKAGE.parent).with_suffix("").as_posix().removesuffix("/__init__").replace("/", ".")
+        for kind in [one for one in vars(import_module(name)).values() if getattr(one, "__module__", "") == name]:
+            if not isinstance(kind, type):
+                continue
+            others = [base for base in kind.__mro__[1:] if not base.__module__.startswith(("lit_xai", "enum"))]
+            for attribute, value in vars(kind).items():
+                if (
+                    PRIVATE.fullmatch(attribute)
+                    and inspect.isfunction(value)
+                    and any(attribute in vars(base) for base in others)
+                ):
+                    yield file.relative_to(PACKAGE).as_posix(), attribute
+
+
 def private_names() -> dict[str, set[str]]:
     """Return the private names in use, and the files that use them."""
     where = defaultdict(set)
+    for name, use in overridden():
+        where[use].add(name)
     for file in PACKAGE.rglob("*.py"):
         name = file.relative_to(PACKAGE).as_posix()
         for use in uses(ast.parse(file.read_text())):
