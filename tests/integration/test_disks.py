@@ -14,14 +14,18 @@ def can_mount():
     return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not can_mount(), reason="needs a mount namespace of its own")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not can_mount(), reason="needs a mount namespace of its own"),
+]
 
 
 def run(how, tmp_path):
     (tmp_path / "disk").mkdir()
     script = Path(__file__).with_name("disk_run.py")
     command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, script, tmp_path / "disk", how]
-    done = subprocess.run([*command, tmp_path / "result"], capture_output=True, text=True, timeout=280)
+    done = subprocess.run([*command, tmp_path / "result"], capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((tmp_path / "result").read_text())
 
