@@ -10,6 +10,7 @@ import time
 import zlib
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 # Weights hardly compress. A compressed file that would grow more than this is a bomb, unless it stays small anyway.
@@ -17,6 +18,22 @@ _MOST_GROWTH, _SMALL = 50, 64 * 2**20
 
 # A file that was changed this shortly before it was checked may change again without a new time stamp.
 _CLOCK_NS = 10**9
+
+
+class Entry(NamedTuple):
+    """One file in an archive.
+
+    Args:
+        filename: its name.
+        start: the place of its first byte in the archive.
+        size: in bytes, unpacked.
+        is_packed: compressed.
+    """
+
+    filename: str
+    start: int
+    size: int
+    is_packed: bool
 
 
 def has_zip_header(path: str | Path) -> bool:
@@ -30,7 +47,7 @@ def limit_of(path: str | Path) -> int:
     return max(_SMALL, _MOST_GROWTH * Path(path).stat().st_size)
 
 
-def check_archive(path: str | Path) -> list[ZipInfo]:
+def check_archive(path: str | Path) -> list[Entry]:
     """Return the entries of a zip file that is whole.
 
     A file that has not changed since it passed is not read again in the same process: one command reads a checkpoint
@@ -47,22 +64,20 @@ def check_archive(path: str | Path) -> list[ZipInfo]:
 
 
 @lru_cache(maxsize=8)
-def _checked_once(state: tuple[str, int, int, int, int]) -> tuple[ZipInfo, ...]:
+def _checked_once(state: tuple[str, int, int, int, int]) -> tuple[Entry, ...]:
     return _checked(state[0])
 
 
-def _checked(path: str) -> tuple[ZipInfo, ...]:
+def _checked(path: str) -> tuple[Entry, ...]:
     try:
         with ZipFile(path) as archive, open(path, "rb") as file:
             entries = archive.infolist()
             _check_layout(entries, archive.start_dir, limit_of(path))
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                for entry in entries:
-                    _check_entry(entry, archive, content)
+                return tuple(_check_entry(entry, archive, content) for entry in entries)
     # Python's reader raises these for the headers, NotImplementedError for a method and RuntimeError for a password.
     except (BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
         raise ValueError(f"its zip archive is damaged ({str(error).rstrip('.') or type(error).__name__})") from error
-    return tuple(entries)
 
 
 def _check_layout(entries: list[ZipInfo], end: int, most: int) -> None:
@@ -86,16 +101,17 @@ def _check_layout(entries: list[ZipInfo], end: int, most: int) -> None:
         raise ValueError("its entries do not lie where its directory says")
 
 
-def _check_entry(entry: ZipInfo, archive: ZipFile, content: mmap.mmap) -> None:
+def _check_entry(entry: ZipInfo, archive: ZipFile, content: mmap.mmap) -> Entry:
     """Compare the checksum of one entry."""
-    with archive.open(entry) as reader:  # compares the names in both headers, and finds the data
+    start = entry.header_offset + 30
+    start += sum(int.from_bytes(content[start + at : start + at + 2], "little") for at in (-4, -2))
+    with archive.open(entry) as reader:  # compares the names in both headers
         if entry.compress_type == ZIP_DEFLATED:
             while reader.read(2**20):  # and compares the checksum at the end
                 pass
-            return
-    start = entry.header_offset + 30
-    start += sum(int.from_bytes(content[start + at : start + at + 2], "little") for at in (-4, -2))
+            return Entry(entry.filename, start, entry.file_size, True)
     with memoryview(content) as view, view[start : start + entry.file_size] as data:
         # In one call: a third faster than in pieces.
         if len(data) != entry.file_size or zlib.crc32(data) != entry.CRC:
             raise ValueError(f"the checksum of its entry '{entry.filename}' does not agree")
+    return Entry(entry.filename, start, entry.file_size, False)

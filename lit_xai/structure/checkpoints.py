@@ -5,18 +5,18 @@ torch is imported once a file is read: the command line looks for files before t
 
 import re
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import ZIP_STORED, ZipInfo
 
 from lit_xai.network.spelling import nearest
-from lit_xai.structure.archive import check_archive, has_zip_header, limit_of
+from lit_xai.structure.archive import Entry, check_archive, has_zip_header, limit_of
 from lit_xai.structure.content import first_mistake, first_not_finite, tensors_in
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+_PAGE = 4096
 
 
 def require_file(path: str | Path, keywords: Iterable[str] = ()) -> None:
@@ -70,7 +70,7 @@ def read_checkpoint(
     # Files in the format before torch 1.6 are not zip files: they have no checksums, and cannot be memory-mapped.
     entries = _checked_entries(path, file) if has_zip_header(path) else []
     # Mapped, a compressed entry would give its compressed bytes as weights.
-    mapped = bool(entries) and all(entry.compress_type == ZIP_STORED for entry in entries)
+    mapped = bool(entries) and not any(entry.is_packed for entry in entries)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what a damaged file seems to be
@@ -94,7 +94,7 @@ def read_checkpoint(
     return checkpoint
 
 
-def _checked_entries(path: str | Path, file: str) -> list[ZipInfo]:
+def _checked_entries(path: str | Path, file: str) -> list[Entry]:
     try:
         return check_archive(path)
     except ValueError as error:
@@ -114,11 +114,17 @@ def _why_unreadable(path: str | Path, reason: str, trust: str) -> str:
     return f"is damaged, or no checkpoint of a Lightning Trainer.{_newest_beside(path)}"
 
 
-def _fill_entries(checkpoint: dict[str, Any], entries: list[ZipInfo]) -> bool:
+def _fill_entries(checkpoint: dict[str, Any], entries: list[Entry]) -> bool:
     """Return whether each mapped tensor's memory is a whole entry of the file: torch checks that for copies alone."""
-    sizes = Counter(entry.file_size for entry in entries)
     storages = {s.data_ptr(): s.nbytes() for t in tensors_in(checkpoint) if (s := _storage(t)) is not None}
-    return not Counter(size for size in storages.values() if size) - sizes
+    used = [(place, size) for place, size in storages.items() if size]
+    sizes = {entry.start: entry.size for entry in entries}
+    if not used:
+        return True
+    # Nobody says where in memory the file begins, but at the begin of a page, and all storages count from there.
+    begins = (used[0][0] - start for start, size in sizes.items() if size == used[0][1])
+    pages = (begin for begin in begins if begin % _PAGE == 0)
+    return any(all(sizes.get(place - begin) == size for place, size in used) for begin in pages)
 
 
 def _storage(tensor: "Tensor") -> Any:
