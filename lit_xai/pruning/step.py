@@ -1,25 +1,42 @@
 """A cut: which indices were kept of which dimension of each parameter and buffer, and which attributes were set."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from lit_xai.network.calling import plain_name
+from lit_xai.network.check import refusal
 from lit_xai.network.spelling import nearest
+from lit_xai.pruning.sizes import SIZES, new_sizes, set_sizes_
 from lit_xai.structure.following import follow_, successor
 from lit_xai.structure.kinds import Step, StepKind, check_entries
+from lit_xai.structure.schema import Indices, ListOf, NonNegative, Positive, Row
+
+KEPT = Annotated[list[Any], ListOf(Annotated[Any, Row((str, NonNegative, Positive, Indices))])]
+"""Of each cut dimension: the parameter or buffer, the dimension, its size before, and the indices that were kept."""
+
+ATTRIBUTES = Annotated[list[Any], ListOf(Annotated[Any, Row((str, str, SIZES, SIZES))])]
+"""Of each size that a module holds: the module, the attribute, the value before and the value after."""
 
 
 class Prune(StepKind):
     """Keep some indices of some dimensions of parameters and buffers, and set the attributes that hold their sizes."""
 
-    name, label, order = "prune", "pruned", 10
+    name, label, order, in_place = "prune", "pruned", 10, False
 
     def check(self, step: Step) -> None:
-        """Refuse a step without what is kept and set."""
-        check_entries(step, kept=list, attributes=list)
+        """Refuse a step whose indices or sizes are none."""
+        check_entries(step, kept=KEPT, attributes=ATTRIBUTES)
+        for place, (_, _, size, kept) in enumerate(step["kept"]):
+            if max(kept) >= size:
+                raise refusal(f"The 'kept'[{place}][3] of a 'prune' step", f"indices below {size}", max(kept))
+        if len({(name, dim) for name, dim, *_ in step["kept"]}) < len(step["kept"]):
+            raise refusal("The 'kept' of a 'prune' step", "each dimension once", "one of them twice")
+        for place, (_, _, old, new) in enumerate(step["attributes"]):
+            if type(old) is not type(new) or len(_as_list(old)) != len(_as_list(new)):
+                raise refusal(f"The 'attributes'[{place}] of a 'prune' step", f"as many sizes as {old!r}", new)
 
     def apply_(self, network: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
         """Keep the named indices, set the named attributes.
@@ -34,15 +51,14 @@ class Prune(StepKind):
             optimizers: whose parameters are among the network's.
 
         Raises:
-            ValueError: a name is not there, or has another size than when the step was recorded. Nothing is changed
-                then.
+            ValueError: a name is not there, or has another size than when the step was recorded; or an attribute is no
+                size that follows from what is kept. Nothing is changed then.
         """
         # Everything is checked before anything is changed.
         found = _check(network, step, recorded=lambda size, kept: size)
+        values = new_sizes(network, step)
         _rebuild(network, step, found, optimizers, lambda value, dim, size, kept: value.index_select(dim, kept))
-        modules = _modules(network)
-        for name, attribute, _, new in step["attributes"]:
-            setattr(modules[plain_name(name)], attribute, _plain(new))
+        set_sizes_(values)
 
     def undo_(self, network: nn.Module, step: Step) -> None:
         """Undo a cut: restore the earlier shapes and attributes, with zeros where values were removed.
@@ -56,19 +72,13 @@ class Prune(StepKind):
             return room.index_copy(dim, kept, value)
 
         found = _check(network, step, recorded=lambda size, kept: len(kept))
+        values = new_sizes(network, step, undo=True)
         _rebuild(network, step, found, (), widened)
-        modules = _modules(network)
-        for name, attribute, old, _ in step["attributes"]:
-            setattr(modules[plain_name(name)], attribute, _plain(old))
+        set_sizes_(values)
 
 
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _modules(network: nn.Module) -> dict[str, nn.Module]:
-    # A wrapper comes before what it wraps, which then takes its name.
-    return {plain_name(name): module for name, module in network.named_modules(remove_duplicate=False)}
+def _as_list(sizes: Any) -> Any:
+    return sizes if isinstance(sizes, (list, tuple)) else [sizes]
 
 
 def _check(network: nn.Module, step: Step, recorded: Callable[[int, list[int]], int]) -> dict[str, Tensor]:
@@ -77,23 +87,25 @@ def _check(network: nn.Module, step: Step, recorded: Callable[[int, list[int]], 
         **dict(network.named_parameters(remove_duplicate=False)),
         **dict(network.named_buffers(remove_duplicate=False)),
     }
-    named, modules = {plain_name(name): tensor for name, tensor in tensors.items()}, _modules(network)
+    named = {plain_name(name): tensor for name, tensor in tensors.items()}
+    cuts: dict[tuple[int, int], list[int]] = {}
     for name, dim, size, kept in step["kept"]:
         if plain_name(name) not in named:
             raise ValueError(
                 f"The recipe does not fit {type(network).__name__}: it has no {name!r}.{nearest(name, named)}"
             )
-        expected, shape = recorded(size, kept), tuple(named[plain_name(name)].shape)
+        tensor, expected = named[plain_name(name)], recorded(size, kept)
+        shape = tuple(tensor.shape)
         if dim >= len(shape) or shape[dim] != expected:
             raise ValueError(
                 f"The recipe does not fit {type(network).__name__}: {name!r} expected size {expected} in dimension"
                 f" {dim}, but got shape {shape}."
             )
-    missing = next((name for name, *_ in step["attributes"] if plain_name(name) not in modules), None)
-    if missing is not None:
-        raise ValueError(
-            f"The recipe does not fit {type(network).__name__}: it has no {missing!r}.{nearest(missing, modules)}"
-        )
+        if cuts.setdefault((id(tensor), dim), kept) != kept:
+            raise ValueError(
+                f"The recipe does not fit {type(network).__name__}: {name!r} is shared, and would lose other indices"
+                " under another name."
+            )
     return tensors
 
 

@@ -334,6 +334,15 @@ def _fold_scale(norm: Any) -> Tensor:
     return scale if norm.weight is None else scale * _double(norm.weight)
 
 
+def check_pairs(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> None:
+    """Refuse names that are no layers with a BatchNorm that can be folded into them, or that come twice.
+
+    Raises:
+        ValueError: names the pair.
+    """
+    _checked_pairs(_names(network), list(pairs))
+
+
 def _checked_pairs(named: Mapping[str, nn.Module], pairs: list[tuple[str, str]]) -> list[tuple[Any, Any]]:
     """Return the modules of pairs of names, or raise a ValueError."""
     names = list(itertools.chain.from_iterable(pairs))

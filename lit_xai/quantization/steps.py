@@ -1,20 +1,43 @@
 """The structural steps of quantization: insert fake-quantizers; fold BatchNorms, which runs of 0.1 did before that."""
 
-import itertools
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from torch import nn
 
 from lit_xai.network.calling import find_network, module_names
 from lit_xai.network.spelling import nearest
 from lit_xai.quantization.fake_quantizers import NAME, remove_fake_quantizers_
-from lit_xai.quantization.folding import fold_batch_norms_, replace_
+from lit_xai.quantization.folding import check_pairs, fold_batch_norms_, replace_
+from lit_xai.quantization.plan import PlanEntries, check_plan, check_plan_fits
 from lit_xai.quantization.quantization import prepare_
 from lit_xai.structure.following import exchange_
 from lit_xai.structure.kinds import Step, StepKind, check_entries
 from lit_xai.structure.recipe import Recipe
+from lit_xai.structure.schema import ListOf, Positive, Row, entries, shown
+
+NORMS: Mapping[str, Any] = {
+    cls.__name__: cls for cls in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+}
+"""The BatchNorms that are built again where a fold is undone."""
+
+
+_Factor = Annotated[float, Ge(0)]
+# The class, and with it the key, is the BatchNorm's; the bias is the layer's.
+_FACTS = entries(
+    {
+        "class": str,
+        "num_features": Positive,
+        "eps": _Factor,
+        "momentum": _Factor | None,
+        "affine": bool,
+        "bias": bool,
+    }
+)
+PAIRS = Annotated[list[Any], ListOf(Annotated[Any, Row((str, str, _FACTS))])]
+"""Names of layers and BatchNorms, with what the latter were."""
 
 
 def fold_step(network: nn.Module, pairs: Iterable[tuple[str, str]], prefix: str = "") -> Step:
@@ -53,8 +76,8 @@ class Fold(StepKind):
     name, label, order, stays_float = "fold", "folded", 20, False
 
     def check(self, step: Step) -> None:
-        """Refuse a step without pairs."""
-        check_entries(step, pairs=list)
+        """Refuse a step whose pairs are none."""
+        check_entries(step, pairs=PAIRS)
 
     def apply_(self, network: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
         """Fold; parameters that remain stay the same objects, as optimizers hold references to them.
@@ -97,7 +120,7 @@ class Fold(StepKind):
         for name, norm, facts in step["pairs"]:
             layer: Any = named[name]
             options = {key: facts[key] for key in ("eps", "momentum", "affine")}
-            fresh = getattr(nn, facts["class"])(facts["num_features"], **options)
+            fresh = NORMS[facts["class"]](facts["num_features"], **options)
             replace_(network, named[norm], fresh.to(layer.weight).train(named[norm].training))
             if not facts["bias"]:
                 layer.bias = None
@@ -117,13 +140,39 @@ def _checked(network: nn.Module, step: Step, folded: bool) -> dict[str, nn.Modul
             raise ValueError(
                 f"The recipe does not fit {type(network).__name__}: it has no {missing!r}.{nearest(missing, named)}"
             )
-        expected = "Identity" if folded else facts["class"]
-        if type(named[norm]).__name__ != expected:
-            raise ValueError(
-                f"The recipe does not fit {type(network).__name__}: {norm!r} expected {expected}, but got"
-                f" {type(named[norm]).__name__}."
-            )
+        reason = _folded_refusal(named[layer], named[norm], facts) if folded else _refusal(named[norm], facts)
+        if reason:
+            raise ValueError(f"The recipe does not fit {type(network).__name__}: {norm!r} {reason}.")
+    if not folded:
+        check_pairs(network, [(layer, norm) for layer, norm, _ in step["pairs"]])
+        differs = next((layer for layer, _, f in step["pairs"] if _has_bias(named[layer]) != f["bias"]), None)
+        if differs is not None:
+            raise ValueError(f"The recipe does not fit {type(network).__name__}: {differs!r} expected another bias.")
     return named
+
+
+def _has_bias(layer: Any) -> bool:
+    return layer.bias is not None
+
+
+def _refusal(norm: Any, facts: Mapping[str, Any]) -> str:
+    if type(norm).__name__ != facts["class"]:
+        return f"expected {facts['class']}, but got {type(norm).__name__}"
+    for fact in ("num_features", "eps", "momentum", "affine"):
+        if getattr(norm, fact, None) != facts[fact]:
+            return f"expected {fact} {facts[fact]!r}, but got {shown(getattr(norm, fact, None))}"
+    return ""
+
+
+def _folded_refusal(layer: Any, norm: nn.Module, facts: Mapping[str, Any]) -> str:
+    if type(norm) is not nn.Identity:
+        return f"expected Identity, but got {type(norm).__name__}"
+    if facts["class"] not in NORMS:
+        return f"expected one of {', '.join(NORMS)} to put back, but got {facts['class']!r}"
+    bias = getattr(layer, "bias", None)
+    if bias is None or tuple(bias.shape) != (facts["num_features"],):
+        return f"expected a layer with a bias of {facts['num_features']} before it"
+    return ""
 
 
 def quantize_step(plan: dict[str, Any], module: str = "") -> Step:
@@ -143,11 +192,12 @@ def quantize_step(plan: dict[str, Any], module: str = "") -> Step:
 class Quantize(StepKind):
     """Insert fake-quantizers."""
 
-    name, label, order, once, stays_float = "quantize", "quantized", 30, True, False
+    name, label, order, once, stays_float, in_place = "quantize", "quantized", 30, True, False, False
 
     def check(self, step: Step) -> None:
-        """Refuse a step without a network's name and a plan."""
-        check_entries(step, module=str, plan=dict)
+        """Refuse a step whose plan is none, or contradicts its own scheme."""
+        check_entries(step, module=str, plan=PlanEntries)
+        check_plan(step["plan"])
 
     def apply_(self, network: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
         """Insert fake-quantizers, which observe and do not quantize yet.
@@ -156,16 +206,12 @@ class Quantize(StepKind):
             ValueError: the step was written for another network; nothing is changed then.
         """
         part = _part(network, step)
-        named = {"", *module_names(part)}
-        plan = step["plan"]
         # Checked before insertion, so that a recipe for another network changes nothing.
-        names = itertools.chain((site["layer"] for site in plan["sites"]), *plan.get("norms", ()))
-        missing = next((name for name in names if name not in named), None)
-        if missing is not None:
-            raise ValueError(
-                f"The recipe does not fit {type(network).__name__}: it has no {missing!r}.{nearest(missing, named)}"
-            )
-        prepare_(part, plan)
+        try:
+            check_plan_fits(part, step["plan"])
+        except ValueError as error:
+            raise ValueError(f"The recipe does not fit {type(network).__name__}: {error}") from None
+        prepare_(part, step["plan"])
 
     def undo_(self, network: nn.Module, step: Step) -> None:
         """Remove them.

@@ -15,14 +15,16 @@ To add a kind, subclass :class:`StepKind` and pass an instance to :func:`registe
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from functools import lru_cache
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NotRequired, get_origin
 
 import torch
 from torch import nn
 
 from lit_xai.network.check import refusal
 from lit_xai.network.spelling import nearest
+from lit_xai.structure.schema import check_schema, entries, shown
 
 Step = dict[str, Any]
 
@@ -39,6 +41,8 @@ class StepKind(ABC):
         once: whether a module takes such a step at most once.
         stays_float: whether training continues in float afterwards. ``ModelExport`` keeps the weights from before the
             first step that ends it, and writes them as its float file.
+        in_place: whether it writes into tensors that stay. A replay keeps a copy of the weights then, to put them back
+            where a later step does not fit.
     """
 
     name: ClassVar[str]
@@ -46,9 +50,12 @@ class StepKind(ABC):
     order: ClassVar[int] = 10
     once: ClassVar[bool] = False
     stays_float: ClassVar[bool] = True
+    in_place: ClassVar[bool] = True
 
     def check(self, step: Step) -> None:  # noqa: B027 - a kind may have nothing to add
         """Refuse a malformed step, before any network is touched; called for each step read from a file.
+
+        :func:`check_entries` does most of it.
 
         Raises:
             ValueError: says what is wrong with the step.
@@ -66,7 +73,7 @@ class StepKind(ABC):
                 :func:`~lit_xai.structure.following.exchange_` (parameters go, others come).
 
         Raises:
-            ValueError: the step does not fit the network. Nothing is changed then.
+            ValueError: the step does not fit the network. Whoever replays a recipe then puts the network back.
         """
 
     @abstractmethod
@@ -129,8 +136,8 @@ def kind_named(name: object) -> StepKind:
         package = name.partition(".")[0] if isinstance(name, str) and "." in name else "the package that defines it"
         hint = nearest(name, known) if isinstance(name, str) else ""
         raise ValueError(
-            f"A recipe expected steps of a known kind ({', '.join(known)}), but got {name!r}.{hint} If it is not the"
-            f" library's own, import {package} first, which has to call lit_xai.structure.kinds.register_kind."
+            f"A recipe expected steps of a known kind ({', '.join(known)}), but got {shown(name)}.{hint} If it is not"
+            f" the library's own, import {package} first, which has to call lit_xai.structure.kinds.register_kind."
         )
     return _registered[name]
 
@@ -141,15 +148,23 @@ def kind_of(step: Step) -> StepKind:
     Raises:
         ValueError: see :func:`kind_named`.
     """
-    return kind_named(step.get("kind"))
+    return kind_named(kind_name(step))
 
 
-def check_entries(step: Step, **expected: type) -> None:
-    """Refuse a step with a missing entry or one of another type.
+def kind_name(step: object) -> object:
+    """Return the name of the kind of a step as read from a file, ``None`` where there is none."""
+    return step.get("kind") if isinstance(step, dict) else None
+
+
+def check_entries(step: Step, **expected: Any) -> None:
+    """Refuse a step with a missing entry, one of another type, or one that its kind knows nothing of.
+
+    Types are strict, at any depth: True is no ``int``, NaN no ``float``. Every step may have a ``note``, which is text.
 
     Args:
         step: as read from a file.
-        expected: the type of each entry.
+        expected: the type of each entry, as in an annotation: ``list[str]``, ``Annotated[int, Ge(1)]`` with
+            ``annotated_types``, ``NotRequired[float]``, or one of :mod:`lit_xai.structure.schema`.
 
     Raises:
         ValueError: names the entry.
@@ -160,18 +175,27 @@ def check_entries(step: Step, **expected: type) -> None:
         ...
         ValueError: The 'pairs' of a 'fold' step expected type list, but got None.
     """
-    for entry, kind in expected.items():
-        # None where the entry is missing, which is of no expected type.
-        if not isinstance(step.get(entry), kind):
-            raise refusal(f"The {entry!r} of a {step.get('kind')!r} step", f"type {kind.__name__}", step.get(entry))
+    required = [entry for entry, kind in expected.items() if get_origin(kind) is not NotRequired]
+    given = {**dict.fromkeys(required), **step} if isinstance(step, dict) else step
+    check_schema(given, _schema_of(tuple(expected.items())), f"a {shown(kind_name(step))} step")
 
 
-def check_plain(value: Any, where: str = "a step") -> None:
+@lru_cache(maxsize=64)
+def _schema_of(expected: tuple[tuple[str, Any], ...]) -> Any:
+    return entries({"kind": str, "note": NotRequired[str], **dict(expected)})
+
+
+DEEPEST = 50
+"""The levels of lists and dicts in a step: more are no step, and would end in a RecursionError."""
+
+
+def check_plain(value: Any, where: str = "a step", depth: int = 0) -> None:
     """Refuse what would not load again under ``torch.load(..., weights_only=True)``, such as NumPy integers.
 
     Args:
         value: a step, or a part of one.
         where: its place, for the error.
+        depth: of that place.
 
     Raises:
         ValueError: names the entry and its type.
@@ -182,14 +206,16 @@ def check_plain(value: Any, where: str = "a step") -> None:
         ...
         ValueError: a step['rank'] expected plain values (numbers, text, lists and dicts), but got a Tensor.
     """
+    if depth > DEEPEST:
+        raise ValueError(f"a step expected at most {DEEPEST} levels of lists and dicts, but got more.")
     # By type, not isinstance: numpy.float64 is a float, but pickles as an object of NumPy.
     if type(value) is dict:
         for key, entry in value.items():
-            check_plain(entry, f"{where}[{key!r}]")
+            check_plain(entry, f"{where}[{shown(key)}]", depth + 1)
     elif type(value) in (list, tuple):
         for place, entry in enumerate(value):
             if type(entry) is not int:  # indices of channels come by the thousand
-                check_plain(entry, f"{where}[{place}]")
+                check_plain(entry, f"{where}[{place}]", depth + 1)
     elif type(value) not in (bool, int, float, str, type(None)):
         raise ValueError(
             f"{where} expected plain values (numbers, text, lists and dicts), but got a {type(value).__name__}."

@@ -81,5 +81,6 @@ def _ordered(
     # Parameters outside the module, such as those of a loss, have no name. They keep their order among themselves.
     unnamed = iter([parameter for key, parameter in held.items() if key not in of_module])
     wanted = [[named.get(name) if name else next(unnamed, None) for name in group] for group in groups]
-    is_same = len(groups) == len(optimizer.param_groups) and {id(p) for group in wanted for p in group} == set(held)
+    ids = [id(parameter) for group in wanted for parameter in group]
+    is_same = len(groups) == len(optimizer.param_groups) and len(ids) == len(held) and set(ids) == set(held)
     return wanted if is_same else None

@@ -9,17 +9,21 @@ LightningModule replay it before its weights are loaded.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, NotRequired, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from typing_extensions import TypedDict
 
 from lit_xai.network.copying import copy_network
 from lit_xai.structure.checkpoints import advise_arguments
-from lit_xai.structure.kinds import Step, apply_step_, kind_of, undo_step_
+from lit_xai.structure.kinds import Step, apply_step_, check_plain, kind_of, undo_step_
 from lit_xai.structure.parameter_order import Names, parameter_names
+from lit_xai.structure.put_back import put_back_on_error
+from lit_xai.structure.schema import ListOf, check_schema, closed, shown
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -48,28 +52,37 @@ class Recipe:
 
     def __init__(self, steps: Iterable[Step] = ()) -> None:
         self.steps = list(steps)
+        self._damage = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plain values for a checkpoint, which load under ``torch.load(..., weights_only=True)``."""
-        return {"version": VERSION, "steps": list(self.steps)}
+        return _sealed({"version": VERSION, "steps": list(self.steps)})
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any] | None) -> "Recipe":
         """Return the recipe in a checkpoint; ``None`` stands for the dense structure.
 
         Raises:
-            ValueError: another version wrote it, or it holds a step of an unknown kind or without what its kind needs.
+            ValueError: another version wrote it, or it is malformed: a step of an unknown kind, or other than its kind
+                expects.
         """
         if saved is None:
             return cls()
-        if saved.get("version") != VERSION:
+        if isinstance(saved, dict) and saved.get("version", VERSION) != VERSION:
             raise ValueError(
-                f"The checkpoint's recipe expected version {VERSION}, but got {saved.get('version')!r}: load it with"
+                f"The checkpoint's recipe expected version {VERSION}, but got {shown(saved['version'])}: load it with"
                 " the lit_xai that wrote it, or a newer one."
             )
+        check_schema(saved, _Saved, "the checkpoint's recipe")
         for step in saved["steps"]:
-            kind_of(step).check(step)
-        return cls(saved["steps"])
+            kind = kind_of(step)
+            check_plain(step)
+            kind.check(step)
+        recipe = cls(saved["steps"])
+        expected = saved.get("checksum", _checksum(saved))
+        if expected != _checksum(saved):
+            recipe._damage = f"The checkpoint's recipe expected the checksum {expected}, but got {_checksum(saved)}."
+        return recipe
 
     @property
     def label(self) -> str:
@@ -113,27 +126,43 @@ class Recipe:
 
         Raises:
             ValueError: the recipe does not fit the network; names the first part that differs. The network is then as
-                it was.
+                it was, down to its tensors.
         """
         before = since.steps if since is not None else []
         common = next((i for i, pair in enumerate(zip(before, self.steps, strict=False)) if pair[0] != pair[1]), None)
         shared = min(len(before), len(self.steps)) if common is None else common
-        done: list[Callable[[], None]] = []
-        try:
-            for step in reversed(before[shared:]):
-                undo_step_(network, step)
-                done.append(lambda step=step: apply_step_(network, step))  # type: ignore[misc]  # bound now
-            for step in self.steps[shared:]:
-                apply_step_(network, step)
-                done.append(lambda step=step: undo_step_(network, step))  # type: ignore[misc]  # bound now
-        except Exception:  # a kind of somebody else's may raise anything
-            for back in reversed(done):
-                back()
-            raise
+        changes = [(undo_step_, step) for step in reversed(before[shared:])]
+        changes += [(apply_step_, step) for step in self.steps[shared:]]
+        with put_back_on_error(network, any(kind_of(step).in_place for _, step in changes)):
+            for change, step in changes:
+                change(network, step)
+            # At the end, so that a step that does not fit is named.
+            if self._damage:
+                raise ValueError(f"{self._damage} It is not the one that was written: load another checkpoint.")
 
 
 # Beside the modules rather than on them, so that copies, pickles and ``vars(module)`` stay as the user made them.
 _recipes: WeakKeyDictionary[nn.Module, Recipe] = WeakKeyDictionary()
+
+
+@closed
+class _Saved(TypedDict):
+    """A recipe in a checkpoint. 0.1 wrote no checksum."""
+
+    version: int
+    steps: Annotated[list[Any], ListOf(dict[str, Any])]
+    parameters: NotRequired[Names]
+    checksum: NotRequired[int]
+
+
+def _sealed(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe with its checksum: one that was changed by accident would build another network."""
+    return {**saved, "checksum": _checksum(saved)}
+
+
+def _checksum(saved: Mapping[str, Any]) -> int:
+    # The ascii form of plain values is the same everywhere, and tells a list from a tuple and 1 from True.
+    return zlib.crc32(ascii([saved["version"], saved["steps"], saved.get("parameters")]).encode())
 
 
 def check_reversible(network: nn.Module, step: Step) -> None:
@@ -207,17 +236,23 @@ def save_structure_(
         optimizers: those that train the module.
     """
     if recipe_of(module).steps:
-        checkpoint[KEY] = recipe_of(module).to_dict() | {"parameters": parameter_names(module, optimizers)}
+        order = {"parameters": parameter_names(module, optimizers)}
+        checkpoint[KEY] = _sealed(recipe_of(module).to_dict() | order)
 
 
 def saved_order(checkpoint: Mapping[str, Any]) -> Names | None:
     """Return the order of the optimizers' parameters in a checkpoint, ``None`` if it holds no optimizer states."""
     if not checkpoint.get("optimizer_states") or KEY not in checkpoint:
         return None
+    saved: Names | None = checkpoint[KEY].get("parameters")
+    if saved:
+        return saved  # restore_structure_ has checked it
     # 0.1 wrote it into the state of one callback, so that it was lost on a resume without that callback.
-    of_0_1 = checkpoint.get("callbacks", {}).get("QuantizationAwareTraining", {}).get("names")
-    order: Names | None = checkpoint[KEY].get("parameters") or of_0_1
-    return order
+    states = checkpoint.get("callbacks")
+    of_0_1 = states.get("QuantizationAwareTraining") if isinstance(states, dict) else None
+    names: Names | None = of_0_1.get("names") if isinstance(of_0_1, dict) else None
+    check_schema(names, Names | None, "the order of parameters in the checkpoint")
+    return names
 
 
 def restore_structure_(module: nn.Module, checkpoint: Mapping[str, Any], copies: Iterable[nn.Module] = ()) -> None:
@@ -235,7 +270,11 @@ def restore_structure_(module: nn.Module, checkpoint: Mapping[str, Any], copies:
     before = recipe_of(module)
     try:
         recipe.replay_(module, since=before)
-    except ValueError as error:
+    except Exception as error:  # a kind of somebody else's may raise anything
+        if not isinstance(error, ValueError):
+            kinds = ", ".join(dict.fromkeys(kind_of(step).name for step in recipe.steps))
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ValueError(f"A step of the checkpoint's recipe ({kinds}) failed ({reason}).") from error
         raise ValueError(f"{error} {advise_arguments(module, checkpoint.get('hyper_parameters', {}))}") from None
     _recipes[module] = recipe
     # With the recipe from before, which is that of copies seen for the first time.
