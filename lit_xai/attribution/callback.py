@@ -4,8 +4,9 @@ import copy
 import math
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 
+from annotated_types import Ge
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -26,6 +27,7 @@ from lit_xai.network.spec import Network
 from lit_xai.network.untouched import untouched
 from lit_xai.render.registry import find_renderer
 from lit_xai.render.renderer import Renderer
+from lit_xai.structure.schema import NonNegative, entries
 from lit_xai.trainer.access import (
     callbacks_of,
     logged_step,
@@ -37,6 +39,7 @@ from lit_xai.trainer.access import (
 from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.batches import loader_name
 from lit_xai.trainer.guarding import guard, unguard
+from lit_xai.trainer.saved_state import check_state, drop_damaged_state
 from lit_xai.trainer.scheduling import Epochs, resolve_epochs
 
 
@@ -172,8 +175,20 @@ class AttributionMonitor(AnyCallback):
         """
         checkpoint.setdefault("callbacks", {})[self.state_key] = copy.deepcopy(self._state)
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Start afresh, with a warning, instead of from a damaged state."""
+        drop_damaged_state(self, checkpoint, self._check_state)
+
+    def _check_state(self, state: Any) -> None:
+        check_state(f"AttributionMonitor {self.name!r}", state, _STATE if state else dict)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the probe and the color limits of the resumed run."""
+        """Restore the probe and the color limits of the resumed run.
+
+        Raises:
+            ValueError: the state is damaged; names the entry. Nothing is changed then.
+        """
+        self._check_state(state_dict)
         self._state = dict(state_dict)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -449,6 +464,17 @@ class AttributionMonitor(AnyCallback):
         if reason not in self._warned:  # the same problem in every epoch is one warning
             self._warned.add(reason)
             rank_zero_warn(message)
+
+
+_STATE = entries(
+    {
+        "indices": list[NonNegative],
+        "loader": Literal["train", "val", "test"],
+        "hash": NotRequired[str],
+        "probe": NotRequired[str],
+        "limits": NotRequired[dict[str, Annotated[float, Ge(0)]]],
+    }
+)
 
 
 def _default_name(method: str | type, layer: str | None, target: str | int, noise_tunnel: Any) -> str:

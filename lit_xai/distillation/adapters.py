@@ -1,7 +1,7 @@
 """Adapters that map a student's features to the width of the teacher's, trained with it and dropped at the end."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,43 @@ from torch import Tensor, distributed, nn
 from lit_xai.network.check import check_positive
 from lit_xai.network.describing import describe
 from lit_xai.network.untouched import fork_rng
+from lit_xai.structure.schema import Checked, Of, Positive, Row, TensorOf, entries
+
+
+def _check_setting(value: Any) -> Any:
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    if not all(part is None or type(part) in (bool, int, float) for part in parts):
+        raise ValueError("a number or a flag")
+    return value
+
+
+_MOMENTS = entries(dict.fromkeys(("step", "exp_avg", "exp_avg_sq"), Annotated[Tensor, TensorOf(finite=True)]))
+_SETTINGS = dict[str, Annotated[Any, Checked(_check_setting)]]
+_STATE = entries(
+    {
+        "shape": Annotated[Any, Row((Positive, Positive, int))],
+        "weights": entries(dict.fromkeys(("weight", "bias"), Annotated[Tensor, TensorOf(finite=True)])),
+        "optimizer": entries({"state": dict[int, Annotated[Any, Of(_MOMENTS)]], "param_groups": list[_SETTINGS]}),
+    }
+)
+
+
+def _check_adapter(state: Any) -> Any:
+    n_in, n_out, dims = state["shape"]
+    weight, bias = state["weights"]["weight"], state["weights"]["bias"]
+    if not 2 <= abs(dims) <= 5 or tuple(bias.shape) != (n_out,) or weight.shape[:2] != (n_out, n_in):
+        raise ValueError(f"an adapter from {n_in} to {n_out} channels")
+    for place, moments in state["optimizer"]["state"].items():
+        value = (weight, bias)[place] if place in (0, 1) else None
+        if value is None or any(moments[key].shape != value.shape for key in ("exp_avg", "exp_avg_sq")):
+            raise ValueError("moments of the adapter's weight and bias")
+        if moments["step"].numel() != 1:
+            raise ValueError("a number of steps")
+    return state
+
+
+ADAPTERS = dict[str, Annotated[Any, Of(_STATE), Checked(_check_adapter)]]
+"""What :meth:`Adapters.state_dict` returns."""
 
 
 class Adapters:
@@ -62,7 +99,9 @@ class Adapters:
             saved = self._resumed.pop(pair, None)
             if saved is not None and tuple(saved["shape"]) == shape:
                 layer.load_state_dict(saved["weights"])
-                self._optimizers[pair].load_state_dict(saved["optimizer"])
+                # The settings are those of today's arguments, and none of the file's.
+                groups = self._optimizers[pair].state_dict()["param_groups"]
+                self._optimizers[pair].load_state_dict({"state": saved["optimizer"]["state"], "param_groups": groups})
         return layer
 
     def _make(self, shape: tuple[int, int, int]) -> Any:

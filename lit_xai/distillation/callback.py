@@ -4,13 +4,13 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lit_xai.distillation.adapters import Adapters
+from lit_xai.distillation.adapters import ADAPTERS, Adapters
 from lit_xai.distillation.comparison import Comparison
 from lit_xai.distillation.explanation_matching import ExplanationMatching
 from lit_xai.distillation.features import FeatureMatching
@@ -18,17 +18,22 @@ from lit_xai.distillation.loss_spec import LossSpec
 from lit_xai.distillation.losses import FEATURE_LOSSES, LOSSES
 from lit_xai.distillation.means import Means
 from lit_xai.distillation.student import Student
-from lit_xai.distillation.teacher_source import TeacherOptions, TeacherSource, make_source
+from lit_xai.distillation.teacher_source import SOURCE_STATE, TeacherOptions, TeacherSource, make_source
 from lit_xai.distillation.terms import StepSettings, Terms, find_target
 from lit_xai.network.calling import OutputSpec
 from lit_xai.network.check import Name
 from lit_xai.structure.attaching import unwrap, wrap
 from lit_xai.structure.attachment import attach, detach
+from lit_xai.structure.schema import entries
 from lit_xai.trainer.access import MisconfigurationException, callbacks_of, rank_zero_info, refuse_strategies
+from lit_xai.trainer.saved_state import AnyNumber, check_state
 from lit_xai.trainer.scheduling import check_values, value_at
 from lit_xai.trainer.structural_callback import structural_callbacks
 from lit_xai.trainer.structure_change import bare_optimizers
 from lit_xai.trainer.watched_callback import WatchedCallback
+
+STATE = entries({**SOURCE_STATE, "adapters": NotRequired[ADAPTERS], "teacher_metric": NotRequired[AnyNumber | None]})
+"""What a checkpoint holds of a distillation."""
 
 
 class KnowledgeDistillation(WatchedCallback):
@@ -221,7 +226,10 @@ class KnowledgeDistillation(WatchedCallback):
         is_alone = sum(isinstance(callback, KnowledgeDistillation) for callback in callbacks_of(trainer)) == 1
         # The key holds the teacher's path: if the file has moved, the only state of this class is the right one.
         moved = of_this_class[0] if len(of_this_class) == 1 and is_alone else None
-        self._resumed = copy.deepcopy(states.get(self.state_key, states.get(moved, {})))
+        state = states.get(self.state_key, states.get(moved))
+        if state is not None:
+            check_state("KnowledgeDistillation", state, STATE)
+        self._resumed = {} if state is None else copy.deepcopy(state)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Load the teacher, and refuse what does not fit the module, which is complete by now."""

@@ -6,7 +6,7 @@ Each makes its teacher at a different moment of a ``fit``, and stores different 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,15 @@ from lit_xai.structure.checkpoints import read_checkpoint
 from lit_xai.structure.class_paths import class_paths_in
 from lit_xai.structure.loading import load_known, load_weights_
 from lit_xai.structure.recipe import dense_copy, recipe_of, restore_structure_
+from lit_xai.structure.schema import Weights
 from lit_xai.trainer.access import MisconfigurationException, rank_zero_info
+from lit_xai.trainer.saved_state import FIX
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
+
+SOURCE_STATE = {"teacher": str, "hash": NotRequired[str], "dense": NotRequired[Weights], "ema": NotRequired[Weights]}
+"""The types of what :meth:`TeacherSource.state` returns, by entry."""
 
 KEYWORDS = ("dense", "ema")
 """Teachers that are made in the run itself."""
@@ -206,7 +211,7 @@ class DenseTeacher(TeacherSource):
         # The dense weights are part of the callback's state: the model in the checkpoint may be pruned already.
         if "dense" in resumed:
             copied = dense_copy(pl_module)
-            load_weights_(copied, resumed["dense"])
+            _load_weights_(copied, resumed, "dense")
             self._take(copied, pl_module)
         elif recipe_of(pl_module).steps:
             raise MisconfigurationException(
@@ -264,7 +269,7 @@ class AveragedTeacher(TeacherSource):
         """Copy the student's weights, or take over the average of a resumed run."""
         self._average = RunningAverage(pl_module, self._decay)
         if "ema" in resumed:
-            load_weights_(self._average.module, resumed["ema"])
+            _load_weights_(self._average.module, resumed, "ema")
         # Unoptimized: folded weights would no longer follow the average.
         self.teacher = self._options.make(self._average.module, optimize=False)
         super().start(pl_module, resumed)
@@ -284,6 +289,14 @@ class AveragedTeacher(TeacherSource):
             return super().state()
         weights = {name: value.detach().clone() for name, value in self._average.module.state_dict().items()}
         return super().state() | {"ema": weights}
+
+
+def _load_weights_(module: nn.Module, resumed: Mapping[str, Any], entry: str) -> None:
+    """Load weights of a callback's state, or refuse them in one sentence."""
+    try:
+        load_weights_(module, resumed[entry])
+    except ValueError as error:
+        raise ValueError(f"The {entry!r} of KnowledgeDistillation's state in the checkpoint: {error} {FIX}") from None
 
 
 def make_source(

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -27,12 +27,15 @@ from lit_xai.quantization.callback import QuantizationAwareTraining
 from lit_xai.quantization.steps import quantize_steps
 from lit_xai.runtime.onnx import export_onnx
 from lit_xai.structure.attachment import attach, detach
-from lit_xai.structure.recipe import KEY, recipe_of
+from lit_xai.structure.recipe import KEY, Recipe, recipe_of
+from lit_xai.structure.schema import Weights as StateWeights
+from lit_xai.structure.schema import entries
 from lit_xai.trainer.access import callbacks_of, refuse_strategies, require_writable, run_folder, without_log
 from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.batches import example_inputs, loader_name, read_batch
 from lit_xai.trainer.guarding import guard, unguard
 from lit_xai.trainer.logging import log_text
+from lit_xai.trainer.saved_state import check_saved_state, check_state
 from lit_xai.trainer.structure_change import bare_optimizers
 
 if TYPE_CHECKING:
@@ -173,8 +176,17 @@ class ModelExport(AnyCallback):
             state["source"] = self._before.source
             state["before"]["epoch"] = self._before.epoch
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse a damaged state before anything is restored from it."""
+        check_saved_state(self, checkpoint, _check_state)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep what the checkpoint holds until the run starts."""
+        """Keep what the checkpoint holds until the run starts.
+
+        Raises:
+            ValueError: it is damaged; names the entry.
+        """
+        _check_state(state_dict)
         self._resumed = dict(state_dict)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -292,6 +304,18 @@ class ModelExport(AnyCallback):
         self.report = self.exporter.export(trainer, weights, before, self._folder, True, self._dense)
         rank_zero_info(f"ModelExport, in '{self._folder}':\n{self.report}")
         log_text(trainer, "compression/export", str(self.report), trainer.global_step)
+
+
+_BEFORE = entries({"state_dict": StateWeights, KEY: Any, "epoch": NotRequired[int | None]})
+_STATE_IN_INTEGERS = entries({"folders": list[str], "before": _BEFORE, "source": str})
+_STATE = entries({"folders": list[str], "before": NotRequired[_BEFORE], "source": NotRequired[str]})
+
+
+def _check_state(state: Any) -> None:
+    check_state("ModelExport", state, _STATE)
+    if "before" in state:
+        check_state("ModelExport", state, _STATE_IN_INTEGERS)
+        Recipe.from_dict(state["before"][KEY])
 
 
 def _is_in_integers(pl_module: LightningModule) -> bool:

@@ -3,8 +3,9 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
+from annotated_types import Ge, Le
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -27,6 +28,7 @@ from lit_xai.pruning.targets import Amount, Target, choose_target
 from lit_xai.pruning.training_data import TrainingData
 from lit_xai.structure.kinds import kind_of
 from lit_xai.structure.recipe import dense_copy, recipe_of
+from lit_xai.structure.schema import NonNegative, Row
 from lit_xai.trainer.access import callbacks_of
 from lit_xai.trainer.batches import example_inputs
 from lit_xai.trainer.scheduling import Epochs, Schedule
@@ -165,6 +167,12 @@ class StructuredPruning(StructuralCallback):
         if regularize is not None:
             check_choice("regularize", regularize, REGULARIZERS)
         self._forget()
+
+    state_entries = {
+        "done": list[NonNegative],
+        "round_to": Annotated[int, Ge(1), Le(2**16)],
+        "kept_whole": NotRequired[list[Annotated[Any, Row((list[str], str))]]],
+    }
 
     def _forget(self) -> None:
         self._options = self._given

@@ -4,9 +4,10 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import torch
+from annotated_types import Ge
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -26,6 +27,7 @@ from lit_xai.quantization.steps import quantize_step, quantize_steps
 from lit_xai.quantization.unfolded import UnfoldedUpdates
 from lit_xai.structure.attaching import unwrap, wrap
 from lit_xai.structure.recipe import recipe_of
+from lit_xai.structure.schema import NonNegative, TensorOf
 from lit_xai.trainer.access import callbacks_of
 from lit_xai.trainer.batches import example_inputs, read_batch
 from lit_xai.trainer.logging import log_text
@@ -129,6 +131,13 @@ class QuantizationAwareTraining(StructuralCallback):
             "ignored_layers": one_or_more(ignored_layers),
         }
         self._reset()
+
+    state_entries = {
+        "seen": NonNegative,
+        "peaks": NotRequired[list[Annotated[float, Ge(0)]]],
+        "scales": dict[str, Annotated[torch.Tensor, TensorOf(finite=True)]],
+        "names": NotRequired[list[list[list[str]]]],  # of 0.1
+    }
 
     def _reset(self) -> None:
         self.start_epoch = self.freeze_epoch = 0

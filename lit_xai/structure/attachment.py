@@ -21,6 +21,7 @@ from lit_xai.structure.recipe import (
     save_structure_,
     saved_order,
 )
+from lit_xai.structure.schema import check_schema
 
 # Beside the modules, not on them: copies and pickles know nothing of it.
 _attached: WeakKeyDictionary[nn.Module, "_Attachment"] = WeakKeyDictionary()
@@ -100,6 +101,7 @@ class _Attachment:
             save_structure_(pl_module, checkpoint, self.optimizers())
 
         def load(method: Callable[[Any], None], checkpoint: dict[str, Any]) -> None:
+            check_schema(checkpoint.get("callbacks"), dict[str, Any] | None, "the checkpoint's 'callbacks'")
             method(checkpoint)
             # For the error of load_state_dict, which follows and is not given them.
             self._arguments = checkpoint.get("hyper_parameters", {})

@@ -222,7 +222,7 @@ def advise_arguments(module: "nn.Module", saved: Mapping[str, Any]) -> str:
     own, plain = getattr(module, "hparams", {}), (bool, int, float, str)
     other = [
         f"{name}={value!r} rather than {own[name]!r}"
-        for name, value in saved.items()
+        for name, value in (saved.items() if isinstance(saved, Mapping) else ())
         if name in own and isinstance(value, plain) and isinstance(own[name], plain) and own[name] != value
     ]
     which = f": {', '.join(other)}" if other else ""

@@ -67,15 +67,29 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Of:
+    """An annotation: a value of a type that is made when the program runs, such as that of :func:`entries`."""
+
+    type: Any
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return handler.generate_schema(self.type)
+
+
+@dataclass(frozen=True)
 class Checked:
-    """An annotation: a value that a function lets pass, which raises a ValueError with what it expected instead."""
+    """An annotation: a value that a function lets pass as well, which raises a ValueError with what it expects."""
 
     check: Callable[[Any], object]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        return core_schema.no_info_plain_validator_function(self.check)
+        return core_schema.no_info_after_validator_function(self._let_pass, handler(source))
+
+    def _let_pass(self, value: Any) -> Any:
+        self.check(value)
+        return value
 
 
 @dataclass(frozen=True)

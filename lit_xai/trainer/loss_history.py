@@ -1,11 +1,13 @@
 """The losses of a training, kept at next to no cost: on their device, and read in blocks."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from lit_xai.structure.schema import NonNegative, Row, entries
+from lit_xai.trainer.saved_state import AnyNumber
 from lit_xai.trainer.wreck import median
 
 WINDOW = 50
@@ -28,6 +30,18 @@ class Mark:
     count: int
     before: list[float]
     shock: list[float] = field(default_factory=list)
+
+
+STATE = entries(
+    {
+        "count": NonNegative,
+        "first": list[AnyNumber],
+        "recent": list[AnyNumber],
+        "lowest": AnyNumber,
+        "marks": list[Annotated[Any, Row((NonNegative, list[AnyNumber], list[AnyNumber]))]],
+    }
+)
+"""What :meth:`LossHistory.state` returns."""
 
 
 class LossHistory:

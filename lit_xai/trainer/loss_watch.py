@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
-from lit_xai.trainer.loss_history import FIRST, LossHistory
+from lit_xai.structure.schema import Of, check_schema, entries
+from lit_xai.trainer.loss_history import FIRST, STATE, LossHistory
 from lit_xai.trainer.wreck import has_learned, lost_share, median
 
 RECOVERED = 500
@@ -47,6 +48,17 @@ class Change:
     where: str
     remedy: str
     is_teacher: bool = False
+
+
+_CHANGE = entries({"callback": str, "where": str, "remedy": str, "is_teacher": bool})
+_STATE = entries(
+    {
+        "changes": list[Annotated[Any, Of(_CHANGE)]],
+        "is_over": bool,
+        "histories": list[Annotated[Any, Of(STATE)]],
+        "teacher": STATE,
+    }
+)
 
 
 class LossWatch:
@@ -208,7 +220,16 @@ class LossWatch:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from such a state."""
+        """Continue from such a state.
+
+        Raises:
+            ValueError: it is damaged; names the entry. Nothing is changed then.
+        """
+        check_schema(state, _STATE, "the watch of losses in the checkpoint")
+        n = len(state["changes"])
+        other = next((len(one["marks"]) for one in state["histories"] if len(one["marks"]) != n), None)
+        if other is not None:
+            raise ValueError(f"The watch of losses in the checkpoint expected {n} marks of changes, but got {other}.")
         self.changes = [Change(**change) for change in state["changes"]]
         self.is_over = state["is_over"]
         self._histories = [LossHistory.of(one) for one in state["histories"]]

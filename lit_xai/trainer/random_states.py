@@ -4,12 +4,67 @@ Private names in use: ``_FitLoop._data_fetcher``, ``_FitLoop._combined_loader``.
 """
 
 import random
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
-from torch import distributed
+from torch import Tensor, distributed
+
+from lit_xai.structure.schema import Checked, ListOf, TensorOf, entries
+
+
+def _is_python(state: Any) -> bool:
+    version, internal, gauss = state
+    random.Random().setstate((version, tuple(internal), gauss))
+    return gauss is None or type(gauss) is float
+
+
+def _is_numpy(state: Any) -> bool:
+    name, keys, place, has_gauss, gauss = state
+    TensorOf(torch.int64, (624,)).check(keys)
+    # Beyond its keys NumPy would read memory that is not its own.
+    is_place = type(place) is int and 0 <= place <= 624
+    is_gauss = type(has_gauss) is int and has_gauss in (0, 1) and type(gauss) is float
+    return name == "MT19937" and is_place and is_gauss and bool(((keys >= 0) & (keys < 2**32)).all())
+
+
+def _is_torch(state: Any) -> bool:
+    torch.Generator().set_state(TensorOf(torch.uint8).check(state).cpu())
+    return True
+
+
+def _state_of(generator: str, is_one: Callable[[Any], bool]) -> Checked:
+    def check(state: Any) -> None:
+        try:
+            found = is_one(state)
+        except Exception:  # what the generators raise is theirs
+            found = False
+        if not found:
+            raise ValueError(f"a state of {generator}")
+
+    return Checked(check)
+
+
+_STATES = entries(
+    {
+        "python": Annotated[Any, _state_of("Python's random", _is_python)],
+        "numpy": Annotated[Any, _state_of("numpy.random", _is_numpy)],
+        "torch": Annotated[Any, _state_of("torch's generator", _is_torch)],
+        "cuda": NotRequired[Annotated[Tensor, TensorOf(torch.uint8)]],
+    }
+)
+
+
+def _check_some(value: Any) -> Any:
+    if not value:
+        raise ValueError("the states of one process or more")
+    return value
+
+
+RANDOM_STATES = Annotated[list[Any], ListOf(_STATES), Checked(_check_some)]
+"""What :func:`gathered_states` returned."""
 
 
 def random_states() -> dict[str, Any]:

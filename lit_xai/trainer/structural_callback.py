@@ -1,15 +1,18 @@
 """The base of callbacks that change the structure of a module during training."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
 
 from lit_xai.structure.attachment import attach, detach
 from lit_xai.structure.kinds import Step
 from lit_xai.structure.recipe import recipe_of, save_structure_
+from lit_xai.structure.schema import entries
 from lit_xai.trainer.access import callbacks_of, refuse_strategies
 from lit_xai.trainer.best import find_best_again, start_over
-from lit_xai.trainer.random_states import gathered_states, renew_batches_, restore_random_states_
+from lit_xai.trainer.random_states import RANDOM_STATES, gathered_states, renew_batches_, restore_random_states_
+from lit_xai.trainer.saved_state import FIX, check_saved_state, check_state
 from lit_xai.trainer.structure_change import averaged_copies, bare_optimizers, change_structure
 from lit_xai.trainer.watched_callback import WatchedCallback
 
@@ -35,6 +38,10 @@ class StructuralCallback(WatchedCallback):
         >>> HalveOnce().last_change(max_epochs=10) is None
         True
     """
+
+    state_entries: ClassVar[Mapping[str, Any] | None] = None
+    """The types of what :meth:`state` returns, by entry, as for
+    :func:`~lit_xai.structure.kinds.check_entries`; ``None`` if :meth:`load_state` checks it itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +80,7 @@ class StructuralCallback(WatchedCallback):
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state` returned in the run that is resumed."""
+        """Restore what :meth:`state` returned in the run that is resumed; it has the :attr:`state_entries`."""
 
     def take_step(self, trainer: Trainer, pl_module: LightningModule, *steps: Step) -> None:
         """Take steps one after the other; call it from :meth:`change`, on every process.
@@ -122,10 +129,33 @@ class StructuralCallback(WatchedCallback):
         # After fit the module is detached, and trainer.save_checkpoint may still be called.
         save_structure_(pl_module, checkpoint, bare_optimizers(trainer))
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse a damaged state before anything is restored from it."""
+        check_saved_state(self, checkpoint, self._check_state)
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state of a checkpoint until the first epoch begins."""
+        """Keep the state of a checkpoint until the first epoch begins.
+
+        Raises:
+            ValueError: it is damaged; names the entry. Nothing is changed then.
+        """
+        self._check_state(state_dict)
+        try:
+            self.load_state(state_dict)
+        except ValueError:
+            raise
+        except Exception as error:  # a callback of somebody else's may raise anything
+            reason = f"({type(error).__name__}: {error})"
+            raise ValueError(
+                f"{type(self).__name__} cannot load its state in the checkpoint {reason}. {FIX}"
+            ) from error
         self._resumed = state_dict
-        self.load_state(state_dict)
+
+    def _check_state(self, state: Any) -> None:
+        if self.state_entries is None and isinstance(state, dict):
+            state = {key: value for key, value in state.items() if key == "random"}
+        check_state(type(self).__name__, state, entries({"random": RANDOM_STATES, **(self.state_entries or {})}))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Point ModelCheckpoint to files that were renamed after the resumed checkpoint was written."""

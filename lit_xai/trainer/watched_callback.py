@@ -88,7 +88,10 @@ class WatchedCallback(AnyCallback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Continue the watch of a resumed run."""
         if self._is_first and self._watch is not None and KEY in checkpoint:
-            self._observe(self._watch.load_state, checkpoint[KEY])
+            try:
+                self._watch.load_state(checkpoint[KEY])
+            except ValueError as error:
+                rank_zero_warn(f"{error} It only observes: training continues, and it starts afresh.")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the watch's state, of a few hundred numbers."""
