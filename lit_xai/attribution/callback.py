@@ -36,6 +36,7 @@ from lit_xai.trainer.access import (
     run_folder,
     without_log,
 )
+from lit_xai.trainer.agreement import agreed
 from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.batches import loader_name
 from lit_xai.trainer.guarding import guard, unguard
@@ -212,7 +213,7 @@ class AttributionMonitor(AnyCallback):
                 raise refusal("every_n_epochs", "1 or more epochs, or a fraction of max_epochs", 0)
             self._every = max(1, self._every)
         self._folder = run_folder(trainer) / "attribution" / self.name
-        require_writable(self._folder)
+        agreed(trainer, "AttributionMonitor", lambda: require_writable(self._folder))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the probe, and rehearse explaining and drawing: foreseeable errors come before the first step."""
@@ -265,6 +266,9 @@ class AttributionMonitor(AnyCallback):
         self.teardown(trainer, pl_module, "exception")
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        agreed(trainer, f"AttributionMonitor {self.name!r}", lambda: self._rehearse(trainer, pl_module, stage))
+
+    def _rehearse(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         network = Network(self.module).of(pl_module)
         samples = self._read(trainer, network, stage)
         with without_log(pl_module):

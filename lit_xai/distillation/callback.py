@@ -26,6 +26,7 @@ from lit_xai.structure.attaching import unwrap, wrap
 from lit_xai.structure.attachment import attach, detach
 from lit_xai.structure.schema import entries
 from lit_xai.trainer.access import MisconfigurationException, callbacks_of, rank_zero_info, refuse_strategies
+from lit_xai.trainer.agreement import agreed
 from lit_xai.trainer.saved_state import AnyNumber, check_state
 from lit_xai.trainer.scheduling import check_values, value_at
 from lit_xai.trainer.structural_callback import structural_callbacks
@@ -235,6 +236,9 @@ class KnowledgeDistillation(WatchedCallback):
         """Load the teacher, and refuse what does not fit the module, which is complete by now."""
         if self._pl_module is None:
             return
+        agreed(trainer, "KnowledgeDistillation", lambda: self._load_teacher(pl_module))
+
+    def _load_teacher(self, pl_module: LightningModule) -> None:
         is_explained = self._terms.is_explained
         self._student.check(pl_module, self._terms.student_layers(is_explained), is_explained)
         self._source.load(pl_module)
@@ -248,7 +252,7 @@ class KnowledgeDistillation(WatchedCallback):
         self._comparison.teacher = self._resumed.get("teacher_metric")
         self._last_step = trainer.global_step
         self._follow_schedules(trainer)  # on_train_epoch_start is not called in a run resumed within an epoch
-        self._source.start(pl_module, self._resumed)
+        agreed(trainer, "KnowledgeDistillation", lambda: self._source.start(pl_module, self._resumed))
         self._resumed = {}
         self.say_change("in which it takes part from the first step on", is_teacher=True)
 

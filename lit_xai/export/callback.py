@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired
+from typing import TYPE_CHECKING, Any, NotRequired, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -31,11 +31,12 @@ from lit_xai.structure.recipe import KEY, Recipe, recipe_of
 from lit_xai.structure.schema import Weights as StateWeights
 from lit_xai.structure.schema import entries
 from lit_xai.trainer.access import callbacks_of, refuse_strategies, require_writable, run_folder, without_log
+from lit_xai.trainer.agreement import agreed
 from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.batches import example_inputs, loader_name, read_batch
 from lit_xai.trainer.guarding import guard, unguard
 from lit_xai.trainer.logging import log_text
-from lit_xai.trainer.saved_state import check_saved_state, check_state
+from lit_xai.trainer.saved_state import FIX, check_saved_state, check_state
 from lit_xai.trainer.structure_change import bare_optimizers
 
 if TYPE_CHECKING:
@@ -196,17 +197,25 @@ class ModelExport(AnyCallback):
         may_replace = self.overwrite or was_written_by_this_run or _is_fast_dev_run(trainer)
         _in_first_process(trainer, lambda: self._check_folder(may_replace))
         # Here and not in load_state_dict, which gets no module to copy.
-        saved = self._resumed.get("before")
-        if saved is not None and trainer.is_global_zero:
-            self._before = saved_weights(pl_module, saved, self._resumed["source"], is_whole=False)
+        _in_first_process(trainer, lambda: self._take_over(pl_module))
         self._resumed = {}
+
+    def _take_over(self, pl_module: LightningModule) -> None:
+        saved = self._resumed.get("before")
+        if saved is None:
+            return
+        try:
+            self._before = saved_weights(pl_module, saved, self._resumed["source"], is_whole=False)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"the 'before' of its state in the checkpoint does not fit: {reason} {FIX}") from None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse options that contradict the training; export a copy and discard it, so that failures come early."""
         # Not in setup: whether a resumed run is in integers shows once its checkpoint has been read.
         _in_first_process(trainer, lambda: self._check_int8_options(trainer, pl_module))
-        self._inputs = example_inputs(trainer, pl_module, self.exporter.network)
-        _in_first_process(trainer, lambda: self._check_labels(trainer, pl_module))
+        self._inputs = _agreed(trainer, lambda: example_inputs(trainer, pl_module, self.exporter.network))
+        _agreed(trainer, lambda: self._check_labels(trainer, pl_module))
         if not _is_in_integers(pl_module):
             _in_first_process(trainer, lambda: self._rehearse(live_weights(pl_module)))
 
@@ -306,6 +315,8 @@ class ModelExport(AnyCallback):
         log_text(trainer, "compression/export", str(self.report), trainer.global_step)
 
 
+T = TypeVar("T")
+
 _BEFORE = entries({"state_dict": StateWeights, KEY: Any, "epoch": NotRequired[int | None]})
 _STATE_IN_INTEGERS = entries({"folders": list[str], "before": _BEFORE, "source": str})
 _STATE = entries({"folders": list[str], "before": NotRequired[_BEFORE], "source": NotRequired[str]})
@@ -328,17 +339,21 @@ def _is_fast_dev_run(trainer: Trainer) -> bool:
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by its connector
 
 
-def _in_first_process(trainer: Trainer, work: Callable[[], Any]) -> None:
-    """Run ``work`` in the first process and raise its refusal in all: the others would wait for it forever."""
-    refused = ""
-    if trainer.is_global_zero:
+def _agreed(trainer: Trainer, work: Callable[[], T]) -> T:
+    """Return the result of ``work`` in each process, and raise its refusal in all of them."""
+
+    def named() -> T:
         try:
-            work()
-        except (ValueError, OSError) as error:  # an OSError: no room for the rehearsal's file, say
-            refused = f"ModelExport: {_line(error)}"
-    refused = trainer.strategy.broadcast(refused)
-    if refused:
-        raise MisconfigurationException(refused)
+            return work()
+        except ValueError as error:
+            raise MisconfigurationException(f"ModelExport: {_line(error)}") from None
+
+    return agreed(trainer, "ModelExport", named)
+
+
+def _in_first_process(trainer: Trainer, work: Callable[[], object]) -> None:
+    """Run ``work`` in the first process and raise its refusal in all: the others would wait for it forever."""
+    _agreed(trainer, lambda: work() if trainer.is_global_zero else None)
 
 
 def _line(error: BaseException) -> str:

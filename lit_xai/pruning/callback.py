@@ -30,6 +30,7 @@ from lit_xai.structure.kinds import kind_of
 from lit_xai.structure.recipe import dense_copy, recipe_of
 from lit_xai.structure.schema import NonNegative, Row
 from lit_xai.trainer.access import callbacks_of
+from lit_xai.trainer.agreement import agreed
 from lit_xai.trainer.batches import example_inputs
 from lit_xai.trainer.scheduling import Epochs, Schedule
 from lit_xai.trainer.structural_callback import StructuralCallback
@@ -217,11 +218,16 @@ class StructuredPruning(StructuralCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Trace the network and go through the whole plan on a copy, so that nothing foreseeable fails later."""
         super().on_train_start(trainer, pl_module)
-        self._inputs = example_inputs(trainer, pl_module, self._network)
-        # Targets are shares of the dense network; counted on a pruned one, each resumed run would compound them.
-        dense = self._network.of(dense_copy(pl_module))
+
+        def read() -> tuple[Inputs, nn.Module]:
+            # Targets are shares of the dense network; counted on a pruned one, each resumed run would compound them.
+            return example_inputs(trainer, pl_module, self._network), self._network.of(dense_copy(pl_module))
+
+        self._inputs, dense = agreed(trainer, "StructuredPruning", read)
         if any(epoch >= trainer.current_epoch and epoch not in self._done for epoch in self._plan):
-            self._prepare(trainer, pl_module, self._inputs, dense)
+            inputs = self._inputs
+            agreed(trainer, "StructuredPruning", lambda: self._prepare(trainer, pl_module, inputs, dense))
+            self._rehearse(trainer, pl_module)
         self._report = PruningReport(
             self._network, self._inputs, self._latency if self._report_latency else None, channels(dense)
         )
@@ -288,7 +294,6 @@ class StructuredPruning(StructuralCallback):
 
         facts = DenseFacts.of(dense, self._goal, inputs, self._network.output)
         self._decider = Decider(self._network, self._goal, prepared, facts)
-        self._rehearse(trainer, pl_module)
 
     def _rehearse(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the last step on a copy: it needs what every earlier one needs."""
@@ -346,6 +351,10 @@ class StructuredPruning(StructuralCallback):
                 )
             except ValueError as error:  # raised after the broadcast, for which the others wait
                 decision = f"StructuredPruning: {error}"
+            except Exception as error:  # likewise, whatever an importance of somebody else's raises
+                if trainer.world_size == 1:
+                    raise
+                decision = f"StructuredPruning: {type(error).__name__}: {' '.join(str(error).split())}"
         # Float rounding can rank channels differently on each rank, and ranks with other shapes would no longer average
         # gradients.
         decision = trainer.strategy.broadcast(decision)

@@ -29,6 +29,7 @@ from lit_xai.structure.attaching import unwrap, wrap
 from lit_xai.structure.recipe import recipe_of
 from lit_xai.structure.schema import NonNegative, TensorOf
 from lit_xai.trainer.access import callbacks_of
+from lit_xai.trainer.agreement import agreed
 from lit_xai.trainer.batches import example_inputs, read_batch
 from lit_xai.trainer.logging import log_text
 from lit_xai.trainer.scheduling import Epochs, resolve_epochs
@@ -185,10 +186,8 @@ class QuantizationAwareTraining(StructuralCallback):
         """Prepare a copy and run it forward and backward, so that foreseeable errors come before the first epoch."""
         fake_quantizers = self._fake_quantizers(pl_module)
         if fake_quantizers is None:
-            self._network = self._called_network(trainer, pl_module)
             # No loader exists before on_train_start, so this is the first hook that can read a batch.
-            self._inputs = example_inputs(trainer, pl_module, self._network)
-            rehearsal = self._rehearse(pl_module)
+            rehearsal = agreed(trainer, "QuantizationAwareTraining", lambda: self._first_rehearsal(trainer, pl_module))
             rank_zero_info(f"QuantizationAwareTraining begins with epoch {self.start_epoch}: {rehearsal.summary()}")
             if self.freeze_epoch < (trainer.max_epochs or 0):
                 rank_zero_info(
@@ -323,6 +322,11 @@ class QuantizationAwareTraining(StructuralCallback):
             unwrap(pl_module, "training_step", self._step_check)
             self._step_check = None
 
+    def _first_rehearsal(self, trainer: Trainer, pl_module: LightningModule) -> Rehearsal:
+        self._network = self._called_network(trainer, pl_module)
+        self._inputs = example_inputs(trainer, pl_module, self._network)
+        return self._rehearse(pl_module)
+
     def _rehearse(self, pl_module: LightningModule) -> Rehearsal:
         assert self._inputs is not None  # read in on_train_start
         try:
@@ -332,7 +336,7 @@ class QuantizationAwareTraining(StructuralCallback):
             raise MisconfigurationException(f"QuantizationAwareTraining: {error}") from None
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> FakeQuantizers:
-        rehearsal = self._rehearse(pl_module)
+        rehearsal = agreed(trainer, "QuantizationAwareTraining", lambda: self._rehearse(pl_module))
         # Planned on a copy, so that a network that cannot be quantized is left whole.
         network, prefix = self._network.of(pl_module), self._network.prefix(pl_module)
         self.take_step(trainer, pl_module, quantize_step(rehearsal.plan, prefix.removesuffix(".")))
@@ -415,8 +419,8 @@ def _average_(trainer: Trainer, tensors: list[torch.Tensor]) -> bool:
         return False
     # One collective call for all of them rather than one for each.
     mean = trainer.strategy.reduce(torch.cat([tensor.flatten() for tensor in tensors]), reduce_op="mean")
-    for tensor, agreed in zip(tensors, mean.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(agreed.view_as(tensor))
+    for tensor, part in zip(tensors, mean.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
     return True
 
 

@@ -94,7 +94,7 @@ def check_plan_fits(network: nn.Module, plan: Mapping[str, Any]) -> None:
     """Refuse a plan for another network.
 
     Raises:
-        ValueError: names the first layer that the network does not have, or that has other channels.
+        ValueError: names the first layer that the network does not have, or that is too small.
     """
     modules = {"": network, **module_names(network)}
     norms = plan.get("norms", ())
@@ -102,9 +102,9 @@ def check_plan_fits(network: nn.Module, plan: Mapping[str, Any]) -> None:
     missing = next((name for name in names if name not in modules), None)
     if missing is not None:
         raise ValueError(f"it has no {missing!r}.{nearest(missing, modules)}")
-    # A weight may be computed from several parameters, or belong to another layer.
-    sizes = {0, *itertools.chain.from_iterable(parameter.shape for parameter in network.parameters())}
-    other = next((site for site in plan["sites"] if site["channels"] not in sizes), None)
+    # Another size is told by the weights, which follow: this keeps the memory within that of the network.
+    largest = max((parameter.numel() for parameter in network.parameters()), default=0)
+    other = next((site for site in plan["sites"] if site["channels"] > largest), None)
     if other is not None:
         raise ValueError(f"no weight of it has the {other['channels']} channels of {other['name']!r}.")
     check_pairs(network, [(layer, norm) for layer, norm in norms])

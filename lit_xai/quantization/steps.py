@@ -158,7 +158,8 @@ def _has_bias(layer: Any) -> bool:
 def _refusal(norm: Any, facts: Mapping[str, Any]) -> str:
     if type(norm).__name__ != facts["class"]:
         return f"expected {facts['class']}, but got {type(norm).__name__}"
-    for fact in ("num_features", "eps", "momentum", "affine"):
+    # Another size is told by the weights, which follow.
+    for fact in ("eps", "momentum", "affine"):
         if getattr(norm, fact, None) != facts[fact]:
             return f"expected {fact} {facts[fact]!r}, but got {shown(getattr(norm, fact, None))}"
     return ""

@@ -9,6 +9,7 @@ from lit_xai.network.probing import Probe, read_probe
 from lit_xai.network.spec import Network
 from lit_xai.network.untouched import fork_rng
 from lit_xai.trainer.access import to_model
+from lit_xai.trainer.agreement import agreed
 
 
 def loaders(trainer: Trainer) -> dict[str, Any]:
@@ -62,7 +63,12 @@ def read_batch(
     if loader is None:
         raise ValueError(f"probe: there is no {name} loader to read from; name another with Probe(loader=...).")
     device = trainer.lightning_module.device
-    batch, indices = read_probe(loader, probe, seed, {device}, batch_to_target)
+
+    def read() -> tuple[Any, list[int]]:
+        return read_probe(loader, probe, seed, {device}, batch_to_target)
+
+    # One that cannot read would leave the others waiting for the batch.
+    batch, indices = agreed(trainer, "The probe", read)
     if trainer.world_size > 1:  # a stream gives each process other samples
         batch, indices = trainer.strategy.broadcast((batch, indices))
     with fork_rng(seed, {device}):  # the user's transfer hooks may draw

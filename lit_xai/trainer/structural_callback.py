@@ -146,10 +146,8 @@ class StructuralCallback(WatchedCallback):
         except ValueError:
             raise
         except Exception as error:  # a callback of somebody else's may raise anything
-            reason = f"({type(error).__name__}: {error})"
-            raise ValueError(
-                f"{type(self).__name__} cannot load its state in the checkpoint {reason}. {FIX}"
-            ) from error
+            reason = f"{type(self).__name__} cannot load its state in the checkpoint ({type(error).__name__}: {error})"
+            raise ValueError(f"{reason}. {FIX}") from error
         self._resumed = state_dict
 
     def _check_state(self, state: Any) -> None:
