@@ -227,10 +227,10 @@ class KnowledgeDistillation(WatchedCallback):
         is_alone = sum(isinstance(callback, KnowledgeDistillation) for callback in callbacks_of(trainer)) == 1
         # The key holds the teacher's path: if the file has moved, the only state of this class is the right one.
         moved = of_this_class[0] if len(of_this_class) == 1 and is_alone else None
-        state = states.get(self.state_key, states.get(moved))
-        if state is not None:
-            check_state("KnowledgeDistillation", state, STATE)
-        self._resumed = {} if state is None else copy.deepcopy(state)
+        key = self.state_key if self.state_key in states else moved
+        if key is not None:
+            check_state("KnowledgeDistillation", states[key], STATE)
+        self._resumed = {} if key is None else copy.deepcopy(states[key])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Load the teacher, and refuse what does not fit the module, which is complete by now."""

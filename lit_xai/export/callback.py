@@ -341,14 +341,10 @@ def _is_fast_dev_run(trainer: Trainer) -> bool:
 
 def _agreed(trainer: Trainer, work: Callable[[], T]) -> T:
     """Return the result of ``work`` in each process, and raise its refusal in all of them."""
-
-    def named() -> T:
-        try:
-            return work()
-        except ValueError as error:
-            raise MisconfigurationException(f"ModelExport: {_line(error)}") from None
-
-    return agreed(trainer, "ModelExport", named)
+    try:
+        return agreed(trainer, "ModelExport", work)
+    except ValueError as error:
+        raise MisconfigurationException(f"ModelExport: {_line(error).removeprefix('ModelExport: ')}") from None
 
 
 def _in_first_process(trainer: Trainer, work: Callable[[], object]) -> None:

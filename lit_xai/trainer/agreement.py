@@ -35,7 +35,7 @@ def agreed(trainer: Trainer, name: str, work: Callable[[], T]) -> T:
         result = work()
     except Exception as caught:
         # All processes know of it already, and none waits here.
-        if hasattr(caught, _AGREED) or not _is_distributed(trainer):
+        if _is_agreed(caught) or not _is_distributed(trainer):
             raise
         error = caught
     if _is_distributed(trainer):
@@ -46,6 +46,13 @@ def agreed(trainer: Trainer, name: str, work: Callable[[], T]) -> T:
             setattr(refused, _AGREED, True)
             raise refused
     return result
+
+
+def _is_agreed(error: BaseException | None) -> bool:
+    # An error that another one was made of, such as by a callback that puts its name before it, counts as well.
+    while error is not None and not hasattr(error, _AGREED):
+        error = error.__context__
+    return error is not None
 
 
 def _is_distributed(trainer: Trainer) -> bool:
