@@ -6,7 +6,7 @@ import sys
 
 HEAVY = [
     *("captum", "torch_pruning", "torchao", "matplotlib", "onnx", "onnxruntime", "sklearn", "transformers"),
-    *("mlflow", "wandb", "tensorboard", "lightning", "pytorch_lightning"),
+    *("mlflow", "wandb", "tensorboard", "lightning", "pytorch_lightning", "pydantic"),
 ]
 
 
