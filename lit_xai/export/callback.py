@@ -339,17 +339,17 @@ def _is_fast_dev_run(trainer: Trainer) -> bool:
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by its connector
 
 
-def _agreed(trainer: Trainer, work: Callable[[], T]) -> T:
+def _agreed(trainer: Trainer, work: Callable[[], T], name: str = "ModelExport") -> T:
     """Return the result of ``work`` in each process, and raise its refusal in all of them."""
     try:
-        return agreed(trainer, "ModelExport", work)
+        return agreed(trainer, name, work)
     except ValueError as error:
         raise MisconfigurationException(f"ModelExport: {_line(error).removeprefix('ModelExport: ')}") from None
 
 
 def _in_first_process(trainer: Trainer, work: Callable[[], object]) -> None:
     """Run ``work`` in the first process and raise its refusal in all: the others would wait for it forever."""
-    _agreed(trainer, lambda: work() if trainer.is_global_zero else None)
+    _agreed(trainer, lambda: work() if trainer.is_global_zero else None, name="")
 
 
 def _line(error: BaseException) -> str:

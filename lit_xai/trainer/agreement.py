@@ -19,7 +19,8 @@ def agreed(trainer: Trainer, name: str, work: Callable[[], T]) -> T:
 
     Args:
         trainer: inside a stage.
-        name: of the callback, for the error of the other processes.
+        name: of the callback, for the error of the other processes; empty if their work is nothing, and the reason is
+            all there is to say.
         work: done on each process.
 
     Raises:
@@ -42,7 +43,8 @@ def agreed(trainer: Trainer, name: str, work: Callable[[], T]) -> T:
         failed = [(rank, reason) for rank, reason in enumerate(_gathered(_line(error))) if reason]
         if failed:
             rank, reason = failed[0]
-            refused = error or ValueError(f"{name}: process {rank} of {trainer.world_size} failed. {reason}")
+            prefix = f"{name}: process {rank} of {trainer.world_size} failed. " if name else ""
+            refused = error or ValueError(f"{prefix}{reason}")
             setattr(refused, _AGREED, True)
             raise refused
     return result
