@@ -106,6 +106,12 @@ class StructuredPruning(StructuralCallback):
         " the last one (end_epoch), or lower the learning rate from there on."
     )
 
+    state_entries = {
+        "done": list[NonNegative],
+        "round_to": Annotated[int, Ge(1), Le(2**16)],
+        "kept_whole": NotRequired[list[Annotated[Any, Row((list[str], str))]]],
+    }
+
     def __init__(
         self,
         pruning_ratio: float | None = None,
@@ -168,12 +174,6 @@ class StructuredPruning(StructuralCallback):
         if regularize is not None:
             check_choice("regularize", regularize, REGULARIZERS)
         self._forget()
-
-    state_entries = {
-        "done": list[NonNegative],
-        "round_to": Annotated[int, Ge(1), Le(2**16)],
-        "kept_whole": NotRequired[list[Annotated[Any, Row((list[str], str))]]],
-    }
 
     def _forget(self) -> None:
         self._options = self._given

@@ -101,6 +101,13 @@ class QuantizationAwareTraining(StructuralCallback):
         " Trainer(gradient_clip_val=1.0), or use more bits."
     )
 
+    state_entries = {
+        "seen": NonNegative,
+        "peaks": NotRequired[list[Annotated[float, Ge(0)]]],
+        "scales": dict[str, Annotated[torch.Tensor, TensorOf(finite=True)]],
+        "names": NotRequired[list[list[list[str]]]],  # of 0.1
+    }
+
     def __init__(
         self,
         start_epoch: Epochs = 0.7,
@@ -132,13 +139,6 @@ class QuantizationAwareTraining(StructuralCallback):
             "ignored_layers": one_or_more(ignored_layers),
         }
         self._reset()
-
-    state_entries = {
-        "seen": NonNegative,
-        "peaks": NotRequired[list[Annotated[float, Ge(0)]]],
-        "scales": dict[str, Annotated[torch.Tensor, TensorOf(finite=True)]],
-        "names": NotRequired[list[list[list[str]]]],  # of 0.1
-    }
 
     def _reset(self) -> None:
         self.start_epoch = self.freeze_epoch = 0
