@@ -1,14 +1,14 @@
 """The attributes of modules that hold the sizes of their tensors, such as ``out_channels``: what a cut may set."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 from torch import nn
 
 from lit_xai.network.calling import plain_name
 from lit_xai.network.spelling import nearest
 from lit_xai.structure.kinds import Step
-from lit_xai.structure.schema import Checked, as_sizes
+from lit_xai.structure.schema import as_sizes
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _NORMS = (
@@ -28,15 +28,6 @@ _SIZES_OF: Mapping[tuple[type[nn.Module], ...], frozenset[str]] = {
 }
 _CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
-
-def _check_sizes(value: Any) -> Any:
-    if as_sizes(value) is None:
-        raise ValueError("a size or a list of sizes")
-    return value
-
-
-SIZES = Annotated[Any, Checked(_check_sizes)]
-"""One size, or a list of them: the value of such an attribute in a step."""
 
 Values = list[tuple[nn.Module, str, Any]]
 """Modules, the attributes to set, and their values."""

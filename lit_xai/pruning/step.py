@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from lit_xai.network.calling import plain_name
 from lit_xai.network.check import refusal
 from lit_xai.network.spelling import nearest
-from lit_xai.pruning.sizes import SIZES, new_sizes, set_sizes_
+from lit_xai.pruning.sizes import new_sizes, set_sizes_
 from lit_xai.structure.following import follow_, successor
 from lit_xai.structure.kinds import Step, StepKind, check_entries
-from lit_xai.structure.schema import Indices, ListOf, NonNegative, Positive, Row
+from lit_xai.structure.schema import Indices, ListOf, NonNegative, Positive, Row, as_sizes, shown
 
 KEPT = Annotated[list[Any], ListOf(Annotated[Any, Row((str, NonNegative, Positive, Indices))])]
 """Of each cut dimension: the parameter or buffer, the dimension, its size before, and the indices that were kept."""
 
-ATTRIBUTES = Annotated[list[Any], ListOf(Annotated[Any, Row((str, str, SIZES, SIZES))])]
+ATTRIBUTES = Annotated[list[Any], ListOf(Annotated[Any, Row((str, str, Any, Any))])]
 """Of each size that a module holds: the module, the attribute, the value before and the value after."""
 
 
@@ -34,9 +34,11 @@ class Prune(StepKind):
                 raise refusal(f"The 'kept'[{place}][3] of a 'prune' step", f"indices below {size}", max(kept))
         if len({(name, dim) for name, dim, *_ in step["kept"]}) < len(step["kept"]):
             raise refusal("The 'kept' of a 'prune' step", "each dimension once", "one of them twice")
-        for place, (_, _, old, new) in enumerate(step["attributes"]):
-            if type(old) is not type(new) or len(_as_list(old)) != len(_as_list(new)):
-                raise refusal(f"The 'attributes'[{place}] of a 'prune' step", f"as many sizes as {old!r}", new)
+        for module, attribute, old, new in step["attributes"]:
+            sizes = [as_sizes(value) for value in (old, new)]
+            if None in sizes or type(old) is not type(new) or len(sizes[0] or ()) != len(sizes[1] or ()):
+                where = f"{shown(attribute)} of {shown(module)} in a 'prune' step"
+                raise ValueError(f"{where} expected sizes before and after, but got {shown(old)} and {shown(new)}.")
 
     def apply_(self, network: nn.Module, step: Step, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
         """Keep the named indices, set the named attributes.
@@ -75,10 +77,6 @@ class Prune(StepKind):
         values = new_sizes(network, step, undo=True)
         _rebuild(network, step, found, (), widened)
         set_sizes_(values)
-
-
-def _as_list(sizes: Any) -> Any:
-    return sizes if isinstance(sizes, (list, tuple)) else [sizes]
 
 
 def _check(network: nn.Module, step: Step, recorded: Callable[[int, list[int]], int]) -> dict[str, Tensor]:

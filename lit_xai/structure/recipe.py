@@ -275,6 +275,8 @@ def restore_structure_(module: nn.Module, checkpoint: Mapping[str, Any], copies:
             kinds = ", ".join(dict.fromkeys(kind_of(step).name for step in recipe.steps))
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise ValueError(f"A step of the checkpoint's recipe ({kinds}) failed ({reason}).") from error
+        if recipe._damage and str(error).startswith(recipe._damage):
+            raise
         raise ValueError(f"{error} {advise_arguments(module, checkpoint.get('hyper_parameters', {}))}") from None
     _recipes[module] = recipe
     # With the recipe from before, which is that of copies seen for the first time.
