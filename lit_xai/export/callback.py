@@ -343,7 +343,7 @@ def _agreed(trainer: Trainer, work: Callable[[], T], name: str = "ModelExport") 
     """Return the result of ``work`` in each process, and raise its refusal in all of them."""
     try:
         return agreed(trainer, name, work)
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # an OSError: no room for the rehearsal's file, say
         raise MisconfigurationException(f"ModelExport: {_line(error).removeprefix('ModelExport: ')}") from None
 
 
