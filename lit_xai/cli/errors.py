@@ -47,8 +47,8 @@ def setup_sentence(error: BaseException) -> str | None:
     plain = isinstance(cause, ValueError | TypeError | ImportError | MisconfigurationException)
     if isinstance(cause, OSError) or (plain and _raised_by(cause) in _CLEAR_MESSAGES):
         return " ".join(str(cause).split())
-    if _raised_by(cause) != "lit_xai" and (name := _being_built(cause)):
-        return f"{name} could not be built: {type(cause).__name__}: {' '.join(str(cause).split())}."
+    if _raised_by(cause) != "lit_xai" and (failure := _failed_under_jsonargparse(cause)):
+        return f"{failure}: {type(cause).__name__}: {' '.join(str(cause).split())}."
     if any(module.endswith(_RESUMING) for module in _modules(error)):
         # Lightning does not check what it restores: a value that no Trainer writes ends in any error.
         return f"the checkpoint cannot be resumed: {type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
@@ -81,14 +81,17 @@ def is_users_own(error: BaseException) -> bool:
     return isinstance(error, SyntaxError) or any(not file.startswith((_PACKAGE, *_LIBRARIES)) for file in sources)
 
 
-def _being_built(error: BaseException) -> str | None:
-    """Return the class whose constructor failed, if the command line was building it from a configuration."""
+def _failed_under_jsonargparse(error: BaseException) -> str | None:
+    """Return what failed, if jsonargparse was reading a configuration or building a class that it names."""
     frames = [frame for frame, _ in walk_tb(error.__traceback__)]
     builders = [i for i, frame in enumerate(frames) if str(frame.f_globals.get("__name__")).startswith("jsonargparse.")]
     if not builders:
         return None
+    if not any("instantiat" in frames[i].f_code.co_name for i in builders):
+        return "the configuration cannot be read"
     below = frames[builders[-1] + 1 :]
-    return type(below[0].f_locals["self"]).__name__ if below and "self" in below[0].f_locals else "a class"
+    name = type(below[0].f_locals["self"]).__name__ if below and "self" in below[0].f_locals else "a class"
+    return f"{name} could not be built"
 
 
 def _raised_by(error: BaseException) -> str:

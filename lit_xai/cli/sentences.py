@@ -116,7 +116,8 @@ def _explain_value(message: str) -> str:
     expected = sorted(dict.fromkeys(map(_type_name, _EXPECTED.findall(message))), key="null".__eq__)
     if not expected:
         reason = message.partition("\n")[2].strip().partition("\n")[0]
-        return f"{reason.partition('. Got value: ')[0]}, but got '{value}'."
+        got = f", but got '{value}'" if value else ""
+        return f"{reason.partition('. Got value: ')[0]}{got}."
     known = _quoted(" ".join(expected))
     if _IMPORT_PATH in message:
         known += [cls.__name__ for base in _BASES for cls in _subclasses(base)]
