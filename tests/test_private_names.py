@@ -24,7 +24,7 @@ import lit_xai
 PACKAGE = Path(lit_xai.__file__).parent
 PRIVATE = re.compile(r"_[A-Za-z]\w*")
 
-ENDINGS = {"_batches", "_cell", "_dataloader", "_fields", "_metrics", "_threshold", "_with_indices"}
+ENDINGS = {"_batches", "_cell", "_dataloader", "_fields", "_metrics", "_threshold", "_type", "_with_indices"}
 """Strings that are no private names: endings of public ones, and what Python's named tuples document."""
 
 INHERITED = {("attribution/rescaling.py", "_logits"), ("cli/exporting.py", "_check"), ("data/cifar10.py", "_missing")}
@@ -42,7 +42,7 @@ def uses(tree: ast.Module) -> Iterator[str]:
         elif isinstance(node, ast.Attribute) and PRIVATE.fullmatch(node.attr):
             if node.attr not in own or ast.unparse(node.value) == "super()":
                 yield node.attr
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not node.value.startswith("_lit_xai"):
             name = node.value.rpartition(".")[2]
             if re.fullmatch(r"[\w.]*\b_[a-z]\w*", node.value) and name not in own | ENDINGS:
                 yield name
