@@ -83,7 +83,8 @@ def test_the_metadata(exported):
         assert found["recipe"] == {"steps": [{"kind": "quantize"}]}
         assert found["source"] == "epoch 2, in a test"
         assert found["inputs"] == ["input"]
-        assert found["versions"]["torch"] == torch.__version__
+        # Builds of an index of their own have a suffix, +cpu or +cu128, that not every package tells.
+        assert torch.__version__.startswith(found["versions"]["torch"])
     assert "7 bits" in found["quantization"]["weights"]
     read = json.loads((exported.folder / "report.json").read_text())
     assert set(read["files"]) == {"model.onnx", "model.int8.onnx", "model.pt2", "infer.py", "report.md"}
