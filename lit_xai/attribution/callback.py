@@ -124,7 +124,7 @@ class AttributionMonitor(AnyCallback):
         feature_names: list[str] | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
-        kind: Name | Renderer | None = None,
+        kind: Renderer | Name | None = None,
         internal_batch_size: int = 64,
         metrics: list[AnyMetric] | AnyMetric | None = None,
         seed: int = 0,

@@ -107,7 +107,7 @@ class KnowledgeDistillation(WatchedCallback):
 
     def __init__(
         self,
-        teacher: Name | nn.Module,
+        teacher: nn.Module | Name,
         *,
         teacher_class: str | type | None = None,
         alpha: float | list[float] = 0.9,

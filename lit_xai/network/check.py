@@ -18,7 +18,8 @@ Name: TypeAlias = str | Path
 """A string that stands for itself: a path, a keyword, a name.
 
 Write it in place of ``str`` in a union with a class. For ``str | nn.Module`` jsonargparse reads a file of that name as
-YAML, and imports the ``class_path`` in it; with a path among the types it does not.
+YAML, and imports the ``class_path`` in it; with a path among the types it does not. The class comes first: in a saved
+configuration jsonargparse writes a value as the first type that takes it, and a path takes the text of anything.
 """
 
 

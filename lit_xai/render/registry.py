@@ -62,7 +62,7 @@ def unregister_renderer(name: str) -> None:
     del _registered[check_choice("name", name, _registered)]
 
 
-def find_renderer(kind: Name | Renderer) -> Renderer:
+def find_renderer(kind: Renderer | Name) -> Renderer:
     """Return a renderer by its name or import path; a renderer itself is returned as it is.
 
     Raises:

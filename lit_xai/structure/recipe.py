@@ -23,7 +23,7 @@ from lit_xai.structure.checkpoints import advise_arguments
 from lit_xai.structure.kinds import Step, apply_step_, check_plain, kind_of, undo_step_
 from lit_xai.structure.parameter_order import Names, parameter_names
 from lit_xai.structure.put_back import put_back_on_error
-from lit_xai.structure.schema import ListOf, check_schema, closed, shown
+from lit_xai.structure.schema import ListOf, check_schema, closed
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -68,9 +68,10 @@ class Recipe:
         """
         if saved is None:
             return cls()
-        if isinstance(saved, dict) and saved.get("version", VERSION) != VERSION:
+        version = saved.get("version") if isinstance(saved, dict) else None
+        if type(version) is int and version != VERSION:  # anything else is the schema's to refuse
             raise ValueError(
-                f"The checkpoint's recipe expected version {VERSION}, but got {shown(saved['version'])}: load it with"
+                f"The checkpoint's recipe expected version {VERSION}, but got {version}: load it with"
                 " the lit_xai that wrote it, or a newer one."
             )
         check_schema(saved, _Saved, "the checkpoint's recipe")

@@ -2,6 +2,7 @@ import inspect
 import itertools
 import shutil
 import sys
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
@@ -201,3 +202,13 @@ def test_a_string_is_never_read_as_a_configuration(cls, argument, name, user, fo
 def test_there_are_arguments_that_take_a_string_or_an_object():
     found = {f"{one.values[0].__name__}.{one.values[1]}" for one in names_or_objects()}
     assert {"KnowledgeDistillation.teacher", "AttributionMonitor.kind", "AttributionMonitor.metrics"} <= found
+
+
+def test_an_object_is_saved_as_its_class():
+    """jsonargparse writes a value as the first type of a union that takes it, and a path takes the text of anything."""
+    unions = {one.id: get_args(get_type_hints(one.values[0].__init__)[one.values[1]]) for one in names_or_objects()}
+    with_paths = {name: types for name, types in unions.items() if Path in types}
+    assert "KnowledgeDistillation.teacher" in with_paths
+    for name, types in with_paths.items():
+        objects = [i for i, one in enumerate(types) if any(map(is_class, leaves(one)))]
+        assert max(objects) < min(types.index(str), types.index(Path)), name

@@ -78,6 +78,7 @@ def test_other_files(tmp_path, whole):
             check_onnx(tmp_path / name)
     model = onnx.load_from_string(whole)
     model.graph.node[0].op_type = "Cnov"
+    del model.metadata_props[:]  # as another tool writes it, without a checksum
     onnx.save(model, tmp_path / "unknown.onnx")
     with refused("breaks ONNX's rules", "Cnov"):
         check_onnx(tmp_path / "unknown.onnx")

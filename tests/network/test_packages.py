@@ -94,6 +94,7 @@ def test_a_callback_that_needs_it_refuses_before_the_first_step(callback, words,
         fit(tmp_path, callback(tmp_path), Witness())
 
 
+@pytest.mark.filterwarnings("ignore:KnowledgeDistillation. the student is ahead")
 def test_all_else_works(tmp_path):
     with pytest.warns(UserWarning, match=r"no latency: A latency needs .* pip install"):
         trainer = fit(

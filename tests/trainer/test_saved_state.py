@@ -138,10 +138,13 @@ def test_one_that_is_whole_is_taken(checkpoint, tmp_path):
     assert resume(tmp_path, checkpoint) == ""
 
 
+# A teacher's weight that was made huge is a weight: what becomes of the run is said loudly, and is no foreign error.
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("n", [10, pytest.param(200, marks=pytest.mark.slow)])
 def test_no_damage_ends_in_a_foreign_error(checkpoint, tmp_path, n):
     for label, state in itertools.islice(damaged(checkpoint, seed=n), n):
-        print(label, "->", resume(tmp_path, state))  # noqa: T201 - pytest shows it where one fails
+        print(label, end=" -> ")  # noqa: T201 - pytest shows it where one fails
+        print(resume(tmp_path, state))  # noqa: T201
 
 
 DEEP: list = []
@@ -167,7 +170,7 @@ def test_each_is_refused_or_warned_of_by_name(checkpoint, value, recwarn, tmp_pa
 
 
 def test_callbacks_that_are_no_dict(checkpoint, tmp_path):
-    assert "The checkpoint's 'callbacks' expected type dict" in resume(tmp_path, {**checkpoint, "callbacks": [1]})
+    assert "Trainer: 'callbacks'" in resume(tmp_path, {**checkpoint, "callbacks": [1]})
 
 
 @pytest.mark.parametrize(
