@@ -31,8 +31,12 @@ POINTS = {
     "quantized": ["prune:3", "save:3"],  # where quantisation begins
     "partial": ["train:3:2", "prune:2"],  # a shuffle keeps half of the layers whole
 }
-SLOW = {"validation": [pytest.mark.slow], "partial": [pytest.mark.slow]}
-CELLS = [pytest.param(run, point, marks=SLOW.get(run, [])) for run, points in POINTS.items() for point in points]
+QUICK = {("train", "prune:2"), ("quantized", "save:3")}  # half a minute each
+CELLS = [
+    pytest.param(run, point, marks=[] if (run, point) in QUICK else [pytest.mark.slow])
+    for run, points in POINTS.items()
+    for point in points
+]
 
 
 @pytest.fixture(scope="module")

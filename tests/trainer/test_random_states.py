@@ -61,6 +61,7 @@ def check(tmp_path, **options):
         assert_same_end(tmp_path / name, whole)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_bit_identical(tmp_path):
     check(tmp_path)
 
