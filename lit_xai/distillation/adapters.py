@@ -45,8 +45,8 @@ def _check_adapter(state: Any) -> Any:
     return state
 
 
+# What Adapters.state_dict returns.
 ADAPTERS = dict[str, Annotated[Any, Of(_STATE), Checked(_check_adapter)]]
-"""What :meth:`Adapters.state_dict` returns."""
 
 
 class Adapters:

@@ -56,7 +56,7 @@ class KnowledgeDistillation(WatchedCallback):
             until then; or ``"ema"``: the running average of the student's weights.
         teacher_class: of a checkpoint, a class or its import path; by default the student's. A checkpoint of ``lit-xai
             fit`` holds the config that builds it, whose class paths have to be those of the student's, of layers of
-            torch or of :mod:`lit_xai.models`; another one needs a class that builds its network itself.
+            torch or of ``lit_xai.models``; another one needs a class that builds its network itself.
         alpha: the weight of the teacher, in [0, 1]; several values are spread evenly over the run, ``[0.9, 0.1]``.
         temperature: of the logits, above 0; one value or several, as for ``alpha``. With 1, the teacher's gradient on a
             logit is bounded as that of labels is, and learning rates that work without a teacher go on working. With

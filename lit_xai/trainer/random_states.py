@@ -63,8 +63,8 @@ def _check_some(value: Any) -> Any:
     return value
 
 
+# What gathered_states returned.
 RANDOM_STATES = Annotated[list[Any], ListOf(_STATES), Checked(_check_some)]
-"""What :func:`gathered_states` returned."""
 
 
 def random_states() -> dict[str, Any]:

@@ -18,8 +18,8 @@ def _check_number(value: Any) -> Any:
     return value
 
 
+# A float or an integer, NaN and infinity included: what was measured in a run.
 AnyNumber = Annotated[Any, Checked(_check_number)]
-"""A float or an integer, NaN and infinity included: what was measured in a run."""
 
 
 def check_state(name: str, state: Any, schema: Any) -> None:
