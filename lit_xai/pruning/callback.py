@@ -403,7 +403,10 @@ class StructuredPruning(StructuralCallback):
 
     def _describe(self, decision: Decision) -> str:
         if self.target.name == "pruning_ratio":
-            return f"{decision.found:.0%} of the channels removed"
+            reached = f"{decision.found:.0%} of the channels removed"
+            rounded = f", in multiples of {self._options.round_to}" if self._options.round_to > 1 else ""
+            is_met = f"{decision.found:.0%}" == f"{decision.wanted:.0%}"
+            return reached if is_met else f"{reached} of {decision.wanted:.0%} that are due{rounded}"
         reached = self._amount(decision.found)
         nearest_to = f", the nearest to {self._amount(decision.wanted)} that can be reached"
         return reached if decision.is_near else reached + nearest_to

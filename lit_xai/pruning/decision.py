@@ -90,8 +90,8 @@ class Decision:
 
     Args:
         step: of a recipe, names as in the LightningModule.
-        wanted: the size to reach, in the target's unit.
-        found: the size that is reached.
+        wanted: the size to reach, in the target's unit; for a ratio the share of channels to remove.
+        found: the size that is reached; for a ratio the share that is gone, of the channels of layers that can be cut.
         unranked: layers that the importance gave no ranking for.
         kept_whole: layers that cannot lose channels, names as in the network.
         lowest: the smallest size that can be reached without them, ``None`` where that was not measured.
@@ -197,7 +197,9 @@ class Decider:
                 moves, found = self._reach(prunable, inputs, wanted, options)
                 return moves
 
-            _, step = prunable.take(choose)
+            moves, step = prunable.take(choose)
+            if by_ratio:  # rounded widths, and layers that stay whole, lead elsewhere than to what is wanted
+                found = self._removed(prunable, moves)
             lowest = None
             if is_rehearsal and prunable.kept_whole and not by_ratio:
                 with prunable.pruned(prunable.moves) as smallest:
@@ -210,6 +212,13 @@ class Decider:
             tuple(prunable.kept_whole),
             lowest,
         )
+
+    def _removed(self, prunable: Prunable, moves: Sequence[Move]) -> float:
+        """Return the share of the dense network's channels that is gone, of the layers that can be cut."""
+        layers = {name for group in prunable.groups for name in group.layers} & self.dense.channels.keys()
+        with prunable.pruned(moves) as cut:
+            left = channels(cut)
+        return 1 - sum(left[name] for name in layers) / (sum(self.dense.channels[name] for name in layers) or 1)
 
     def _reach(
         self, prunable: Prunable, inputs: Inputs, wanted: float, options: PruningOptions

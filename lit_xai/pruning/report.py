@@ -93,14 +93,20 @@ class PruningReport:
 
     def _measured(self, network: nn.Module) -> dict[str, float]:
         copied, output = copy_network(network), self._network.output
-        found = {"params": float(count_parameters(copied))}
-        found["MACs"] = float(count_macs(copied, self._inputs, output=output))
-        found["size on disk"] = float(size_on_disk(copied))
-        try:
-            if self._latency is not None:
-                found["latency"] = self._latency(copied, self._inputs)
-        except (ImportError, ValueError) as error:  # not every network can be exported, nor everywhere
-            self._warn(f"no latency: {error}")
+        measures: dict[str, Callable[[], float]] = {
+            "params": lambda: count_parameters(copied),
+            "MACs": lambda: count_macs(copied, self._inputs, output=output),
+            "size on disk": lambda: size_on_disk(copied),
+        }
+        if self._latency is not None:
+            latency = self._latency
+            measures["latency"] = lambda: latency(copied, self._inputs)
+        found = {}
+        for name, measure in measures.items():
+            try:
+                found[name] = float(measure())
+            except (ImportError, ValueError) as error:  # not every network can be exported, nor everywhere
+                self._warn(f"no {name}: {error}")
         return found
 
     def _show(self, trainer: Trainer, pl_module: LightningModule, reached: str) -> None:

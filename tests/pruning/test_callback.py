@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -497,6 +498,39 @@ def test_sparse_training_shrinks_what_it_should(regularize, tmp_path):
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("round_to", "gone"), [(1, "50%"), (8, "33%"), (16, "")])
+def test_the_share_that_is_gone_is_counted_not_repeated(round_to, gone, tmp_path, caplog):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))
+    cut = lit_xai.StructuredPruning(0.5, round_to=round_to, start_epoch=1, end_epoch=1, report_latency=False)
+    with caplog.at_level("INFO"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of one that removes nothing
+        fit(Module(network), tmp_path, cut, max_epochs=2)
+    said = [line for line in caplog.messages if line.startswith("StructuredPruning, epoch 1:")]
+    removed = f"{1 - network[1].out_features / 12:.0%}" if said else ""
+    assert removed == gone
+    due = "" if round_to == 1 else f" of 50% that are due, in multiples of {round_to}"
+    assert said == ([f"StructuredPruning, epoch 1: {removed} of the channels removed{due}."] if gone else [])
+
+
+def test_what_can_be_measured_without_logits_is_reported(tmp_path, caplog):
+    class Odd(nn.Sequential):
+        def forward(self, x):
+            return {"score": super().forward(x), "size": x.mean()}
+
+    class Scored(Module):
+        def forward(self, x):
+            return self.network(x)["score"]
+
+    cut = lit_xai.StructuredPruning(0.5, start_epoch=1, end_epoch=1, round_to=1, module="network")
+    module = Scored(Odd(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10)))
+    with caplog.at_level("INFO"), pytest.warns(UserWarning, match=r"no MACs: No logits were found .* output="):
+        fit(module, tmp_path, cut, max_epochs=2)
+    (table,) = (line for line in caplog.messages if "dense and now" in line)
+    assert "| params" in table
+    assert "| size on disk" in table
+    assert "MACs" not in table
 
 
 def test_report(tmp_path, capsys):
