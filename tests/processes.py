@@ -1,7 +1,9 @@
-"""How a script of several processes ends."""
+"""Scripts that run in processes of their own, and how those of several processes end."""
 
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 from torch import distributed
 
@@ -12,3 +14,12 @@ def leave_together():
         distributed.barrier()
         sys.stdout.flush()
         os._exit(0)
+
+
+def run_script(script, *arguments, processes=2, timeout=280):
+    """Run a script in one process, or as torchrun does in several with a thread each; it has to end well."""
+    several = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+    command = [sys.executable, *several, *map(str, (Path(script), *arguments))]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]

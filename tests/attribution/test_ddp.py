@@ -1,13 +1,12 @@
 """Two processes attribute their shares of the probe; one figure comes out."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from processes import run_script
 from torch import nn
 
 from lit_xai.functional import attribute
@@ -16,10 +15,7 @@ from lit_xai.functional import attribute
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     found = tmp_path_factory.mktemp("ddp")
-    script = Path(__file__).with_name("ddp_monitor.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run([*command, str(found)], capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script(Path(__file__).with_name("ddp_monitor.py"), found)
     return found
 
 

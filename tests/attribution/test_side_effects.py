@@ -1,13 +1,12 @@
 """A monitored run is, bit for bit, the run without the monitor."""
 
 import json
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 from callbacks_settings import METHODS, SETTINGS, fit, monitor
+from processes import run_script
 
 # Dynamo reads the gradient of every tensor, and would take the warning as an error for a failure to compile.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
@@ -47,10 +46,7 @@ def test_witness_sees_a_careless_observer(tmp_path, baseline_folder):
 
 
 def test_two_processes(tmp_path):
-    script = Path(__file__).with_name("ddp_side_effects.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script(Path(__file__).with_name("ddp_side_effects.py"), tmp_path)
     for rank in (0, 1):
         seen = json.loads((tmp_path / f"seen-{rank}.json").read_text())
         without = seen.pop("none")

@@ -1,12 +1,10 @@
 """Two processes end with the weights, adapters included, of one process that sees the same batches."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_script
 
 SCRIPT = str(Path(__file__).with_name("ddp_distillation.py"))
 SETTINGS = ["adapters", "explained", "ema", "dense", "cached"]
@@ -15,11 +13,8 @@ SETTINGS = ["adapters", "explained", "ema", "dense", "cached"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     found = tmp_path_factory.mktemp("ddp")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", SCRIPT]
-    for command in (two, [sys.executable, SCRIPT]):
-        done = subprocess.run([*command, str(found)], capture_output=True, text=True, timeout=250, env=environment)
-        assert done.returncode == 0, done.stderr[-3000:]
+    for processes in (2, 1):
+        run_script(SCRIPT, found, processes=processes)
     return found
 
 

@@ -1,12 +1,10 @@
 """Of two processes one exports, on all of the data, and both refuse what it refuses."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_script
 
 SCRIPT = str(Path(__file__).with_name("ddp_export.py"))
 
@@ -14,11 +12,7 @@ SCRIPT = str(Path(__file__).with_name("ddp_export.py"))
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", SCRIPT, str(folder)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=250, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script(SCRIPT, folder)
     return folder, [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 

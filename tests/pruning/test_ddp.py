@@ -1,12 +1,10 @@
 """Two processes prune the same channels, and train on as one process with the same batches does."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_script
 
 SCRIPT = str(Path(__file__).with_name("ddp_pruning.py"))
 IMPORTANCES = ["GroupMagnitudeImportance", "GroupTaylorImportance", "RandomImportance"]
@@ -15,13 +13,8 @@ IMPORTANCES = ["GroupMagnitudeImportance", "GroupTaylorImportance", "RandomImpor
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     found = tmp_path_factory.mktemp("ddp")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", SCRIPT]
-    for command in (two, [sys.executable, SCRIPT]):
-        done = subprocess.run(
-            [*command, str(found), *IMPORTANCES], capture_output=True, text=True, timeout=250, env=environment
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+    for processes in (2, 1):
+        run_script(SCRIPT, found, *IMPORTANCES, processes=processes)
     return found
 
 

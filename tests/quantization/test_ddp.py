@@ -1,13 +1,11 @@
 """Two processes quantize alike, although each observes other batches."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_script
 
 SCRIPT = str(Path(__file__).with_name("ddp_quantization.py"))
 
@@ -15,10 +13,7 @@ SCRIPT = str(Path(__file__).with_name("ddp_quantization.py"))
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     found = tmp_path_factory.mktemp("ddp")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", SCRIPT, str(found)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script(SCRIPT, found)
     return found
 
 
@@ -43,11 +38,7 @@ def test_both_processes_hold_the_same_scales(folder, broadcast):
 
 @pytest.mark.slow
 def test_synchronized_batch_norms_train_as_in_float(tmp_path):
-    script = str(Path(SCRIPT).with_name("ddp_norms.py"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, tmp_path], capture_output=True, text=True, timeout=900, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script(Path(SCRIPT).with_name("ddp_norms.py"), tmp_path, timeout=900)
     first, second = (json.loads((tmp_path / f"norms-{rank}.json").read_text()) for rank in (0, 1))
     assert first == second  # accuracies are synchronized, and so are the statistics
     assert first["float"]["accuracy"] > 0.95

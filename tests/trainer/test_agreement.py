@@ -1,13 +1,11 @@
 """If set-up work fails in one of two processes, both end with a sentence about it, and none waits for the other."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from processes import run_script
 
 from lit_xai.trainer.agreement import agreed
 
@@ -17,11 +15,7 @@ SCRIPT = str(Path(__file__).with_name("ddp_agreement.py"))
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", SCRIPT, str(folder)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=250, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script(SCRIPT, folder)
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 

@@ -1,8 +1,6 @@
 """Training goes on with the parameters there are now, whatever holds on to parameters."""
 
 import copy
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from processes import run_script
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, TensorDataset
@@ -507,11 +506,9 @@ def test_the_private_names_that_are_used_are_there():
     ],
 )
 def test_two_processes_do_what_one_does(tmp_path, options):
-    script = str(Path(__file__).with_name("ddp_structure.py"))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    for command, folder in (([*launch, script], "two"), ([sys.executable, script], "one")):
-        done = subprocess.run([*command, str(tmp_path / folder), *options], capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, done.stderr[-3000:]
+    for processes, folder in ((2, "two"), (1, "one")):
+        script = Path(__file__).with_name("ddp_structure.py")
+        run_script(script, tmp_path / folder, *options, processes=processes)
     for epoch in range(4):
         first, second = (torch.load(tmp_path / "two" / f"epoch{epoch}-rank{rank}.pt") for rank in (0, 1))
         assert [value.shape[0] for name, value in first.items() if name.endswith("0.weight")] == [8 - min(epoch, 2)]

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -12,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
+from processes import run_script
 from watched_runs import CLIP, HEALTHY, STEPS, WRECKED, ByHand, Classify, Run, both, distill, mlp, prune, qat
 
 from lit_xai.trainer.loss_watch import LossWatch
@@ -233,10 +232,7 @@ def test_a_failing_observer_ends_no_run(tmp_path, monkeypatch):
 
 
 def test_two_processes_say_it_once(tmp_path):
-    script = Path(__file__).with_name("ddp_watch.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script(Path(__file__).with_name("ddp_watch.py"), tmp_path)
     said = [json.loads((tmp_path / f"said-{rank}.json").read_text()) for rank in (0, 1)]
     assert [len(one) for one in said] == [1, 0]
     assert said[0][0].startswith("StructuredPruning has wrecked this training")
