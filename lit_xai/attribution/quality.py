@@ -18,7 +18,7 @@ from lit_xai.attribution.explanation import Explanation
 from lit_xai.network.calling import Inputs
 from lit_xai.network.check import Name, refusal
 from lit_xai.network.import_path import load_object
-from lit_xai.network.probing import take
+from lit_xai.network.trees import take
 
 Attributions: TypeAlias = Tensor | dict[str, Tensor]
 """Of one tensor, or by the input's key or position where several are explained."""

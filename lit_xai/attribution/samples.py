@@ -14,8 +14,9 @@ from lit_xai.attribution.baselines import make_baselines
 from lit_xai.attribution.methods import attribute_parameters, draws_baselines
 from lit_xai.attribution.normalization import is_normalized_image
 from lit_xai.network.calling import BatchToInputs, BatchToTarget, Inputs, find_inputs, find_labels
-from lit_xai.network.probing import Probe, fingerprint, leaves, reads_by_index, take
+from lit_xai.network.probing import Probe, fingerprint, reads_by_index
 from lit_xai.network.saving import save_arrays
+from lit_xai.network.trees import leaves, take
 from lit_xai.trainer.access import to_model
 from lit_xai.trainer.batches import loaders, read_batch
 

@@ -20,9 +20,9 @@ from lit_xai.network.calling import (
 )
 from lit_xai.network.describing import describe
 from lit_xai.network.metric import metric_name, metric_value, same_order
-from lit_xai.network.probing import to_device
+from lit_xai.network.trees import to_device, with_tensors
 from lit_xai.runtime.errors import one_line
-from lit_xai.runtime.flat import named_tensors, replace_tensors
+from lit_xai.runtime.flat import named_tensors
 from lit_xai.runtime.session import open_session, session_feed
 
 Predictor: TypeAlias = Callable[[Inputs], Tensor]
@@ -121,7 +121,7 @@ def in_float(inputs: Inputs) -> Inputs:
         >>> in_float({"image": torch.zeros(1, dtype=torch.bfloat16), "flip": True})
         {'image': tensor([0.]), 'flip': True}
     """
-    converted: Inputs = replace_tensors(inputs, iter(named_tensors(inputs).values()))
+    converted: Inputs = with_tensors(inputs, named_tensors(inputs).values())
     return converted
 
 

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lit_xai.network.calling import find_inputs
 from lit_xai.network.copying import copy_network
-from lit_xai.network.probing import take, to_device
 from lit_xai.network.profiling import batch_size
 from lit_xai.network.spec import Network
+from lit_xai.network.trees import take, to_device
 from lit_xai.structure.checkpoints import read_checkpoint
 from lit_xai.structure.loading import load_weights_
 from lit_xai.structure.recipe import KEY, Recipe, recipe_of

@@ -12,7 +12,7 @@ from torch import nn
 from lit_xai.network.calling import BatchToInputs, OutputSpec, call_network, find_inputs, find_labels
 from lit_xai.network.copying import copy_network
 from lit_xai.network.describing import describe
-from lit_xai.network.probing import to_device
+from lit_xai.network.trees import to_device
 from lit_xai.network.untouched import fork_rng, untouched
 
 Metric: TypeAlias = Any

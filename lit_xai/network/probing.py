@@ -24,6 +24,7 @@ from torch.utils.data import (
 
 from lit_xai.network.calling import BatchToTarget, find_labels
 from lit_xai.network.check import check_choice, check_integer
+from lit_xai.network.trees import leaves, take
 from lit_xai.network.untouched import fork_rng
 
 Collate: TypeAlias = Callable[[list[Any]], Any]
@@ -315,38 +316,6 @@ def _are_classes(labels: Tensor) -> bool:
     return labels.dim() == 1 and not labels.is_floating_point()
 
 
-def take(batch: Any, rows: Sequence[int], n: int) -> Any:
-    """Return rows of every tensor in a batch that has ``n`` of them, and everything else as it is.
-
-    Example:
-        >>> take({"x": torch.arange(4), "scale": torch.ones(1), "name": "a"}, [1, 3], 4)
-        {'x': tensor([1, 3]), 'scale': tensor([1.]), 'name': 'a'}
-    """
-    if isinstance(batch, Tensor):
-        return batch[list(rows)] if batch.dim() and len(batch) == n else batch
-    if isinstance(batch, Mapping):
-        return {key: take(value, rows, n) for key, value in batch.items()}
-    if isinstance(batch, (list, tuple)):
-        parts = [take(value, rows, n) for value in batch]
-        # A namedtuple takes its fields as separate arguments.
-        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
-    return batch
-
-
-def leaves(batch: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield every tensor in a batch with its key or position; nested ones are joined by dots.
-
-    Example:
-        >>> [name for name, _ in leaves({"image": torch.zeros(1), "more": (torch.zeros(1), 3)})]
-        ['image', 'more.0']
-    """
-    if isinstance(batch, Tensor):
-        yield name, batch
-    elif isinstance(batch, (Mapping, list, tuple)):
-        for key, value in batch.items() if isinstance(batch, Mapping) else enumerate(batch):
-            yield from leaves(value, f"{name}.{key}" if name else str(key))
-
-
 def _length(batch: Any) -> int:
     return next((len(value) for _, value in leaves(batch) if value.dim()), 0)
 
@@ -365,20 +334,3 @@ def fingerprint(batch: Any) -> str:
         digest.update(f"{name} {raw.dtype} {tuple(raw.shape)}".encode())
         digest.update(raw.flatten().view(torch.uint8).numpy().tobytes() if raw.numel() else b"")
     return digest.hexdigest()[:16]
-
-
-def to_device(value: Any, device: torch.device) -> Any:
-    """Return a batch moved to a device: its tensors, and objects that have a method ``to`` (a graph, a token batch).
-
-    Example:
-        >>> to_device({"image": torch.zeros(2)}, torch.device("cpu"))
-        {'image': tensor([0., 0.])}
-    """
-    if hasattr(value, "to"):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {key: to_device(part, device) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        parts = [to_device(part, device) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    return value

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from lit_xai.network.calling import Inputs, OutputSpec, check_call
-from lit_xai.network.probing import leaves, take
+from lit_xai.network.trees import leaves, take
 from lit_xai.network.untouched import untouched
 
 

@@ -9,7 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from lit_xai.network.calling import BatchToInputs, OutputSpec, find_inputs, find_labels
-from lit_xai.network.probing import Probe, take
+from lit_xai.network.probing import Probe
+from lit_xai.network.trees import take
 from lit_xai.pruning.importance import needs_data, prepare_importance
 from lit_xai.trainer.batches import read_batch
 

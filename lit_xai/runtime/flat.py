@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_xai.network.calling import Inputs, OutputSpec, call_network
-from lit_xai.network.probing import leaves
 from lit_xai.network.profiling import batch_size, with_batch_size
+from lit_xai.network.trees import leaves, with_tensors
 
 
 class FlatNetwork(nn.Module):
@@ -57,7 +57,7 @@ class FlatNetwork(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Return the logits for tensors in the order of ``tensors``, by default for these."""
-        inputs = replace_tensors(self._inputs, iter(tensors or self.tensors.values()))
+        inputs = with_tensors(self._inputs, tensors or self.tensors.values())
         return call_network(self.network, inputs, self._call, self._output)
 
 
@@ -73,23 +73,6 @@ def named_tensors(inputs: Inputs) -> dict[str, Tensor]:
     prefix = "" if isinstance(inputs, Mapping) else "input"
     detached = {name: tensor.detach().cpu() for name, tensor in leaves(inputs, prefix)}
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in detached.items()}
-
-
-def replace_tensors(inputs: Any, tensors: Iterator[Tensor]) -> Any:
-    """Return inputs with their tensors replaced by others, in the order of :func:`named_tensors`.
-
-    Example:
-        >>> replace_tensors({"image": torch.zeros(1), "flip": True}, iter([torch.ones(1)]))
-        {'image': tensor([1.]), 'flip': True}
-    """
-    if isinstance(inputs, Tensor):
-        return next(tensors)
-    if isinstance(inputs, Mapping):
-        return {key: replace_tensors(value, tensors) for key, value in inputs.items()}
-    if isinstance(inputs, (list, tuple)):
-        parts = [replace_tensors(value, tensors) for value in inputs]
-        return type(inputs)(*parts) if hasattr(inputs, "_fields") else type(inputs)(parts)
-    return inputs
 
 
 @contextlib.contextmanager

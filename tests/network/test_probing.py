@@ -20,15 +20,8 @@ from torch.utils.data import (
 )
 from witness import digest, rng_state
 
-from lit_xai.network.probing import (
-    Probe,
-    choose_indices,
-    fingerprint,
-    leaves,
-    read_probe,
-    reads_by_index,
-    take,
-)
+from lit_xai.network.probing import Probe, choose_indices, fingerprint, read_probe, reads_by_index
+from lit_xai.network.trees import leaves, take
 
 IMAGES = torch.arange(40.0).reshape(20, 2)
 LABELS = torch.tensor([0] * 14 + [1] * 5 + [2])
