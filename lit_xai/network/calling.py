@@ -1,8 +1,9 @@
 """The network and its call: one answer for explaining, teaching, tracing and exporting.
 
 Four questions, four functions: :func:`find_network` (which module), :func:`find_inputs` (its inputs in a batch),
-:func:`call_network` (the call), :func:`find_logits` (the logits in its output). Every callback of the library takes the
-answers as ``module``, ``batch_to_inputs`` and ``output``, and infers the usual ones where they are left out.
+:func:`call_network` (the call), :func:`~lit_xai.network.outputs.find_logits` (the logits in its output). Every callback
+of the library takes the answers as ``module``, ``batch_to_inputs`` and ``output``, and infers the usual ones where they
+are left out.
 """
 
 import inspect
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from lit_xai.network.describing import describe
 from lit_xai.network.import_path import load_object
+from lit_xai.network.outputs import OutputSpec, find_logits
 from lit_xai.network.spelling import nearest
 
 Inputs: TypeAlias = Tensor | tuple[Any, ...] | dict[str, Any]
@@ -21,7 +23,6 @@ Inputs: TypeAlias = Tensor | tuple[Any, ...] | dict[str, Any]
 
 BatchToInputs: TypeAlias = int | str | Sequence[int | str] | Callable[[Any], Inputs] | None
 BatchToTarget: TypeAlias = int | str | Callable[[Any], Any] | None
-OutputSpec: TypeAlias = int | str | Callable[[Any], Tensor] | None
 
 # Modules of torch and Lightning whose `forward` a module inherits if it defines none; it only raises.
 _UNDEFINED = ("torch.nn.modules.module", "lightning.pytorch.core.module", "pytorch_lightning.core.module")
@@ -314,7 +315,7 @@ def call_network(network: nn.Module, inputs: Inputs, call: str = "forward", outp
         network: the module.
         inputs: as :func:`find_inputs` returns them.
         call: the method that is called.
-        output: where the logits are, see :func:`find_logits`.
+        output: where the logits are, see :func:`~lit_xai.network.outputs.find_logits`.
 
     Example:
         >>> import torch
@@ -365,54 +366,3 @@ def _most_arguments(network: nn.Module, call: str) -> float:
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return math.inf
     return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
-
-
-def find_logits(result: Any, output: OutputSpec = None) -> Tensor:
-    """Return the logits in what a network returned.
-
-    By default the tensor itself, the attribute or key ``logits``, or the first element of a tuple.
-
-    Args:
-        result: a network's output.
-        output: a key, attribute or index, a function of the result, or such a function's import path (with a dot).
-
-    Raises:
-        ValueError: there is no tensor; describes the output and names the argument to set.
-
-    Example:
-        >>> import torch
-        >>> find_logits({"logits": torch.zeros(8, 2), "loss": None}).shape
-        torch.Size([8, 2])
-        >>> find_logits((torch.zeros(1), torch.zeros(8, 2)), output=1).shape
-        torch.Size([8, 2])
-    """
-    if isinstance(output, str) and "." in output and not (isinstance(result, Mapping) and output in result):
-        output = load_object(output, "output")
-    logits: Any
-    if callable(output):
-        logits = output(result)
-    elif output is not None:
-        logits = result.get(output) if isinstance(result, Mapping) else _member(result, output)
-    else:
-        logits = _usual_logits(result)
-    if not isinstance(logits, Tensor):
-        place = "" if output is None else f" at output={output!r}"
-        raise ValueError(
-            f"No logits were found{place} in an output of {describe(result)}:"
-            " name them with output=, as a key, an attribute, an index, or a function."
-        )
-    return logits
-
-
-def _usual_logits(result: Any) -> Any:
-    if isinstance(result, Mapping):
-        return result.get("logits")
-    if hasattr(result, "logits"):
-        return result.logits
-    return result[0] if isinstance(result, (tuple, list)) and result else result
-
-
-def _member(result: Any, output: str | int) -> Any:
-    if isinstance(output, str):
-        return getattr(result, output, None)
-    return result[output] if isinstance(result, (tuple, list)) and -len(result) <= output < len(result) else None

@@ -28,7 +28,7 @@ class LoaderMetric:
             returns a number.
         batch_to_inputs: see :func:`~lit_xai.network.calling.find_inputs`.
         call: the network's method that is called.
-        output: see :func:`~lit_xai.network.calling.find_logits`.
+        output: see :func:`~lit_xai.network.outputs.find_logits`.
 
     Raises:
         ValueError: the loader can be read only once.

@@ -62,6 +62,10 @@ def count_macs(network: nn.Module, inputs: Inputs, call: str = "forward", output
         warnings.simplefilter("ignore")  # LSTM warns that other implementations are faster
         # The fast path is one operator for a whole layer, which torch's counter does not know.
         torch.backends.mha.set_fastpath_enabled(False)
+        # The counter looks for the gradient of every argument that requires one, which a learned query that is expanded
+        # has none of in no_grad; ``untouched`` puts the flags back.
+        for parameter in network.parameters():
+            parameter.requires_grad_(False)
         try:
             with FlopCounterMode(display=False, custom_mapping=_UNKNOWN_TO_TORCH) as counter:
                 check_call(network, inputs, call, output)

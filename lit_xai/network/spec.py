@@ -15,7 +15,7 @@ class Network:
         module: its dotted name; ``None`` for the LightningModule itself, or for its one child with weights if the
             LightningModule defines no forward.
         batch_to_inputs: the network's inputs in a batch, as for :func:`~lit_xai.network.calling.find_inputs`.
-        output: the logits in its output, as for :func:`~lit_xai.network.calling.find_logits`.
+        output: the logits in its output, as for :func:`~lit_xai.network.outputs.find_logits`.
 
     Example:
         >>> Network("0").of(nn.Sequential(nn.Linear(2, 3), nn.ReLU()))

@@ -89,7 +89,7 @@ def layer_sensitivity(
         higher_is_better: of the metric, where it has no attribute of that name.
         batch_to_inputs: see :func:`~lit_xai.network.calling.find_inputs`.
         call: the network's method that is called.
-        output: see :func:`~lit_xai.network.calling.find_logits`.
+        output: see :func:`~lit_xai.network.outputs.find_logits`.
         progress: whether to show a progress bar.
 
     Raises:

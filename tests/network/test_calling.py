@@ -11,7 +11,7 @@ from networks import cnn, mlp, plain_cnn
 from refusals import refused
 from torch import Tensor, nn
 
-from lit_xai.functional import call_network, find_inputs, find_labels, find_logits, find_network
+from lit_xai.functional import call_network, find_inputs, find_labels, find_network
 from lit_xai.network.calling import find_call, module_names
 
 X, Y, IDS = torch.zeros(4, 5), torch.arange(4), torch.ones(4, 2, dtype=torch.int64)
@@ -230,28 +230,3 @@ class TestCallNetwork:
     def test_unknown_call(self):
         with refused("call='encode' is no method of One"):
             find_call(One(), "encode")
-
-
-class TestFindLogits:
-    @pytest.mark.parametrize(
-        ("result", "output", "parts"),
-        [
-            ({"scores": X}, None, ["No logits were found in", "scores: Tensor[4, 5]", "output="]),
-            ({"scores": X}, "score", ["at output='score'"]),
-            ((X,), 3, ["at output=3"]),
-            ((X,), -2, ["at output=-2"]),
-            (((X, X), X), None, ["No logits"]),
-            (X, "no.such", ["output", "'no.such'"]),
-            ({"logits": None}, None, ["No logits"]),
-            (X, lambda found: "a", ["No logits"]),
-        ],
-    )
-    def test_refused(self, result, output, parts):
-        with refused(*parts):
-            find_logits(result, output)
-
-    def test_transformers_output(self):
-        from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
-
-        assert find_logits(SequenceClassifierOutput(loss=torch.ones(()), logits=X)) is X
-        assert find_logits(BaseModelOutput(last_hidden_state=X), "last_hidden_state") is X
