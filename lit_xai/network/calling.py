@@ -13,13 +13,12 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
+from lit_xai.network.arguments import Arguments, Inputs, elements
 from lit_xai.network.describing import describe
 from lit_xai.network.import_path import load_object
 from lit_xai.network.outputs import OutputSpec, find_logits
 from lit_xai.network.spelling import nearest
-
-Inputs: TypeAlias = Tensor | tuple[Any, ...] | dict[str, Any]
-"""The inputs of a network: one tensor, positional arguments, or keyword arguments."""
+from lit_xai.network.trees import leaves
 
 BatchToInputs: TypeAlias = int | str | Sequence[int | str] | Callable[[Any], Inputs] | None
 BatchToTarget: TypeAlias = int | str | Callable[[Any], Any] | None
@@ -157,7 +156,7 @@ def find_inputs(
         inputs = _inputs_in_dict(inputs, network, call)
     if isinstance(inputs, list):
         inputs = tuple(inputs)
-    if _holds_tensors(inputs):
+    if isinstance(inputs, (Tensor, tuple, dict)) and _holds_tensors(inputs):
         return inputs
     if example_inputs is not None:
         return example_inputs
@@ -217,9 +216,12 @@ def _select_inputs(batch: Any, spec: Any, network: nn.Module, call: str) -> Inpu
         inputs = _several_items(batch, spec, network, call)
     if not _holds_tensors(inputs):
         raise ValueError(f"batch_to_inputs={spec!r} expected to give tensors, but got {describe(inputs)}.")
-    if isinstance(inputs, Mapping):
-        return dict(inputs)
-    return tuple(inputs) if isinstance(inputs, list) else inputs
+    if isinstance(inputs, (Tensor, tuple, Arguments)):
+        return inputs
+    if isinstance(inputs, list):
+        return tuple(inputs)
+    # An object that holds tensors, such as a graph, is one argument.
+    return dict(inputs) if isinstance(inputs, Mapping) else (inputs,)
 
 
 def _several_items(batch: Any, keys: Sequence[int | str], network: nn.Module, call: str) -> Any:
@@ -250,11 +252,7 @@ def _parameters(network: nn.Module, call: str) -> tuple[list[str], int, bool]:
 
 
 def _holds_tensors(inputs: Any) -> bool:
-    if isinstance(inputs, Mapping):
-        inputs = list(inputs.values())
-    if isinstance(inputs, (tuple, list)):
-        return any(isinstance(value, Tensor) for value in inputs)
-    return isinstance(inputs, Tensor)
+    return any(True for _ in leaves(inputs))
 
 
 def find_labels(
@@ -310,6 +308,7 @@ def call_network(network: nn.Module, inputs: Inputs, call: str = "forward", outp
 
     A dict is passed as keyword arguments where the call accepts its keys, and else as one argument. A tuple is passed
     as positional arguments, and as one argument where it has more elements than the call has parameters.
+    :class:`~lit_xai.network.arguments.Arguments` are passed as they are.
 
     Args:
         network: the module.
@@ -324,7 +323,9 @@ def call_network(network: nn.Module, inputs: Inputs, call: str = "forward", outp
     """
     # network(...) rather than network.forward(...), which would skip the hooks.
     function = network if call == "forward" else getattr(network, call)
-    if isinstance(inputs, Tensor):
+    if isinstance(inputs, Arguments):
+        result = function(*inputs.args, **inputs.kwargs)
+    elif isinstance(inputs, Tensor):
         result = function(inputs)
     elif isinstance(inputs, Mapping):
         names, _, open_ended = _parameters(network, call)
@@ -352,7 +353,7 @@ def check_call(network: nn.Module, inputs: Inputs, call: str = "forward", output
         return call_network(network, inputs, call, output)
     # Not ValueError: that of find_logits names the argument to set already.
     except (TypeError, RuntimeError, LookupError, AttributeError, AssertionError) as error:
-        keys = list(inputs) if isinstance(inputs, dict) else []
+        keys = [key for key in elements(inputs) if isinstance(key, str)]
         hint = f", such as {keys[0]!r}" if keys else ""
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(

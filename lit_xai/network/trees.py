@@ -7,6 +7,7 @@ copied by ``copy.deepcopy``, whose memo already holds the tensors to put in plac
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -28,8 +29,8 @@ _DEPTH = 4  # objects within objects; a graph keeps its tensors in the second
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     """Yield every tensor in a value with its path: keys, positions and attributes, joined by dots.
 
-    A tensor in two places of a list, tuple or dict is yielded for each, and one in two places of another object for the
-    first only. Private attributes that hold a part of an object leave no trace in a path.
+    A tensor in two places of a list, tuple, dict or dataclass is yielded for each, and one in two places of another
+    object for the first only. Private attributes that hold a part of an object leave no trace in a path.
 
     Args:
         value: anything. Modules, datasets and loaders in it are not searched.
@@ -153,8 +154,10 @@ def _is_opaque(value: Any) -> bool:
 
 
 def _is_container(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return not isinstance(value, _PLAIN)
     # A subclass of dict or list may hold more than its items, and is an object.
-    return type(value) in (dict, list) or (isinstance(value, tuple) and not isinstance(value, _PLAIN))
+    return type(value) in (dict, list) or (is_dataclass(value) and not isinstance(value, (type, Mapping, list)))
 
 
 def _parts(value: Any) -> list[tuple[str, Any]]:
@@ -185,12 +188,22 @@ def _rebuilt(value: Any, tensors: Iterator[Any], within: tuple[Any, ...]) -> Any
 
 
 def _with_parts(value: Any, parts: list[Any]) -> Any:
+    if is_dataclass(value):
+        return _with_attributes(value, parts)
     if len(parts) < len(value):  # a long list of numbers or words
         return copy.copy(value)
     if isinstance(value, dict):
         return dict(zip(value, parts, strict=True))
     # A namedtuple takes its fields as separate arguments.
     return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+
+
+def _with_attributes(value: Any, parts: list[Any]) -> Any:
+    copied = copy.copy(value)
+    for (name, old), part in zip(_parts(value), parts, strict=True):
+        if part is not old:
+            object.__setattr__(copied, name, part)  # it may be frozen
+    return copied
 
 
 def _copied(value: Any, tensors: Iterator[Any]) -> Any:
