@@ -1,0 +1,1 @@
+"""Projects of other people, small: see README.md and the script of this name."""
