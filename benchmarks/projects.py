@@ -37,7 +37,10 @@ from projects import project as projects
 GROUPS = ("time_series", "tables", "graphs", "vision", "language")
 CALLBACKS = ("plain", "monitor", "pruning", "quantization", "distillation", "export")
 OBSERVERS = ("monitor", "export")
-EPOCHS = 5
+EPOCHS = 3
+IMPORTED = ("lit_xai", "captum.attr", "torch_pruning", "onnxscript", "onnxruntime", "torch.export", "torch._dynamo")
+IMPORTED += ("torchao", "matplotlib.figure", "torch.utils.flop_counter")
+"""What takes seconds to import, once rather than in each process."""
 
 
 def make(name: str) -> list[Any]:
@@ -391,6 +394,9 @@ def main() -> None:
 def run_all(chosen: list[projects.Project], callbacks: list[str], out: Path, timeout: float) -> None:
     """Run each project plainly and with each callback; add a line for each."""
     torch.set_num_threads(1)
+    for name in IMPORTED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     for project in chosen:
         try:
             with contextlib.redirect_stdout(None), tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):

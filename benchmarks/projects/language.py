@@ -33,14 +33,14 @@ def mobilevit() -> Built:
 
     folder = mkdtemp()
     config = MobileViTConfig(
-        image_size=64, hidden_sizes=[32, 32, 32], neck_hidden_sizes=[16, 16, 16, 16, 16, 16, 32],
-        num_attention_heads=2, num_labels=3,
+        image_size=32, hidden_sizes=[32, 32, 32], neck_hidden_sizes=[16, 16, 16, 16, 16, 16, 32],
+        num_attention_heads=2, num_labels=3, initializer_range=0.2,
     )  # fmt: skip
     MobileViTForImageClassification(config).save_pretrained(folder)
     code = from_repository("HenriSmidt/Alzheimer_Detection", "models/mobilevit_lightning.py")
     module = code.MobileViTLightning(folder, 3)
     module.train()
-    pictures = [{"inputs": torch.rand(3, 64, 64), "labels": i % 3} for i in range(SAMPLES)]
+    pictures = [{"inputs": torch.rand(3, 32, 32), "labels": i % 3} for i in range(SAMPLES)]
     return Built(module, loader(pictures), loader(pictures[:BATCH_SIZE]), trainer={"limit_train_batches": 2})
 
 
