@@ -199,10 +199,27 @@ def check_logits(logits: Tensor, rows: int) -> None:
     """
     shape = tuple(logits.shape)
     if logits.dim() not in (1, 2) or shape[0] != rows:
+        is_dense = logits.dim() > 2 and shape[0] == rows
+        also = "" if not is_dense else "; or choose one number of each with target=, indices (N, k) in its output"
         raise ValueError(
             "The network's output expected one row of logits per sample, (N, classes) or (N,), but got"
-            f" {shape} for {rows}: name the part of it that holds them with output=, as a key, an index, or a function."
+            f" {shape} for {rows}: name the part of it that holds them with output=, as a key, an index, or a"
+            f" function{also}."
         )
+
+
+def check_rows(logits: Tensor, rows: int) -> None:
+    """Refuse an output that does not hold something of each sample: logits, or logits of each of its places.
+
+    Example:
+        >>> check_rows(torch.zeros(8, 3, 16, 16), 8)
+        >>> check_rows(torch.zeros(4, 3), 8)
+        Traceback (most recent call last):
+        ...
+        ValueError: The network's output expected one row of logits per sample, (N, classes) or (N,), but got (4, 3) ...
+    """
+    if logits.dim() < 3 or len(logits) != rows or not logits.numel():
+        check_logits(logits, rows)
 
 
 def _pieces(tensors: tuple[Tensor, ...], at_most: int) -> Iterator[tuple[Tensor, ...]]:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_xai.attribution.adapter import Arguments, Forward, check_logits
+from lit_xai.attribution.adapter import Arguments, Forward, check_rows
+from lit_xai.attribution.elements import Flattened, flat_index
 from lit_xai.attribution.methods import (
     Method,
     check_options,
@@ -65,6 +66,8 @@ def attribute(
             Floating tensors are explained, or else the first tensor; the others are passed through.
         method: a class of ``captum.attr``, its name, or an import path.
         target: the class to explain, one for all or one per sample ``(N,)``; ``None`` where each sample has one output.
+            Of an output with more dimensions the index of one number in each sample's output, ``(N, k)``, as Captum
+            takes it: ``(class, y, x)`` of maps ``(N, classes, H, W)``.
         layer: dotted name of the layer, for the ``Layer*`` methods.
         baselines: as the method takes them; structured like ``inputs``.
         init_args: for the method's constructor.
@@ -105,6 +108,8 @@ def attribute(
     # The checks below call the network too, so they run inside.
     with untouched(network, seed), _quiet():
         arguments = _arguments(cls, network, inputs, noise_tunnel)
+        if isinstance(target, Tensor) and target.dim() == 2:
+            target, output = _flat_target(target, network, arguments, call, output)
         options = Options(cls, arguments, target, baselines, attribute_args, noise_tunnel, internal_batch_size)
         sample = arguments.rebuild(arguments.rows(slice(0, 1)))
         seen = check_pitfalls(cls, network, lambda: call_network(network, sample, call, output))
@@ -130,6 +135,16 @@ def attribute(
     like_inputs = isinstance(attributions, tuple) and not returns_layer(cls)
     shaped = arguments.shaped(attributions) if like_inputs else attributions
     return (shaped, delta) if return_convergence_delta else shaped
+
+
+def _flat_target(
+    target: Tensor, network: nn.Module, arguments: Arguments, call: str, output: OutputSpec
+) -> tuple[Tensor, OutputSpec]:
+    """Return indices in an output of more dimensions as classes of a flat one, and the output that is flat."""
+    with torch.no_grad():
+        sample = arguments.rebuild(arguments.rows(slice(0, 1)))
+        shape = tuple(call_network(network, sample, call, output).shape[1:])
+    return flat_index(target, shape), Flattened(output)
 
 
 def _arguments(cls: type, network: nn.Module, inputs: Inputs, noise_tunnel: Mapping[str, Any] | None) -> Arguments:
@@ -189,7 +204,7 @@ def rehearse(
         arguments = _arguments(cls, network, inputs, noise_tunnel)
         sample = arguments.rebuild(arguments.rows(slice(0, 1)))
         result = check_call(network, sample, call, output)
-        check_logits(result, 1)
+        check_rows(result, 1)
         with _quiet():
             seen = check_pitfalls(cls, network, lambda: call_network(network, sample, call, output))
         if layer is not None:

@@ -1,17 +1,20 @@
 """Logits, targets and attributions of a few samples in one call."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lit_xai.attribution.adapter import Arguments, check_logits
+from lit_xai.attribution.adapter import Arguments, check_rows
 from lit_xai.attribution.attribution import attribute
+from lit_xai.attribution.elements import Elements, Form, choose_elements, is_dense
 from lit_xai.attribution.options import FORWARD_ONLY
 from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_call, find_network
 from lit_xai.network.check import check_integer
+from lit_xai.network.outputs import Found, locate_logits
+from lit_xai.network.probing import take
 from lit_xai.network.spelling import nearest
 from lit_xai.network.untouched import untouched
 
@@ -23,16 +26,26 @@ class Explanation:
     """One evaluation of a probe.
 
     Args:
-        logits: ``(N, classes)`` or ``(N,)``.
-        targets: the class that was explained of each sample ``(N,)``; ``None`` where samples have one output.
+        logits: ``(N, classes)`` or ``(N,)``; where the network answers for several places, of the explained one.
+        targets: the class that was explained of each sample ``(N,)``, or where the network answers for several places
+            the index of the explained number in the sample's output, ``(N, k)``: ``(class, y, x)`` of maps,
+            ``(token, class)`` of sequences; ``None`` where samples have one output.
         attributions: by the input's key or position (``""`` for a single tensor), shaped like the input or the layer.
         delta: how far each sample's attributions are from adding up to the output, ``(N,)``, for methods that have it.
+        labels: the labels of the samples, or of the explained places where the labels are maps, -1 for none.
+        form: how the output of several places is put together; ``None`` where there is one.
+        boxes: where in the picture the explained place is, ``(N, 4)``: top, left, bottom, right, as shares.
+        head: of several, the one that was explained.
     """
 
     logits: Tensor
     targets: Tensor | None
     attributions: dict[str, Tensor] = field(default_factory=dict)
     delta: Tensor | None = None
+    labels: Tensor | None = None
+    form: Form | None = None
+    boxes: Tensor | None = None
+    head: str = ""
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor by name, each with one row per sample."""
@@ -54,12 +67,24 @@ class Explanation:
             shares = value if world_size == 1 else all_gather(value).transpose(0, 1).flatten(0, 1)
             return shares[:n].detach().cpu()
 
-        return Explanation(
-            whole(self.logits),
-            None if self.targets is None else whole(self.targets),
-            {name: whole(value) for name, value in self.attributions.items()},
-            None if self.delta is None else whole(self.delta),
+        def maybe(value: Tensor | None) -> Tensor | None:
+            return None if value is None else whole(value)
+
+        return replace(
+            self,
+            logits=whole(self.logits),
+            targets=maybe(self.targets),
+            attributions={name: whole(value) for name, value in self.attributions.items()},
+            delta=maybe(self.delta),
+            labels=maybe(self.labels),
+            boxes=maybe(self.boxes),
         )
+
+    def places(self) -> list[str]:
+        """Return the explained place of each sample in words, empty where the network answers for one."""
+        if self.form is None or self.targets is None:
+            return []
+        return [self.form.in_words(index) for index in self.targets]
 
 
 def explain(
@@ -70,6 +95,7 @@ def explain(
     target: str | int = "label",
     call: str = "forward",
     output: OutputSpec = None,
+    elements: Tensor | None = None,
     **options: Any,
 ) -> Explanation:
     """Run the network on samples and attribute one output of each.
@@ -77,10 +103,13 @@ def explain(
     Args:
         network: the module.
         inputs: what it is called with, ``(N, ...)``.
-        labels: ``(N,)`` classes, ``(N, classes)`` multi-hot, or the values of a regression.
+        labels: ``(N,)`` classes, ``(N, classes)`` multi-hot, or the values of a regression; by place where the network
+            answers for every pixel or token, see :func:`~lit_xai.attribution.elements.choose_elements`.
         target: ``"label"`` (the prediction where there are no class labels), ``"prediction"``, or a class.
         call: the network's method that is called.
-        output: where the logits are.
+        output: where the logits are. By default an output with more dimensions than ``(N, classes)`` is explained at
+            the place of each sample with the highest score.
+        elements: ``(N, k)``, the ``targets`` of an earlier explanation of these samples, to explain the same places.
         options: passed to :func:`~lit_xai.functional.attribute`.
 
     Raises:
@@ -94,12 +123,12 @@ def explain(
     """
     network = find_network(network)
     find_call(network, call)
-    logits = _logits(network, inputs, call, output, options)
-    targets = choose_targets(logits, labels, target)
+    check_target(target)
+    explanation = _before(network, inputs, labels, target, call, output, elements, options)
     maps, delta = attribute(
         network,
         inputs,
-        target=targets if logits.dim() == 2 else None,
+        target=explanation.targets,
         call=call,
         output=output,
         return_convergence_delta=True,
@@ -110,23 +139,66 @@ def explain(
     if broken:
         inputs_named = f" of {', '.join(map(repr, broken))}" if broken != [""] else ""
         raise ValueError(f"The attributions{inputs_named} hold NaN or infinite values.")
-    return Explanation(logits, targets if logits.dim() == 2 else None, attributions, delta)
+    return replace(explanation, attributions=attributions, delta=delta)
 
 
-def _logits(network: nn.Module, inputs: Inputs, call: str, output: OutputSpec, options: dict[str, Any]) -> Tensor:
+def _before(
+    network: nn.Module,
+    inputs: Inputs,
+    labels: Tensor | None,
+    target: str | int,
+    call: str,
+    output: OutputSpec,
+    elements: Tensor | None,
+    options: dict[str, Any],
+) -> Explanation:
+    """Run the network, and return what is to be explained of each sample, without attributions."""
     bound = options.get("internal_batch_size", 64)
     at_most = FORWARD_ONLY * check_integer("internal_batch_size", bound)
+    logits, chosen, found = [], [], Found(torch.empty(0))
     with untouched(network, options.get("seed", 0)), torch.no_grad():
         arguments = Arguments(inputs, any_dtype=True)
-        pieces = []
         for start in range(0, arguments.n, at_most):
-            rows = arguments.rows(slice(start, start + at_most))
-            pieces.append(call_network(network, arguments.rebuild(rows), call, output).detach())
-            check_logits(pieces[-1], min(at_most, arguments.n - start))
-    logits = torch.cat(pieces)
-    if not torch.isfinite(logits).all():
-        raise ValueError("The network's output holds NaN or infinite values.")
-    return logits
+            rows = slice(start, start + at_most)
+            part = arguments.rebuild(arguments.rows(rows))
+            found, result = _call(network, part, call, output)
+            check_rows(found.logits, min(at_most, arguments.n - start))
+            if not torch.isfinite(found.logits).all():
+                raise ValueError("The network's output holds NaN or infinite values.")
+            if is_dense(found.logits):
+                own, known = (take(value, range(arguments.n)[rows], arguments.n) for value in (labels, elements))
+                chosen.append(choose_elements(found, result, network, part, own, target, known))
+            else:
+                logits.append(found.logits.detach())
+    if chosen:
+        return _of_elements(chosen, found.head)
+    whole = torch.cat(logits)
+    targets = choose_targets(whole, labels, target) if whole.dim() == 2 else None
+    return Explanation(whole, targets, labels=labels, head=found.head)
+
+
+def _call(network: nn.Module, inputs: Inputs, call: str, output: OutputSpec) -> tuple[Found, Any]:
+    """Return the logits, where they were, and all that the network returned."""
+    seen: list[Any] = []
+
+    def keep(result: Any) -> Tensor:
+        seen[:] = [locate_logits(result, output), result]
+        return seen[0].logits
+
+    call_network(network, inputs, call, keep)
+    return seen[0], seen[1]
+
+
+def _of_elements(parts: list[Elements], head: str) -> Explanation:
+    labels = [part.labels for part in parts if part.labels is not None]
+    return Explanation(
+        torch.cat([part.logits for part in parts]),
+        torch.cat([part.index for part in parts]),
+        labels=torch.cat(labels) if labels else None,
+        form=parts[0].form,
+        boxes=torch.cat([part.boxes for part in parts]),
+        head=head,
+    )
 
 
 def choose_targets(logits: Tensor, labels: Tensor | None, target: str | int = "label") -> Tensor:

@@ -156,6 +156,9 @@ def _are_maps(value: Any) -> bool:
 
 
 def _joined(maps: Sequence[Tensor]) -> Found:
+    # Maps of several anchors in a cell, (N, anchors, H, W, channels), have one width in the last dimension.
+    if maps[0].dim() == 5 and len({part.shape[-1] for part in maps}) == 1:
+        maps = [part.movedim(-1, 1) for part in maps]
     return Found(torch.cat([part.flatten(2) for part in maps], 2), scales=tuple(tuple(p.shape[2:]) for p in maps))
 
 
