@@ -3,14 +3,16 @@
 import copy
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
+import torch
 from annotated_types import Ge
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
+from torch import nn
 
 from lit_xai.attribution.attribution import rehearse
 from lit_xai.attribution.baselines import check_baseline
@@ -289,6 +291,8 @@ class AttributionMonitor(AnyCallback):
             known = self._state.get("hash", samples.hash)
             if known != samples.hash:
                 self._warn_of_other_samples(f"their hash is {samples.hash}, it was {known}")
+            if "elements" in self._state:
+                self._samples = replace(self._samples, elements=torch.tensor(self._state["elements"]))
             self._state |= {"indices": samples.indices if samples.by_index else []}
             self._state |= {"loader": samples.loader, "hash": samples.hash, "probe": repr(self.probe)}
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
@@ -327,6 +331,7 @@ class AttributionMonitor(AnyCallback):
 
     def _warn_of_other_samples(self, reason: str) -> None:
         self._state.pop("hash", None)
+        self._state.pop("elements", None)
         self._warn(
             f"{self.name}: the probe's samples differ from those of the resumed run ({reason}): figures before and"
             " after cannot be compared.",
@@ -347,6 +352,7 @@ class AttributionMonitor(AnyCallback):
             return self._fail(error or RuntimeError("another process failed"), when)
         metrics = self._measure(trainer, pl_module, samples, explanation)
         whole = explanation.gathered(trainer.strategy.all_gather, trainer.world_size, len(samples.indices))
+        self._fix_elements(trainer, samples, whole)
         self._warn_of_gap(whole)
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
             loaded = trainer.ckpt_path if when in ("validate", "test") else None
@@ -361,6 +367,15 @@ class AttributionMonitor(AnyCallback):
                 self._fail(caught, when)
         return None
 
+    def _fix_elements(self, trainer: Trainer, samples: Samples, explanation: Explanation) -> None:
+        """Explain the same pixels, tokens or queries from now on, where what is said of them does not move either."""
+        has_class = explanation.labels is not None if self.target == "label" else isinstance(self.target, int)
+        if explanation.form is None or explanation.targets is None or samples.elements is not None or not has_class:
+            return
+        self._samples = replace(samples, elements=explanation.targets)
+        if trainer.state.fn == "fit":  # a resumed run goes on with them
+            self._state["elements"] = explanation.targets.tolist()
+
     def _evaluation(
         self,
         samples: Samples,
@@ -370,7 +385,7 @@ class AttributionMonitor(AnyCallback):
         weights: str = "",
         metrics: dict[str, float] | None = None,
     ) -> Evaluation:
-        title = self._title(samples, explanation.logits)
+        title = self._title(samples, explanation)
         has_target = "target" in attribute_parameters(resolve_method(self.method))
         return Evaluation(
             self.name, title, when, weights, step, samples, explanation, metrics or {}, has_target=has_target
@@ -388,6 +403,7 @@ class AttributionMonitor(AnyCallback):
                 share.labels,
                 target=self.target,
                 baselines=share.baseline,
+                elements=share.elements,
                 internal_batch_size=self._internal_batch_size,
                 seed=self.seed + pl_module.global_rank,  # each process draws noise of its own for its samples
                 **self._call,
@@ -449,15 +465,28 @@ class AttributionMonitor(AnyCallback):
                     f"{name} is no number",
                 )
 
-    def _title(self, samples: Samples, logits: Tensor) -> str:
-        method = resolve_method(self.method)
+    def _title(self, samples: Samples, explanation: Explanation) -> str:
+        method, logits = resolve_method(self.method), explanation.logits
         parts = [f"NoiseTunnel({method.__name__})" if self._call["noise_tunnel"] else method.__name__]
         parts += [f"layer {self._call['layer']}"] if self._call["layer"] else []
-        if logits.dim() == 2 and logits.shape[1] > 1:
-            unlabeled = self.target == "label" and class_labels(samples.labels, logits.shape) is None
-            parts += ["target: prediction (no labels found)" if unlabeled else f"target: {self.target}"]
+        if logits.dim() == 2 and (logits.shape[1] > 1 or explanation.form is not None):
+            unlabeled = self.target == "label" and class_labels(explanation.labels, logits.shape) is None
+            target = "target: prediction (no labels found)" if unlabeled else f"target: {self.target}"
+            parts += [target + self._place_in_words(explanation)]
+        parts += [f"head: {explanation.head}"] if explanation.head else []
         parts += [f"baseline: {samples.compared}"] if samples.compared else []
         return ", ".join(parts)
+
+    def _place_in_words(self, explanation: Explanation) -> str:
+        places = explanation.places()
+        if explanation.form is None or explanation.targets is None:
+            return ""
+        if len(places) > 1:
+            return f" at each sample's top {explanation.form.place}"
+        index, names = explanation.targets[0], self._known.class_names
+        channel = int(index[0] if explanation.form.class_dim == 1 else index[-1]) - explanation.form.classes[0]
+        name = names[channel] if names is not None and channel < len(names) else channel
+        return f", top {places[0]} of class {name}"
 
     def _fail(self, error: Exception, when: str) -> None:
         if self.on_error == "raise":
@@ -476,6 +505,7 @@ _STATE = entries(
         "loader": Literal["train", "val", "test"],
         "hash": NotRequired[str],
         "probe": NotRequired[str],
+        "elements": NotRequired[list[list[NonNegative]]],
         "limits": NotRequired[dict[str, Annotated[float, Ge(0)]]],
     }
 )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lit_xai.network.describing import describe
 from lit_xai.network.outputs import Found, OutputSpec, find_logits, place_in_scales
-from lit_xai.network.probing import leaves
+from lit_xai.network.trees import leaves
 
 CLASS_COUNTS = ("nc", "num_classes", "num_labels")
 """Attributes in which networks say how many classes they tell apart."""
@@ -191,10 +191,12 @@ def choose_elements(
     form = read_form(found, result, network, inputs, labels)
     rows, n = form.by_place(logits), len(logits)
     classes = _labels_by_place(labels, form, logits)
+    each = torch.arange(n, device=logits.device)
     if index is None:
         places, chosen = _best(rows, form, classes, labels, target, _padding(inputs, form, n))
         index = form.index(places, chosen)
     else:
+        index = index.to(logits.device)
         flat_index(index, tuple(logits.shape[1:]))  # refuses what is not in this output
     where = index[:, 1:] if form.class_dim == 1 else index[:, :-1]
     place = _flat(where, form.sizes)
@@ -202,9 +204,11 @@ def choose_elements(
     return Elements(
         form,
         index,
-        rows[torch.arange(n), place],
-        None if classes is None else classes[torch.arange(n), place],
-        torch.tensor([form.box(one) for one in index]) if boxes is None else _edges(boxes[torch.arange(n), place]),
+        rows[each, place],
+        None if classes is None else classes[each, place],
+        (torch.tensor([form.box(one) for one in index]) if boxes is None else _edges(boxes[each, place])).to(
+            each.device
+        ),
     )
 
 
@@ -331,7 +335,7 @@ def _boxes_of(result: Any, logits: Tensor) -> Tensor | None:
 
 def _edges(boxes: Tensor) -> Tensor:
     """Return top, left, bottom, right of boxes ``(N, 4)`` given as center x, y, width and height."""
-    x, y, width, height = boxes.float().cpu().unbind(1)
+    x, y, width, height = boxes.float().unbind(1)
     return torch.stack([y - height / 2, x - width / 2, y + height / 2, x + width / 2], 1).clamp(0, 1)
 
 

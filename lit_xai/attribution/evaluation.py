@@ -177,7 +177,8 @@ def draw(evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float]) 
 
     samples, inputs = evaluation.samples, by_name(evaluation.samples.inputs)
     arguments = Arguments(samples.inputs, any_dtype=True)
-    answers = answers_of(evaluation.explanation.logits, samples.labels)
+    explanation = evaluation.explanation
+    answers = answers_of(explanation.logits, explanation.labels)
     for name, maps in evaluation.explanation.attributions.items():
         shown = inputs.get(name, arguments.values[arguments.explained[0]])  # a layer's maps belong to the first input
         if maps.dim() == 1:  # one number per sample is a table of one column
@@ -197,9 +198,22 @@ def draw(evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float]) 
                 limit=limits.get(name),
                 kind=data_info.kind,
                 ends=_ends(maps, answers, evaluation.has_target),
+                places=explanation.places(),
+                boxes=_boxes(explanation, shown),
                 **answers,
             ),
         )
+
+
+def _boxes(explanation: Explanation, shown: Tensor) -> Tensor | None:
+    """Return the frames of what was explained, where they are places of this input."""
+    if explanation.form is None or explanation.boxes is None:
+        return None
+    if len(explanation.form.sizes) == 1 and explanation.form.place in ("token", "position"):
+        # Tokens of an answer need not be those that were read.
+        length = shown.shape[1] if explanation.form.place == "token" else shown.shape[-1]
+        return explanation.boxes if length == explanation.form.sizes[0] else None
+    return explanation.boxes if shown.dim() > 2 else None
 
 
 def answers_of(logits: Tensor, labels: Tensor | None) -> dict[str, Tensor | None]:

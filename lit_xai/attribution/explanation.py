@@ -14,8 +14,8 @@ from lit_xai.attribution.options import FORWARD_ONLY
 from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_call, find_network
 from lit_xai.network.check import check_integer
 from lit_xai.network.outputs import Found, locate_logits
-from lit_xai.network.probing import take
 from lit_xai.network.spelling import nearest
+from lit_xai.network.trees import take
 from lit_xai.network.untouched import untouched
 
 TARGETS = ("label", "prediction")

@@ -37,6 +37,7 @@ class Samples:
         hash: of the inputs.
         baseline: structured like the explained inputs; ``None`` for the method's own default.
         compared: the name of the baseline, for captions; empty where the method has none.
+        elements: what is explained of each, ``(N, k)``, where the network answers for many places and it is fixed.
     """
 
     inputs: Inputs
@@ -47,6 +48,7 @@ class Samples:
     hash: str
     baseline: Any = None
     compared: str = ""
+    elements: Tensor | None = None
 
     def share(self, rank: int, world_size: int, method: type) -> "Samples":
         """Return the share of one process; the first samples are repeated to make all shares equally large."""
@@ -54,7 +56,8 @@ class Samples:
         n = len(self.indices)
         rows = [row % n for row in range(rank, -(-n // world_size) * world_size, world_size)]
         baseline = self.baseline if draws_baselines(method) else take(self.baseline, rows, n)
-        return replace(self, inputs=take(self.inputs, rows, n), labels=take(self.labels, rows, n), baseline=baseline)
+        inputs, labels, elements = (take(value, rows, n) for value in (self.inputs, self.labels, self.elements))
+        return replace(self, inputs=inputs, labels=labels, elements=elements, baseline=baseline)
 
 
 def read_samples(

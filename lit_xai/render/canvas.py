@@ -29,6 +29,8 @@ FOR, AGAINST, GREY, INK = "#b2182b", "#2166ac", "#666666", "#111111"
 Ends: TypeAlias = tuple[str, str]
 ENDS: Ends = ("against", "for the class")
 """The effects of negative and positive attributions, in words."""
+SMALLEST_MARK = 9
+"""Side of the smallest frame around an explained pixel."""
 BAR = 96
 """Height of the color bar with its numbers and its words."""
 
@@ -92,10 +94,30 @@ class Canvas:
         self.axes.imshow(picture, extent=box, aspect="auto", interpolation="antialiased")
         self.axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor="#bbbbbb", linewidth=0.8))
 
+    def mark(self, box: Any, x: float, y: float, width: float, height: float) -> None:
+        """Draw a frame around a part of a tile, large enough to be seen.
+
+        Args:
+            box: top, left, bottom and right edge, as shares of the tile.
+            x: of the tile's upper left corner.
+            y: of the tile's upper left corner.
+            width: of the tile.
+            height: of the tile.
+        """
+        from matplotlib.patches import Rectangle
+
+        top, left, bottom, right = (float(edge) for edge in box)
+        wide, high = max((right - left) * width, SMALLEST_MARK), max((bottom - top) * height, SMALLEST_MARK)
+        corner = (x + (left + right) / 2 * width - wide / 2, y + (top + bottom) / 2 * height - high / 2)
+        # Dark on light, so that it is seen on any picture.
+        for color, thick in (("white", 3.2), (INK, 1.4)):
+            self.axes.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=color, linewidth=thick, zorder=3))
+
     def caption(self, caption: Caption, total: str, x: float, y: float, width: float) -> None:
         """Write a sample's caption; a wrong prediction is bold.
 
-        It takes two lines, ``2 * LINE`` pixels, of which the second is blank where there is no prediction.
+        It takes two lines, ``2 * LINE`` pixels, of which the second is blank where there is neither a prediction nor a
+        place.
 
         Args:
             caption: the sample's.
@@ -107,9 +129,12 @@ class Canvas:
         self.text(x + width, y + 2, total, size=SMALL, color=GREY, ha="right")
         if caption.true:
             self._named("true ", caption.true, "", x, y, width - text_width(total, SMALL) - 12)
+        if caption.place:
+            self.text(x + width, y + LINE + 2, caption.place, size=SMALL, color=GREY, ha="right")
         if caption.predicted:
             weight = "bold" if caption.correct is False else "normal"
-            self._named("pred ", caption.predicted, caption.verdict, x, y + LINE, width, weight)
+            room = width - (text_width(caption.place, SMALL) + 12 if caption.place else 0)
+            self._named("pred ", caption.predicted, caption.verdict, x, y + LINE, room, weight)
 
     def _named(
         self, before: str, name: str, after: str, x: float, y: float, width: float, weight: str = "normal"

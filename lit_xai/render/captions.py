@@ -13,12 +13,16 @@ PerSample: TypeAlias = torch.Tensor | NDArray[Any] | Sequence[Any] | None
 
 @dataclass(frozen=True)
 class Caption:
-    """The words of one sample; ``correct`` is None where right and wrong have no meaning (a regression)."""
+    """The words of one sample; ``correct`` is None where right and wrong have no meaning (a regression).
+
+    ``place`` is what was explained where the network answers for many places: ``"pixel (12, 30)"``.
+    """
 
     true: str = ""
     predicted: str = ""
     probability: float | None = None
     correct: bool | None = None
+    place: str = ""
 
     @property
     def verdict(self) -> str:
@@ -33,7 +37,12 @@ class Caption:
 
 
 def make_captions(
-    n: int, labels: PerSample, predictions: PerSample, probabilities: PerSample, class_names: Sequence[str] | None
+    n: int,
+    labels: PerSample,
+    predictions: PerSample,
+    probabilities: PerSample,
+    class_names: Sequence[str] | None,
+    places: Sequence[str] = (),
 ) -> list[Caption]:
     """Return one caption per sample from those of labels, predictions and probabilities that are known.
 
@@ -43,17 +52,20 @@ def make_captions(
         predictions: in the form of ``labels``; default the most probable class where ``probabilities`` is ``(N, K)``.
         probabilities: of the predicted class ``(N,)``, or of every class ``(N, K)``.
         class_names: the name of each class index.
+        places: of what was explained in each sample, in words; empty where there is one.
 
     Raises:
         ValueError: one of them does not hold ``n`` samples.
 
     Example:
         >>> make_captions(1, [0], None, np.array([[0.2, 0.8]]), ["cat", "dog"])
-        [Caption(true='cat', predicted='dog', probability=0.8, correct=False)]
+        [Caption(true='cat', predicted='dog', probability=0.8, correct=False, place='')]
     """
     given = {"labels": labels, "predictions": predictions, "probabilities": probabilities}
     known = {name: _per_sample(values, name, n) for name, values in given.items() if values is not None}
     chances = known.get("probabilities")
+    if len(places) not in (0, n):
+        raise ValueError(f"places expected one entry for each of the {n} samples, but got {len(places)}.")
     if chances is not None and chances.ndim == 2:
         if "predictions" not in known:
             known["predictions"] = chances.argmax(axis=1)
@@ -62,7 +74,7 @@ def make_captions(
     true = _names(known.get("labels"), n, class_names)
     predicted = _names(known.get("predictions"), n, class_names)
     return [
-        Caption(t, p, None if chances is None else float(chances[i]), c)
+        Caption(t, p, None if chances is None else float(chances[i]), c, places[i] if places else "")
         for i, (t, p, c) in enumerate(zip(true, predicted, _correct(known, true, predicted), strict=True))
     ]
 
@@ -107,3 +119,13 @@ def _name(value: Any, class_names: Sequence[str] | None) -> str:
     if isinstance(value, (int, np.integer)) and class_names is not None and 0 <= value < len(class_names):
         value = class_names[int(value)]
     return " ".join(str(value).split())
+
+
+def lines_of(captions: Sequence[Caption]) -> int:
+    """Return how many lines the captions of a figure take.
+
+    Example:
+        >>> lines_of([Caption("cat")]), lines_of([Caption("cat", "dog")])
+        (1, 2)
+    """
+    return 2 if any(caption.predicted or caption.place for caption in captions) else 1

@@ -32,6 +32,8 @@ def attribution_figure(
     limit: float | None = None,
     kind: str | Renderer | None = None,
     ends: Ends = ENDS,
+    places: Sequence[str] = (),
+    boxes: ArrayLike | None = None,
 ) -> Figure:
     r"""Draw what speaks for a class (red) and against it (blue), by sample or, for tables, by feature.
 
@@ -60,6 +62,9 @@ def attribution_figure(
         kind: ``"image"``, ``"tabular"``, ``"heatmap"``, the name or import path of another renderer, or a renderer;
             default by the shapes.
         ends: the effects of negative and positive values, in words; the first is empty if none are negative.
+        places: what was explained in each sample where the network answers for many places: ``"pixel (12, 30)"``.
+        boxes: where in the picture that is, ``(N, 4)``: top, left, bottom and right edge, as shares of its height and
+            width; framed in the figure.
 
     Raises:
         TypeError: inputs or attributions are no tensor or array of real numbers, or a renderer returned no Figure.
@@ -74,13 +79,13 @@ def attribution_figure(
     """
     renderer = choose_renderer(inputs, attributions, kind)
     shares = renderer.find_shares(inputs, attributions)
-    captions = make_captions(len(inputs), labels, predictions, probabilities, class_names)
+    captions = make_captions(len(inputs), labels, predictions, probabilities, class_names, places)
     limit = renderer.find_limit(shares) if limit is None else limit
     if not (math.isfinite(limit) and limit > 0):
         raise ValueError(f"limit expected a positive share, such as 0.02 for 2%, but got {limit}.")
     to_array(inputs, "inputs")  # refuses what no renderer could draw
     with plain_style():
-        figure = renderer.draw(Drawing(inputs, shares, captions, title, limit, feature_names, mean, std, ends))
+        figure = renderer.draw(Drawing(inputs, shares, captions, title, limit, feature_names, mean, std, ends, boxes))
     if not hasattr(figure, "savefig"):  # a forgotten return, or axes; a Figure by what it can do, as the rest needs it
         raise TypeError(f"{type(renderer).__name__}.draw expected to return a matplotlib Figure, but got {figure!r}.")
     return figure

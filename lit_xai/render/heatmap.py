@@ -21,7 +21,7 @@ from lit_xai.render.canvas import (
     color_scale,
     to_colors,
 )
-from lit_xai.render.captions import Caption
+from lit_xai.render.captions import Caption, lines_of
 from lit_xai.render.shares import Array, Shares
 
 if TYPE_CHECKING:
@@ -34,12 +34,21 @@ FEW = 4
 
 
 def heatmap_figure(
-    series: Array | None, shares: Shares, captions: Sequence[Caption], title: str, limit: float, ends: Ends = ENDS
+    series: Array | None,
+    shares: Shares,
+    captions: Sequence[Caption],
+    title: str,
+    limit: float,
+    ends: Ends = ENDS,
+    boxes: Array | None = None,
 ) -> Figure:
-    """Return one strip per sample from shares ``(N, rows, positions)``; series of that shape are drawn as lines."""
+    """Return one strip per sample from shares ``(N, rows, positions)``; series of that shape are drawn as lines.
+
+    What was explained in each, ``(N, 4)`` edges as shares, is framed.
+    """
     shown = min(len(shares.values), MOST)
     rows, positions = shares.values.shape[1:]
-    lines = 2 if any(caption.predicted for caption in captions) else 1
+    lines = lines_of(captions)
     high, wide = min(max(28 * rows, 48), 140), WIDTH - 2 * MARGIN
     step = LINE * lines + high + 14
     canvas = Canvas(title, step * shown + LINE + BAR, ends=ends)
@@ -54,6 +63,8 @@ def heatmap_figure(
         if series is not None and series.shape == shares.values.shape and rows <= FEW and positions > 1:
             _draw_lines(canvas, series[i], *box)
         canvas.note(shares.note(i), *box)
+        if boxes is not None:
+            canvas.mark(boxes[i], *box)
     _write_positions(canvas, canvas.height - BAR - LINE - 4, shares.values.shape)
     canvas.color_bar(scale, limit, "share of the map's Σ|a| per cell")
     return canvas.finish()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lit_xai.render.canvas import BAR, ENDS, GREY, LINE, MARGIN, WIDTH, Canvas, Ends, color_scale, to_colors
-from lit_xai.render.captions import Caption
+from lit_xai.render.captions import Caption, lines_of
 from lit_xai.render.shares import Array, Shares
 
 if TYPE_CHECKING:
@@ -24,9 +24,15 @@ LIGHT = 0.84
 
 
 def image_figure(
-    pictures: Array, shares: Shares, captions: Sequence[Caption], title: str, limit: float, ends: Ends = ENDS
+    pictures: Array,
+    shares: Shares,
+    captions: Sequence[Caption],
+    title: str,
+    limit: float,
+    ends: Ends = ENDS,
+    boxes: Array | None = None,
 ) -> Figure:
-    """Return the figure of images ``(N, H, W, 3)`` in [0, 1] and their maps ``(N, H, W)``."""
+    """Return the figure of images ``(N, H, W, 3)`` in [0, 1] and their maps ``(N, H, W)``; boxes are framed in both."""
     shown = min(len(pictures), MOST)
     columns = 1 if shown == 1 else 2 if shown <= 16 else 4
     width = WIDTH if columns < 4 else 2 * WIDTH
@@ -34,7 +40,7 @@ def image_figure(
     box = (cell - 8) / 2
     high, wide = pictures.shape[1:3]
     tile_width, tile_height = (max(24, round(side * box / max(high, wide))) for side in (wide, high))
-    lines = 2 if any(caption.predicted for caption in captions) else 1
+    lines = lines_of(captions)
     row = LINE * lines + tile_height + 16
     left_out = f"{len(pictures) - shown} more samples not shown" if len(pictures) > shown else ""
     canvas = Canvas(title, row * -(-shown // columns) + BAR + (LINE if left_out else 0), width, ends)
@@ -49,6 +55,9 @@ def image_figure(
         canvas.tile(pictures[i], x, y, tile_width, tile_height)
         canvas.tile(colors[i], x + tile_width + 8, y, tile_width, tile_height)
         canvas.note(shares.note(i), x + tile_width + 8, y, tile_width, tile_height)
+        if boxes is not None:
+            for left in (x, x + tile_width + 8):
+                canvas.mark(boxes[i], left, y, tile_width, tile_height)
     canvas.text(MARGIN, canvas.height - BAR - LINE, left_out, color=GREY)
     unit = "pixel" if shares.cell == 1 else f"{shares.cell} by {shares.cell} pixels"
     canvas.color_bar(scale, limit, f"share of the map's Σ|a| per {unit}")

@@ -8,7 +8,7 @@ from lit_xai.render.heatmap import heatmap_figure
 from lit_xai.render.image import image_figure
 from lit_xai.render.pixels import to_pixels
 from lit_xai.render.renderer import Drawing, Renderer
-from lit_xai.render.shares import ArrayLike, Shares, pool, resize, round_up, shares_of_total, sum_over, to_array
+from lit_xai.render.shares import Array, ArrayLike, Shares, pool, resize, round_up, shares_of_total, sum_over, to_array
 from lit_xai.render.tabular import mean_shares, tabular_figure
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ class ImageRenderer(Renderer):
     def draw(self, drawing: Drawing) -> Figure:
         """Return a figure of up to 32 samples."""
         pixels = to_pixels(to_array(drawing.inputs, "inputs"), drawing.mean, drawing.std)
-        return image_figure(pixels, drawing.shares, drawing.captions, drawing.title, drawing.limit, drawing.ends)
+        return image_figure(
+            pixels, drawing.shares, drawing.captions, drawing.title, drawing.limit, drawing.ends, _boxes(drawing)
+        )
 
 
 class TabularRenderer(Renderer):
@@ -105,7 +107,13 @@ class HeatmapRenderer(Renderer):
         """Return a figure of up to 16 samples."""
         # Token ids are names: a line through them would mean nothing.
         series = None if are_tokens(drawing.inputs) else to_array(drawing.inputs, "inputs")
-        return heatmap_figure(series, drawing.shares, drawing.captions, drawing.title, drawing.limit, drawing.ends)
+        return heatmap_figure(
+            series, drawing.shares, drawing.captions, drawing.title, drawing.limit, drawing.ends, _boxes(drawing)
+        )
+
+
+def _boxes(drawing: Drawing) -> Array | None:
+    return None if drawing.boxes is None else to_array(drawing.boxes, "boxes")
 
 
 def are_tokens(inputs: ArrayLike) -> bool:

@@ -35,6 +35,8 @@ class Drawing:
         mean: the mean that normalization subtracted from images.
         std: the standard deviation that it divided by.
         ends: the effects of negative and positive values, in words; the first is empty if none are negative.
+        boxes: where in the picture is what was explained, ``(N, 4)``: top, left, bottom and right edge, as shares of
+            its height and width; ``None`` where the network answers for the whole of it.
     """
 
     inputs: ArrayLike
@@ -46,6 +48,7 @@ class Drawing:
     mean: PerChannel = None
     std: PerChannel = None
     ends: Ends = ENDS
+    boxes: ArrayLike | None = None
 
 
 class Renderer(ABC):
