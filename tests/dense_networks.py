@@ -47,6 +47,7 @@ class Detector(nn.Module):
 
     def __init__(self, classes: int = 5, wide: int = 16) -> None:
         super().__init__()
+        self.num_classes = classes
         self.pyramid = Pyramid(wide)
         self.heads = nn.ModuleList(Head(wide * 2**scale, classes) for scale in range(3))
 

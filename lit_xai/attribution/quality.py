@@ -67,7 +67,8 @@ class ExplanationMetric(Protocol):
             inputs: what it is called with, ``(N, ...)`` each; a copy.
             attributions: shaped like the inputs or like the layer that was explained, and signed: negative ones speak
                 against the class; dimension 1 is the channels for images alone; a copy.
-            target: the class explained of each sample ``(N,)``; ``None`` where samples have one output.
+            target: the class explained of each sample ``(N,)``; ``None`` where samples have one output; the index of
+                the explained number ``(N, k)`` where the network answers for every pixel or token.
         """
 
     def compute(self) -> Tensor | dict[str, Tensor]:

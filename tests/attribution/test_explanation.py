@@ -134,7 +134,7 @@ def test_bound_refused(size):
 
 def test_output_refused():
     with refused("one row of logits per sample"):
-        explain(nn.Conv2d(2, 3, 1), torch.zeros(2, 2, 4, 4))
+        explain(nn.Conv2d(2, 3, 1), torch.zeros(2, 2, 4, 4), output=lambda maps: maps.sum())
     with refused("defines no forward()"):
         explain(nn.Module(), X)
 
