@@ -500,7 +500,7 @@ class TestRehearse:
 
     def test_refuses_what_the_real_run_would(self):
         with refused("one row of logits per sample"):
-            rehearse(nn.Conv2d(2, 3, 1), torch.zeros(2, 2, 4, 4))
+            rehearse(nn.Conv2d(2, 3, 1), torch.zeros(2, 2, 4, 4), output=lambda maps: maps.sum())
         with refused("LRP has no rule for '0' (LayerNorm)"), pytest.warns(UserWarning, match="layer_norm"):
             rehearse(nn.Sequential(nn.LayerNorm(5), nn.Linear(5, 3)), torch.zeros(2, 5), method="LRP")
         with refused("LRP cannot explain a module that is used more than once: '0'"):
