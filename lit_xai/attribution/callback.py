@@ -44,6 +44,7 @@ from lit_xai.trainer.batches import loader_name
 from lit_xai.trainer.guarding import guard, unguard
 from lit_xai.trainer.saved_state import check_state, drop_damaged_state
 from lit_xai.trainer.scheduling import Epochs, resolve_epochs
+from lit_xai.trainer.watching import labels_of, resolved
 
 
 class AttributionMonitor(AnyCallback):
@@ -144,11 +145,10 @@ class AttributionMonitor(AnyCallback):
         self.probe = as_probe(probe)
         self.method, self.baselines, self.target = method, baselines, target
         self.every_n_epochs, self.at_start, self.on_error = every_n_epochs, at_start, on_error
-        self.module, self.batch_to_inputs, self.seed = module, batch_to_inputs, seed
-        self.batch_to_target = batch_to_target
+        self.given, self.batch_to_target, self.seed = Network(module, batch_to_inputs, output), batch_to_target, seed
         self.name = name or _default_name(method, layer, target, noise_tunnel)
         self.data_info = DataInfo(class_names, feature_names, mean, std, kind)
-        self._call: dict[str, Any] = {"method": method, "layer": layer, "output": output, "init_args": init_args}
+        self._call: dict[str, Any] = {"method": method, "layer": layer, "init_args": init_args}
         self._call |= {"attribute_args": attribute_args, "noise_tunnel": noise_tunnel}
         self._internal_batch_size = internal_batch_size
         self.metrics = resolve_metrics(metrics)
@@ -159,7 +159,9 @@ class AttributionMonitor(AnyCallback):
 
     def _forget(self) -> None:
         self._samples: Samples | None = None
+        self._network = self.given
         self._folder = Path()
+        self._batch_to_target = self.batch_to_target
         self._last: tuple[int, int] | None = None
         self._is_shown = True
         self._is_reported = False
@@ -271,19 +273,19 @@ class AttributionMonitor(AnyCallback):
         agreed(trainer, f"AttributionMonitor {self.name!r}", lambda: self._rehearse(trainer, pl_module, stage))
 
     def _rehearse(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        network = Network(self.module).of(pl_module)
+        loader = loader_name(trainer, self.probe, stage)
+        self._network = resolved(trainer, pl_module, loader, self.given)
+        self._batch_to_target = labels_of(trainer, pl_module, loader, self.given, self.batch_to_target)
+        network = self._network.of(pl_module)
         samples = self._read(trainer, network, stage)
         with without_log(pl_module):
-            rehearse(network, samples.inputs, **self._call)
-        if self.target == "label" and samples.labels is None and self.batch_to_target is None:
-            rank_zero_info(
-                f"{self.name}: no labels were found in a batch; if there are, name them with batch_to_target=."
-            )
+            rehearse(network, samples.inputs, output=self._network.output, **self._call)
         self._known = data_info = known_about(trainer, self.data_info, samples)
         method = resolve_method(self.method)
-        self._samples = with_baseline(
-            trainer, network, samples, method, self.baselines, self.batch_to_inputs, data_info, self.seed
-        )
+        # Baselines may be made of training samples, whose batches need not be those of the evaluation.
+        of_training = "train" if trainer.train_dataloader is not None else loader
+        inputs = resolved(trainer, pl_module, of_training, self.given).batch_to_inputs
+        self._samples = with_baseline(trainer, network, samples, method, self.baselines, inputs, data_info, self.seed)
         if self.baselines is None and self._samples.compared == "black":
             rank_zero_info(f"{self.name}: the baseline is black, as the images' mean and std are known.")
         if stage == "fit":
@@ -327,7 +329,8 @@ class AttributionMonitor(AnyCallback):
         return self._read_from(trainer, network, probe, name)
 
     def _read_from(self, trainer: Trainer, network: nn.Module, probe: Probe, loader: str) -> Samples:
-        return read_samples(trainer, network, probe, loader, self.batch_to_inputs, self.seed, self.batch_to_target)
+        inputs, labels = self._network.batch_to_inputs, self._batch_to_target
+        return read_samples(trainer, network, probe, loader, inputs, self.seed, labels)
 
     def _warn_of_other_samples(self, reason: str) -> None:
         self._state.pop("hash", None)
@@ -398,13 +401,14 @@ class AttributionMonitor(AnyCallback):
             # Told once a run, of all processes' samples.
             warnings.filterwarnings("ignore", message=".* does not add up")
             return explain(
-                Network(self.module).of(pl_module),
+                self._network.of(pl_module),
                 share.inputs,
                 share.labels,
                 target=self.target,
                 baselines=share.baseline,
                 elements=share.elements,
                 internal_batch_size=self._internal_batch_size,
+                output=self._network.output,
                 seed=self.seed + pl_module.global_rank,  # each process draws noise of its own for its samples
                 **self._call,
             )
@@ -418,7 +422,7 @@ class AttributionMonitor(AnyCallback):
             return numbers
         share = samples.share(rank, world_size, resolve_method(self.method))
         own = len(range(rank, len(samples.indices), world_size))  # the rest of the share repeats other processes'
-        network = Network(self.module).of(pl_module)
+        network = self._network.of(pl_module)
         with without_log(pl_module), untouched(network, self.seed + rank):
             for name, metric in self.metrics.items():
                 error: Exception | None = None

@@ -154,7 +154,8 @@ class _ExportLoaded(Callback):
         trainer.limit_val_batches, trainer.limit_test_batches = self._limits
         before = _weights_before_quantization(pl_module, checkpoint)
         try:
-            trainer.report = self._exporter.export(trainer, weights, before, self._folder, self._overwrite)
+            exporter = self._exporter.watched(trainer, pl_module, "val")
+            trainer.report = exporter.export(trainer, weights, before, self._folder, self._overwrite)
         except ValueError as error:
             raise ValueError(_with_option_names(str(error))) from error
 

@@ -22,6 +22,8 @@ from lit_xai.distillation.teacher_source import SOURCE_STATE, TeacherOptions, Te
 from lit_xai.distillation.terms import StepSettings, Terms, find_target
 from lit_xai.network.calling import OutputSpec
 from lit_xai.network.check import Name
+from lit_xai.network.reading import UnwatchableError
+from lit_xai.network.spec import Network
 from lit_xai.structure.attaching import unwrap, wrap
 from lit_xai.structure.attachment import attach, detach
 from lit_xai.structure.schema import entries
@@ -32,6 +34,7 @@ from lit_xai.trainer.scheduling import check_values, value_at
 from lit_xai.trainer.structural_callback import structural_callbacks
 from lit_xai.trainer.structure_change import bare_optimizers
 from lit_xai.trainer.watched_callback import WatchedCallback
+from lit_xai.trainer.watching import labels_of, watch
 
 STATE = entries({**SOURCE_STATE, "adapters": NotRequired[ADAPTERS], "teacher_metric": NotRequired[AnyNumber | None]})
 """What a checkpoint holds of a distillation."""
@@ -148,6 +151,11 @@ class KnowledgeDistillation(WatchedCallback):
         self._options = TeacherOptions(self._terms, teacher_output, optimize_teacher, compile_teacher, cache)
         self._teacher_class, self._ema_decay = teacher_class, ema_decay
         self._adapter_lr, self._module = adapter_lr, module
+        self.given, self.batch_to_target, self._given_terms = (
+            Network(module, None, output),
+            batch_to_target,
+            self._terms,
+        )
         self._resumed: dict[str, Any] = {}
         self._state_after_fit: dict[str, Any] = {}
         self._reset()
@@ -159,6 +167,8 @@ class KnowledgeDistillation(WatchedCallback):
         """Drop all that belongs to one ``fit``."""
         self._source = self._make_source()
         self._student = Student(self._module)
+        self._network: Network | None = None
+        self._terms = self._given_terms
         self._adapters = Adapters(self._adapter_lr)
         self._comparison = Comparison()
         self._means = Means()
@@ -252,9 +262,30 @@ class KnowledgeDistillation(WatchedCallback):
         self._comparison.teacher = self._resumed.get("teacher_metric")
         self._last_step = trainer.global_step
         self._follow_schedules(trainer)  # on_train_epoch_start is not called in a run resumed within an epoch
+        agreed(trainer, "KnowledgeDistillation", lambda: self._watch_step(trainer, pl_module))
         agreed(trainer, "KnowledgeDistillation", lambda: self._source.start(pl_module, self._resumed))
         self._resumed = {}
         self.say_change("in which it takes part from the first step on", is_teacher=True)
+
+    def _watch_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find out what the training step calls; where it does not run by itself, the first real one shows it."""
+        try:
+            network = watch(trainer, pl_module, "train", self._module).called
+        except UnwatchableError:
+            return
+        if network.step is not None and self._terms.is_explained:
+            raise MisconfigurationException(
+                "KnowledgeDistillation: explanation expected one network in the step of"
+                f" {type(pl_module).__name__}, but it calls {' and '.join(map(repr, network.step.parts))} one after the"
+                " other: name one with module=, or leave explanation out."
+            )
+        self._network = network
+        self._student.follow(network)
+        self._terms = replace(
+            self._terms,
+            output=network.output if self.given.output is None else self.given.output,
+            batch_to_target=labels_of(trainer, pl_module, "train", self.given, self.batch_to_target),
+        )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the values that follow a schedule."""
@@ -413,17 +444,19 @@ class KnowledgeDistillation(WatchedCallback):
             result = method(*args, **kwargs)
         target = find_target(args[0] if args else None, self._terms.batch_to_target)
         # With several calls in a step it is not clear which one the labels belong to.
+        if self._student.step is not None:
+            calls = self._student.own_calls(self._pl_module, calls, args[0]) if calls else []
         calls = [call for call in calls if call.name == self._student.name]
         if target is not None and len(calls) == 1 and self._student.name is not None:
-            teacher.select_network_(self._student.name)
+            teacher.select_network_(self._student.name, self._network)
             self._comparison.update(calls, target, self._terms.output, teacher)
         return result
 
     def _total(self, own: Tensor, calls: Sequence[Any]) -> Tensor:
         teacher = self._source.teacher
         assert teacher is not None  # checked by the callers
-        calls = self._student.own_calls(self._pl_module, calls)
-        teacher.select_network_(self._student.name or "")
+        calls = self._student.own_calls(self._pl_module, calls, self._batch)
+        teacher.select_network_(self._student.name or "", self._network)
         total, parts = self._terms.total(own, calls, self._batch, teacher, self._adapters, self._now)
         self._means.update({**parts, "total": total.detach()})
         self.say_taught(own, self._distance(parts))

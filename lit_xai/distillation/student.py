@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -11,6 +11,9 @@ from lit_xai.attribution.differentiable import double_backward
 from lit_xai.distillation.teacher import locate
 from lit_xai.network.calling import find_network, module_names
 from lit_xai.network.recording import Call, recorded, requires_grad
+from lit_xai.network.spec import Network
+from lit_xai.network.step_view import StepCall
+from lit_xai.network.trees import leaves
 from lit_xai.trainer.access import MisconfigurationException
 from lit_xai.trainer.training_step import called, candidates, say_what_is_called
 
@@ -27,11 +30,17 @@ class Student:
 
     Attributes:
         name: of the network; ``None`` until the first step shows it.
+        step: the step that stands for the network, where that consists of several parts.
     """
 
     def __init__(self, module: str | None) -> None:
         self.module = module
         self.name: str | None = module
+        self.step: StepCall | None = None
+
+    def follow(self, network: Network) -> None:
+        """Take a network that was watched, as the training step calls it."""
+        self.name, self.step = network.module or "", network.step
 
     def check(self, pl_module: "LightningModule", layers: Mapping[str, str], explained: bool = False) -> None:
         """Refuse names that do not exist and layers that compilation hides, before anything runs.
@@ -90,14 +99,24 @@ class Student:
                 stack.enter_context(double_backward())
             # An attribution of the inputs needs their gradient, which a batch from a loader does not require.
             change = requires_grad if by_input else None
-            yield stack.enter_context(recorded(candidates(pl_module, self.name), watched, inputs=change))
+            parts = candidates(pl_module, self.name)
+            if self.step is not None:
+                parts = {name: named[name] for name in self.step.parts}
+            yield stack.enter_context(recorded(parts, watched, inputs=change))
 
-    def own_calls(self, pl_module: "LightningModule", calls: Sequence[Call]) -> list[Call]:
+    def own_calls(self, pl_module: "LightningModule", calls: Sequence[Call], batch: Any) -> list[Call]:
         """Return the calls of the network among those recorded, and remember which network it is.
+
+        Args:
+            pl_module: the LightningModule.
+            calls: of one step.
+            batch: of that step.
 
         Raises:
             MisconfigurationException: it was not called, or several networks were.
         """
+        if self.step is not None:
+            return [_joined(self.step, pl_module, calls, batch)]
         calls = [call for call in calls if _is_learning(call)]
         names = called(calls)
         # Decided once, by the first step: a later step that calls other parts must not switch networks.
@@ -110,6 +129,20 @@ class Student:
                 f" {say_what_is_called(pl_module, names, self.name)}"
             )
         return own
+
+
+def _joined(step: StepCall, pl_module: Any, calls: Sequence[Call], batch: Any) -> Call:
+    """Return the calls of a step's parts as one call of the whole."""
+    if len(calls) <= max(step.ends):
+        names = called(calls)
+        raise MisconfigurationException(
+            f"KnowledgeDistillation expected the step of {type(pl_module).__name__} to call"
+            f" {' and '.join(map(repr, step.parts))} in every batch, but it called {names or 'none of them'}."
+        )
+    results = {calls[place].name: calls[place].result for place in step.ends}
+    layers = {name: value for call in calls[: max(step.ends) + 1] for name, value in call.layers.items()}
+    result = next(iter(results.values())) if len(results) == 1 else results
+    return Call("", (), step.inputs(batch, dict(leaves(batch))), result, layers)
 
 
 def _is_learning(call: Call) -> bool:

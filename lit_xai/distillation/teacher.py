@@ -15,7 +15,9 @@ from lit_xai.distillation.output_cache import OutputCache, module_hash, sample_k
 from lit_xai.network.calling import OutputSpec, find_logits, module_names
 from lit_xai.network.describing import describe
 from lit_xai.network.recording import Call, recorded, requires_grad
+from lit_xai.network.spec import Network
 from lit_xai.network.spelling import nearest
+from lit_xai.network.step_view import step_view
 from lit_xai.quantization.folding import folded_copy
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ class Teacher:
         self.cache: OutputCache | None = None
         self._optimize, self._compiled = optimize, compiled
         self._is_channels_last = self._is_selected = self._is_called = False
+        self._students: OutputSpec = None
         for module in root.modules():
             module.training = False
         for parameter in root.parameters():
@@ -81,11 +84,33 @@ class Teacher:
         for layer, argument in (layers or {}).items():
             locate(root, layer, "teacher", argument)  # a misspelled name is refused before training begins
 
-    def select_network_(self, name: str) -> None:
-        """Call only the part that has the name of the student's network, if there is one; decided at the first call."""
-        if not self._is_selected and name in module_names(self.network):
-            self.network = module_names(self.network)[name]
+    def select_network_(self, name: str, student: Network | None = None) -> None:
+        """Call only what corresponds to the student's network, if there is that; decided at the first call.
+
+        Args:
+            name: of the student's network.
+            student: that network, if it was watched: a step of several parts is run of the teacher as well, and its
+                logits are looked for in the same place first.
+
+        Raises:
+            ValueError: the teacher has not the parts that the step calls.
+        """
+        if self._is_selected:
+            return
         self._is_selected = True
+        named = module_names(self.network)
+        self._students = None if student is None else student.output
+        if student is not None and student.step is not None:
+            missing = [part for part in student.step.parts if part not in named]
+            if missing:
+                raise ValueError(
+                    f"The teacher {type(self.network).__name__} expected the parts that the student's step calls"
+                    f" ({', '.join(student.step.parts)}), but it has no {missing[0]!r}: use a teacher of the student's"
+                    " class, or name one part of the student with module=."
+                )
+            self.network, self._optimize = step_view(self.network, student.step), False
+        elif name in named:
+            self.network = named[name]
 
     def to_(self, like: "LightningModule") -> None:
         """Move to a module's device, and to its precision if all its weights share one."""
@@ -179,6 +204,8 @@ class Teacher:
             ) from error
 
     def _logits(self, result: Any) -> Tensor:
+        if self.output is None and callable(self._students) and isinstance(logits := self._students(result), Tensor):
+            return logits
         try:
             return find_logits(result, self.output)
         except ValueError as error:

@@ -38,6 +38,7 @@ from lit_xai.trainer.guarding import guard, unguard
 from lit_xai.trainer.logging import log_text
 from lit_xai.trainer.saved_state import FIX, check_saved_state, check_state
 from lit_xai.trainer.structure_change import bare_optimizers
+from lit_xai.trainer.watching import resolved
 
 if TYPE_CHECKING:
     from lit_xai.export import ExportReport
@@ -116,8 +117,9 @@ class ModelExport(AnyCallback):
         if dirpath is not None and (not isinstance(dirpath, (str, PathLike)) or not str(dirpath)):
             raise refusal("dirpath", "a folder's path or None", dirpath)
         self.dirpath, self.overwrite = dirpath, check_flag("overwrite", overwrite)
-        self.exporter = Exporter(
-            Network(module, batch_to_inputs, output),
+        self.given, self.batch_to_target = Network(module, batch_to_inputs, output), batch_to_target
+        self.exporter = self.given_exporter = Exporter(
+            self.given,
             DataInfo(classes, mean=mean, std=std),
             metric,
             int8,
@@ -134,6 +136,7 @@ class ModelExport(AnyCallback):
 
     def _forget(self) -> None:
         self._folder = Path()
+        self.exporter = self.given_exporter
         self._inputs: Inputs | None = None
         self._before: Weights | None = None
         self._dense: Weights | None = None
@@ -214,7 +217,9 @@ class ModelExport(AnyCallback):
         """Refuse options that contradict the training; export a copy and discard it, so that failures come early."""
         # Not in setup: whether a resumed run is in integers shows once its checkpoint has been read.
         _in_first_process(trainer, lambda: self._check_int8_options(trainer, pl_module))
-        self._inputs = _agreed(trainer, lambda: example_inputs(trainer, pl_module, self.exporter.network))
+        self.exporter = _agreed(trainer, lambda: self.given_exporter.watched(trainer, pl_module, "val"))
+        network = _agreed(trainer, lambda: resolved(trainer, pl_module, "train", self.given))
+        self._inputs = _agreed(trainer, lambda: example_inputs(trainer, pl_module, network))
         _agreed(trainer, lambda: self._check_labels(trainer, pl_module))
         if not _is_in_integers(pl_module):
             _in_first_process(trainer, lambda: self._rehearse(live_weights(pl_module)))
@@ -273,7 +278,7 @@ class ModelExport(AnyCallback):
     def _check_labels(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a metric whose labels are not in the batches, or in another place than was named."""
         exporter = self.exporter
-        if exporter.metric is None and exporter.batch_to_target is None:
+        if exporter.metric is None and self.batch_to_target is None:
             return
         batch, _ = read_batch(trainer, loader_name(trainer, Probe(n=1), "fit"), Probe(n=1), seed=0)
         network = exporter.network.of(pl_module)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
 from lit_xai.attribution.callback import AttributionMonitor
@@ -21,7 +21,8 @@ from lit_xai.network.untouched import fork_rng
 from lit_xai.quantization.quantization import check_scheme, is_quantized, quantize
 from lit_xai.quantization.steps import Quantize
 from lit_xai.trainer.access import callbacks_of, is_a, without_log
-from lit_xai.trainer.batches import datasets
+from lit_xai.trainer.batches import datasets, loaders
+from lit_xai.trainer.watching import labels_of, resolved
 
 if TYPE_CHECKING:
     from lit_xai.export import ExportReport
@@ -44,6 +45,7 @@ class Exporter:
         cpu: the target of the integers.
         threads: of ONNX Runtime.
         program: whether to write a ``torch.export`` program too.
+        training: the network as the training step calls it, for batches of the training data; default ``network``.
 
     Raises:
         ValueError: an argument is wrong.
@@ -58,6 +60,7 @@ class Exporter:
     threads: int = 1
     program: bool = True
     batch_to_target: BatchToTarget = None
+    training: Network | None = None
 
     def __post_init__(self) -> None:
         check_flag("int8", self.int8)
@@ -68,6 +71,23 @@ class Exporter:
             raise refusal("metric", "a torchmetrics.Metric, a function or None", self.metric)
         check_scheme(8, self.cpu, "unsigned")
         _check_data_info(self.data_info)
+
+    def watched(self, trainer: Trainer, pl_module: LightningModule, loader: str) -> "Exporter":
+        """Return these settings with all that was left out of the network and the labels taken from the module's steps.
+
+        Args:
+            trainer: inside a stage.
+            pl_module: its module.
+            loader: ``"val"`` or ``"test"``: whose step is watched; that of training where there is no such loader.
+        """
+        has = {name for name, one in loaders(trainer).items() if one is not None and one != []}
+        loader = next(name for name in (loader, "val", "test", "train") if name in has)
+        return replace(
+            self,
+            network=resolved(trainer, pl_module, loader, self.network),
+            training=resolved(trainer, pl_module, "train", self.network) if "train" in has else self.network,
+            batch_to_target=labels_of(trainer, pl_module, loader, self.network, self.batch_to_target),
+        )
 
     def export(
         self,
@@ -152,12 +172,12 @@ class Exporter:
         """Quantize after training, with the scheme of a recorded step if there is one."""
         network = self._network(weights)
         scheme = {"cpu": self.cpu} if step is None else _scheme(step, self.network.prefix(weights.pl_module))
-        batches = calibration_batches(trainer, network, self.network, self.calibrate)
+        batches = calibration_batches(trainer, network, self.training or self.network, self.calibrate)
         return quantize(
             network,
             batches,
             batches=len(batches),
-            batch_to_inputs=self.network.batch_to_inputs,
+            batch_to_inputs=(self.training or self.network).batch_to_inputs,
             output=self.network.output,
             progress=False,
             **scheme,

@@ -91,9 +91,9 @@ def recorded(
 
     with contextlib.ExitStack() as stack:
         for name, layer in (layers or {}).items():
-            stack.enter_context(_in_place_of_call(layer, name, around_layer))
+            stack.enter_context(in_place_of_call(layer, name, around_layer))
         for name, network in networks.items():
-            stack.enter_context(_in_place_of_call(network, name, around_network))
+            stack.enter_context(in_place_of_call(network, name, around_network))
         yield calls
 
 
@@ -115,7 +115,14 @@ def _changed(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 @contextlib.contextmanager
-def _in_place_of_call(module: nn.Module, name: str, around: Callable[..., Any]) -> Iterator[None]:
+def in_place_of_call(module: nn.Module, name: str, around: Callable[..., Any]) -> Iterator[None]:
+    """Have ``around(name, original, *args, **kwargs)`` called in place of a module inside the context.
+
+    Args:
+        module: compiled or not.
+        name: handed on.
+        around: may call ``original``, the module's own call, or not.
+    """
     held = vars(module)
     compiled = {key: value for key, value in held.items() if key == "_compiled_call_impl"}
     original = compiled.get("_compiled_call_impl") or module._call_impl

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from lit_xai.network.calling import BatchToInputs, OutputSpec, defines_call, find_network
+from lit_xai.network.step_view import StepCall, step_view
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Network:
             LightningModule defines no forward.
         batch_to_inputs: the network's inputs in a batch, as for :func:`~lit_xai.network.calling.find_inputs`.
         output: the logits in its output, as for :func:`~lit_xai.network.outputs.find_logits`.
+        step: the step of the LightningModule that stands for a network, where no part of it is one.
 
     Example:
         >>> Network("0").of(nn.Sequential(nn.Linear(2, 3), nn.ReLU()))
@@ -25,13 +27,18 @@ class Network:
     module: str | None = None
     batch_to_inputs: BatchToInputs = None
     output: OutputSpec = None
+    step: StepCall | None = None
 
     def of(self, pl_module: nn.Module) -> nn.Module:
         """Return the network itself."""
+        if self.step is not None:
+            return step_view(pl_module, self.step)
         return find_network(pl_module, self.module or _only_part(pl_module))
 
     def prefix(self, pl_module: nn.Module) -> str:
         """Return the prefix of the network's parameter names in the LightningModule, ``"network."`` or ``""``."""
+        if self.step is not None:
+            return ""
         network = self.of(pl_module)
         name = next(name for name, module in pl_module.named_modules(remove_duplicate=False) if module is network)
         return f"{name}." if name else ""

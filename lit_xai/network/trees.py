@@ -18,10 +18,26 @@ from torch.utils.data import DataLoader, Dataset
 
 from lit_xai.network.spelling import nearest
 
+
+class Held:
+    """A value that is held fixed: none of its tensors is found in it.
+
+    Args:
+        value: anything.
+
+    Example:
+        >>> list(leaves(Held(torch.zeros(2))))
+        []
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
 _PLAIN = (str, bytes, int, float, complex, type(None), np.ndarray, np.generic, torch.Size, torch.device, torch.dtype)
 # A batch may refer to them; their tensors are none of the batch's.
 _CODE = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
-_OTHERS = (nn.Module, Dataset, DataLoader, torch.Generator)
+_OTHERS = (Held, nn.Module, Dataset, DataLoader, torch.Generator)
 _PACKAGES = ("lightning", "pytorch_lightning", "lightning_fabric")  # a Trainer, a DataModule, a logger
 _DEPTH = 4  # objects within objects; a graph keeps its tensors in the second
 
@@ -194,8 +210,8 @@ def _with_parts(value: Any, parts: list[Any]) -> Any:
         return copy.copy(value)
     if isinstance(value, dict):
         return dict(zip(value, parts, strict=True))
-    # A namedtuple takes its fields as separate arguments.
-    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    # A namedtuple takes its fields as separate arguments, but for this method.
+    return value._make(parts) if hasattr(value, "_fields") else type(value)(parts)
 
 
 def _with_attributes(value: Any, parts: list[Any]) -> Any:

@@ -35,6 +35,7 @@ from lit_xai.trainer.batches import example_inputs
 from lit_xai.trainer.scheduling import Epochs, Schedule
 from lit_xai.trainer.structural_callback import StructuralCallback
 from lit_xai.trainer.structure_change import refuse_optimizers
+from lit_xai.trainer.watching import labels_of, resolved
 
 ROUND_TO = (16, 8, 4, 1)
 """Multiples of channels that runtimes are fast at, the fastest first."""
@@ -165,7 +166,7 @@ class StructuredPruning(StructuralCallback):
         )
         self._when = Schedule(start_epoch, end_epoch, every_n_epochs, schedule)
         self._importance = ImportanceSpec(importance, importance_args, importance_samples)
-        self._network = Network(module, batch_to_inputs, output)
+        self.given = Network(module, batch_to_inputs, output)
         self._latency = Latency(threads, batch_size, measure, output)
         self._goal = Goal(self.target, self._latency)
         self._report_latency = report_latency or self.target.name == "target_latency"
@@ -177,6 +178,7 @@ class StructuredPruning(StructuralCallback):
 
     def _forget(self) -> None:
         self._options = self._given
+        self._network = self.given
         self._plan: dict[int, float] = {}
         self._kept_whole: tuple[KeptWhole, ...] = ()
         self._done: list[int] = []
@@ -220,6 +222,9 @@ class StructuredPruning(StructuralCallback):
         super().on_train_start(trainer, pl_module)
 
         def read() -> tuple[Inputs, nn.Module]:
+            self._network = resolved(trainer, pl_module, "train", self.given)
+            self._latency = replace(self._latency, output=self._network.output)
+            self._goal = replace(self._goal, latency=self._latency)
             # Targets are shares of the dense network; counted on a pruned one, each resumed run would compound them.
             return example_inputs(trainer, pl_module, self._network), self._network.of(dense_copy(pl_module))
 
@@ -284,8 +289,9 @@ class StructuredPruning(StructuralCallback):
                 " weights, in an earlier checkpoint (such as a '-dense' one), or leave StructuredPruning out."
             )
         refuse_optimizers(trainer, "StructuredPruning")
+        labels = labels_of(trainer, pl_module, "train", self.given)
         samples = TrainingData.read(
-            self._importance.make(), trainer, self._importance.samples, self._network.batch_to_inputs
+            self._importance.make(), trainer, self._importance.samples, self._network.batch_to_inputs, labels
         )
 
         # Built and shown data for each decision, as what it collects is kept by the modules of one copy.

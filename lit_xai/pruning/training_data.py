@@ -1,6 +1,5 @@
 """Training samples and their loss, for importances that need data."""
 
-import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +7,13 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lit_xai.network.calling import BatchToInputs, OutputSpec, find_inputs, find_labels
+from lit_xai.network.calling import BatchToInputs, BatchToTarget, OutputSpec, find_inputs, find_labels
+from lit_xai.network.observing import Told
 from lit_xai.network.probing import Probe
 from lit_xai.network.trees import take
 from lit_xai.pruning.importance import needs_data, prepare_importance
 from lit_xai.trainer.batches import read_batch
+from lit_xai.trainer.stand_in import run_step, standing_in
 
 BATCH = 64
 """Samples in one forward pass."""
@@ -25,13 +26,24 @@ class TrainingData:
     Args:
         parts: of a batch as the module's steps would get it, a few samples each.
         batch_to_inputs: the model's inputs in a batch.
+        batch_to_target: the labels in a batch.
+        trainer: whose training step gives the loss.
     """
 
     parts: list[Any]
     batch_to_inputs: BatchToInputs
+    batch_to_target: BatchToTarget = None
+    trainer: Trainer | None = None
 
     @classmethod
-    def read(cls, importance: Any, trainer: Trainer, n: int, batch_to_inputs: BatchToInputs) -> "TrainingData":
+    def read(
+        cls,
+        importance: Any,
+        trainer: Trainer,
+        n: int,
+        batch_to_inputs: BatchToInputs,
+        batch_to_target: BatchToTarget = None,
+    ) -> "TrainingData":
         """Read samples, if an importance needs any; call it on every process.
 
         Args:
@@ -39,6 +51,7 @@ class TrainingData:
             trainer: inside ``fit``.
             n: how many.
             batch_to_inputs: the model's inputs in a batch.
+            batch_to_target: the labels in a batch.
 
         Raises:
             ValueError: there is nothing to read.
@@ -48,7 +61,8 @@ class TrainingData:
         # A fixed seed: cuts that see the same samples differ by the network alone.
         batch, indices = read_batch(trainer, "train", Probe(n=n), seed=0)
         rows = [list(range(start, min(start + BATCH, len(indices)))) for start in range(0, len(indices), BATCH)]
-        return cls([take(batch, part, len(indices)) for part in rows], batch_to_inputs)
+        parts = [take(batch, part, len(indices)) for part in rows]
+        return cls(parts, batch_to_inputs, batch_to_target, trainer)
 
     def show(self, importance: Any, copied: LightningModule, network: nn.Module, output: OutputSpec) -> Any:
         """Collect an importance's data on the samples, with the loss of the module's own training step.
@@ -69,27 +83,30 @@ class TrainingData:
         # The batch itself takes the place of labels: a training step is called with it.
         batches = [(find_inputs(part, network, self.batch_to_inputs), part) for part in self.parts]
         # Preferred to a default loss on labels, as it is the loss that the network is trained with.
-        own = _loss_of_step(copied, self.parts[0])
+        own = _loss_of_step(self.trainer, copied, self.parts[0])
         if own is not None:
             return prepare_importance(importance, network, batches, own, output=output)
-        labelled = [(inputs, find_labels(part, network)) for inputs, part in batches]
+        labelled = [
+            (inputs, find_labels(part, network, batch_to_target=self.batch_to_target)) for inputs, part in batches
+        ]
         return prepare_importance(importance, network, labelled, output=output)
 
 
-def _loss_of_step(copied: LightningModule, batch: Any) -> Any:
-    """Return the loss of the module's training step as a function, ``None`` where it cannot be called by itself."""
-    if not copied.automatic_optimization:  # it would step the optimizers
+def _loss_of_step(trainer: Trainer | None, copied: LightningModule, batch: Any) -> Any:
+    """Return the loss of the module's training step as a function, ``None`` where it gives none by itself."""
+    if trainer is None:
         return None
 
     def loss(network: nn.Module, inputs: Any, part: Any) -> Tensor:
-        # training_step may take batch_idx or leave it out, as Lightning allows.
-        taken = len(inspect.signature(copied.training_step).parameters)
-        found: Any = copied.training_step(*(part, 0)[:taken])
-        return found["loss"] if isinstance(found, dict) else found
+        told = Told()
+        with standing_in(trainer, copied, "train", told):
+            run_step(copied, part, "train", told)
+        # With several optimizers, the first of them.
+        return told.losses[0]
 
     try:
         with torch.no_grad():
             found = loss(copied, None, batch)
-    except Exception:  # a step may need more of its Trainer than a copy has; labels are used instead
+    except Exception:  # a step may need more of its Trainer than a stand-in has; labels are used instead
         return None
-    return loss if isinstance(found, Tensor) else None
+    return loss if found.dim() == 0 else None

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, NotRequired
 
@@ -16,10 +15,10 @@ from torch import distributed
 from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec, find_network
 from lit_xai.network.check import check_integer
 from lit_xai.network.layers import one_or_more
-from lit_xai.network.probing import Probe
+from lit_xai.network.reading import UnwatchableError
 from lit_xai.network.recording import recorded
 from lit_xai.network.spec import Network
-from lit_xai.quantization.fake_quantizers import FakeQuantizers, find_fake_quantizers
+from lit_xai.quantization.fake_quantizers import NAME, FakeQuantizers, find_fake_quantizers
 from lit_xai.quantization.observers import AVERAGING
 from lit_xai.quantization.quantization import check_scheme, describe_quantization
 from lit_xai.quantization.rehearsal import Rehearsal, refuse_averages, refuse_compiled, rehearse
@@ -30,12 +29,14 @@ from lit_xai.structure.recipe import recipe_of
 from lit_xai.structure.schema import NonNegative, TensorOf
 from lit_xai.trainer.access import callbacks_of
 from lit_xai.trainer.agreement import agreed
-from lit_xai.trainer.batches import example_inputs, read_batch
+from lit_xai.trainer.batches import example_inputs
 from lit_xai.trainer.logging import log_text
 from lit_xai.trainer.scheduling import Epochs, resolve_epochs
+from lit_xai.trainer.stand_in import STEPS
 from lit_xai.trainer.structural_callback import StructuralCallback, structural_callbacks
 from lit_xai.trainer.structure_change import bare_optimizers
-from lit_xai.trainer.training_step import called, called_by_step, candidates, chosen, say_what_is_called
+from lit_xai.trainer.training_step import called, candidates, say_what_is_called
+from lit_xai.trainer.watching import resolved, watch
 
 LOW = 0.1
 """The share of its peak up to which a learning rate is low enough to train with fixed statistics of BatchNorms.
@@ -131,22 +132,24 @@ class QuantizationAwareTraining(StructuralCallback):
         for name, value in (("start_epoch", start_epoch), ("freeze_epoch", freeze_epoch)):
             resolve_epochs(value, 1, name)  # refuses a value that can be no epoch of any run
         self._start, self._freeze = start_epoch, freeze_epoch
-        self._given = Network(module, batch_to_inputs, output)
+        self.given = Network(module, batch_to_inputs, output)
         self.scheme: dict[str, Any] = {
             "bits": dict(bits) if isinstance(bits, Mapping) else bits,
             "cpu": cpu,
             "activations": activations,
             "ignored_layers": one_or_more(ignored_layers),
         }
+        self._module: LightningModule | None = None
         self._reset()
 
     def _reset(self) -> None:
         self.start_epoch = self.freeze_epoch = 0
         self._seen = 0
         self._peaks: list[float] = []
-        self._network = self._given
+        self._network = self.given
         self._inputs: Inputs | None = None
         self._step_check: Callable[..., Any] | None = None
+        self._is_whole_step = False
         self._scales: dict[str, torch.Tensor] = {}
         self._has_warned = False
         self._updates: UnfoldedUpdates | None = None
@@ -162,6 +165,7 @@ class QuantizationAwareTraining(StructuralCallback):
             refuse_averages(trainer)
             self._plan(trainer)
         super().setup(trainer, pl_module, stage)
+        self._wrap_steps(pl_module)
 
     def last_change(self, max_epochs: int | None) -> int:
         """Return the epoch at whose start quantization begins."""
@@ -180,7 +184,7 @@ class QuantizationAwareTraining(StructuralCallback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse compiled networks, whose functions cannot be intercepted."""
         # Not in setup: a module may compile itself in configure_model, which comes after that hook.
-        refuse_compiled(pl_module, self._given.of(pl_module))
+        refuse_compiled(pl_module, self.given.of(pl_module))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare a copy and run it forward and backward, so that foreseeable errors come before the first epoch."""
@@ -195,11 +199,13 @@ class QuantizationAwareTraining(StructuralCallback):
                     " BatchNorms if the learning rate is a tenth of its peak or less by then."
                 )
             # Whether the step calls the network shows only when it runs: the first real step is observed.
-            self._step_check = partial(self._check_first_step, pl_module)
-            wrap(pl_module, "training_step", self._step_check)
+            if not self._is_whole_step:
+                self._step_check = partial(self._check_first_step, pl_module)
+                wrap(pl_module, "training_step", self._step_check)
         else:
             # A resumed run: the recipe in the checkpoint has inserted the fake-quantizers already. What is no part of a
             # checkpoint is applied again.
+            self._is_whole_step = self._calls_parts(trainer, pl_module, "train")
             self._report_resumed(pl_module)
             self._update_unfolded(trainer, pl_module)
             self._freeze_if_due(trainer, pl_module, fake_quantizers)
@@ -233,7 +239,13 @@ class QuantizationAwareTraining(StructuralCallback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Average ranges over processes, so that all of them use the same."""
+        if trainer.state.fn == "validate":
+            self._is_whole_step = self._calls_parts(trainer, pl_module, "val")
         self._average_ranges(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Quantize in the steps of ``trainer.test`` as in those of ``fit``."""
+        self._is_whole_step = self._calls_parts(trainer, pl_module, "test")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Average ranges over processes, before a checkpoint is saved, and warn if they are not finite."""
@@ -257,6 +269,7 @@ class QuantizationAwareTraining(StructuralCallback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remove everything from the module but its new structure."""
         self._remove_step_check(pl_module)
+        self._unwrap_steps()
         if self._updates is not None:
             self._updates.stop()
         fake_quantizers = self._fake_quantizers(pl_module)
@@ -291,13 +304,44 @@ class QuantizationAwareTraining(StructuralCallback):
         return find_fake_quantizers(find_network(pl_module, steps[0]["module"])) if steps else None
 
     def _called_network(self, trainer: Trainer, pl_module: LightningModule) -> Network:
-        """Return the network that the training step calls, as far as a trial run can tell."""
-        if self._given.module is not None:
-            return self._given
-        # One sample is enough: only the modules that are called matter, not the numbers.
-        batch, _ = read_batch(trainer, "train", Probe(n=1), seed=0)
-        name = chosen(called_by_step(pl_module, batch))
-        return replace(self._given, module=name or None)
+        """Return the network as the training step calls it: only inside of that call tensors are quantized."""
+        self._is_whole_step = self._calls_parts(trainer, pl_module, "train")
+        return resolved(trainer, pl_module, "train", self.given, as_called=True)
+
+    def _calls_parts(self, trainer: Trainer, pl_module: LightningModule, loader: str) -> bool:
+        """Return whether a step calls several parts of the module rather than one network."""
+        if self.given.module is not None:
+            return False
+        try:
+            return watch(trainer, pl_module, loader).called.step is not None
+        except UnwatchableError:
+            return False
+
+    def _around_step(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Quantize within a step whose parts make up the network: none of them is called by the others."""
+        module = self._module
+        fake_quantizers = module._modules.get(NAME) if self._is_whole_step and module is not None else None
+        if module is None or not isinstance(fake_quantizers, FakeQuantizers):
+            return step(*args, **kwargs)
+        fake_quantizers.enter(module, args)
+        result = None
+        try:
+            result = step(*args, **kwargs)
+        finally:
+            left = fake_quantizers.leave(module, args, result)
+        return result if left is None else left
+
+    def _wrap_steps(self, pl_module: LightningModule) -> None:
+        self._unwrap_steps()
+        self._module = pl_module
+        for name in STEPS.values():
+            wrap(pl_module, name, self._around_step)
+
+    def _unwrap_steps(self) -> None:
+        if self._module is not None:
+            for name in STEPS.values():
+                unwrap(self._module, name, self._around_step)
+        self._module = None
 
     def _check_first_step(
         self, pl_module: LightningModule, training_step: Callable[..., Any], *args: Any, **kwargs: Any
@@ -306,7 +350,7 @@ class QuantizationAwareTraining(StructuralCallback):
 
         Calls are recorded inside the step, because DDP calls the LightningModule itself around it.
         """
-        with recorded(candidates(pl_module, self._given.module)) as calls:
+        with recorded(candidates(pl_module, self._network.module)) as calls:
             result = training_step(*args, **kwargs)
         self._remove_step_check(pl_module)
         wanted, names = self._network.module or "", called(calls)

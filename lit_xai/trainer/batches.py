@@ -1,5 +1,6 @@
 """Batches from the loaders of a Trainer, as the steps of its module get them."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -65,7 +66,8 @@ def read_batch(
     device = trainer.lightning_module.device
 
     def read() -> tuple[Any, list[int]]:
-        return read_probe(loader, probe, seed, {device}, batch_to_target)
+        # In training, a step gets one batch of several loaders at once; in evaluation, one of each in turn.
+        return _read_all(loader, lambda one: read_probe(one, probe, seed, {device}, batch_to_target), name == "train")
 
     # One that cannot read would leave the others waiting for the batch.
     batch, indices = agreed(trainer, "The probe", read)
@@ -73,6 +75,17 @@ def read_batch(
         batch, indices = trainer.strategy.broadcast((batch, indices))
     with fork_rng(seed, {device}):  # the user's transfer hooks may draw
         return to_model(trainer, batch, name), indices
+
+
+def _read_all(loader: Any, read: Callable[[Any], tuple[Any, list[int]]], together: bool) -> tuple[Any, list[int]]:
+    """Read from one loader, or from each in a list or dict of them, whose batches then have its form."""
+    if together and isinstance(loader, Mapping) and loader:
+        parts = {key: _read_all(one, read, together) for key, one in loader.items()}
+        return {key: batch for key, (batch, _) in parts.items()}, next(iter(parts.values()))[1]
+    if together and isinstance(loader, (list, tuple)) and loader and all(hasattr(one, "dataset") for one in loader):
+        several = [_read_all(one, read, together) for one in loader]
+        return [batch for batch, _ in several], several[0][1]
+    return read(loader)
 
 
 def example_inputs(trainer: Trainer, pl_module: LightningModule, network: Network) -> Inputs:

@@ -517,13 +517,13 @@ def test_the_share_that_is_gone_is_counted_not_repeated(round_to, gone, tmp_path
 def test_what_can_be_measured_without_logits_is_reported(tmp_path, caplog):
     class Odd(nn.Sequential):
         def forward(self, x):
-            return {"score": super().forward(x), "size": x.mean()}
+            return {"score": [super().forward(x)], "size": x.mean()}
 
     class Scored(Module):
         def forward(self, x):
-            return self.network(x)["score"]
+            return self.network(x)["score"][0]
 
-    cut = lit_xai.StructuredPruning(0.5, start_epoch=1, end_epoch=1, round_to=1, module="network")
+    cut = lit_xai.StructuredPruning(0.5, start_epoch=1, end_epoch=1, round_to=1, module="network", output="absent")
     module = Scored(Odd(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10)))
     with caplog.at_level("INFO"), pytest.warns(UserWarning, match=r"no MACs: No logits were found .* output="):
         fit(module, tmp_path, cut, max_epochs=2)

@@ -1,37 +1,10 @@
-"""What a training step calls, tried before it runs."""
+"""What a training step calls, in words."""
 
-import pytest
 import torch
-from taught import Conv, Module, data
+from taught import Conv, Module
 from torch import nn
-from witness import digest, module_state, rng_state
 
-from lit_xai.trainer.training_step import called_by_step, candidates, say_what_is_called
-
-BATCH = data().tensors
-
-
-class Inside(Module):
-    def training_step(self, batch, batch_idx):
-        return self.network(batch[0]).square().mean()
-
-
-class Fails(Module):
-    def training_step(self, batch, batch_idx):
-        self(batch[0])
-        raise RuntimeError("on purpose")
-
-
-class Manual(Module):
-    automatic_optimization = False
-
-
-@pytest.mark.parametrize(("kind", "expected"), [(Module, [""]), (Inside, ["network"]), (Fails, []), (Manual, [])])
-def test_a_step_is_tried_and_nothing_moves(kind, expected):
-    module = kind(Conv())
-    before = digest([module_state(module), rng_state()])
-    assert called_by_step(module, BATCH) == expected
-    assert digest([module_state(module), rng_state()]) == before
+from lit_xai.trainer.training_step import candidates, say_what_is_called
 
 
 def test_of_what_is_compiled_the_wrapper_is_the_one_that_is_called():

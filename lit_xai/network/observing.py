@@ -1,0 +1,186 @@
+"""A module's step, observed: which parts with weights it calls with what, and what becomes of the results."""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from lit_xai.network.calling import defines_call, plain_name
+from lit_xai.network.recording import in_place_of_call
+from lit_xai.network.tracking import Contact, Origin, Tracking
+from lit_xai.network.trees import leaves, replaced
+
+
+@dataclass(eq=False)
+class PartCall:
+    """A call of a part with weights, outside of any other part's call.
+
+    Args:
+        name: of the part; empty for the module itself.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        feeds: numbers of the answers that its arguments were computed from.
+        origins: of the tensors in ``(args, kwargs)``, by path.
+        result: what it returned.
+        answers: numbers of the tensors in it, by path.
+        made_of: leaves of the batch that each of them was computed from, by path.
+        learns: whether its result has a gradient.
+        optional: keywords that its signature has defaults for.
+    """
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    feeds: frozenset[int] = frozenset()
+    origins: dict[str, Origin] = field(default_factory=dict)
+    result: Any = None
+    answers: dict[str, int] = field(default_factory=dict)
+    made_of: dict[str, frozenset[str]] = field(default_factory=dict)
+    learns: bool = False
+    optional: frozenset[str] = frozenset()
+
+    def without(self, keywords: Collection[str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments without some keywords."""
+        return self.args, {key: value for key, value in self.kwargs.items() if key not in keywords}
+
+
+@dataclass
+class StepRecord:
+    """What was observed of a step.
+
+    Args:
+        batch: that it was given, with tensors of its own.
+        calls: of parts, in order.
+        contacts: of what networks made of data with leaves of the batch, those whose result went through weights left
+            out.
+        losses: origins of what the step returned or called backward on.
+        others: origins of what it logged.
+        backward: the number of losses that it called backward on by itself.
+        error: that ended it, after the calls above.
+    """
+
+    batch: Any
+    calls: list[PartCall] = field(default_factory=list)
+    contacts: dict[int, Contact] = field(default_factory=dict)
+    losses: list[Origin] = field(default_factory=list)
+    others: list[Origin] = field(default_factory=list)
+    backward: int = 0
+    error: Exception | None = None
+
+
+@dataclass
+class Told:
+    """The tensors that a step reports while it runs.
+
+    Args:
+        losses: returned, or those that ``backward`` was called on.
+        others: logged.
+        backward: the number of the latter losses.
+    """
+
+    losses: list[Tensor] = field(default_factory=list)
+    others: list[Tensor] = field(default_factory=list)
+    backward: int = 0
+
+
+def parts_with_weights(module: nn.Module) -> dict[str, nn.Module]:
+    """Return a module and all parts of it that have parameters and can be called, by name.
+
+    Example:
+        >>> list(parts_with_weights(nn.Sequential(nn.Linear(2, 3), nn.ReLU())))
+        ['', '0']
+    """
+    # Seen from inside, so that the wrapper of torch.compile is called where the step calls it.
+    named = {plain_name(name): part for name, part in reversed(list(module.named_modules()))}
+    weighted = {name: part for name, part in reversed(named.items()) if next(part.parameters(), None) is not None}
+    return {name: part for name, part in weighted.items() if defines_call(part)}
+
+
+def observe(
+    module: nn.Module, batch: Any, step: Callable[[Any], object], parts: Mapping[str, nn.Module], told: Told
+) -> StepRecord:
+    """Run a step of a module and observe it; an error that ends the step is kept in the record.
+
+    Args:
+        module: runs the step, and changes as it does.
+        batch: left unchanged.
+        step: takes the batch.
+        parts: the parts whose calls count, by name.
+        told: is given, by the step, its losses and what it logs.
+
+    Returns:
+        The record; its results keep their graphs.
+    """
+    own = replaced(batch, {path: tensor.detach().clone() for path, tensor in leaves(batch)})
+    record = StepRecord(own)
+    tracking = Tracking(dict(leaves(own)), module.parameters())
+    with contextlib.ExitStack() as stack:
+        recorder = _Recorder(record, tracking, parts)
+        for name, part in parts.items():
+            stack.enter_context(in_place_of_call(part, name, recorder.around))
+        stack.enter_context(tracking)
+        try:
+            step(own)
+        except Exception as error:  # what came before tells enough most of the time
+            record.error = error
+    record.contacts = {n: one for n, one in enumerate(tracking.contacts) if n not in tracking.inner}
+    record.losses = [tracking.origin(tensor) for tensor in told.losses]
+    record.backward = told.backward
+    record.others = [tracking.origin(tensor) for tensor in told.others]
+    return record
+
+
+def by_name(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a call by the names of the function's parameters, where there are several.
+
+    Example:
+        >>> by_name(lambda user, item: None, (1, 2), {})
+        ((), {'user': 1, 'item': 2})
+    """
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+    except (TypeError, ValueError):  # the call itself says what is wrong with it
+        return args, dict(kwargs)
+    kinds = {bound.signature.parameters[name].kind for name in bound.arguments}
+    if len(args) + len(kwargs) < 2 or kinds - {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}:
+        return args, dict(kwargs)
+    return (), dict(bound.arguments)
+
+
+def _optional(function: Callable[..., Any]) -> frozenset[str]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return frozenset()
+    return frozenset(p.name for p in parameters if p.default is not p.empty)
+
+
+class _Recorder:
+    def __init__(self, record: StepRecord, tracking: Tracking, parts: Mapping[str, Any]) -> None:
+        self.record, self.tracking, self.parts, self.count = record, tracking, parts, 0
+
+    def around(self, name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        tracking = self.tracking
+        if tracking.depth:
+            return original(*args, **kwargs)
+        forward = self.parts[name].forward
+        call = PartCall(name, *by_name(forward, args, kwargs), optional=_optional(forward))
+        call.origins = {path: tracking.origin(tensor) for path, tensor in leaves((call.args, call.kwargs))}
+        call.feeds = frozenset().union(*(origin.answers for origin in call.origins.values()))
+        tracking.depth += 1
+        try:
+            call.result = original(*args, **kwargs)
+        finally:
+            tracking.depth -= 1
+        for path, tensor in leaves(call.result):
+            tracking.add_answer(tensor, self.count)
+            call.answers[path], self.count = self.count, self.count + 1
+            call.made_of[path] = tracking.origin(tensor).leaves
+            call.learns |= tensor.requires_grad
+        self.record.calls.append(call)
+        return call.result

@@ -1,0 +1,181 @@
+"""A module whose forward is its own step, up to the results of the parts that the step calls one after the other."""
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from lit_xai.network.observing import parts_with_weights
+from lit_xai.network.recording import in_place_of_call
+from lit_xai.network.trees import Held, leaves, replaced
+
+BATCH = "batch"
+"""The keyword under which a view takes what of a batch is no input, and the name of a batch that is one tensor."""
+
+
+@dataclass(frozen=True)
+class StepCall:
+    """A step that stands for a network.
+
+    Args:
+        run: runs the step of a module on a batch; it is interrupted once the results are there.
+        parts: names of the parts that it calls.
+        ends: places of the calls with the results, among the calls of these parts.
+        data: paths of the tensors of a batch that are inputs.
+    """
+
+    run: Callable[[nn.Module, Any], object]
+    parts: tuple[str, ...]
+    ends: tuple[int, ...]
+    data: tuple[str, ...]
+
+    def inputs(self, batch: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Return the keyword arguments of a view.
+
+        Args:
+            batch: of the step.
+            tensors: in the batch, by path.
+        """
+        return {"held": Held(batch), **{path or BATCH: tensors[path] for path in self.data}}
+
+
+class _Reached(BaseException):
+    """Ends a step whose results are there; not an Exception, which a step may catch."""
+
+
+@contextlib.contextmanager
+def until(
+    parts: dict[str, nn.Module], last: int, before: bool = False, root: nn.Module | None = None
+) -> Iterator[list[Any]]:
+    """Record the calls of parts inside the context, and end it after a number of them.
+
+    Args:
+        parts: by name; a call within another's counts as part of that.
+        last: the place of the last call, from 0.
+        before: end before that call runs rather than after it.
+        root: the module that holds the parts as attributes and that code inside the context calls them through.
+
+    Yields:
+        The calls up to there: name, positional arguments, keyword arguments and result.
+    """
+    calls: list[Any] = []
+    depth = 0
+
+    def around(name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        nonlocal depth
+        if depth:
+            return original(*args, **kwargs)
+        if before and len(calls) == last:
+            calls.append((name, args, kwargs, None))
+            raise _Reached
+        depth += 1
+        try:
+            result = original(*args, **kwargs)
+        finally:
+            depth -= 1
+        calls.append((name, args, kwargs, result))
+        if len(calls) > last:
+            raise _Reached
+        return result
+
+    with contextlib.ExitStack() as stack:
+        for name, part in parts.items():
+            holder = None if root is None else _holder(root, name)
+            if holder is None:
+                stack.enter_context(in_place_of_call(part, name, around))
+            else:
+                stack.enter_context(_in_place_of_attribute(holder, name, part, around))
+        with contextlib.suppress(_Reached):
+            yield calls
+
+
+def _holder(root: nn.Module, name: str) -> nn.Module | None:
+    """Return the module that holds a part as an attribute; ``None`` where it is an element of a container."""
+    *path, _ = name.split(".")
+    holder = root
+    for part in path:
+        holder = getattr(holder, part)
+    is_container = isinstance(holder, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
+    return None if not name or is_container else holder
+
+
+@contextlib.contextmanager
+def _in_place_of_attribute(holder: nn.Module, name: str, part: nn.Module, around: Callable[..., Any]) -> Iterator[None]:
+    """Put a function in place of a part, rather than of its call.
+
+    What tracks the calls of modules (``torch.export``) loses count if one of them ends in an exception; a function may.
+    """
+    key = name.rpartition(".")[2]
+    vars(holder)[key] = _Called(part, name, around)
+    try:
+        yield
+    finally:
+        vars(holder).pop(key, None)
+
+
+class _Called:
+    """A part to whoever reads its attributes, but for its call."""
+
+    def __init__(self, part: nn.Module, name: str, around: Callable[..., Any]) -> None:
+        self._part, self._name, self._around = part, name, around
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._around(self._name, self._part, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._part, name)
+
+
+def step_view(module: nn.Module, step: StepCall) -> nn.Module:
+    """Return a module that shares everything with another but its forward, which runs that one's step.
+
+    Parts, parameters and buffers are the module's own, and so are their names. Copies are views of copies.
+
+    Args:
+        module: usually a LightningModule.
+        step: to run.
+    """
+    cls = type(module)
+    # The module that a view is of, made anew from the attributes they share: a reference would be part of every copy.
+    base: Any = cls.__new__(cls)
+    object.__setattr__(base, "__dict__", vars(module))
+
+    def forward(self: Any, held: Held, **tensors: Any) -> Any:
+        return _results(base, step, held.value, tensors)
+
+    def deepcopy(self: Any, memo: dict[int, Any]) -> nn.Module:
+        return step_view(copy.deepcopy(module, memo), step)
+
+    view_class = type(cls.__name__, (cls,), {"forward": forward, "__deepcopy__": deepcopy})
+    view: nn.Module = object.__new__(view_class)
+    object.__setattr__(view, "__dict__", vars(module))
+    return view
+
+
+def _results(module: nn.Module, step: StepCall, batch: Any, tensors: dict[str, Any]) -> Any:
+    paths = {path or BATCH: path for path in step.data}
+    batch = _with_data(batch, {paths[name]: tensor for name, tensor in tensors.items()})
+    named = parts_with_weights(module)
+    with until({name: named[name] for name in step.parts}, max(step.ends), root=module) as calls:
+        step.run(module, batch)
+    if len(calls) <= max(step.ends):
+        wanted = " and ".join(map(repr, step.parts))
+        raise ValueError(f"the step of {type(module).__name__} expected to call {wanted}, but it ended after {calls}.")
+    if len(step.ends) == 1:
+        return calls[step.ends[0]][-1]
+    return {calls[place][0]: calls[place][-1] for place in step.ends}
+
+
+def _with_data(batch: Any, tensors: dict[str, Any]) -> Any:
+    """Return a batch with other data, and with as many rows of everything else."""
+    old = dict(leaves(batch))
+    sizes = {(len(old[path]), len(new)) for path, new in tensors.items() if new.dim() and old[path].dim()}
+    if len(sizes) == 1 and (size := next(iter(sizes)))[0] != size[1]:
+        # Explaining and exporting change the number of samples. Labels have no influence, but the step may read them.
+        rows = [row % size[0] for row in range(size[1])]
+        rest = {path: one for path, one in old.items() if path not in tensors and one.dim() and len(one) == size[0]}
+        tensors = {**tensors, **{path: one[rows] for path, one in rest.items()}}
+    return replaced(batch, tensors)

@@ -1,0 +1,120 @@
+import warnings
+
+import lightning.pytorch
+import pytest
+import torch
+from step_modules import STEP, STEP_MODULES
+
+from lit_xai.network.calling import call_network
+from lit_xai.network.trees import leaves
+from lit_xai.trainer.batches import read_batch
+from lit_xai.trainer.watching import Watched, watch
+
+
+class OneBatch:
+    """A loader of one batch, which is handed on as it is."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def __iter__(self):
+        return iter([self.batch])
+
+    def __len__(self):
+        return 1
+
+
+class Watch(lightning.pytorch.Callback):
+    """Watches the step before the first one, and keeps the answer and the batch it is compared on."""
+
+    answer: Watched
+    batch: object
+
+    def on_train_start(self, trainer, pl_module):
+        from lit_xai.network.probing import Probe
+
+        self.before = {name: value.clone() for name, value in pl_module.state_dict().items()}
+        self.random = torch.get_rng_state()
+        try:
+            self.answer = watch(trainer, pl_module, "train")
+        finally:
+            self.after = {name: value.clone() for name, value in pl_module.state_dict().items()}
+            self.random_after = torch.get_rng_state()
+        self.batch, _ = read_batch(trainer, "train", Probe(n=2**20), seed=0)
+        pl_module.eval()
+        network = self.answer.network.of(pl_module)
+        self.inputs = self.answer.network.batch_to_inputs(self.batch)
+        with torch.no_grad():
+            self.logits = call_network(network, self.inputs, output=self.answer.network.output)
+        pl_module.train()
+
+
+def watched(module, batch, tmp_path):
+    watching = Watch()
+    trainer = lightning.pytorch.Trainer(
+        max_steps=1,
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        callbacks=[watching],
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of loaders that are lists, and sizes of batches
+        trainer.fit(module, OneBatch(batch))
+    return watching
+
+
+def same_tensors(found, wanted):
+    found, wanted = list(found), list(wanted)
+    return len(found) == len(wanted) and all(any(one is other for other in wanted) for one in found)
+
+
+# What a reader sees and this does not: one label in each of many leaves, and actions that index an output, which look
+# like classes that do.
+OTHER_LABELS = {"images_and_boxes": [], "value_learning": ["1"]}
+# Inputs that are drawn anew in each step.
+DRAWN = ("mixup", "masked_modelling")
+REFUSED = {"ensemble": "'members.0' and 'members.1' and 'members.2', which do not continue from each other"}
+
+
+@pytest.mark.parametrize("name", sorted(STEP_MODULES.keys() - REFUSED.keys()))
+def test_the_answer_is_a_readers(name, tmp_path):
+    case = STEP_MODULES[name]
+    torch.manual_seed(0)
+    module, batch = case.make(), case.batch()
+    found = watched(module, batch, tmp_path)
+    answer, reading = found.answer, found.answer.reading
+    network = STEP if reading.is_step else (answer.network.module or "")
+    assert network in case.networks
+    own = dict(leaves(found.batch))
+    assert same_tensors([own[path] for path in reading.data], case.inputs(found.batch))
+    labels = [reading.label] if reading.label is not None else list(reading.candidates)
+    wanted = [own[path] for path in OTHER_LABELS[name]] if name in OTHER_LABELS else case.labels(found.batch)
+    # Of several heads, the label of the one that the logits are taken from.
+    assert same_tensors([own[path] for path in labels], wanted[:1] if case.candidates else wanted)
+    if case.logits is not None and name not in DRAWN:
+        module.load_state_dict(found.before)
+        module.eval()
+        with torch.no_grad():
+            torch.testing.assert_close(found.logits, case.logits(module, found.batch))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_several_networks_are_named(name, tmp_path):
+    case = STEP_MODULES[name]
+    with pytest.raises(ValueError, match=REFUSED[name]):
+        watched(case.make(), case.batch(), tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(STEP_MODULES.keys() - REFUSED.keys()))
+def test_watching_leaves_no_trace(name, tmp_path):
+    case = STEP_MODULES[name]
+    torch.manual_seed(0)
+    found = watched(case.make(), case.batch(), tmp_path)
+    assert torch.equal(found.random, found.random_after)
+    assert found.before.keys() == found.after.keys()
+    assert all(torch.equal(value, found.after[name]) for name, value in found.before.items())
