@@ -9,7 +9,7 @@ import ast
 import inspect
 import re
 import sys
-from collections import defaultdict
+from collections import defaultdict, namedtuple
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -132,6 +132,7 @@ ATTRIBUTES: dict[str, tuple[str, Callable[[], Any], str]] = {
     "_forward_pre_hooks": ("torch.nn.Module", HOOKS, "removing fake quantization, seeing computed weights"),
     "_forward_pre_hooks_with_kwargs": ("torch.nn.Module", HOOKS, "removing fake quantization"),
     "_fused_rms_norm": ("torch.ops.aten", lambda: torch.ops.aten, "SILENT: RMSNorm in the check of pruned sums"),
+    "_reshape_alias": ("torch.ops.aten", lambda: torch.ops.aten, "SILENT: labels that were viewed"),
     "_log_softmax": ("torch.ops.aten", lambda: torch.ops.aten, "SILENT: softmax in the check of pruned sums"),
     "_modules": ("torch.nn.Module", HOOKS, "replacing a layer"),
     "_numel_cache": ("torch.optim.LBFGS", lambda: torch.optim.LBFGS([TENSOR()]), "pruning under L-BFGS"),
@@ -142,6 +143,8 @@ ATTRIBUTES: dict[str, tuple[str, Callable[[], Any], str]] = {
     "_qkv_same_embed_dim": ("torch.nn.MultiheadAttention", lambda: nn.MultiheadAttention(2, 1), "pruning attention"),
     "_scaled_dot_product_flash_attention_for_cpu": ("torch.ops.aten", lambda: torch.ops.aten, "counting attention"),
     "_softmax": ("torch.ops.aten", lambda: torch.ops.aten, "SILENT: softmax in the check of pruned sums"),
+    "_to_copy": ("torch.ops.aten", lambda: torch.ops.aten, "SILENT: labels that were cast"),
+    "_unsafe_view": ("torch.ops.aten", lambda: torch.ops.aten, "SILENT: labels that were viewed"),
     "_top_saved_tensors_default_hooks": ("torch", path("torch._C:_autograd"), "as for _autograd"),
     "_version": ("torch.Tensor", TENSOR, "quantizing tensors that are written to in place"),
     # Lightning
@@ -163,6 +166,7 @@ ATTRIBUTES: dict[str, tuple[str, Callable[[], Any], str]] = {
     "_fabric": ("LightningModule", made("lightning.pytorch:LightningModule"), "copies bring it along"),
     "_get": ("LightningCLI", CLI, "--optimizer, --init_from"),
     "_instantiator": ("LightningCLI", source("lightning.pytorch.cli"), "SILENT: hyperparameters of a CLI's module"),
+    "_lightning_optimizers": ("Strategy", made("lightning.pytorch.strategies:SingleDeviceStrategy"), "watching steps"),
     "_last_checkpoint_saved": ("ModelCheckpoint", made("lightning.pytorch.callbacks:ModelCheckpoint"), "last.ckpt"),
     "_on_before_batch_transfer": ("LightningModule", path("lightning.pytorch:LightningModule"), "batches as steps"),
     "_parse_ckpt_path": ("LightningCLI", CLI, "SILENT: a checkpoint would choose the class that is built"),
@@ -183,6 +187,7 @@ ATTRIBUTES: dict[str, tuple[str, Callable[[], Any], str]] = {
     ),
     "_reduce": ("GroupMagnitudeImportance", path("torch_pruning.pruner.importance:GroupMagnitudeImportance"), "scores"),
     # Python
+    "_make": ("a named tuple", lambda: namedtuple("Pair", ("a", "b")), "batches that are named tuples"),
     "_getframe": ("sys", lambda: sys, "whose frames to look through"),
 }
 # By path: what breaks without it.

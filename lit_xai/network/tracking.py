@@ -144,15 +144,14 @@ class Tracking(TorchDispatchMode):
         operands = list(_tensors((args, kwargs)))
         origins = [self.origin(tensor) for tensor in operands]
         if any(origin is not _CONSTANT for origin in origins):
-            combined = self._combine(func.overloadpacket.__name__.rstrip("_"), operands, origins)
+            name = func.overloadpacket.__name__
+            combined = self._combine(name.rstrip("_"), operands, origins)
             before = {_memory(tensor) for tensor in operands}
-            is_written = func._schema.is_mutable
+            is_written = name.endswith("_") or "out" in (kwargs or {})
             for tensor in _tensors(result):
                 # A view has the memory of its base; only what is written to changes.
                 if is_written or _memory(tensor) not in before:
                     self._set(tensor, combined)
-            if is_written and isinstance(operands[0], Tensor):
-                self._set(operands[0], combined)
         return result
 
     def _combine(self, name: str, operands: list[Tensor], origins: list[Origin]) -> Origin:

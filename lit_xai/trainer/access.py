@@ -4,8 +4,8 @@ Lightning is published as ``lightning.pytorch`` and as ``pytorch_lightning``, wi
 written against one runs under the other's Trainer, but ``isinstance`` is then silently false. And the x-axis of
 Lightning's own scalars is no public property.
 
-Private names in use: ``_TrainingEpochLoop._batches_that_stepped``, ``LightningModule._current_fx_name`` and
-``LightningModule._on_before_batch_transfer``.
+Private names in use: ``_TrainingEpochLoop._batches_that_stepped``, ``LightningModule._current_fx_name``,
+``LightningModule._on_before_batch_transfer`` and ``Strategy._lightning_optimizers``.
 """
 
 import contextlib
@@ -82,6 +82,11 @@ def logged_step(trainer: Trainer) -> int:
     # At the end of the epoch the count is past the last batch, and Lightning subtracts one to log epoch metrics. The
     # name of the hook is the only reliable sign: the counters of the epoch stay one apart after some resumes.
     return step - 1 if trainer.lightning_module._current_fx_name == "on_train_epoch_end" else step
+
+
+def step_optimizers(trainer: Trainer) -> list[Any]:
+    """Return the optimizers as a step gets them from ``self.optimizers()``, in Lightning's wrappers."""
+    return list(trainer.strategy._lightning_optimizers)
 
 
 def to_model(trainer: Trainer, batch: Any, loader: str) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lit_xai.network.calling import defines_call
 from lit_xai.network.observing import Told
 from lit_xai.network.trees import leaves
-from lit_xai.trainer.access import is_a
+from lit_xai.trainer.access import is_a, step_optimizers
 
 STEPS = {"train": "training_step", "val": "validation_step", "test": "test_step"}
 """The step of each loader."""
@@ -53,19 +53,22 @@ class _Idle:
     """An object whose plain attributes can be read, and whose methods do nothing."""
 
     def __init__(self, real: Any) -> None:
-        vars(self)["_real"] = real
+        vars(self)["real"] = real
 
     def __getattr__(self, name: str) -> Any:
-        return _read(getattr(self._real, name))
+        return _read(getattr(self.real, name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         pass
 
     def __getitem__(self, key: Any) -> Any:
-        return _read(self._real[key])
+        return _read(self.real[key])
 
     def __len__(self) -> int:
-        return len(self._real)
+        return len(self.real)
+
+    def __bool__(self) -> bool:
+        return bool(self.real)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return _NOTHING
@@ -99,7 +102,7 @@ class _Strategy(_Idle):
 
     @property
     def root_device(self) -> Any:
-        return self._real.root_device
+        return self.real.root_device
 
 
 class _StandIn(_Idle):
@@ -112,7 +115,7 @@ class _StandIn(_Idle):
         vars(self)["strategy"] = _Strategy(trainer.strategy)
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self._real, name)
+        value = getattr(self.real, name)
         # What holds data and callbacks is read as it is: steps ask a data module for names, sizes and transforms.
         return value if name in ("datamodule", "callbacks") or "dataloader" in name else _read(value)
 
@@ -152,7 +155,7 @@ def _methods(trainer: Trainer, part: Any, told: Told) -> dict[str, Any]:
             told.backward += 1
 
     def optimizers(*args: Any, **kwargs: Any) -> Any:
-        return _one_or_several(trainer.optimizers)
+        return _one_or_several(step_optimizers(trainer))
 
     def lr_schedulers() -> Any:
         return _one_or_several([config.scheduler for config in trainer.lr_scheduler_configs]) or None

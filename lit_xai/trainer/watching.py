@@ -29,6 +29,13 @@ from lit_xai.network.untouched import fork_rng, untouched
 from lit_xai.trainer.access import callbacks_of, rank_zero_info
 from lit_xai.trainer.stand_in import STEPS, run_step, standing_in, step_loader
 
+HOOKS = {
+    "train": ("on_fit_start", "on_train_start", "on_train_epoch_start", "on_train_batch_start"),
+    "val": ("on_fit_start", "on_validation_start", "on_validation_epoch_start", "on_validation_batch_start"),
+    "test": ("on_test_start", "on_test_epoch_start", "on_test_batch_start"),
+}
+"""Hooks in which a module may set up what its step uses; the last of each takes the batch."""
+
 MOST = 16
 """Samples that a step is watched with, unless the batches of the run are smaller."""
 
@@ -218,12 +225,11 @@ def _samples(loader: Any) -> int:
 
 
 def _observed(trainer: Trainer, copied: Any, batch: Any, step: str, parts: dict[str, nn.Module]) -> StepRecord:
-    # Modules may set up in these hooks what their step uses.
-    stage = {"train": "train", "val": "validation", "test": "test"}[step]
     with standing_in(trainer, copied, step):
-        for hook in ("on_fit_start", f"on_{stage}_start", f"on_{stage}_epoch_start"):
+        *hooks, of_batch = HOOKS[step]
+        for hook in hooks:
             _try(getattr(copied, hook, None))
-        _try(getattr(copied, f"on_{stage}_batch_start", None), batch, 0)
+        _try(getattr(copied, of_batch, None), batch, 0)
     told = Told()
     with standing_in(trainer, copied, step, told):
         return observe(copied, batch, lambda own: run_step(copied, own, step, told), parts, told)

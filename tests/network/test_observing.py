@@ -1,0 +1,78 @@
+"""A step that is observed."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lit_xai.network.observing import Told, by_name, observe, parts_with_weights
+
+
+class Parts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head, self.idle = nn.Sequential(nn.Linear(4, 3), nn.ReLU()), nn.Linear(3, 2), nn.Dropout()
+
+    def step(self, batch):
+        return F.cross_entropy(self.head(self.idle(self.body(batch["x"]))), batch["y"])
+
+
+def batch():
+    return {"x": torch.randn(5, 4), "y": torch.arange(5) % 2}
+
+
+def observed(module, step, own):
+    told = Told()
+    return observe(module, own, lambda given: told.losses.append(step(given)), parts_with_weights(module), told)
+
+
+def test_outermost_calls_are_recorded_with_what_feeds_them():
+    module, own = Parts(), batch()
+    record = observed(module, module.step, own)
+    assert [call.name for call in record.calls] == ["body", "head"]
+    body, head = record.calls
+    assert not body.feeds
+    assert head.feeds == set(body.answers.values())
+    assert head.made_of[""] == {"x"}
+    assert record.losses[0].answers == {0, 1}
+    assert record.error is None
+
+
+def test_a_batch_that_a_step_writes_to_stays_as_it_is():
+    module, own = Parts(), batch()
+    before = own["x"].clone()
+
+    def step(given):
+        given["x"].zero_()
+        return module.step(given)
+
+    observed(module, step, own)
+    assert torch.equal(own["x"], before)
+    assert not any("_compiled_call_impl" in vars(part) for part in module.modules())
+
+
+def test_what_comes_before_an_error_is_kept():
+    module = Parts()
+
+    def step(given):
+        module.body(given["x"])
+        raise RuntimeError("on purpose")
+
+    record = observed(module, step, batch())
+    assert [call.name for call in record.calls] == ["body"]
+    assert str(record.error) == "on purpose"
+
+
+def test_arguments_get_names_where_there_are_several():
+    def function(x, y=None, *, flag=False):
+        return x
+
+    assert by_name(function, (1,), {}) == ((1,), {})
+    assert by_name(function, (1, 2), {}) == ((), {"x": 1, "y": 2})
+    assert by_name(function, (1,), {"flag": True}) == ((), {"x": 1, "flag": True})
+    assert by_name(lambda *args: None, (1, 2), {}) == ((1, 2), {})
+    assert by_name(function, (1, 2, 3), {}) == ((1, 2, 3), {})  # the call says what is wrong with it
+
+
+def test_parts_that_cannot_be_called_or_have_no_weights_are_none():
+    module = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.ReLU(), "c": nn.ModuleList([nn.Linear(2, 2)])})
+    assert list(parts_with_weights(module)) == ["a", "c.0"]
