@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader, Sampler
 from lit_xai.callbacks import KnowledgeDistillation, QuantizationAwareTraining
 from lit_xai.data import FashionMNIST
 from lit_xai.models import Classifier, ResNet
-from lit_xai.trainer.scheduling import resolve_epochs
+from lit_xai.trainer.scheduling import resolve
 
 EPOCHS, IMAGES, BATCH = 8, 20000, 128
 STARTS = (0.25, 0.5, 0.7)
@@ -222,7 +222,7 @@ def start(cell: Cell, args: argparse.Namespace) -> Path | None:
     """Return the checkpoint of the float run at the epoch in which quantization begins, ``None`` if there is none."""
     if cell["part"] != "qat":
         return None
-    path = checkpoints(cell, args) / f"epoch={resolve_epochs(cell['start'], EPOCHS, 'start_epoch') - 1}.ckpt"
+    path = checkpoints(cell, args) / f"epoch={resolve(cell['start'], EPOCHS, 'start_epoch') - 1}.ckpt"
     return path if path.exists() else None
 
 

@@ -42,8 +42,9 @@ from lit_xai.trainer.agreement import agreed
 from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.batches import loader_name
 from lit_xai.trainer.guarding import guard, unguard
+from lit_xai.trainer.progress import Progress, length_ahead, run_length
 from lit_xai.trainer.saved_state import check_state, drop_damaged_state
-from lit_xai.trainer.scheduling import Epochs, resolve_epochs
+from lit_xai.trainer.scheduling import WHOLE, Epochs, Point, Steps, Times
 from lit_xai.trainer.watching import labels_of, resolved
 
 
@@ -68,7 +69,10 @@ class AttributionMonitor(AnyCallback):
             are known, and else ``"zero"``. The figure's title says which one it was.
         probe: how many samples, their dataset indices, or a :class:`~lit_xai.network.probing.Probe`.
         target: ``"label"`` (maps compare across epochs), ``"prediction"``, or a class.
-        every_n_epochs: an integer, or a fraction of ``max_epochs``; the last epoch is always shown.
+        every_n_epochs: an integer, or a fraction of the run; the last epoch is always shown. Where the run has a single
+            epoch, or ends by ``max_steps``, a fraction counts its optimizer steps.
+        every_n_steps: steps of the first optimizer, instead of epochs: an integer, or a fraction of the run's; the last
+            step is always shown.
         at_start: also before the first step.
         name: of the tag, folder and state; default from method, layer and target.
         on_error: ``"warn"`` (skip that figure or metric, and training continues; the same problem is one warning a
@@ -117,6 +121,7 @@ class AttributionMonitor(AnyCallback):
         probe: int | list[int] | Probe = 8,
         target: int | str = "label",
         every_n_epochs: Epochs = 1,
+        every_n_steps: Steps | None = None,
         at_start: bool = False,
         name: str | None = None,
         on_error: str = "warn",
@@ -145,6 +150,9 @@ class AttributionMonitor(AnyCallback):
         self.probe = as_probe(probe)
         self.method, self.baselines, self.target = method, baselines, target
         self.every_n_epochs, self.at_start, self.on_error = every_n_epochs, at_start, on_error
+        self.every_n_steps = every_n_steps
+        self._when = Times.given((1,), {"every_n_epochs": every_n_epochs}, {"every_n_steps": every_n_steps})
+        self._progress = Progress()
         self.given, self.batch_to_target, self.seed = Network(module, batch_to_inputs, output), batch_to_target, seed
         self.name = name or _default_name(method, layer, target, noise_tunnel)
         self.data_info = DataInfo(class_names, feature_names, mean, std, kind)
@@ -162,7 +170,7 @@ class AttributionMonitor(AnyCallback):
         self._network = self.given
         self._folder = Path()
         self._batch_to_target = self.batch_to_target
-        self._last: tuple[int, int] | None = None
+        self._last: tuple[Point, int] | None = None
         self._is_shown = True
         self._is_reported = False
         self._known = self.data_info
@@ -178,7 +186,9 @@ class AttributionMonitor(AnyCallback):
         Not in ``state_dict``: Lightning would refuse two monitors of one name with an error of its own, before
         :meth:`setup` can explain what to do.
         """
-        checkpoint.setdefault("callbacks", {})[self.state_key] = copy.deepcopy(self._state)
+        state = copy.deepcopy(self._state)
+        steps = {"optimizer_steps": self._progress.steps(trainer)} if state else {}
+        checkpoint.setdefault("callbacks", {})[self.state_key] = state | steps
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Start afresh, with a warning, instead of from a damaged state."""
@@ -212,33 +222,53 @@ class AttributionMonitor(AnyCallback):
             )
         if stage == "fit":
             self._state = {}  # Lightning loads a checkpoint's after setup
-            self._every = resolve_epochs(self.every_n_epochs, trainer.max_epochs, "every_n_epochs")
-            if self.every_n_epochs == 0:
-                raise refusal("every_n_epochs", "1 or more epochs, or a fraction of max_epochs", 0)
-            self._every = max(1, self._every)
+            if 0 in self._when.values.values():
+                one = f"1 or more {self._when.unit}s, or a fraction of {WHOLE[self._when.unit]}"
+                raise refusal(self._when.argument("every"), one, 0)
+            if (run := length_ahead(trainer)) is not None and self._when.is_settled(run):
+                self._when.point("every", run)  # refuses what can be refused before the data are loaded
         self._folder = run_folder(trainer) / "attribution" / self.name
         agreed(trainer, "AttributionMonitor", lambda: require_writable(self._folder))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the probe, and rehearse explaining and drawing: foreseeable errors come before the first step."""
+        self._every = self._when.point("every", run_length(trainer))
+        self._progress.start(trainer, self._state.get("optimizer_steps"))
+        self._steps = self._progress.steps(trainer)
         self._prepare(trainer, pl_module, "fit")
         # A resumed run has its figure from before training.
         if self.at_start and trainer.global_step == 0:
             self._evaluate(trainer, pl_module, "before training", logged_step(trainer))
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Evaluate the step if it is due."""
+        steps, every = self._progress.steps(trainer), max(1, self._every.count)
+        # With accumulated gradients, not every batch steps; in manual optimization, some step more than once.
+        if self._every.unit == "step" and steps != self._steps:
+            is_due = steps // every > self._steps // every
+            self._steps = steps
+            self._reach(trainer, pl_module, Point(steps, "step"), is_due)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate the epoch if it is due."""
+        if self._every.unit == "epoch":
+            # Counted from 1, as every_n_epochs of Lightning's callbacks.
+            is_due = (trainer.current_epoch + 1) % max(1, self._every.count) == 0
+            self._reach(trainer, pl_module, Point(trainer.current_epoch), is_due)
+
+    def _reach(self, trainer: Trainer, pl_module: LightningModule, point: Point, is_due: bool) -> None:
         # Kept for on_train_end, in which logged_step is not valid.
-        self._last = trainer.current_epoch, logged_step(trainer)
-        # Counted from 1, as every_n_epochs of Lightning's callbacks.
-        self._is_shown = (trainer.current_epoch + 1) % self._every == 0
-        if self._is_shown:
-            self._evaluate(trainer, pl_module, f"epoch {self._last[0]}", self._last[1])
+        self._last, self._is_shown = (point, logged_step(trainer)), is_due
+        if is_due:
+            self._evaluate(trainer, pl_module, str(point), self._last[1])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate the last epoch in any case: its model is the one that is kept."""
+        """Evaluate the last epoch or step in any case: its model is the one that is kept."""
+        self._progress.stop()
         if self._last is not None and not self._is_shown:
-            self._evaluate(trainer, pl_module, f"epoch {self._last[0]}", self._last[1])
+            self._evaluate(trainer, pl_module, str(self._last[0]), self._last[1])
         if self._is_reported:
             rank_zero_info(f"{self.name}: figures and attributions are in '{self._folder}'.")
 
@@ -263,6 +293,7 @@ class AttributionMonitor(AnyCallback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the samples."""
         unguard(trainer)
+        self._progress.stop()
         self._forget()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -507,6 +538,7 @@ _STATE = entries(
     {
         "indices": list[NonNegative],
         "loader": Literal["train", "val", "test"],
+        "optimizer_steps": NotRequired[NonNegative],
         "hash": NotRequired[str],
         "probe": NotRequired[str],
         "elements": NotRequired[list[list[NonNegative]]],

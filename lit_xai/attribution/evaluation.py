@@ -65,7 +65,7 @@ class Evaluation:
     Args:
         name: the monitor's.
         title: of its figures: method, target, baseline.
-        when: ``"epoch 3"``, ``"before training"``, ``"validate"`` or ``"test"``.
+        when: ``"epoch 3"``, ``"step 500"``, ``"before training"``, ``"validate"`` or ``"test"``.
         weights: the checkpoint that was loaded for it, if any.
         step: its place on the x-axis.
         samples: the whole probe.
@@ -96,8 +96,8 @@ class Evaluation:
 
     @property
     def folder(self) -> str:
-        """The name of its folder, ``epoch=3`` or ``validate-step=120``."""
-        return self.when.replace(" ", "=" if self.when.startswith("epoch") else "-") + (
+        """The name of its folder, ``epoch=3``, ``step=500`` or ``validate-step=120``."""
+        return self.when.replace(" ", "=" if self.when.startswith(("epoch", "step")) else "-") + (
             "" if self.is_training else f"-step={self.step}"
         )
 
@@ -190,7 +190,7 @@ def draw(evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float]) 
             attribution_figure(
                 shown,
                 maps,
-                title=f"{evaluation.title}\n{evaluation.when}, step {evaluation.step}{evaluation.weights}",
+                title=f"{evaluation.title}\n{_place(evaluation)}{evaluation.weights}",
                 class_names=data_info.class_names,
                 feature_names=data_info.feature_names,
                 mean=data_info.mean,
@@ -250,6 +250,10 @@ def _answers_of_several_outputs(logits: Tensor, labels: Tensor | None) -> dict[s
     chances = logits.float().softmax(1)
     classes = labels if labels is not None and labels.shape == logits.shape[:1] else None
     return {"labels": classes, "predictions": chances.argmax(1), "probabilities": chances.amax(1)}
+
+
+def _place(evaluation: Evaluation) -> str:
+    return evaluation.when if evaluation.when.startswith("step") else f"{evaluation.when}, step {evaluation.step}"
 
 
 def _ends(maps: Tensor, answers: dict[str, Tensor | None], has_target: bool) -> tuple[str, str]:

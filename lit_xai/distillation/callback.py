@@ -29,8 +29,9 @@ from lit_xai.structure.attachment import attach, detach
 from lit_xai.structure.schema import entries
 from lit_xai.trainer.access import MisconfigurationException, callbacks_of, rank_zero_info, refuse_strategies
 from lit_xai.trainer.agreement import agreed
+from lit_xai.trainer.progress import Progress, length_ahead, run_length
 from lit_xai.trainer.saved_state import AnyNumber, check_state
-from lit_xai.trainer.scheduling import check_values, value_at
+from lit_xai.trainer.scheduling import Point, RunLength, check_values, value_at
 from lit_xai.trainer.structural_callback import structural_callbacks
 from lit_xai.trainer.structure_change import bare_optimizers
 from lit_xai.trainer.watched_callback import WatchedCallback
@@ -173,6 +174,7 @@ class KnowledgeDistillation(WatchedCallback):
         self._comparison = Comparison()
         self._means = Means()
         self._now = StepSettings()
+        self._run, self._progress = RunLength(), Progress()
         self._calls: list[Any] = []
         self._batch: Any = None
         self._trainer: Trainer | None = None
@@ -203,8 +205,8 @@ class KnowledgeDistillation(WatchedCallback):
         self._resumed, self._state_after_fit = {}, {}
         refuse_strategies(trainer, "KnowledgeDistillation")
         self._choose_tag(trainer)
-        for name in ("alpha", "temperature"):
-            value_at(getattr(self, name), 0, trainer.max_epochs, name)
+        if (run := length_ahead(trainer)) is not None:
+            self._settings_at(Point(0), run)  # refuses what can be refused before the data are loaded
         if not self._is_ever_on:
             rank_zero_info("KnowledgeDistillation is off: alpha is 0, and so are the other weights.")
             return
@@ -261,6 +263,8 @@ class KnowledgeDistillation(WatchedCallback):
         self._adapters.load_state_dict(self._resumed.get("adapters", {}))
         self._comparison.teacher = self._resumed.get("teacher_metric")
         self._last_step = trainer.global_step
+        self._run = run_length(trainer)
+        self._progress.start(trainer)
         self._follow_schedules(trainer)  # on_train_epoch_start is not called in a run resumed within an epoch
         agreed(trainer, "KnowledgeDistillation", lambda: self._watch_step(trainer, pl_module))
         agreed(trainer, "KnowledgeDistillation", lambda: self._source.start(pl_module, self._resumed))
@@ -292,10 +296,18 @@ class KnowledgeDistillation(WatchedCallback):
         self._follow_schedules(trainer)
         self._means = Means()
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Set the values that follow a schedule, where the run is counted in steps."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        if self._pl_module is not None and self._run.unit == "step":
+            self._follow_schedules(trainer)
+
     def _follow_schedules(self, trainer: Trainer) -> None:
-        epoch, epochs = trainer.current_epoch, trainer.max_epochs
-        self._now = StepSettings(
-            value_at(self.alpha, epoch, epochs, "alpha"), value_at(self.temperature, epoch, epochs, "temperature")
+        self._now = self._settings_at(self._progress.point(trainer, self._run.unit), self._run)
+
+    def _settings_at(self, now: Point, run: RunLength) -> StepSettings:
+        return StepSettings(
+            value_at(self.alpha, now, run, "alpha"), value_at(self.temperature, now, run, "temperature")
         )
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:

@@ -32,7 +32,8 @@ from lit_xai.structure.schema import NonNegative, Row
 from lit_xai.trainer.access import callbacks_of
 from lit_xai.trainer.agreement import agreed
 from lit_xai.trainer.batches import example_inputs
-from lit_xai.trainer.scheduling import Epochs, Schedule
+from lit_xai.trainer.progress import length_ahead, run_length
+from lit_xai.trainer.scheduling import Epochs, Point, RunLength, Schedule, Steps, Times, Unit
 from lit_xai.trainer.structural_callback import StructuralCallback
 from lit_xai.trainer.structure_change import refuse_optimizers
 from lit_xai.trainer.watching import labels_of, resolved
@@ -44,9 +45,10 @@ ROUND_TO = (16, 8, 4, 1)
 class StructuredPruning(StructuralCallback):
     """Remove whole channels from any LightningModule while it trains, which makes it smaller and faster.
 
-    Channels are removed at the start of a few epochs, by default from a tenth to the middle of the run; the rest is for
-    recovery. Optimizer state follows the channels that stay. Every checkpoint holds a recipe of what was removed, so
-    that ``trainer.test(ckpt_path="best")``, a resumed ``fit`` and :func:`lit_xai.load_from_checkpoint` restore
+    Channels are removed at a few points, by default from a tenth to the middle of the run, at the start of epochs; the
+    rest is for recovery. Where the run has a single epoch, or ends by ``max_steps``, fractions count its optimizer
+    steps. Optimizer state follows the channels that stay. Every checkpoint holds a recipe of what was removed, so that
+    ``trainer.test(ckpt_path="best")``, a resumed ``fit`` and :func:`lit_xai.load_from_checkpoint` restore
     the structure that was saved. ModelCheckpoint's "best" and EarlyStopping's patience start over at each cut.
 
     Args:
@@ -56,10 +58,13 @@ class StructuredPruning(StructuralCallback):
         target_params: parameters to keep, in the same way.
         target_latency: milliseconds to keep, in the same way, such as ``"3 ms"``; measured in ONNX Runtime. Exactly one
             of these four is given.
-        start_epoch: the first epoch that begins with a cut, counted from 0: an integer, or a fraction of
-            ``max_epochs``.
+        start_epoch: the first epoch that begins with a cut, counted from 0: an integer, or a fraction of the run.
         end_epoch: the last; default the middle of the run.
         every_n_epochs: from one cut to the next.
+        start_step: the same three in steps of the first optimizer, instead of epochs: an integer, or a fraction of the
+            run's. A cut is between two steps, after so many of them, and never within accumulated gradients.
+        end_step: as above.
+        every_n_steps: as above.
         schedule: ``"linear"``, or ``"cubic"``: most of it early.
         importance: ranks the channels: a class of ``torch_pruning.importance`` or its name,
             ``"AttributionImportance"`` (by what they contribute to predictions), or your own: a subclass of
@@ -109,6 +114,7 @@ class StructuredPruning(StructuralCallback):
 
     state_entries = {
         "done": list[NonNegative],
+        "unit": NotRequired[Unit],
         "round_to": Annotated[int, Ge(1), Le(2**16)],
         "kept_whole": NotRequired[list[Annotated[Any, Row((list[str], str))]]],
     }
@@ -123,6 +129,9 @@ class StructuredPruning(StructuralCallback):
         start_epoch: Epochs = 0.1,
         end_epoch: Epochs | None = None,
         every_n_epochs: Epochs = 0.1,
+        start_step: Steps | None = None,
+        end_step: Steps | None = None,
+        every_n_steps: Steps | None = None,
         schedule: str = "linear",
         importance: Importance = "GroupMagnitudeImportance",
         importance_args: dict[str, Any] | None = None,
@@ -164,7 +173,12 @@ class StructuredPruning(StructuralCallback):
             isomorphic=isomorphic,
             max_pruning_ratio=max_pruning_ratio,
         )
-        self._when = Schedule(start_epoch, end_epoch, every_n_epochs, schedule)
+        times = Times.given(
+            (0.1, None, 0.1),
+            {"start_epoch": start_epoch, "end_epoch": end_epoch, "every_n_epochs": every_n_epochs},
+            {"start_step": start_step, "end_step": end_step, "every_n_steps": every_n_steps},
+        )
+        self._when = Schedule(times, schedule)
         self._importance = ImportanceSpec(importance, importance_args, importance_samples)
         self.given = Network(module, batch_to_inputs, output)
         self._latency = Latency(threads, batch_size, measure, output)
@@ -177,20 +191,20 @@ class StructuredPruning(StructuralCallback):
         self._forget()
 
     def _forget(self) -> None:
-        self._options = self._given
+        self._options, self.unit = self._given, "epoch"
         self._network = self.given
-        self._plan: dict[int, float] = {}
+        self._plan: dict[Point, float] = {}
         self._kept_whole: tuple[KeptWhole, ...] = ()
-        self._done: list[int] = []
+        self._done: list[Point] = []
         self._inputs: Inputs | None = None
         self._decider: Decider | None = None
         self._report: PruningReport | None = None
         self._regularizer: Regularizer | None = None
         self._peaks: dict[int, float] = {}
 
-    def last_change(self, max_epochs: int | None) -> int:
-        """Return the epoch of the last cut in a run of so many epochs."""
-        return max(self._when.plan(max_epochs))
+    def last_change(self, run: RunLength) -> Point | None:
+        """Return the point of the last cut, ``None`` if that is not known yet."""
+        return list(self._when.plan(run))[-1] if self._when.times.is_settled(run) else None
 
     # --- Lightning's hooks --------------------------------------------------------------------------------------------
 
@@ -200,18 +214,21 @@ class StructuredPruning(StructuralCallback):
             self._forget()
             if sum(isinstance(other, StructuredPruning) for other in callbacks_of(trainer)) > 1:
                 raise MisconfigurationException("Two StructuredPruning callbacks would undo each other: keep one.")
-            self._plan = self._when.plan(trainer.max_epochs)
+            if (run := length_ahead(trainer)) is not None and self._when.times.is_settled(run):
+                self._when.plan(run)  # refuses what can be refused before the data are loaded
         # Last, so that a refusal leaves nothing attached to the module: Lightning tears nothing down after it.
         super().setup(trainer, pl_module, stage)
 
     def state(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return which cuts were made, and the widths that were chosen."""
+        """Return which cuts were made, in which unit, and the widths that were chosen."""
         kept_whole = [[list(kept.layers), kept.reason] for kept in self._kept_whole]
-        return {"done": list(self._done), "round_to": self._options.round_to, "kept_whole": kept_whole}
+        done = [point.count for point in self._done]
+        return {"done": done, "unit": self.unit, "round_to": self._options.round_to, "kept_whole": kept_whole}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore them."""
-        self._done = list(state["done"])
+        # 0.1 had epochs alone.
+        self._done = [Point(count, state.get("unit", "epoch")) for count in state["done"]]
         # The widths that the run began with: choosing again on a pruned network could end at another multiple.
         self._options = replace(self._given, round_to=state["round_to"])
         # Cuts of a resumed run are those of one that was not interrupted.
@@ -220,6 +237,7 @@ class StructuredPruning(StructuralCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Trace the network and go through the whole plan on a copy, so that nothing foreseeable fails later."""
         super().on_train_start(trainer, pl_module)
+        self._settle(trainer)
 
         def read() -> tuple[Inputs, nn.Module]:
             self._network = resolved(trainer, pl_module, "train", self.given)
@@ -229,7 +247,7 @@ class StructuredPruning(StructuralCallback):
             return example_inputs(trainer, pl_module, self._network), self._network.of(dense_copy(pl_module))
 
         self._inputs, dense = agreed(trainer, "StructuredPruning", read)
-        if any(epoch >= trainer.current_epoch and epoch not in self._done for epoch in self._plan):
+        if any(self._is_ahead(trainer, point) for point in self._plan):
             inputs = self._inputs
             agreed(trainer, "StructuredPruning", lambda: self._prepare(trainer, pl_module, inputs, dense))
             self._rehearse(trainer, pl_module)
@@ -238,26 +256,41 @@ class StructuredPruning(StructuralCallback):
         )
         self._report.kept_whole = self._kept_whole
         self._report.start(trainer, pl_module)
+        # A run that is resumed within an epoch does not begin it again, and steps build it at a cut alone.
+        if self.is_resumed or self.unit == "step":
+            self._regularize(pl_module, self.now(trainer))
 
     def change(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Cut if a cut is due."""
-        epoch = trainer.current_epoch
-        is_due = epoch in self._plan and epoch not in self._done
-        self._watch_rates(trainer, is_due)
-        if is_due:
-            decision = self._agree(trainer, pl_module, self._plan[epoch], self._kept_whole)
+        now = self.now(trainer)
+        due = self._due(now)
+        self._watch_rates(trainer, now, due is not None)
+        if due is not None:
+            decision = self._agree(trainer, pl_module, self._plan[due], self._kept_whole)
             self._keep(decision)
-            self._done.append(epoch)
-            # A small ratio can be due without a whole multiple of round_to to remove: such an epoch takes no step.
+            self._done.append(due)
+            # A small ratio can be due without a whole multiple of round_to to remove: no step is taken then.
             if decision.step["kept"]:
                 assert self._report is not None  # made in on_train_start
-                self._report.before(trainer)
+                self._report.before(trainer, now)
                 self._report.kept_whole = self._kept_whole
-                self.take_step(trainer, pl_module, {**decision.step, "note": f"epoch {epoch}"})
-                self._report.cut(trainer, pl_module, self._describe(decision))
-        is_sparse = self.regularize is not None and epoch < max(self._plan)
-        # Rebuilt after each cut, as pruned parameters are new objects.
-        self._regularizer = self._make_regularizer(pl_module) if is_sparse else None
+                self.take_step(trainer, pl_module, {**decision.step, "note": str(now)})
+                self._report.cut(trainer, pl_module, now, self._describe(decision))
+        # Built again after each cut, as pruned parameters are new objects.
+        if due is not None or now.unit == "epoch":
+            self._regularize(pl_module, now)
+
+    def _due(self, now: Point) -> Point | None:
+        """Return the point of the plan whose cut is due."""
+        if now.unit == "epoch":
+            return now if now in self._plan and now not in self._done else None
+        # In manual optimization a batch may take several steps, and pass a point.
+        done = max((point.count for point in self._done), default=-1)
+        passed = [point for point in self._plan if done < point.count <= now.count]
+        return passed[-1] if passed else None
+
+    def _is_ahead(self, trainer: Trainer, point: Point) -> bool:
+        return point not in self._done and (point.unit == "step" or point.count >= trainer.current_epoch)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Add the regularizer's gradient: after unscaling, before clipping."""
@@ -270,9 +303,16 @@ class StructuredPruning(StructuralCallback):
             self._report.epoch(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print and save the table of sizes before and after."""
+        """Print and save the table of sizes before and after, and warn if the run ended before the last cut."""
         if self._report is not None:
             self._report.end(trainer, pl_module)
+        now = self.now(trainer)
+        missed = [point for point in self._plan if point not in self._done and point.count >= now.count]
+        if missed:
+            rank_zero_warn(
+                f"StructuredPruning did not make {len(missed)} of its {len(self._plan)} cuts: the run ended before"
+                f" {missed[0]}. Cut earlier, or let the run take longer (max_epochs, max_steps, EarlyStopping)."
+            )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remove everything from the module but its new structure."""
@@ -280,6 +320,17 @@ class StructuredPruning(StructuralCallback):
         self._forget()
 
     # --- decisions ----------------------------------------------------------------------------------------------------
+
+    def _settle(self, trainer: Trainer) -> None:
+        """Plan the cuts, now that the length of the run is known."""
+        self._plan = self._when.plan(run_length(trainer))
+        self.unit = next(iter(self._plan)).unit
+        other = next((point.unit for point in self._done if point.unit != self.unit), None)
+        if other is not None:
+            raise MisconfigurationException(
+                f"StructuredPruning made its cuts in {other}s before this run was resumed, and now counts {self.unit}s:"
+                f" give it the times, and the Trainer max_epochs and max_steps, that the run began with."
+            )
 
     def _prepare(self, trainer: Trainer, pl_module: LightningModule, inputs: Inputs, dense: nn.Module) -> None:
         """Refuse modules that cannot be pruned, and prepare the remaining cuts."""
@@ -309,8 +360,8 @@ class StructuredPruning(StructuralCallback):
         if not decision.step["kept"] and not recipe_of(pl_module).steps and not removes_nothing:
             reason = not_ranked(self._importance.make(), decision.unranked) if decision.unranked else self._too_narrow()
             rank_zero_warn(f"StructuredPruning will remove nothing: {reason}")
-        plan = ", ".join(f"epoch {epoch}: {self._in_words(progress)}" for epoch, progress in self._plan.items())
-        rank_zero_info(f"StructuredPruning cuts at the start of {plan}.")
+        plan = ", ".join(f"{point}: {self._in_words(progress)}" for point, progress in self._plan.items())
+        rank_zero_info(f"StructuredPruning cuts {next(iter(self._plan)).place.split(self.unit)[0]}{plan}.")
 
     def _choose_widths(self, trainer: Trainer, pl_module: LightningModule) -> Decision:
         """Return the last step with the largest ``round_to`` that meets the target, and keep to that."""
@@ -368,15 +419,20 @@ class StructuredPruning(StructuralCallback):
             raise MisconfigurationException(decision)
         return decision
 
+    def _regularize(self, pl_module: LightningModule, now: Point) -> None:
+        """Begin to drive channels to zero, up to the last cut."""
+        is_sparse = self.regularize is not None and now.count < list(self._plan)[-1].count
+        self._regularizer = self._make_regularizer(pl_module) if is_sparse else None
+
     def _make_regularizer(self, pl_module: LightningModule) -> Regularizer:
-        assert self.regularize is not None  # change checks it
+        assert self.regularize is not None  # _regularize checks it
         assert self._inputs is not None  # set in on_train_start
         network = self._network.of(pl_module)
         options: dict[str, Any] = {"output": self._network.output, "kept_whole": self._kept_whole}
         options["ignored_layers"] = self._options.ignored_layers
         return REGULARIZERS[self.regularize](network, self._inputs, self.regularize_strength, **options)
 
-    def _watch_rates(self, trainer: Trainer, cuts: bool) -> None:
+    def _watch_rates(self, trainer: Trainer, now: Point, cuts: bool) -> None:
         for place, group in enumerate(itertools.chain(*(one.param_groups for one in trainer.optimizers))):
             rate = float(group["lr"])
             # The peak so far, at least the initial rate: in a warm-up the rate is still rising, which is no reason to
@@ -384,7 +440,7 @@ class StructuredPruning(StructuralCallback):
             peak = self._peaks[place] = max(rate, float(group.get("initial_lr", 0)), self._peaks.get(place, 0.0))
             if cuts and rate < 0.1 * peak:
                 rank_zero_warn(
-                    f"StructuredPruning cuts at epoch {trainer.current_epoch} at a learning rate of {rate:.2g}, under"
+                    f"StructuredPruning cuts at {now} at a learning rate of {rate:.2g}, under"
                     f" 10% of its peak of {peak:.2g}: little is left to recover with; cut earlier."
                 )
                 return

@@ -16,6 +16,7 @@ from lit_xai.pruning.culprits import KeptWhole, as_table
 from lit_xai.structure.recipe import copy_as, dense_copy, recipe_of
 from lit_xai.trainer.access import callbacks_of, is_a, logged_step, require_writable, run_folder
 from lit_xai.trainer.logging import log_image, log_scalars, log_text
+from lit_xai.trainer.scheduling import Point
 
 TAGS = {"params": "params", "MACs": "MACs", "size on disk": "bytes_on_disk", "latency": "latency_ms"}
 """Names of the table's rows in loggers; a curve can show its unit only in its name."""
@@ -47,7 +48,7 @@ class PruningReport:
         self._now: dict[str, float] = {}
         self._left: dict[str, int] = {}
         self._metric: tuple[str, float] | None = None
-        self._metric_epoch: int | None = None
+        self._metric_point: Point | None = None
         self._warned = False
 
     def start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -55,17 +56,20 @@ class PruningReport:
         self._folder = run_folder(trainer) / "compression"
         self._guarded(lambda: self._measure_first(pl_module), trainer)
 
-    def before(self, trainer: Trainer) -> None:
-        """Store the metric from before the first cut; there is none before the first epoch."""
+    def before(self, trainer: Trainer, now: Point) -> None:
+        """Store the metric from before the first cut, at this point; there is none before the first epoch or step."""
         # A resumed run that was cut already has no such metric any more: what it has now is the pruned network's.
-        if self._metric_epoch is None and not recipe_of(trainer.lightning_module).steps:
-            self._metric_epoch = trainer.current_epoch - 1
-            self._metric = _watched(trainer) if trainer.current_epoch else None
+        if self._metric_point is None and not recipe_of(trainer.lightning_module).steps:
+            self._metric_point = now
+            self._metric = _watched(trainer) if now.count else None
 
-    def cut(self, trainer: Trainer, pl_module: LightningModule, reached: str) -> None:
+    def cut(self, trainer: Trainer, pl_module: LightningModule, now: Point, reached: str) -> None:
         """Measure, draw the channels that are left, and print the size that was reached."""
-        rank_zero_info(f"StructuredPruning, epoch {trainer.current_epoch}: {reached}.")
-        self._guarded(lambda: self._show(trainer, pl_module, reached), trainer)
+        rank_zero_info(f"StructuredPruning, {now}: {reached}.")
+        self._guarded(lambda: self._show(trainer, pl_module, now, reached), trainer)
+        # A long epoch may hold all of the cuts.
+        if now.unit == "step":
+            self.epoch(trainer)
 
     def epoch(self, trainer: Trainer) -> None:
         """Log the sizes, and the channels of every layer: curves of steps, from the first epoch on."""
@@ -109,19 +113,19 @@ class PruningReport:
                 self._warn(f"no {name}: {error}")
         return found
 
-    def _show(self, trainer: Trainer, pl_module: LightningModule, reached: str) -> None:
+    def _show(self, trainer: Trainer, pl_module: LightningModule, now: Point, reached: str) -> None:
         self._left = self._channels(pl_module)
         self._now = self._measured(self._network.of(pl_module))
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
-            self._draw(trainer, reached, trainer.global_step)
+            self._draw(trainer, now, reached, trainer.global_step)
 
-    def _draw(self, trainer: Trainer, reached: str, step: int) -> None:
+    def _draw(self, trainer: Trainer, now: Point, reached: str, step: int) -> None:
         from lit_xai.render import channels_figure, channels_table, figure_to_rgb, save_png
 
         require_writable(self._folder)
-        title = f"Channels left after the cut at epoch {trainer.current_epoch}\n{reached}"
+        title = f"Channels left after the cut at {now}\n{reached}"
         pixels = figure_to_rgb(channels_figure(self._dense, self._left, title))
-        png = self._folder / f"channels-epoch={trainer.current_epoch}.png"
+        png = self._folder / f"channels-{now.unit}={now.count}.png"
         save_png(pixels, png)
         log_image(trainer, "compression/channels", pixels, step, png)
         log_text(trainer, "compression/channels", channels_table(self._dense, self._left), step)
@@ -146,9 +150,12 @@ class PruningReport:
             log_text(trainer, "compression/summary", table, trainer.global_step)
 
     def _before_the_cuts(self) -> str:
-        if self._metric_epoch is None:
+        point = self._metric_point
+        if point is None:
             return "before the cuts"
-        return "at the start" if self._metric_epoch < 0 else f"before the cuts, epoch {self._metric_epoch}"
+        if not point.count:
+            return "at the start"
+        return f"before the cuts, {point if point.unit == 'step' else Point(point.count - 1)}"
 
     def _guarded(self, work: Callable[[], None], trainer: Trainer) -> None:
         # Only the first process measures: nothing below is a collective call.

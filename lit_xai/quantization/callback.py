@@ -31,7 +31,8 @@ from lit_xai.trainer.access import callbacks_of
 from lit_xai.trainer.agreement import agreed
 from lit_xai.trainer.batches import example_inputs
 from lit_xai.trainer.logging import log_text
-from lit_xai.trainer.scheduling import Epochs, resolve_epochs
+from lit_xai.trainer.progress import length_ahead, run_length
+from lit_xai.trainer.scheduling import Epochs, Point, RunLength, Steps, Times, one_of
 from lit_xai.trainer.stand_in import STEPS
 from lit_xai.trainer.structural_callback import StructuralCallback, structural_callbacks
 from lit_xai.trainer.structure_change import bare_optimizers
@@ -51,13 +52,13 @@ CALIBRATION_BATCHES = 16
 class QuantizationAwareTraining(StructuralCallback):
     """Fake-quantize weights and activations for the last epochs of a run, in any LightningModule.
 
-    From the start of ``start_epoch`` on, the tensors that runtimes compute in integers are quantized and dequantized in
-    every forward, with straight-through gradients (`Jacob et al. 2018 <https://arxiv.org/abs/1712.05877>`_). Modules,
-    names, parameters and hooks stay; the network gets one more child, ``fake_quantizers``, with only buffers. Every
-    checkpoint holds a recipe of the change, so that ``trainer.test(ckpt_path="best")``, a resumed ``fit`` and
-    :func:`lit_xai.load_from_checkpoint` restore the structure that was saved; ModelCheckpoint's "best" and
-    EarlyStopping's patience start over. ``ModelExport`` writes the result as a file that ONNX Runtime executes in
-    integers.
+    From ``start_epoch`` or ``start_step`` on, the tensors that runtimes compute in integers are quantized and
+    dequantized in every forward, with straight-through gradients (`Jacob et al. 2018
+    <https://arxiv.org/abs/1712.05877>`_). Modules, names, parameters and hooks stay; the network gets one more
+    child, ``fake_quantizers``, with only buffers. Every checkpoint holds a recipe of the change, so that
+    ``trainer.test(ckpt_path="best")``, a resumed ``fit`` and :func:`lit_xai.load_from_checkpoint` restore the
+    structure that was saved; ModelCheckpoint's "best" and EarlyStopping's patience start over. ``ModelExport``
+    writes the result as a file that ONNX Runtime executes in integers.
 
     BatchNorms go on normalizing, so that learning rates that work in float work here too. Those that follow a layer
     directly count as part of it: what is quantized is what a runtime computes once they are folded into the layer,
@@ -66,7 +67,8 @@ class QuantizationAwareTraining(StructuralCallback):
     statistics of its batches may diverge.
 
     Args:
-        start_epoch: the first epoch with quantization, counted from 0: an integer, or a fraction of ``max_epochs``.
+        start_epoch: the first epoch with quantization, counted from 0: an integer, or a fraction of the run. Where the
+            run has a single epoch, or ends by ``max_steps``, fractions count its optimizer steps.
         bits: of weights, 2 to 8: for all layers, or by names and patterns with ``*``. Runtimes compute in 8 bits in any
             case: fewer bits test what a network tolerates, and do not make it faster. With 2 bits, four values per
             weight, training often fails (20 ± 44% accuracy of a ResNet-20 on Fashion-MNIST): use them only for layers
@@ -80,6 +82,9 @@ class QuantizationAwareTraining(StructuralCallback):
             an epoch.
         freeze_epoch: the epoch from which on the ranges of activations, and at a low learning rate the statistics of
             BatchNorms that will be folded, stay fixed; a fraction counts from epoch 0.
+        start_step: the first step of the first optimizer with quantization, instead of an epoch: an integer, or a
+            fraction of the run's.
+        freeze_step: likewise, the step from which on ranges and statistics stay fixed.
         module: the network inside the LightningModule, a dotted name; default what its training step calls: itself, or
             the one direct part with weights.
         batch_to_inputs: the model's inputs in a batch: a key, an index, several, a function or its import path.
@@ -119,6 +124,8 @@ class QuantizationAwareTraining(StructuralCallback):
         ignored_layers: str | list[Any] | None = None,
         calibration_batches: int = CALIBRATION_BATCHES,
         freeze_epoch: Epochs = 0.9,
+        start_step: Steps | None = None,
+        freeze_step: Steps | None = None,
         module: str | None = None,
         batch_to_inputs: BatchToInputs = None,
         output: OutputSpec = None,
@@ -129,9 +136,11 @@ class QuantizationAwareTraining(StructuralCallback):
         if warm_up_batches is not None:
             calibration_batches = _renamed_argument(warm_up_batches, calibration_batches)
         self.calibration_batches = check_integer("calibration_batches", calibration_batches)
-        for name, value in (("start_epoch", start_epoch), ("freeze_epoch", freeze_epoch)):
-            resolve_epochs(value, 1, name)  # refuses a value that can be no epoch of any run
-        self._start, self._freeze = start_epoch, freeze_epoch
+        self._when = Times.given(
+            (0.7, 0.9),
+            {"start_epoch": start_epoch, "freeze_epoch": freeze_epoch},
+            {"start_step": start_step, "freeze_step": freeze_step},
+        )
         self.given = Network(module, batch_to_inputs, output)
         self.scheme: dict[str, Any] = {
             "bits": dict(bits) if isinstance(bits, Mapping) else bits,
@@ -143,7 +152,11 @@ class QuantizationAwareTraining(StructuralCallback):
         self._reset()
 
     def _reset(self) -> None:
-        self.start_epoch = self.freeze_epoch = 0
+        self.unit = "epoch"
+        self.start = self.freeze = Point(0)
+        self._is_fixed: tuple[bool, bool] | None = None
+        self._has_said_moving = False
+        self._run = RunLength()
         self._seen = 0
         self._peaks: list[float] = []
         self._network = self.given
@@ -163,13 +176,18 @@ class QuantizationAwareTraining(StructuralCallback):
             # WeightAveraging copies the module in its own setup and pairs parameters by position: refused before a fit
             # builds on it.
             refuse_averages(trainer)
-            self._plan(trainer)
+            if sum(isinstance(other, QuantizationAwareTraining) for other in callbacks_of(trainer)) > 1:
+                raise MisconfigurationException(
+                    "Two QuantizationAwareTraining callbacks cannot share a model: keep one."
+                )
+            if (run := length_ahead(trainer)) is not None and self._when.is_settled(run):
+                self._plan(trainer, run)  # refuses what can be refused before the data are loaded
         super().setup(trainer, pl_module, stage)
         self._wrap_steps(pl_module)
 
-    def last_change(self, max_epochs: int | None) -> int:
-        """Return the epoch at whose start quantization begins."""
-        return resolve_epochs(self._start, max_epochs, "start_epoch")
+    def last_change(self, run: RunLength) -> Point | None:
+        """Return the point at which quantization begins, ``None`` if that is not known yet."""
+        return self._when.point("start", run) if self._when.is_settled(run) else None
 
     def state(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return the number of batches seen, peaks of learning rates, and scales of weights that 0.1 folded."""
@@ -188,14 +206,16 @@ class QuantizationAwareTraining(StructuralCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare a copy and run it forward and backward, so that foreseeable errors come before the first epoch."""
+        super().on_train_start(trainer, pl_module)
+        self._plan(trainer, run_length(trainer))
         fake_quantizers = self._fake_quantizers(pl_module)
         if fake_quantizers is None:
             # No loader exists before on_train_start, so this is the first hook that can read a batch.
             rehearsal = agreed(trainer, "QuantizationAwareTraining", lambda: self._first_rehearsal(trainer, pl_module))
-            rank_zero_info(f"QuantizationAwareTraining begins with epoch {self.start_epoch}: {rehearsal.summary()}")
-            if self.freeze_epoch < (trainer.max_epochs or 0):
+            rank_zero_info(f"QuantizationAwareTraining begins with {self.start}: {rehearsal.summary()}")
+            if self.freeze.count < (self._run.of(self.unit) or 0):
                 rank_zero_info(
-                    f"Ranges of activations stay fixed from epoch {self.freeze_epoch} on, and so do statistics of"
+                    f"Ranges of activations stay fixed from {self.freeze} on, and so do statistics of"
                     " BatchNorms if the learning rate is a tenth of its peak or less by then."
                 )
             # Whether the step calls the network shows only when it runs: the first real step is observed.
@@ -209,12 +229,11 @@ class QuantizationAwareTraining(StructuralCallback):
             self._report_resumed(pl_module)
             self._update_unfolded(trainer, pl_module)
             self._freeze_if_due(trainer, pl_module, fake_quantizers)
-        super().on_train_start(trainer, pl_module)
 
     def change(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to quantize, or fix ranges and statistics, if that is due."""
         fake_quantizers = self._fake_quantizers(pl_module)
-        if fake_quantizers is None and trainer.current_epoch >= self.start_epoch:
+        if fake_quantizers is None and self.now(trainer).count >= self.start.count:
             fake_quantizers = self._begin(trainer, pl_module)
         if fake_quantizers is not None:
             self._freeze_if_due(trainer, pl_module, fake_quantizers)
@@ -226,9 +245,7 @@ class QuantizationAwareTraining(StructuralCallback):
         fake_quantizers = self._fake_quantizers(pl_module)
         if fake_quantizers is None:
             return
-        # num_training_batches is infinity for data without a length.
-        # At most half an epoch, so that the first epoch of quantization does quantize.
-        calibration = min(self.calibration_batches, max(1, int(min(trainer.num_training_batches, 2**31)) // 2))
+        calibration = self._calibration(trainer)
         if self._seen < calibration:
             # A weight of 1/n for the n-th batch makes the range the plain mean of the batches' ranges.
             fake_quantizers.set_averaging_constant_(1 / (self._seen + 1))
@@ -236,6 +253,14 @@ class QuantizationAwareTraining(StructuralCallback):
             fake_quantizers.set_averaging_constant_(AVERAGING)
             fake_quantizers.enable_fake_quant_(True)
         self._seen += 1
+
+    def _calibration(self, trainer: Trainer) -> int:
+        """Return for how many batches ranges are observed: half an epoch, or half of the steps to come, at most."""
+        # So that the first epoch of quantization does quantize. Infinity for data without a length.
+        most = trainer.num_training_batches
+        if self.unit == "step" and self._run.steps is not None:
+            most = min(most, self._run.steps - self.start.count)
+        return min(self.calibration_batches, max(1, int(min(most, 2**31)) // 2))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Average ranges over processes, so that all of them use the same."""
@@ -255,15 +280,16 @@ class QuantizationAwareTraining(StructuralCallback):
             self._has_warned = True
             rank_zero_warn(
                 "QuantizationAwareTraining observed NaN or infinity in the network. Use a lower learning rate from"
-                " start_epoch on, or Trainer(gradient_clip_val=1.0)."
+                f" {self.start} on, or Trainer(gradient_clip_val=1.0)."
             )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn if the run ended before anything was quantized, by max_steps or EarlyStopping."""
         if self._fake_quantizers(pl_module) is None:
             rank_zero_warn(
-                f"QuantizationAwareTraining never began: the run ended before epoch {self.start_epoch}, with the model"
-                " in float. Lower start_epoch, or let the run take longer (max_epochs, max_steps, EarlyStopping)."
+                f"QuantizationAwareTraining never began: the run ended before {self.start}, with the model"
+                f" in float. Lower {self._when.argument('start')}, or let the run take longer (max_epochs, max_steps,"
+                " EarlyStopping)."
             )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -279,25 +305,38 @@ class QuantizationAwareTraining(StructuralCallback):
 
     # --- how ----------------------------------------------------------------------------------------------------------
 
-    def _plan(self, trainer: Trainer) -> None:
-        if sum(isinstance(other, QuantizationAwareTraining) for other in callbacks_of(trainer)) > 1:
-            raise MisconfigurationException("Two QuantizationAwareTraining callbacks cannot share a model: keep one.")
-        last = trainer.max_epochs
-        self.start_epoch = resolve_epochs(self._start, last, "start_epoch")
-        self.freeze_epoch = max(resolve_epochs(self._freeze, last, "freeze_epoch"), self.start_epoch + 1)
-        if last is not None and 0 <= last <= self.start_epoch:
+    def _plan(self, trainer: Trainer, run: RunLength) -> None:
+        self._run, self.start, name = run, self._when.point("start", run), self._when.argument("start")
+        self.unit = self.start.unit
+        freeze = self._when.point("freeze", run).count
+        self.freeze = Point(max(freeze, self.start.count + 1), self.unit)
+        total, one = run.of(self.unit), one_of(self.unit)
+        if total is not None and total <= self.start.count:
             raise MisconfigurationException(
-                f"QuantizationAwareTraining: start_epoch expected an epoch of the run, which are 0 to {last - 1}, but"
-                f" got {self.start_epoch}: nothing would ever be quantized."
+                f"QuantizationAwareTraining: {name} expected {one} of the run, which are 0 to {total - 1}, but got"
+                f" {self.start.count}: nothing would ever be quantized."
             )
         for other in structural_callbacks(trainer):
-            last_change = None if other is self else other.last_change(last)
-            if last_change is not None and last_change >= self.start_epoch:
-                raise MisconfigurationException(
-                    "QuantizationAwareTraining: start_epoch expected an epoch after the last step of"
-                    f" {type(other).__name__}, which is at epoch {last_change}, but got {self.start_epoch}: a quantized"
-                    " network keeps its structure."
-                )
+            last = None if other is self else other.last_change(run)
+            if last is not None:
+                self._refuse_later(type(other).__name__, Point(last) if isinstance(last, int) else last, run)
+
+    def _refuse_later(self, other: str, last: Point, run: RunLength) -> None:
+        """Refuse to begin before the last step of another callback."""
+        is_before, name = run.is_before(last, self.start), self._when.argument("start")
+        if is_before:
+            return
+        if is_before is None:
+            raise MisconfigurationException(
+                f"QuantizationAwareTraining: {name} expected {one_of(last.unit)}, as the last step of {other} is at"
+                f" {last} and it is not known which {self.unit} that is, but got {self.start}: give both in epochs, or"
+                " in steps."
+            )
+        raise MisconfigurationException(
+            f"QuantizationAwareTraining: {name} expected {one_of(self.unit)} after the"
+            f" last step of {other}, which is at {last}, but got {self.start.count}: a quantized network keeps its"
+            " structure."
+        )
 
     def _fake_quantizers(self, pl_module: LightningModule) -> FakeQuantizers | None:
         steps = quantize_steps(recipe_of(pl_module))
@@ -385,7 +424,7 @@ class QuantizationAwareTraining(StructuralCallback):
         network, prefix = self._network.of(pl_module), self._network.prefix(pl_module)
         self.take_step(trainer, pl_module, quantize_step(rehearsal.plan, prefix.removesuffix(".")))
         self._seen = 0
-        rank_zero_info(f"QuantizationAwareTraining, epoch {trainer.current_epoch}: quantization begins.")
+        rank_zero_info(f"QuantizationAwareTraining, {self.now(trainer)}: quantization begins.")
         log_text(trainer, "compression/quantization", _layer_table(describe_quantization(network)), trainer.global_step)
         fake_quantizers = self._fake_quantizers(pl_module)
         assert fake_quantizers is not None  # take_step inserted them
@@ -413,16 +452,20 @@ class QuantizationAwareTraining(StructuralCallback):
                 )
 
     def _freeze_if_due(self, trainer: Trainer, pl_module: LightningModule, fake_quantizers: FakeQuantizers) -> None:
-        """Fix or release the ranges of activations and the statistics of BatchNorms, as this epoch requires."""
-        fixed = trainer.current_epoch >= self.freeze_epoch
+        """Fix or release the ranges of activations and the statistics of BatchNorms, as this epoch or step requires."""
+        fixed = self.now(trainer).count >= self.freeze.count
         frozen = fixed and all(now <= 1.01 * LOW * peak for now, peak in _learning_rates(trainer, self._peaks))
+        if (fixed, frozen) == self._is_fixed:  # as in most steps
+            return
+        self._is_fixed = fixed, frozen
         if frozen and not fake_quantizers.norms_frozen:
             # Each process has those of its own batches, unless DDP broadcasts buffers.
             (step,) = quantize_steps(recipe_of(pl_module))
             _average_(trainer, fake_quantizers.norm_statistics(find_network(pl_module, step["module"])))
-        elif trainer.current_epoch == self.freeze_epoch and fake_quantizers.norms and not frozen:
+        elif fixed and fake_quantizers.norms and not frozen and not self._has_said_moving:
+            self._has_said_moving = True
             rank_zero_info(
-                f"QuantizationAwareTraining, epoch {self.freeze_epoch}: statistics of BatchNorms go on moving, as the"
+                f"QuantizationAwareTraining, {self.freeze}: statistics of BatchNorms go on moving, as the"
                 f" learning rate is still above {LOW:g} of its peak."
             )
         fake_quantizers.enable_observer_(not fixed)

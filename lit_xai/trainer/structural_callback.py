@@ -1,18 +1,20 @@
 """The base of callbacks that change the structure of a module during training."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NotRequired
 
 from lightning.pytorch import LightningModule, Trainer
 
 from lit_xai.structure.attachment import attach, detach
 from lit_xai.structure.kinds import Step
 from lit_xai.structure.recipe import recipe_of, save_structure_
-from lit_xai.structure.schema import entries
+from lit_xai.structure.schema import NonNegative, entries
 from lit_xai.trainer.access import callbacks_of, refuse_strategies
 from lit_xai.trainer.best import find_best_again, start_over
+from lit_xai.trainer.progress import Progress
 from lit_xai.trainer.random_states import RANDOM_STATES, gathered_states, renew_batches_, restore_random_states_
 from lit_xai.trainer.saved_state import FIX, check_saved_state, check_state
+from lit_xai.trainer.scheduling import Point, RunLength, Unit
 from lit_xai.trainer.structure_change import averaged_copies, bare_optimizers, change_structure
 from lit_xai.trainer.watched_callback import WatchedCallback
 
@@ -21,7 +23,8 @@ class StructuralCallback(WatchedCallback):
     """Change the structure of any LightningModule in ``fit``, such that every checkpoint of the run loads again.
 
     A subclass overrides :meth:`change`, which is called at the start of each training epoch, and there calls
-    :meth:`take_step` when a step is due. This class does the rest: optimizers, schedulers, gradient scalers, averaged
+    :meth:`take_step` when a structural step is due. With ``unit = "step"`` it is called between any two steps of the
+    first optimizer as well. This class does the rest: optimizers, schedulers, gradient scalers, averaged
     copies, DDP and compiled code continue with the new parameters; checkpoints hold the recipe, the order of the
     optimizers' parameters and the states of the random generators, so that a resumed run continues bit for bit;
     ModelCheckpoint's ranking, EarlyStopping's patience and ReduceLROnPlateau restart; a training that a step has
@@ -35,9 +38,12 @@ class StructuralCallback(WatchedCallback):
         ...     def change(self, trainer, pl_module):
         ...         if trainer.current_epoch == 3:
         ...             self.take_step(trainer, pl_module, {"kind": "my_package.halve", "layer": "network.0"})
-        >>> HalveOnce().last_change(max_epochs=10) is None
+        >>> HalveOnce().last_change(RunLength(epochs=10)) is None
         True
     """
+
+    unit: Unit = "epoch"
+    """When :meth:`change` is called: at the start of each epoch, or also between steps of the first optimizer."""
 
     state_entries: ClassVar[Mapping[str, Any] | None] = None
     """The types of what :meth:`state` returns, by entry, as for
@@ -46,24 +52,31 @@ class StructuralCallback(WatchedCallback):
     def __init__(self) -> None:
         super().__init__()
         self._resumed: dict[str, Any] | None = None
+        self._progress = Progress()
+        self._last_seen: Point | None = None
 
     # --- for subclasses -----------------------------------------------------------------------------------------------
 
     def change(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the steps that are due at the start of this epoch; called on every process.
+        """Take the structural steps that are due now, see :meth:`now`; called on every process.
 
         Args:
-            trainer: in ``on_train_epoch_start``.
+            trainer: in ``on_train_epoch_start``, or with ``unit = "step"`` in ``on_train_batch_start``, when the steps
+                of the optimizers up to here are complete and the batch has not been used.
             pl_module: its module.
         """
 
-    def last_change(self, max_epochs: int | None) -> int | None:
-        """Return the epoch of the last step, ``None`` if it is not known beforehand.
+    def now(self, trainer: Trainer) -> Point:
+        """Return the present epoch, or with ``unit = "step"`` how many steps the first optimizer has taken."""
+        return self._progress.point(trainer, self.unit)
+
+    def last_change(self, run: RunLength) -> Point | int | None:
+        """Return the point of the last structural step, ``None`` if it is not known beforehand; an integer is an epoch.
 
         Callbacks whose steps must come later, such as quantization, refuse a plan that contradicts it.
 
         Args:
-            max_epochs: of the Trainer.
+            run: the length of the run.
         """
         return None
 
@@ -86,7 +99,7 @@ class StructuralCallback(WatchedCallback):
         """Take steps one after the other; call it from :meth:`change`, on every process.
 
         Args:
-            trainer: in ``on_train_epoch_start``, when no batch is being processed.
+            trainer: as in :meth:`change`.
             pl_module: its module.
             steps: the same on every process. Where they depend on data, decide in one process and use
                 ``trainer.strategy.broadcast(step)``.
@@ -95,7 +108,7 @@ class StructuralCallback(WatchedCallback):
             ValueError: a step does not fit the module, or comes too late.
         """
         label = recipe_of(pl_module).label
-        self.say_change(f"by its step at the start of epoch {trainer.current_epoch}")
+        self.say_change(f"by its step {self.now(trainer).place}")
         for step in steps:
             change_structure(trainer, pl_module, step)
         start_over(trainer, label)
@@ -123,7 +136,10 @@ class StructuralCallback(WatchedCallback):
         Not in ``state_dict``: with two callbacks of one class Lightning would refuse their equal keys before this one
         can say what to do.
         """
-        state = self.state(trainer, pl_module) | {"random": gathered_states()}
+        state = self.state(trainer, pl_module) | {
+            "random": gathered_states(),
+            "optimizer_steps": self._progress.steps(trainer),
+        }
         checkpoint.setdefault("callbacks", {})[self.state_key] = state
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         # After fit the module is detached, and trainer.save_checkpoint may still be called.
@@ -151,12 +167,15 @@ class StructuralCallback(WatchedCallback):
         self._resumed = state_dict
 
     def _check_state(self, state: Any) -> None:
+        own = {"random": RANDOM_STATES, "optimizer_steps": NotRequired[NonNegative]}  # 0.1 counted none
         if self.state_entries is None and isinstance(state, dict):
-            state = {key: value for key, value in state.items() if key == "random"}
-        check_state(type(self).__name__, state, entries({"random": RANDOM_STATES, **(self.state_entries or {})}))
+            state = {key: value for key, value in state.items() if key in own}
+        check_state(type(self).__name__, state, entries({**own, **(self.state_entries or {})}))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Point ModelCheckpoint to files that were renamed after the resumed checkpoint was written."""
+        """Begin to count steps, and point ModelCheckpoint to files that were renamed since the resumed checkpoint."""
+        self._progress.start(trainer, (self._resumed or {}).get("optimizer_steps"))
+        self._last_seen = None
         if self._resumed is not None:
             find_best_again(trainer, recipe_of(pl_module).label)
 
@@ -170,18 +189,26 @@ class StructuralCallback(WatchedCallback):
             states = resumed["random"]
             # A run may be resumed on more processes than it was saved by.
             restore_random_states_(states[trainer.global_rank % len(states)])
+        self._last_seen = self.now(trainer)
         self.change(trainer, pl_module)
         if resumed is not None:
             renew_batches_(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Drop the states of a run that was resumed within an epoch: they belong to no later epoch."""
+        """Take the structural steps that are due between two steps of the first optimizer."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        # The states of a run that was resumed within an epoch belong to no later epoch.
         self._resumed = None
+        # Not at the end of a batch: whether a checkpoint that is saved there holds the change would depend on the order
+        # of callbacks. Gradients are never halfway, as the count moves with a step.
+        if self.unit == "step" and (now := self.now(trainer)) != self._last_seen:
+            self._last_seen = now
+            self.change(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Detach from the module, which keeps its structure."""
         super().teardown(trainer, pl_module, stage)
+        self._progress.stop()
         detach(pl_module, self)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
