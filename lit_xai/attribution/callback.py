@@ -233,7 +233,7 @@ class AttributionMonitor(AnyCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the probe, and rehearse explaining and drawing: foreseeable errors come before the first step."""
         self._every = self._when.point("every", run_length(trainer))
-        self._progress.start(trainer, self._state.get("optimizer_steps"))
+        self._progress.start(trainer, self._state.pop("optimizer_steps", None))
         self._steps = self._progress.steps(trainer)
         self._prepare(trainer, pl_module, "fit")
         # A resumed run has its figure from before training.

@@ -293,6 +293,8 @@ class KnowledgeDistillation(WatchedCallback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the values that follow a schedule."""
+        if self._pl_module is None:
+            return
         self._follow_schedules(trainer)
         self._means = Means()
 
@@ -349,6 +351,7 @@ class KnowledgeDistillation(WatchedCallback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remove everything from the module that this callback put there."""
         super().teardown(trainer, pl_module, stage)
+        self._progress.stop()
         if self._pl_module is not None:
             self._state_after_fit = self._state()  # a checkpoint may still be saved
         self._detach()

@@ -155,7 +155,6 @@ class QuantizationAwareTraining(StructuralCallback):
         self.unit = "epoch"
         self.start = self.freeze = Point(0)
         self._is_fixed: tuple[bool, bool] | None = None
-        self._has_said_moving = False
         self._run = RunLength()
         self._seen = 0
         self._peaks: list[float] = []
@@ -457,13 +456,13 @@ class QuantizationAwareTraining(StructuralCallback):
         frozen = fixed and all(now <= 1.01 * LOW * peak for now, peak in _learning_rates(trainer, self._peaks))
         if (fixed, frozen) == self._is_fixed:  # as in most steps
             return
+        was_fixed = self._is_fixed is not None and self._is_fixed[0]
         self._is_fixed = fixed, frozen
         if frozen and not fake_quantizers.norms_frozen:
             # Each process has those of its own batches, unless DDP broadcasts buffers.
             (step,) = quantize_steps(recipe_of(pl_module))
             _average_(trainer, fake_quantizers.norm_statistics(find_network(pl_module, step["module"])))
-        elif fixed and fake_quantizers.norms and not frozen and not self._has_said_moving:
-            self._has_said_moving = True
+        elif fixed and not was_fixed and fake_quantizers.norms and not frozen:
             rank_zero_info(
                 f"QuantizationAwareTraining, {self.freeze}: statistics of BatchNorms go on moving, as the"
                 f" learning rate is still above {LOW:g} of its peak."
