@@ -54,20 +54,20 @@ class Recorded(LightningModule):
     def train_dataloader(self):
         return DataLoader(Stream() if self.is_stream else TensorDataset(*samples(4 * BATCHES)), batch_size=4)
 
-    def counting(self, optimizer):
-        """Count its steps, in a way of the test's own."""
-        step = optimizer.step
+    def counted(self, cls):
+        """Return a class of optimizers that count their steps, in a way of the test's own."""
+        module = self
 
-        def counted(*args, **kwargs):
-            result = step(*args, **kwargs)
-            self.steps += 1
-            return result
+        class Counted(cls):
+            def step(self, closure=None):
+                result = super().step(closure)
+                module.steps += 1
+                return result
 
-        optimizer.step = counted
-        return optimizer
+        return Counted
 
     def configure_optimizers(self):
-        return self.counting(torch.optim.Adam(self.parameters(), lr=0.01))
+        return self.counted(torch.optim.Adam)(self.parameters(), lr=0.01)
 
 
 class Streamed(Recorded):
@@ -93,8 +93,18 @@ class Manual(Recorded):
             first.zero_grad()
 
     def configure_optimizers(self):
-        first = self.counting(torch.optim.SGD(self.network.parameters(), lr=0.01, momentum=0.9))
+        first = self.counted(torch.optim.SGD)(self.network.parameters(), lr=0.01, momentum=0.9)
         return first, torch.optim.SGD([self.other], lr=0.01)
+
+
+class Alike(Manual):
+    """Two optimizers that step once a batch each."""
+
+    def training_step(self, batch, batch_idx):
+        self.manual_backward(self.loss(batch, batch_idx) + self.other.square().sum())
+        for optimizer in self.optimizers():
+            optimizer.step()
+            optimizer.zero_grad()
 
 
 def fit(module, folder, *callbacks, ckpt_path=None, **options):

@@ -67,7 +67,8 @@ class Progress:
 
     def __init__(self) -> None:
         self._own: int | None = None
-        self._handle: Any = None
+        self._depth = 0
+        self._handles: list[Any] = []
 
     def start(self, trainer: Trainer, known: int | None = None) -> None:
         """Begin to count; call it in ``on_train_start``.
@@ -77,23 +78,29 @@ class Progress:
             known: the steps in the state of a run that is resumed.
         """
         self.stop()
-        self._own = None
+        self._own, self._depth = None, 0
         optimizers = bare_optimizers(trainer)
         if trainer.lightning_module.automatic_optimization or not optimizers:
             return
         # A checkpoint that was saved without this counter says only what all optimizers did together.
         self._own = trainer.global_step // len(optimizers) if known is None else known
-        self._handle = optimizers[0].register_step_post_hook(self._count)
+        before = optimizers[0].register_step_pre_hook(self._begin)
+        self._handles = [before, optimizers[0].register_step_post_hook(self._end)]
 
     def stop(self) -> None:
         """Leave the optimizer as it was; the count stays for a checkpoint that is saved after the run."""
-        if self._handle is not None:
-            self._handle.remove()
-        self._handle = None
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
 
-    def _count(self, *_: Any) -> None:
-        assert self._own is not None  # set with the hook
-        self._own += 1
+    def _begin(self, *_: Any) -> None:
+        self._depth += 1
+
+    def _end(self, *_: Any) -> None:
+        assert self._own is not None  # set with the hooks
+        # A subclass that calls super().step() runs the hooks twice, one pair inside the other.
+        self._depth -= 1
+        self._own += self._depth == 0
 
     def steps(self, trainer: Trainer) -> int:
         """Return the steps of the first optimizer so far."""

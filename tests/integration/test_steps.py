@@ -5,11 +5,16 @@ import re
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from refusals import refused
-from step_runs import BATCHES, Manual, Recorded, Streamed, changes, fit
+from step_runs import BATCHES, Alike, Manual, Recorded, Streamed, changes, fit
 
 from lit_xai import AttributionMonitor, KnowledgeDistillation, QuantizationAwareTraining, StructuredPruning
 from lit_xai.structure.recipe import recipe_of
+
+RESUMING = pytest.mark.filterwarnings(
+    "ignore:You're resuming from a checkpoint that ended", "ignore:Checkpoint directory", "ignore:Be aware that when"
+)
 
 
 def prune(ratio=0.5, **options):
@@ -57,21 +62,18 @@ def test_quantization_begins_between_two_steps(module, options, tmp_path):
         (Recorded, {"max_epochs": 3, "max_steps": 20}, 20),
         (Recorded, {"max_epochs": 100, "max_steps": 7}, 7),
         (Streamed, {"max_steps": 20}, 20),
-        (Manual, {"max_epochs": -1, "max_steps": 100}, 20),
+        (Alike, {"max_epochs": -1, "max_steps": 40}, 20),
     ],
 )
 def test_defaults_are_fractions_of_a_run_that_ends_by_steps(module, options, total, tmp_path):
     module = module()
-    # Manual: a third of max_steps are of the first optimizer where each steps alike; here a fifth is.
-    scale = 2.5 if isinstance(module, Manual) else 1
-    fit(module, tmp_path, prune(), *([] if scale > 1 else [quantize()]), **options)
-    found = changes(module)
-    assert found[0][2] == round(0.1 * total * scale)
-    cuts = [steps for _, _, steps, _, kinds in found if "quantize" not in kinds]
-    assert cuts[-1] == total * scale // 2 or scale > 1
-    if scale == 1:
-        assert found[-1][2] == min(round(0.7 * total), total - 1)
-        assert "quantize" in found[-1][-1]
+    fit(module, tmp_path, prune(), quantize(), **options)
+    assert module.steps == total
+    *cuts, quantized = changes(module)
+    assert cuts[0][2] == round(0.1 * total)
+    assert cuts[-1][2] == total // 2
+    assert quantized[2] == round(0.7 * total)
+    assert "quantize" in quantized[-1]
 
 
 def test_epochs_stay_the_unit_of_a_run_of_epochs(tmp_path):
@@ -81,6 +83,7 @@ def test_epochs_stay_the_unit_of_a_run_of_epochs(tmp_path):
     assert [step.get("note") for step in recipe_of(module).steps][:2] == ["epoch 0", "epoch 1"]
 
 
+@pytest.mark.timeout(60)  # a run that is not refused has no end
 @pytest.mark.parametrize("module", [Recorded, Streamed])
 def test_fractions_of_a_run_without_end_are_refused(module, tmp_path):
     stopped = {"max_epochs": -1} if module is Recorded else {"max_epochs": 1}
@@ -89,20 +92,17 @@ def test_fractions_of_a_run_without_end_are_refused(module, tmp_path):
             prune(),
             ("start_epoch=0.1 is a fraction of the optimizer steps", "set max_steps of the Trainer", "start_step"),
         ),
-        (prune(start_step=3), ()),
         (prune(start_step=3, end_step=9), ("every_n_steps=0.1 is a fraction", "every_n_steps to a number of steps")),
         (quantize(start_step=0.5), ("start_step=0.5 is a fraction", "start_step to a number of steps")),
         (AttributionMonitor(every_n_steps=0.5, probe=2), ("every_n_steps=0.5 is a fraction",)),
     ]:
-        if parts:
-            with refused(*parts):
-                fit(module(), tmp_path, callback, **stopped)
+        with refused(*parts):
+            fit(module(), tmp_path, callback, **stopped)
 
 
 @pytest.mark.parametrize(
     ("callbacks", "options", "parts"),
     [
-        ([prune(start_step=10)], {"max_epochs": 1}, ("start_step expected a step of the run, which are 0 to 9", "10")),
         ([quantize(start_step=30)], {"max_epochs": 3}, ("start_step expected a step of the run", "0 to 29", "30")),
         ([prune(start_step=5, end_step=5), quantize(start_step=5)], {"max_epochs": 1}, ("start_step", "at step 5")),
         ([prune(start_epoch=1, end_epoch=1), quantize(start_step=10)], {"max_epochs": 3}, ("start_step", "at epoch 1")),
@@ -121,8 +121,9 @@ def test_fractions_of_a_run_without_end_are_refused(module, tmp_path):
 def test_refused_before_the_first_step(callbacks, options, parts, tmp_path):
     module = options.get("module", Recorded)()
     for turn in (1, -1):
-        with refused(*parts):
+        with pytest.raises(MisconfigurationException) as caught:
             fit(module, tmp_path, *callbacks[::turn], **{name: n for name, n in options.items() if name != "module"})
+        assert all(part in str(caught.value) for part in parts), caught.value
     assert module.steps == 0
     assert not recipe_of(module).steps
 
@@ -138,6 +139,11 @@ def test_epochs_and_steps_are_compared(first, second, tmp_path):
     module = Recorded()
     fit(module, tmp_path, second, first, max_epochs=3)
     assert recipe_of(module).label == "quantized"
+
+
+def test_a_plan_outside_the_run_is_refused(tmp_path):
+    with refused("start_step expected a step of the run, which are 0 to 9, but got 10"):
+        fit(Recorded(), tmp_path, prune(start_step=10), max_epochs=1)
 
 
 def test_a_run_that_ends_early_says_so(tmp_path):
@@ -237,7 +243,7 @@ def resumed_from(folder, make, module, at, **options):
     return whole, resumed
 
 
-@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended", "ignore:Checkpoint directory")
+@RESUMING
 @pytest.mark.parametrize("at", [4, 5, 6, 9, 12, 15, 19])
 def test_resumed_within_an_epoch_it_finds_structure_and_plan(at, tmp_path):
     def make():
@@ -252,10 +258,10 @@ def test_resumed_within_an_epoch_it_finds_structure_and_plan(at, tmp_path):
     assert resumed.steps == 2 * BATCHES
 
 
-@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended", "ignore:Checkpoint directory")
+@RESUMING
 def test_units_are_not_changed_on_the_way(tmp_path):
     saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=6, save_top_k=-1, save_on_train_epoch_end=False)
     fit(Recorded(), tmp_path, prune(**TWICE), saving, max_epochs=1, enable_checkpointing=True)
     (path,) = tmp_path.glob("*.ckpt")
-    with refused("made its cuts in steps before this run was resumed, and now counts epochs"):
+    with pytest.raises(MisconfigurationException, match=r"made its cuts in steps before .*, and now counts epochs"):
         fit(Recorded(), tmp_path, prune(start_epoch=0, end_epoch=0), ckpt_path=path, max_epochs=1)

@@ -176,9 +176,8 @@ def test_a_resumed_run_keeps_the_same_layers_and_ends_in_the_same_weights(tmp_pa
     for other in (first, resumed):
         other.load_state_dict(whole.state_dict())
     fit(whole, tmp_path / "whole", StructuredPruning(**PARTLY))
-    stop = StopAfter(1)
+    stop, saving = StopAfter(1), ModelCheckpoint(tmp_path / "run", save_last=True)
     with pytest.warns(UserWarning, match=r"did not make 1 of its 2 cuts: the run ended before epoch 2\."):
-        saving = ModelCheckpoint(tmp_path / "run", save_last=True)
         fit(first, tmp_path / "run", StructuredPruning(**PARTLY), saving, stop)
     resuming = ModelCheckpoint(tmp_path / "run", save_last=True)
     fit(resumed, tmp_path / "run", StructuredPruning(**PARTLY), resuming, ckpt_path=tmp_path / "run" / "last.ckpt")

@@ -3,7 +3,7 @@
 import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from step_runs import BATCHES, Manual, Recorded, Streamed, fit
+from step_runs import BATCHES, Alike, Manual, Recorded, Streamed, fit
 
 from lit_xai.trainer.progress import Progress, run_length
 from lit_xai.trainer.scheduling import Point
@@ -86,13 +86,6 @@ def test_the_first_of_several_optimizers_is_counted(tmp_path):
 
 
 def test_max_steps_of_several_optimizers_are_shared(tmp_path):
-    class Alike(Manual):
-        def training_step(self, batch, batch_idx):
-            self.manual_backward(self.loss(batch, batch_idx) + self.other.square().sum())
-            for optimizer in self.optimizers():
-                optimizer.step()
-                optimizer.zero_grad()
-
     look, module = Look(), Alike()
     fit(module, tmp_path, look, max_epochs=-1, max_steps=8)
     assert look.run.steps == module.steps == 4
