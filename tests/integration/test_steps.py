@@ -1,11 +1,16 @@
 """Cuts and quantization in optimizer steps, in runs of every kind; the modules count their own steps."""
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from processes import run_script
 from refusals import refused
 from step_runs import BATCHES, Alike, Manual, Recorded, Streamed, changes, fit
 
@@ -265,3 +270,54 @@ def test_units_are_not_changed_on_the_way(tmp_path):
     (path,) = tmp_path.glob("*.ckpt")
     with pytest.raises(MisconfigurationException, match=r"made its cuts in steps before .*, and now counts epochs"):
         fit(Recorded(), tmp_path, prune(start_epoch=0, end_epoch=0), ckpt_path=path, max_epochs=1)
+
+
+SCRIPT = Path(__file__).with_name("step_run.py")
+KILLED = ["Recorded", "Streamed", "Manual"]
+
+
+def run(folder, seed, module):
+    command = [sys.executable, str(SCRIPT), str(folder), str(seed), module]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    done = run(folder, "none", request.param)
+    assert done.returncode == 0, done.stderr[-3000:]
+    end = torch.load(folder / "end-0.pt")
+    assert [kind for kind, _ in end["kinds"]] == ["prune", "prune", "prune", "quantize"]
+    return request.param, end
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("uninterrupted", KILLED, indirect=True)
+@pytest.mark.parametrize("seeds", [(2 * i, 2 * i + 1) for i in range(4)])
+def test_killed_at_random_steps_it_finds_structure_and_plan(uninterrupted, seeds, tmp_path):
+    module, expected = uninterrupted
+    for seed in seeds:
+        killed = run(tmp_path, seed, module)
+        # A resumed run may be over before the second shot.
+        assert killed.returncode in (-9, 0), killed.stderr[-3000:]
+    resumed = run(tmp_path, "none", module)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    found = torch.load(tmp_path / "end-0.pt")
+    for what in ("kinds", "kept", "shapes"):
+        assert found[what] == expected[what]
+
+
+@pytest.mark.slow
+def test_two_processes_change_at_the_same_step(tmp_path):
+    run_script(SCRIPT, tmp_path, "none", "Recorded", processes=2)
+    first, second = (torch.load(tmp_path / f"end-{rank}.pt") for rank in (0, 1))
+    assert [kind for kind, _ in first["kinds"]] == ["prune", "prune", "prune", "quantize"]
+    assert [change[2] for change in first["met"]] == [6, 9, 12, 20]
+    # Of 5 batches a process, steps come after batches 1, 3 and 4 of each epoch: the change is met by the next.
+    assert [change[:2] for change in first["met"]] == [(2, 0), (3, 0), (4, 0), (6, 4)]
+    for what in ("kinds", "kept", "met"):
+        assert first[what] == second[what]
+    for name, value in first["weights"].items():
+        if name.startswith("network") and "running" not in name and "tracked" not in name:
+            assert torch.equal(value, second["weights"][name]), name
