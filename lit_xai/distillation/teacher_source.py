@@ -227,7 +227,7 @@ class DenseTeacher(TeacherSource):
         self._take(copy_network(pl_module), pl_module)
         trained = "as it was given to fit: prune later if it has not been trained"
         if pl_module.global_step:
-            trained = f"as it is at the start of epoch {pl_module.current_epoch}"
+            trained = f"as it is in epoch {pl_module.current_epoch}, after {pl_module.global_step} optimizer steps"
         rank_zero_info(f"KnowledgeDistillation: the teacher is the dense model, {trained}.")
 
     def _take(self, dense: nn.Module, pl_module: "LightningModule") -> None:

@@ -36,6 +36,7 @@ from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.batches import example_inputs, loader_name, read_batch
 from lit_xai.trainer.guarding import guard, unguard
 from lit_xai.trainer.logging import log_text
+from lit_xai.trainer.progress import is_within_epoch
 from lit_xai.trainer.saved_state import FIX, check_saved_state, check_state
 from lit_xai.trainer.structure_change import bare_optimizers
 from lit_xai.trainer.watching import resolved
@@ -292,8 +293,10 @@ class ModelExport(AnyCallback):
         """Copy the weights before a step: the step's kind is not known here, and these may be the last in float."""
         if trainer.is_global_zero and not _is_in_integers(pl_module):
             epoch = trainer.current_epoch
-            source = f"the weights just before epoch {epoch}" if epoch else "the weights that the run began with"
-            self._before = live_weights(pl_module, source, epoch - 1)
+            last = epoch if is_within_epoch(trainer) else epoch - 1
+            source = f"the weights just before {f'step {trainer.global_step}' if last == epoch else f'epoch {epoch}'}"
+            source = source if last >= 0 else "the weights that the run began with"
+            self._before = live_weights(pl_module, source, last)
             if not self._before.recipe.steps:
                 self._dense = self._before
 

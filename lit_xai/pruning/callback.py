@@ -317,7 +317,10 @@ class StructuredPruning(StructuralCallback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remove everything from the module but its new structure."""
         super().teardown(trainer, pl_module, stage)
+        done, unit, options, kept_whole = self._done, self.unit, self._options, self._kept_whole
         self._forget()
+        # A checkpoint may still be saved, and be resumed.
+        self._done, self.unit, self._options, self._kept_whole = done, unit, options, kept_whole
 
     # --- decisions ----------------------------------------------------------------------------------------------------
 

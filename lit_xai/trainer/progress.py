@@ -57,6 +57,13 @@ def _accumulated(trainer: Trainer, epochs: int) -> list[int]:
     return [trainer.accumulate_grad_batches] * epochs
 
 
+def is_within_epoch(trainer: Trainer) -> bool:
+    """Return whether batches of the present epoch have been used; asked at the start of an epoch or a batch."""
+    batches = trainer.fit_loop.epoch_loop.batch_progress.current
+    # At the start of an epoch these are still those of the last one, which are all complete.
+    return batches.ready > batches.completed > 0
+
+
 class Progress:
     """Where a run is: its epoch, and the steps that its first optimizer has taken.
 

@@ -8,13 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from processes import run_script
 from refusals import refused
 from step_runs import BATCHES, Alike, Manual, Recorded, Streamed, changes, fit
+from torch.nn.functional import cross_entropy
+from torch.utils.data import ConcatDataset, DataLoader
 
 from lit_xai import AttributionMonitor, KnowledgeDistillation, QuantizationAwareTraining, StructuredPruning
+from lit_xai.data import Digits
+from lit_xai.models import ResNet
 from lit_xai.structure.recipe import recipe_of
 
 RESUMING = pytest.mark.filterwarnings(
@@ -321,3 +326,62 @@ def test_two_processes_change_at_the_same_step(tmp_path):
     for name, value in first["weights"].items():
         if name.startswith("network") and "running" not in name and "tracked" not in name:
             assert torch.equal(value, second["weights"][name]), name
+
+
+RECIPES = {
+    "SGD 0.1, one cycle": (
+        lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.9, weight_decay=5e-4),
+        lambda optimizer, n: torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=n),
+    ),
+    "SGD 0.1, cosine": (
+        lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.9, weight_decay=5e-4),
+        torch.optim.lr_scheduler.CosineAnnealingLR,
+    ),
+    "AdamW": (
+        lambda weights: torch.optim.AdamW(weights, lr=2e-3),
+        torch.optim.lr_scheduler.CosineAnnealingLR,
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [{"max_steps": 600}, {"max_epochs": 1}], ids=["max_steps", "one epoch"])
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_usual_recipes_end_healthy(recipe, length, tmp_path):
+    optimizer_of, schedule_of = RECIPES[recipe]
+    data = Digits(batch_size=32)
+    data.prepare_data()
+    data.setup("fit")
+
+    class Trained(LightningModule):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.network = ResNet(8, width=8, in_channels=1, num_classes=10)
+
+        def forward(self, x):
+            return self.network(x)
+
+        def training_step(self, batch, batch_idx):
+            return cross_entropy(self(batch[0]), batch[1])
+
+        def train_dataloader(self):
+            # 14 passes of the data as one epoch.
+            loader = data.train_dataloader()
+            passes = ConcatDataset([loader.dataset] * (14 if "max_epochs" in length else 1))
+            return DataLoader(passes, batch_size=32, shuffle=True)
+
+        def configure_optimizers(self):
+            optimizer = optimizer_of(self.parameters())
+            schedule = schedule_of(optimizer, self.trainer.estimated_stepping_batches)
+            return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    torch.manual_seed(0)
+    module = Trained()
+    fit(module, tmp_path, StructuredPruning(target_macs=0.4, report_latency=False), quantize(), **length)
+    assert recipe_of(module).label == "quantized"
+    batches = list(data.val_dataloader())
+    module.eval()
+    with torch.no_grad():
+        right = torch.cat([module(batch[0]).argmax(1) == batch[1] for batch in batches])
+    assert right.float().mean() > 0.95

@@ -5,7 +5,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from step_runs import BATCHES, Alike, Manual, Recorded, Streamed, fit
 
-from lit_xai.trainer.progress import Progress, run_length
+from lit_xai.trainer.progress import Progress, is_within_epoch, run_length
 from lit_xai.trainer.scheduling import Point
 
 
@@ -24,6 +24,22 @@ class Look(Callback):
 
     def on_train_end(self, trainer, pl_module):
         self.progress.stop()
+
+
+def test_the_start_of_an_epoch_is_not_within_it(tmp_path):
+    class Ask(Callback):
+        def __init__(self):
+            self.found = []
+
+        def on_train_epoch_start(self, trainer, pl_module):
+            self.found.append(is_within_epoch(trainer))
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.on_train_epoch_start(trainer, pl_module)
+
+    ask = Ask()
+    fit(Recorded(), tmp_path, ask, max_epochs=2, limit_train_batches=3)
+    assert ask.found == 2 * [False, False, True, True]
 
 
 @pytest.mark.parametrize(
