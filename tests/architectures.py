@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from lit_xai.network.calling import call_network
 from lit_xai.network.copying import copy_network
 from lit_xai.network.profiling import count_macs, with_batch_size
+from lit_xai.network.transposed import is_transposed
 from lit_xai.pruning.prunable import Prunable
 from lit_xai.pruning.pruning import reach
 from lit_xai.quantization.quantization import describe_quantization, quantize
@@ -268,6 +269,6 @@ def measure(name: str, share: float = 0.7) -> Row:
         )
         row.integer = len(describe_quantization(quantized)["integer"])
         products = (nn.Linear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
-        row.layers = sum(isinstance(m, products) or type(m).__name__ == "Conv1D" for m in quantized.modules())
+        row.layers = sum(isinstance(m, products) or is_transposed(m) for m in quantized.modules())
         row.exported_integers = parity(quantized, inputs, architecture.output)
     return row

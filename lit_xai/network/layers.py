@@ -15,6 +15,7 @@ from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_logit
 from lit_xai.network.import_path import load_object
 from lit_xai.network.opaque import is_opaque
 from lit_xai.network.spelling import nearest
+from lit_xai.network.transposed import NAMES, is_transposed
 from lit_xai.network.untouched import fork_rng
 
 
@@ -189,6 +190,8 @@ def traceable() -> Iterator[None]:
 
 
 def _width(module: nn.Module) -> int | None:
+    if is_transposed(module):
+        return int(getattr(module, NAMES["out_features"]))
     return next((getattr(module, key) for key in ("out_channels", "out_features") if hasattr(module, key)), None)
 
 

@@ -16,8 +16,10 @@ class AsLinear(nn.Linear):
     def __init__(self, layer: Any) -> None:
         super().__init__(layer.nx, layer.nf, bias=layer.bias is not None, device="meta")
         self.weight = nn.Parameter(_transposed(layer.weight), layer.weight.requires_grad)
+        if layer.weight.grad is not None:
+            self.weight.grad = _transposed(layer.weight.grad)
         if layer.bias is not None:
-            self.bias = nn.Parameter(layer.bias.detach().clone(), layer.bias.requires_grad)
+            self.bias = layer.bias
         self.training = layer.training
 
 
@@ -65,6 +67,19 @@ def linearize_(network: nn.Module) -> set[str]:
         setattr(network.get_submodule(parent), attribute, found[module])
         names.add(name)
     return names
+
+
+def own_attributes(changed: list[list[Any]], names: set[str]) -> list[list[Any]]:
+    """Return attributes that a cut changed, ``[module, attribute, old, new]``, with the layers' own names for them.
+
+    Example:
+        >>> own_attributes([["fc", "out_features", 8, 4]], {"fc"})
+        [['fc', 'nf', 8, 4]]
+    """
+    return [
+        [name, NAMES.get(attribute, attribute) if name in names else attribute, *rest]
+        for name, attribute, *rest in changed
+    ]
 
 
 def in_own_terms(kept: list[list[Any]], names: set[str]) -> list[list[Any]]:

@@ -22,6 +22,7 @@ from lit_xai.network.check import check_integer, check_share, refusal
 from lit_xai.network.copying import copy_network
 from lit_xai.network.layers import channels, one_or_more, traceable
 from lit_xai.network.spelling import nearest
+from lit_xai.network.transposed import in_own_terms, linearize_, own_attributes
 from lit_xai.pruning.culprits import CutError, KeptWhole, find_culprits, in_words
 from lit_xai.pruning.cutting import Snapshot, cut_, refuse_split
 from lit_xai.pruning.dependencies import Dependencies, Lost
@@ -116,6 +117,8 @@ class Prunable:
     ) -> None:
         self.network = network
         _refuse_scripted(network)
+        # Torch-Pruning knows linear layers with weights (out, in) alone; steps are in the terms of the layers replaced.
+        self._linearized = linearize_(network)
         # Not eval(): modules override it to merge weights (LoRA), or raise in it (exported programs).
         for module in network.modules():
             module.training = False
@@ -249,7 +252,10 @@ class Prunable:
                     roots[torch.tensor(item.idxs)] = torch.tensor(item.root_idxs)
                     members.append((names[id(parameter)], dim, roots))
             if members:
-                yield members
+                yield [
+                    (name, dim, roots)
+                    for name, dim, roots in in_own_terms([list(m) for m in members], self._linearized)
+                ]
 
     def due(self, progress: float = 1.0) -> list[Move]:
         """Return the moves that are due when the plan is done to a share of ``progress``."""
@@ -350,7 +356,8 @@ class Prunable:
                     " layers that need them whole with ignored_layers=.",
                     f"the network does not run without some of its channels, {why}",
                 ) from error
-            return {"kind": "prune", "kept": kept, "attributes": snapshot.changed_attributes()}
+            attributes = own_attributes(snapshot.changed_attributes(), self._linearized)
+            return {"kind": "prune", "kept": in_own_terms(kept, self._linearized), "attributes": attributes}
 
     def check(self, moves: Sequence[Move]) -> None:
         """Check that the pruned network computes the same as the network with these channels at zero.

@@ -15,7 +15,7 @@ from lit_xai.pruning.importance import needs_data
 from lit_xai.pruning.moves import Move
 from lit_xai.pruning.prunable import Prunable
 from lit_xai.pruning.targets import check_ratio
-from lit_xai.structure.kinds import Step
+from lit_xai.structure.kinds import Step, apply_step_
 
 __all__ = ["channels", "check_ratio", "output_layers", "prunable_layers", "prune_step", "pruned_copy", "reach"]
 
@@ -164,10 +164,13 @@ def pruned_copy(network: nn.Module, example_inputs: Inputs, **options: Any) -> n
         Linear(in_features=4, out_features=6, bias=True)
     """
     prunable = Prunable.copy_of(network, example_inputs, **options)
-    moves, _ = prunable.take(prunable.due, exact=True)
+    _, step = prunable.take(prunable.due, exact=True)
     _warn_of_kept(prunable)
-    with prunable.pruned(moves) as pruned:
-        return copy_network(pruned)
+    copied = copy_network(network)
+    apply_step_(copied, step)
+    for module in copied.modules():  # not eval(), which modules override
+        module.training = False
+    return copied
 
 
 def reach(

@@ -24,6 +24,7 @@ from lit_xai.network.check import check_choice, check_integer, refusal
 from lit_xai.network.copying import copy_network, uncompiled_
 from lit_xai.network.describing import describe
 from lit_xai.network.layers import match_layers
+from lit_xai.network.transposed import linearize_
 from lit_xai.network.trees import to_device
 from lit_xai.network.untouched import untouched
 from lit_xai.quantization.fake_quantizers import NAME, FakeQuantizers, find_fake_quantizers, insert_fake_quantizers_
@@ -288,6 +289,8 @@ def _quantized(
         raise ValueError("loader expected one or more batches, but got none.")
     with untouched(copied), torch.no_grad():
         check_call(copied, example, call, output)
+    # The copy is for export: linear layers that hold their weight the other way round become the usual ones.
+    linearize_(copied)
     # Nothing trains here that would need its BatchNorms, and the copy runs faster without them.
     fold_batch_norms_(copied, find_foldable(copied, example, call, output))
     fake_quantizers = prepare_(copied, plan_quantization(copied, example, **scheme, call=call, output=output))
