@@ -220,16 +220,19 @@ def outputs(network: nn.Module, inputs: Any) -> list[Tensor]:
     return found
 
 
-def oracle(network: nn.Module, inputs: Any, step: dict[str, Any]) -> float:
-    """Return how far the cut network is from the dense one with zeros for what is gone: the independent witness."""
-    pruned, zeroed = copy.deepcopy(network).double(), copy.deepcopy(network).double()
-    tensors = {**dict(zeroed.named_parameters(remove_duplicate=False)), **dict(zeroed.named_buffers())}
-    for name, dim, size, kept in step["kept"]:
+def oracle(network: nn.Module, inputs: Any, step: dict[str, Any], zeroed: dict[str, Any] | None = None) -> float:
+    """Return how far the cut network is from the dense one with zeros for what is gone: the independent witness.
+
+    ``zeroed`` is the step to set to zero, if another.
+    """
+    pruned, masked = copy.deepcopy(network).double(), copy.deepcopy(network).double()
+    tensors = {**dict(masked.named_parameters(remove_duplicate=False)), **dict(masked.named_buffers())}
+    for name, dim, size, kept in (zeroed or step)["kept"]:
         gone = sorted(set(range(size)) - set(kept))
         tensors[name].data.index_fill_(dim, torch.tensor(gone), 0.0)
     apply_step_(pruned, step)
     with without_statistics():
-        pairs = list(zip(outputs(pruned, inputs), outputs(zeroed, inputs), strict=True))
+        pairs = list(zip(outputs(pruned, inputs), outputs(masked, inputs), strict=True))
     return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-12)) for a, b in pairs)
 
 
