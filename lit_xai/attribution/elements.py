@@ -193,7 +193,7 @@ def choose_elements(
     classes = _labels_by_place(labels, form, logits)
     each = torch.arange(n, device=logits.device)
     if index is None:
-        places, chosen = _best(rows, form, classes, labels, target, _padding(inputs, form, n))
+        places, chosen = _best(rows, form, classes, target, _padding(inputs, form, n))
         index = form.index(places, chosen)
     else:
         index = index.to(logits.device)
@@ -216,7 +216,6 @@ def _best(
     rows: Tensor,
     form: Form,
     classes: Tensor | None,
-    labels: Tensor | None,
     target: str | int,
     padding: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
@@ -230,7 +229,7 @@ def _best(
         if target >= rows.shape[2]:
             raise ValueError(f"target expected classes from 0 to {rows.shape[2] - 1}, but got {target}.")
         return scores[..., target].argmax(1), torch.full_like(rows[:, 0, 0], target, dtype=torch.int64)
-    allowed = _labeled(rows, classes, labels) if target == "label" else None
+    allowed = _labeled(rows, classes) if target == "label" else None
     if allowed is not None:
         # A sample without a label of its own is explained at its prediction.
         allowed |= ~(allowed & scores.isfinite()).flatten(1).any(1)[:, None, None]
@@ -239,11 +238,9 @@ def _best(
     return best // rows.shape[2], best % rows.shape[2]
 
 
-def _labeled(rows: Tensor, classes: Tensor | None, labels: Tensor | None) -> Tensor | None:
+def _labeled(rows: Tensor, classes: Tensor | None) -> Tensor | None:
     """Return which classes are labels at which places, ``(N, places, classes)``."""
-    n, count = len(rows), rows.shape[2]
-    if classes is None and labels is not None and labels.numel() == n and not labels.is_floating_point():
-        classes = labels.reshape(n, 1).expand(n, rows.shape[1]).to(rows.device)  # a class of the whole sample
+    count = rows.shape[2]
     if classes is None:
         return None
     if count == 1:  # one output says whether a place is of the one class
@@ -253,9 +250,11 @@ def _labeled(rows: Tensor, classes: Tensor | None, labels: Tensor | None) -> Ten
 
 def _labels_by_place(labels: Tensor | None, form: Form, logits: Tensor) -> Tensor | None:
     """Return the class at each place, ``(N, places)``, -1 where there is none, or ``None``."""
-    if labels is None or labels.dim() < 2:
+    if labels is None or not labels.dim():
         return None
     n, labels = len(logits), labels.to(logits.device)
+    if labels.numel() == n and not labels.is_floating_point():  # a class of the whole sample
+        return labels.reshape(n, 1).expand(n, math.prod(form.sizes)).long()
     if labels.shape == logits.shape:  # zeros and ones of each class
         if not ((labels == 0) | (labels == 1)).all():
             return None

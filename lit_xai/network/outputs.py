@@ -127,7 +127,8 @@ def _head(result: Mapping[Any, Any]) -> Found | None:
         if isinstance(value, Tensor) and value.is_floating_point() and value.dim() and not _is_inner(str(key))
     }
     # Heads answer for the same samples; of a dict of other things, none is preferred.
-    if not heads or len({len(value) for value in heads.values()}) > 1:
+    rows = [value.shape[0] for value in heads.values()]
+    if not rows or any(one != rows[0] for one in rows):
         return None
     others = [key for key, value in result.items() if key not in heads and not _is_beside(str(key), value)]
     if len(heads) > 1 and others:
@@ -149,10 +150,12 @@ def _are_maps(value: Any) -> bool:
     """Return whether a value is a list of maps: at different scales, of the same samples and channels."""
     if not isinstance(value, (list, tuple)) or len(value) < 2:
         return False
-    maps = [part for part in value if isinstance(part, Tensor) and part.dim() > 2 and part.is_floating_point()]
-    same = {(part.dim(), *part.shape[:2]) for part in maps}
-    sizes = {tuple(part.shape[2:]) for part in maps}
-    return len(maps) == len(value) and len(same) == 1 and len(sizes) > 1
+    if not all(isinstance(part, Tensor) and part.dim() > 2 and part.is_floating_point() for part in value):
+        return False
+    # Compared and not hashed: while a network is exported, a number of samples is a symbol.
+    first, others = value[0], value[1:]
+    alike = all(part.dim() == first.dim() and part.shape[:2] == first.shape[:2] for part in others)
+    return alike and any(part.shape[2:] != first.shape[2:] for part in others)
 
 
 def _joined(maps: Sequence[Tensor]) -> Found:

@@ -143,6 +143,14 @@ def test_padding_is_not_chosen_and_neither_are_tokens_without_a_label():
     assert chosen.index.tolist() == [[2, 3], [2, 3]]
 
 
+def test_a_class_of_the_whole_sample_is_explained_where_it_scores_best():
+    logits = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    chosen = choose_elements(Found(logits), logits, nn.Identity(), torch.zeros(2, 3, 4, 4), torch.tensor([2, 0]))
+    best = logits.log_softmax(1)[[0, 1], [2, 0]].flatten(1).argmax(1)
+    assert chosen.index.tolist() == [[2, int(best[0]) // 4, int(best[0]) % 4], [0, int(best[1]) // 4, int(best[1]) % 4]]
+    assert chosen.labels.tolist() == [2, 0]
+
+
 def test_labels_finer_than_the_output_are_read_at_the_middle_of_each_cell():
     logits, labels = torch.randn(1, 3, 2, 2), torch.zeros(1, 8, 8, dtype=torch.int64)
     labels[0, 6, 2] = 2
