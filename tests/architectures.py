@@ -147,12 +147,16 @@ def made(name: str) -> tuple[nn.Module, Any]:
     with torch.no_grad():
         for parameter in network.parameters():
             # Fresh networks of transformers have weights so small that most of them change no output.
-            fan_in = parameter.numel() / len(parameter) if parameter.dim() > 1 else 25
-            parameter.add_(fan_in**-0.5 * torch.randn_like(parameter))
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(std=0.2)
-                module.running_var.uniform_(0.5, 1.5)
+            size = (parameter.numel() / len(parameter)) ** -0.5 if parameter.dim() > 1 else 0.2
+            if parameter.dim() < 2 or parameter.std() < size / 2:
+                parameter.add_(size * torch.randn_like(parameter))
+        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:  # statistics of these activations, which would otherwise grow from layer to layer
+            norm.momentum = 1.0
+            norm.train()
+        call_network(network, inputs, output=lambda result: tree_leaves(result)[0])
+        for norm in norms:
+            norm.eval()
     return network, inputs
 
 
