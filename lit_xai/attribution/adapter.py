@@ -1,8 +1,8 @@
 """The adapter between a network as its users call it and the forward function that Captum expects.
 
-Captum explains positional tensors with one row per sample. Networks are called with a tensor, a tuple or a dict, in
-which masks, integer ids and constants stand next to what can be explained. :class:`Arguments` takes such a call apart,
-and :class:`Forward` puts it together again inside Captum's.
+Captum explains positional tensors with one row per sample. Networks are called with arguments of any shape, in which
+masks, integer ids and constants stand next to what can be explained, and which not always hold a row per sample.
+:class:`SplitInputs` takes such a call apart, and :class:`Forward` puts it together again inside Captum's.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,86 +11,109 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_xai.network.calling import LABEL_KEYS, Inputs, OutputSpec, call_network
+from lit_xai.network.arguments import Arguments, Inputs, elements, named_leaves
+from lit_xai.network.calling import LABEL_KEYS, OutputSpec, call_network
 from lit_xai.network.describing import describe
+from lit_xai.network.profiling import count_samples
+from lit_xai.network.trees import leaves, with_tensors
 
 
-class Arguments:
-    """The arguments of a call, split into those to explain, those with one row per sample, and constants.
+class SplitInputs:
+    """The tensors of a call, split into those to explain, those with one row per sample, and constants.
 
     Args:
         inputs: what the network is called with.
         any_dtype: whether integer tensors can be explained too.
+        n: number of samples; default the rows of the first tensor that can be explained.
+        whole: whether the call is explained as one sample, since it cannot be cut into samples (a batch of graphs, a
+            list of images of different sizes).
 
     Attributes:
-        values: the arguments in order, tensors as detached copies.
-        explained: places of the tensors to explain: the floating ones, or else the first where any type will do.
+        names: of the tensors, as :func:`~lit_xai.network.arguments.named_leaves` yields them.
+        values: the tensors in order, as detached copies.
+        explained: places of the tensors to explain: floating ones with ``n`` rows, or else the first with ``n`` rows
+            where any type will do.
         along: places of the other tensors with one row per sample, which are passed to the network unchanged.
         n: number of samples.
 
     Raises:
-        ValueError: no argument holds samples, or the explained ones hold different numbers of them.
+        ValueError: no argument holds samples, or one holds none.
     """
 
-    def __init__(self, inputs: Inputs, any_dtype: bool = False) -> None:
-        self.keys = list(inputs) if isinstance(inputs, Mapping) else None
-        self.single = isinstance(inputs, Tensor)
+    def __init__(self, inputs: Inputs, any_dtype: bool = False, n: int | None = None, whole: bool = False) -> None:
+        self.inputs, self.whole = inputs, whole
+        named = list(named_leaves(inputs))
+        self.names = [name for name, _ in named]
+        # The argument that a tensor is itself, None for a part of one.
+        self._keys = [None if path else key for key, part in elements(inputs).items() for path, _ in leaves(part)]
         # Clones: tensors made in inference mode cannot be saved for backward, and methods write to what they are given.
-        self.values: list[Any] = [_copied(value) for value in _elements(inputs)]
-        tensors = [i for i, value in enumerate(self.values) if isinstance(value, Tensor) and value.dim()]
+        self.values: list[Tensor] = [tensor.detach().clone() for _, tensor in named]
+        tensors = [i for i, value in enumerate(self.values) if value.dim()]
         if not tensors:
             raise ValueError(
                 "inputs expected a tensor with one row per sample, or a tuple or dict that holds one, but got"
                 f" {describe(inputs)}."
             )
-        self.explained = list(filter(self._is_explainable, tensors)) or (tensors[:1] if any_dtype else [])
-        rows = {len(self.values[i]) for i in self.explained}
-        if len(rows) > 1 or 0 in rows:
-            raise ValueError(
-                f"inputs expected one or more samples, as many in each floating tensor, but got {describe(inputs)}."
-            )
-        self.n = max(rows, default=0)
-        self.along = [i for i in tensors if i not in self.explained and len(self.values[i]) == self.n]
+        able = list(filter(self._is_explainable, tensors)) or (tensors[:1] if any_dtype else [])
+        if any(not len(self.values[i]) for i in able):
+            raise ValueError(f"inputs expected one or more samples, but got {describe(inputs)}.")
+        if whole:
+            self.explained, self.along, self.n = able, list[int](), 1
+            return
+        self.n = n or next((len(self.values[i]) for i in able), 0)
+        with_rows = [i for i in tensors if len(self.values[i]) == self.n]
+        self.explained = [i for i in with_rows if i in able]
+        self.along = [i for i in with_rows if i not in able]
 
     def _is_explainable(self, i: int) -> bool:
         """Return whether a tensor holds floats, and is neither a mask nor the labels by its name."""
-        key = self.keys[i] if self.keys else ""
-        return self.values[i].is_floating_point() and "mask" not in key and key not in LABEL_KEYS
+        parts = self.names[i].split(".")
+        return self.values[i].is_floating_point() and not any("mask" in key or key in LABEL_KEYS for key in parts)
 
-    def rows(self, rows: slice) -> list[Any]:
-        """Return all values, those that have one row per sample cut to ``rows``."""
+    def rows(self, rows: slice) -> list[Tensor]:
+        """Return all values, those that have one row per sample cut to ``rows``; of a whole call its one row."""
         # Detached slices are leaves of the graph, which may be given requires_grad.
+        if self.whole:
+            return [v[None].detach() if i in self.explained else v for i, v in enumerate(self.values)]
         batched = {*self.explained, *self.along}
         return [v[rows].detach() if i in batched else v for i, v in enumerate(self.values)]
 
-    def rebuild(self, values: list[Any]) -> Inputs:
-        """Put values back into the structure of the inputs, as copies: networks write to what they are given."""
-        values = [value.clone() if isinstance(value, Tensor) else value for value in values]
-        if self.keys is not None:
-            return dict(zip(self.keys, values, strict=True))
-        return values[0] if self.single else tuple(values)
+    def rebuild(self, values: list[Tensor]) -> Inputs:
+        """Put values from :meth:`rows` back into the inputs, as copies: networks write to what they are given."""
+        if self.whole:
+            values = [v[0] if i in self.explained else v for i, v in enumerate(values)]
+        rebuilt: Inputs = with_tensors(self.inputs, [value.clone() for value in values])
+        return rebuilt
 
     def shaped(self, attributions: tuple[Tensor, ...]) -> Any:
-        """Put attributions into the structure of the inputs."""
+        """Put attributions into the structure of the inputs, those of nested tensors into a dict by name."""
+        if self.whole:
+            attributions = tuple(value[0] for value in attributions)
         by_place = dict(zip(self.explained, attributions, strict=True))
-        if self.keys is not None:
-            return {self.keys[i]: value for i, value in by_place.items()}
+        if isinstance(self.inputs, Tensor):
+            return by_place[0]
+        keys = [self._keys[i] for i in self.explained]
+        if isinstance(self.inputs, Arguments) or None in keys:
+            return {self.names[i]: value for i, value in by_place.items()}
+        by_key = dict(zip(keys, attributions, strict=True))
+        if isinstance(self.inputs, Mapping):
+            return by_key
         # As many elements as the call has arguments, so that attributions and inputs can be zipped.
-        return by_place[0] if self.single else tuple(by_place.get(i) for i in range(len(self.values)))
+        return tuple(by_key.get(i) for i in range(len(self.inputs)))
 
     def like_inputs(self, given: Any, argument: str) -> tuple[Any, ...] | None:
         """Return one part of ``given`` for each explained tensor.
 
         Args:
-            given: a tuple or dict like the inputs, a tuple for the explained ones alone, one tensor for a single one,
-                or one number for all.
+            given: a tuple or dict like the inputs, a tuple for the explained ones alone, a dict by their names, one
+                tensor for a single one, or one number for all.
             argument: its name, for the error.
         """
         if given is None:
             return None
         if isinstance(given, (int, float)):
             return (given,) * len(self.explained)
-        names = [self.keys[i] if self.keys else i for i in self.explained]
+        names = [self.names[i] if self._keys[i] is None else self._keys[i] for i in self.explained]
         parts = self._parts_of(given, names)
         if len(parts) != len(names) or any(part is None for part in parts):
             raise ValueError(
@@ -105,19 +128,39 @@ class Arguments:
         if not isinstance(given, (tuple, list)):
             return (given,)
         # As many parts as the call has arguments; else they are those of the explained ones alone.
-        if len(given) == len(self.values):
-            return tuple(given[i] for i in self.explained)
+        keys = list(elements(self.inputs))
+        if len(given) == len(keys) and all(name in keys for name in names):
+            return tuple(given[keys.index(name)] for name in names)
         return tuple(given)
 
 
-def _copied(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, Tensor) else value
+def split_inputs(
+    network: nn.Module, inputs: Inputs, call: str = "forward", output: OutputSpec = None, any_dtype: bool = False
+) -> SplitInputs:
+    """Split the inputs of a call into samples if the network takes each sample by itself, and else keep it whole.
 
+    See :func:`~lit_xai.network.profiling.count_samples`.
 
-def _elements(inputs: Any) -> list[Any]:
-    if isinstance(inputs, Mapping):
-        return list(inputs.values())
-    return list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
+    Args:
+        network: in :func:`~lit_xai.functional.untouched`.
+        inputs: what it is called with.
+        call: the method that is called.
+        output: where the logits are.
+        any_dtype: whether integer tensors can be explained too.
+
+    Raises:
+        ValueError: no argument holds samples, or the network does not run with these inputs.
+
+    Example:
+        >>> split_inputs(nn.Linear(3, 2), torch.zeros(4, 3)).n
+        4
+        >>> bags = nn.EmbeddingBag(9, 2)
+        >>> split_inputs(bags, (torch.tensor([1, 2, 4, 5]), torch.tensor([0, 3])), any_dtype=True).whole
+        True
+    """
+    rows = count_samples(network, inputs, call, output)
+    split = SplitInputs(inputs, any_dtype, n=rows, whole=rows is None)
+    return split if split.explained or split.whole else SplitInputs(inputs, any_dtype, whole=True)
 
 
 class Forward(nn.Module):
@@ -132,6 +175,7 @@ class Forward(nn.Module):
         check: called once, with the first logits and the number of samples they belong to.
         differentiated: whether the logits must be differentiable with respect to the inputs.
         flat: whether ``(N, 1)`` is returned as ``(N,)``: Captum selects a column by its target, and there is none.
+        target: of inputs that are explained as a whole, the class of each row of logits; their sum is what is returned.
 
     Attributes:
         scale: the largest absolute value among the first logits.
@@ -144,7 +188,7 @@ class Forward(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        arguments: Arguments,
+        arguments: SplitInputs,
         call: str = "forward",
         output: OutputSpec = None,
         *,
@@ -152,9 +196,10 @@ class Forward(nn.Module):
         check: Callable[[Tensor, int], None] | None = None,
         differentiated: bool = False,
         flat: bool = False,
+        target: int | Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self._target = network, target
         self._call, self._output = call, output
         self._arguments, self._at_most = arguments, at_most
         self._check, self._differentiated, self._flat = check, differentiated, flat
@@ -163,9 +208,18 @@ class Forward(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Return the logits, in pieces where no graph has to be kept for a backward pass."""
+        if self._arguments.whole:
+            return torch.stack([self._total(self._logits(*part)) for part in _pieces(tensors, 1)])
         if self._at_most is None or torch.is_grad_enabled() or len(tensors[0]) <= self._at_most:
             return self._logits(*tensors)
         return torch.cat([self._logits(*part) for part in _pieces(tensors, self._at_most)])
+
+    def _total(self, logits: Tensor) -> Tensor:
+        """Return the sum of what is explained: rows of logits that do not share inputs do not mix in its gradient."""
+        if self._target is None:
+            return logits.sum()
+        target = torch.as_tensor(self._target, device=logits.device).expand(len(logits))
+        return logits.gather(1, target[:, None]).sum()
 
     def _logits(self, *tensors: Tensor) -> Tensor:
         values = list(self._arguments.values)
@@ -175,7 +229,7 @@ class Forward(nn.Module):
         # Captum repeats the batched arguments with the samples; constants are those of the original call.
         logits = call_network(self.network, self._arguments.rebuild(values), self._call, self._output)
         if self._check is not None:
-            self._check(logits, len(tensors[0]))
+            self._check(logits, sum(logits.shape[:1]) if self._arguments.whole else len(tensors[0]))
             # Once: comparing targets with the classes waits for the device.
             self._check = None
             self.scale = float(logits.detach().abs().amax())

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_xai.attribution.adapter import Arguments, Forward, check_rows
+from lit_xai.attribution.adapter import Forward, SplitInputs, check_rows, split_inputs
 from lit_xai.attribution.elements import Flattened, flat_index
 from lit_xai.attribution.methods import (
     Method,
@@ -62,8 +62,10 @@ def attribute(
 
     Args:
         network: the module to explain; any nn.Module whose output holds one row of logits per sample.
-        inputs: what it is called with: a tensor ``(N, ...)``, a tuple of positional or a dict of keyword arguments.
-            Floating tensors are explained, or else the first tensor; the others are passed through.
+        inputs: what it is called with: a tensor ``(N, ...)``, a tuple of positional, a dict of keyword arguments,
+            or :class:`~lit_xai.network.arguments.Arguments`. Floating tensors in it are explained, or else the first
+            tensor; the others are passed through. Inputs that do not hold a row per sample (a batch of graphs, images
+            of different sizes) are explained as a whole: each attribution is for the sum over the logits' rows.
         method: a class of ``captum.attr``, its name, or an import path.
         target: the class to explain, one for all or one per sample ``(N,)``; ``None`` where each sample has one output.
             Of an output with more dimensions the index of one number in each sample's output, ``(N, k)``, as Captum
@@ -83,8 +85,9 @@ def attribute(
 
     Returns:
         Attributions structured and shaped like ``inputs`` (``None`` for arguments of a tuple that were passed through,
-        absent from a dict), or like the layer's activations. With ``return_convergence_delta`` a pair of these and a
-        tensor ``(N,)``, or ``None`` for methods that have no such delta.
+        absent from a dict; in a dict by dotted names where tensors are nested), or like the layer's activations. With
+        ``return_convergence_delta`` a pair of these and a tensor ``(N,)``, or ``None`` for methods that have no such
+        delta.
 
     Raises:
         ValueError: an unknown method, layer or option, or inputs or a target that do not fit; names the argument and
@@ -107,7 +110,8 @@ def attribute(
     check_integer("internal_batch_size", internal_batch_size)
     # The checks below call the network too, so they run inside.
     with untouched(network, seed), _quiet():
-        arguments = _arguments(cls, network, inputs, noise_tunnel)
+        arguments = _arguments(cls, network, inputs, noise_tunnel, call, output)
+        internal_batch_size = 1 if arguments.whole else internal_batch_size
         if isinstance(target, Tensor) and target.dim() == 2:
             target, output = _flat_target(target, network, arguments, call, output)
         options = Options(cls, arguments, target, baselines, attribute_args, noise_tunnel, internal_batch_size)
@@ -138,7 +142,7 @@ def attribute(
 
 
 def _flat_target(
-    target: Tensor, network: nn.Module, arguments: Arguments, call: str, output: OutputSpec
+    target: Tensor, network: nn.Module, arguments: SplitInputs, call: str, output: OutputSpec
 ) -> tuple[Tensor, OutputSpec]:
     """Return indices in an output of more dimensions as classes of a flat one, and the output that is flat."""
     with torch.no_grad():
@@ -147,8 +151,15 @@ def _flat_target(
     return flat_index(target, shape), Flattened(output)
 
 
-def _arguments(cls: type, network: nn.Module, inputs: Inputs, noise_tunnel: Mapping[str, Any] | None) -> Arguments:
-    arguments = Arguments(inputs, any_dtype=not needs_floats(cls) and noise_tunnel is None)
+def _arguments(
+    cls: type,
+    network: nn.Module,
+    inputs: Inputs,
+    noise_tunnel: Mapping[str, Any] | None,
+    call: str,
+    output: OutputSpec,
+) -> SplitInputs:
+    arguments = split_inputs(network, inputs, call, output, any_dtype=not needs_floats(cls) and noise_tunnel is None)
     if not arguments.explained:
         embeddings = [name for name, m in module_names(network).items() if isinstance(m, nn.Embedding)]
         hint = f"layer={embeddings[0]!r}" if embeddings else "layer='...', the first layer that computes floats"
@@ -159,6 +170,11 @@ def _arguments(cls: type, network: nn.Module, inputs: Inputs, noise_tunnel: Mapp
         )
     if cls.__name__ == "FeaturePermutation" and arguments.n == 1:
         raise ValueError("inputs: FeaturePermutation swaps values between samples and expected two or more, but got 1.")
+    if arguments.whole and rescales(cls):
+        raise ValueError(
+            f"inputs: {cls.__name__} compares samples with baselines in one pass and expected one row per sample, but"
+            f" got {describe(inputs)}: use method='IntegratedGradients'."
+        )
     return arguments
 
 
@@ -201,10 +217,10 @@ def rehearse(
     find_call(network, call)
     check_options(cls, network, layer, init_args, attribute_args, noise_tunnel)
     with untouched(network), torch.no_grad():
-        arguments = _arguments(cls, network, inputs, noise_tunnel)
+        arguments = _arguments(cls, network, inputs, noise_tunnel, call, output)
         sample = arguments.rebuild(arguments.rows(slice(0, 1)))
         result = check_call(network, sample, call, output)
-        check_rows(result, 1)
+        check_rows(result, sum(result.shape[:1]) if arguments.whole else 1)
         with _quiet():
             seen = check_pitfalls(cls, network, lambda: call_network(network, sample, call, output))
         if layer is not None:
@@ -214,7 +230,7 @@ def rehearse(
 
 
 def _attribute_in_pieces(
-    run: Callable[..., Any], forward: Forward, arguments: Arguments, options: Options, return_delta: bool
+    run: Callable[..., Any], forward: Forward, arguments: SplitInputs, options: Options, return_delta: bool
 ) -> tuple[Any, Tensor | None]:
     """Run the explainer on as many samples at a time as the memory allows; return attributions and delta of all."""
     return_delta = return_delta and options.has_delta
@@ -254,7 +270,7 @@ def _mean_delta(delta: Tensor, n: int, options: dict[str, Any]) -> Tensor:
 def _forward(
     cls: type,
     network: nn.Module,
-    arguments: Arguments,
+    arguments: SplitInputs,
     options: Options,
     init_args: Mapping[str, Any] | None,
     call: str,
@@ -268,6 +284,7 @@ def _forward(
         "check": options.checker(),
         "differentiated": needs_gradients(cls),
         "flat": options.target is None,
+        "target": options.target,
     }
     if not rescales(cls):
         return Forward(network, arguments, **given)

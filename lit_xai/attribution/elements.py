@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_xai.network.arguments import named_leaves
 from lit_xai.network.describing import describe
 from lit_xai.network.outputs import Found, OutputSpec, find_logits, place_in_scales
 from lit_xai.network.trees import leaves
@@ -278,14 +279,12 @@ def _labels_by_place(labels: Tensor | None, form: Form, logits: Tensor) -> Tenso
 
 def _padding(inputs: Any, form: Form, n: int) -> Tensor | None:
     """Return which tokens are no padding, ``(N, T)``, where the inputs say so."""
-    if form.place != "token" or not isinstance(inputs, Mapping):
+    if form.place != "token":
         return None
     masks = [
         value
-        for name, value in inputs.items()
-        if str(name).endswith("attention_mask")
-        and isinstance(value, Tensor)
-        and tuple(value.shape) == (n, form.sizes[0])
+        for name, value in named_leaves(inputs)
+        if name.endswith("attention_mask") and tuple(value.shape) == (n, form.sizes[0])
     ]
     return masks[-1] > 0 if masks else None
 

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lit_xai.attribution.adapter import Arguments
+from lit_xai.attribution.adapter import SplitInputs
 from lit_xai.attribution.explanation import Explanation, by_name, is_multi_hot
 from lit_xai.attribution.normalization import find_normalization
 from lit_xai.attribution.samples import Samples, baseline_arrays
@@ -158,7 +158,7 @@ def known_about(trainer: Trainer, data_info: DataInfo, samples: Samples) -> Data
         samples: the probe, which a normalization has to suit.
     """
     data_info = data_info.completed_by(getattr(trainer, "datamodule", None))
-    explained = Arguments(samples.inputs, any_dtype=True)
+    explained = SplitInputs(samples.inputs, any_dtype=True)
     if data_info.mean is not None or data_info.std is not None or len(explained.explained) != 1:
         return data_info
     found = find_normalization(datasets(trainer), explained.values[explained.explained[0]])
@@ -176,7 +176,7 @@ def draw(evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float]) 
     from lit_xai.render import attribution_figure, color_limit
 
     samples, inputs = evaluation.samples, by_name(evaluation.samples.inputs)
-    arguments = Arguments(samples.inputs, any_dtype=True)
+    arguments = SplitInputs(samples.inputs, any_dtype=True)
     explanation = evaluation.explanation
     answers = answers_of(explanation.logits, explanation.labels)
     for name, maps in evaluation.explanation.attributions.items():

@@ -1,17 +1,18 @@
 """Logits, targets and attributions of a few samples in one call."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lit_xai.attribution.adapter import Arguments, check_rows
+from lit_xai.attribution.adapter import check_rows, split_inputs
 from lit_xai.attribution.attribution import attribute
 from lit_xai.attribution.elements import Elements, Form, choose_elements, is_dense
 from lit_xai.attribution.options import FORWARD_ONLY
-from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_call, find_network
+from lit_xai.network.arguments import Inputs, named_leaves
+from lit_xai.network.calling import OutputSpec, call_network, find_call, find_network
 from lit_xai.network.check import check_integer
 from lit_xai.network.outputs import Found, locate_logits
 from lit_xai.network.spelling import nearest
@@ -157,12 +158,13 @@ def _before(
     at_most = FORWARD_ONLY * check_integer("internal_batch_size", bound)
     logits, chosen, found = [], [], Found(torch.empty(0))
     with untouched(network, options.get("seed", 0)), torch.no_grad():
-        arguments = Arguments(inputs, any_dtype=True)
+        arguments = split_inputs(network, inputs, call, output, any_dtype=True)
         for start in range(0, arguments.n, at_most):
             rows = slice(start, start + at_most)
             part = arguments.rebuild(arguments.rows(rows))
             found, result = _call(network, part, call, output)
-            check_rows(found.logits, min(at_most, arguments.n - start))
+            n = min(at_most, arguments.n - start)
+            check_rows(found.logits, sum(found.logits.shape[:1]) if arguments.whole else n)
             if not torch.isfinite(found.logits).all():
                 raise ValueError("The network's output holds NaN or infinite values.")
             if is_dense(found.logits):
@@ -292,13 +294,10 @@ def check_target(target: str | int) -> None:
 
 
 def by_name(values: Any) -> dict[str, Tensor]:
-    """Return the tensors of a tensor, tuple or dict by position or key; a single one under ``""``.
+    """Return the tensors of inputs, or of attributions shaped like them, by name; a single one under ``""``.
 
     Example:
         >>> list(by_name((torch.zeros(1), None, torch.zeros(1))))
         ['0', '2']
     """
-    if isinstance(values, Tensor):
-        return {"": values}
-    named = values.items() if isinstance(values, Mapping) else enumerate(values)
-    return {str(key): value for key, value in named if isinstance(value, Tensor)}
+    return dict(named_leaves(values))

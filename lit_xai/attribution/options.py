@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_xai.attribution.adapter import Arguments, check_logits
+from lit_xai.attribution.adapter import SplitInputs, check_logits
 from lit_xai.attribution.methods import (
     attribute_parameters,
     copies_per_sample,
@@ -41,7 +41,7 @@ class Options:
     def __init__(
         self,
         method: type,
-        arguments: Arguments,
+        arguments: SplitInputs,
         target: Any = None,
         baselines: Any = None,
         attribute_args: Mapping[str, Any] | None = None,
@@ -50,7 +50,8 @@ class Options:
     ) -> None:
         self.method, self.arguments = method, arguments
         self.takes = attribute_parameters(method)
-        self.values = [arguments.values[i] for i in arguments.explained]
+        rows = arguments.rows(slice(None))
+        self.values = [rows[i] for i in arguments.explained]
         self.target = as_target(target, self.values[0].device)
         self.baselines = self._find_baselines(baselines)
         self.own: dict[str, Any] = tuples(dict(attribute_args or {}))
@@ -77,7 +78,9 @@ class Options:
         n = len(self.values[0][rows])
         options = {**self.own}
         if "target" in self.takes:
-            options["target"] = self.target[rows] if isinstance(self.target, Tensor) else self.target
+            # Of inputs explained as a whole, Captum gets one number.
+            target = None if self.arguments.whole else self.target
+            options["target"] = target[rows] if isinstance(target, Tensor) else target
         if self.baselines is not None:
             # A distribution belongs to no sample, and is passed whole to each piece.
             cut = self.baselines if draws_baselines(self.method) else self._cut(self.baselines, rows)
@@ -101,7 +104,8 @@ class Options:
         """Return the check of the first logits: one row per sample, and the target among their classes."""
         if "target" not in self.takes:
             return None
-        return lambda logits, rows: check_target(self.target, logits, rows, self.arguments.n)
+        whole, n = self.arguments.whole, self.arguments.n
+        return lambda logits, rows: check_target(self.target, logits, rows, rows if whole else n)
 
     def _cut(self, parts: tuple[Any, ...], rows: slice) -> tuple[Any, ...]:
         n = self.arguments.n

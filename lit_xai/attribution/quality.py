@@ -11,14 +11,13 @@ from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 from torchmetrics import Metric
 
 from lit_xai.attribution.explanation import Explanation
 from lit_xai.network.calling import Inputs
 from lit_xai.network.check import Name, refusal
 from lit_xai.network.import_path import load_object
-from lit_xai.network.trees import take
+from lit_xai.network.trees import changed, take
 
 Attributions: TypeAlias = Tensor | dict[str, Tensor]
 """Of one tensor, or by the input's key or position where several are explained."""
@@ -144,7 +143,7 @@ def update_metric(metric: Metric, network: nn.Module, inputs: Inputs, explanatio
     if n:
         # Copies: tensors of a test loop were made in inference mode, and a metric may write to its arguments.
         parts = take((inputs, attributions, explanation.targets), range(n), rows)
-        metric.update(network, *tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, parts))
+        metric.update(network, *changed(parts, torch.clone))
 
 
 def compute_metric(metric: Metric) -> dict[str, float]:

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lit_xai.attribution.adapter import Arguments, Forward
+from lit_xai.attribution.adapter import Forward, SplitInputs
 from lit_xai.attribution.composed import COMPOSED
 from lit_xai.attribution.functions import LINEAR, MAXIMA, MINIMA, ONE_NUMBER, OPENED, PRODUCTS, RULED, Call
 
@@ -248,7 +248,7 @@ class RescaledForward(Forward):
     """
 
     def __init__(
-        self, network: nn.Module, arguments: Arguments, *, eps: float = 1e-10, by_layer: bool = False, **options: Any
+        self, network: nn.Module, arguments: SplitInputs, *, eps: float = 1e-10, by_layer: bool = False, **options: Any
     ) -> None:
         super().__init__(network, arguments, **options)
         self._eps = eps

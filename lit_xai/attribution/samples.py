@@ -9,14 +9,15 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from lit_xai.attribution.adapter import Arguments
+from lit_xai.attribution.adapter import SplitInputs
 from lit_xai.attribution.baselines import make_baselines
 from lit_xai.attribution.methods import attribute_parameters, draws_baselines
 from lit_xai.attribution.normalization import is_normalized_image
-from lit_xai.network.calling import BatchToInputs, BatchToTarget, Inputs, find_inputs, find_labels
+from lit_xai.network.arguments import Inputs, named_leaves
+from lit_xai.network.calling import BatchToInputs, BatchToTarget, find_inputs, find_labels
 from lit_xai.network.probing import Probe, fingerprint, reads_by_index
 from lit_xai.network.saving import save_arrays
-from lit_xai.network.trees import leaves, take
+from lit_xai.network.trees import take
 from lit_xai.trainer.access import to_model
 from lit_xai.trainer.batches import loaders, read_batch
 
@@ -89,7 +90,7 @@ def read_samples(
     labels = find_labels(batch, network, batch_to_target=batch_to_target)
     if inputs is example:  # not from the probe's batch: neither its labels nor its indices belong to them
         inputs, labels = to_model(trainer, inputs, name), None
-        indices = list(range(Arguments(inputs, any_dtype=True).n))
+        indices = list(range(SplitInputs(inputs, any_dtype=True).n))
     # batch_to_inputs may select the element in which labels usually are.
     if batch_to_target is None and isinstance(inputs, Tensor) and labels is inputs:
         labels = None
@@ -179,7 +180,7 @@ def _given(baselines: Any, device: torch.device) -> Any:
 
 
 def _explained(inputs: Inputs) -> list[Tensor]:
-    arguments = Arguments(inputs, any_dtype=True)
+    arguments = SplitInputs(inputs, any_dtype=True)
     return [arguments.values[i] for i in arguments.explained]
 
 
@@ -190,23 +191,12 @@ def baseline_arrays(samples: Samples) -> dict[str, Tensor]:
     """
     if not samples.compared:
         return {}
-    arguments = Arguments(samples.inputs, any_dtype=True)
-    arrays = {}
-    for place, i in enumerate(arguments.explained):
-        name = arguments.keys[i] if arguments.keys else str(i)
-        found = _baseline_of(samples.baseline, place, i, name, len(arguments.values))
-        is_tensor = isinstance(found, Tensor)
-        arrays[name] = found if is_tensor else torch.full_like(arguments.values[i][:1], found or 0)
-    return arrays
-
-
-def _baseline_of(baseline: Any, place: int, i: int, name: str, n: int) -> Any:
-    """Return the baseline of one explained input: a tuple is like the inputs, or in the order of the explained ones."""
-    if isinstance(baseline, Mapping):
-        return baseline.get(name)
-    if isinstance(baseline, tuple):
-        return baseline[i if len(baseline) == n else place]
-    return baseline
+    arguments = SplitInputs(samples.inputs, any_dtype=True)
+    parts = arguments.like_inputs(samples.baseline, "baselines") or (0,) * len(arguments.explained)
+    return {
+        arguments.names[i]: part if isinstance(part, Tensor) else torch.full_like(arguments.values[i][:1], part)
+        for i, part in zip(arguments.explained, parts, strict=True)
+    }
 
 
 def save_samples(folder: Path, samples: Samples) -> None:
@@ -215,7 +205,7 @@ def save_samples(folder: Path, samples: Samples) -> None:
     path = folder / f"probe-{samples.loader}-{samples.hash}.npz"
     if path.exists():
         return
-    inputs = dict(leaves(samples.inputs))
+    inputs = dict(named_leaves(samples.inputs))
     arrays = {f"inputs.{name}" if len(inputs) > 1 else "inputs": value for name, value in inputs.items()}
     arrays |= {"labels": torch.empty(0) if samples.labels is None else samples.labels}
     save_arrays(path, arrays | {"sample_ids": torch.as_tensor(samples.indices)})

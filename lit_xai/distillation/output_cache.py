@@ -4,6 +4,7 @@ import functools
 import hashlib
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lit_xai.distillation.output_file import HASH, locked, read_outputs, require
 from lit_xai.network.calling import Inputs, find_network
 from lit_xai.network.describing import describe
 from lit_xai.network.probing import fingerprint
+from lit_xai.network.trees import leaves
 
 _HIGH = -(1 << 32)  # the upper half of 64 bits
 _LOW = (1 << 32) - 1
@@ -73,6 +75,12 @@ def _arguments(inputs: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, type(inputs).__name__
         for key, value in inputs.items() if isinstance(inputs, Mapping) else enumerate(inputs):
             yield from _arguments(value, f"{name}.{key!r}")
+    elif is_dataclass(inputs):
+        yield from _arguments({part.name: getattr(inputs, part.name) for part in fields(inputs)}, name)
+    elif not isinstance(inputs, Tensor) and any(True for _ in leaves(inputs)):
+        raise ValueError(
+            f"sample_keys expected tensors with one row per sample, but got {describe(inputs)}: leave out the cache."
+        )
     else:  # the repr of a long array omits most of it
         yield name, torch.from_numpy(inputs) if isinstance(inputs, np.ndarray) else inputs
 

@@ -4,8 +4,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
 from lit_xai.attribution.differentiable import double_backward
 from lit_xai.distillation.teacher import locate
@@ -147,7 +146,7 @@ def _joined(step: StepCall, pl_module: Any, calls: Sequence[Call], batch: Any) -
 
 def _is_learning(call: Call) -> bool:
     """Return whether a call has a gradient: what runs under no_grad gives targets, and does not learn."""
-    tensors = [value for value in tree_leaves(call.result) if isinstance(value, Tensor)]
+    tensors = [value for _, value in leaves(call.result)]
     return not tensors or any(value.requires_grad for value in tensors)
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from lit_xai.attribution.differentiable import top_class
 from lit_xai.distillation.output_cache import OutputCache, module_hash, sample_keys
@@ -18,6 +17,7 @@ from lit_xai.network.recording import Call, recorded, requires_grad
 from lit_xai.network.spec import Network
 from lit_xai.network.spelling import nearest
 from lit_xai.network.step_view import step_view
+from lit_xai.network.trees import changed
 from lit_xai.quantization.folding import folded_copy
 
 if TYPE_CHECKING:
@@ -216,15 +216,16 @@ class Teacher:
     def _converted(self, call: Call, gradient: bool) -> tuple[Any, Any]:
         dtype = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), None)
 
-        def converted(value: Any) -> Any:
-            if not isinstance(value, Tensor) or not value.is_floating_point():
+        def converted(value: Tensor) -> Tensor:
+            if not value.is_floating_point():
                 return value
             value = value.detach().to(dtype or value.dtype)
             if self._is_channels_last and value.dim() == 4:
                 value = value.contiguous(memory_format=torch.channels_last)
             return requires_grad(value.clone() if value.is_inference() else value) if gradient else value
 
-        return tree_map(converted, call.args), tree_map(converted, call.kwargs)
+        args, kwargs = changed((call.args, call.kwargs), converted)
+        return args, kwargs
 
     def _prepare(self, call: Call) -> None:
         """Optimize and compile the network at the first call, which gives an input to trace with."""

@@ -14,6 +14,7 @@ from torchmetrics import Metric
 
 from lit_xai.attribution.evaluation import DataInfo
 from lit_xai.export.exporter import Exporter, check_int8_options
+from lit_xai.export.files import check_samples
 from lit_xai.export.parity import in_float
 from lit_xai.export.weights import Weights, final_weights, live_weights, saved_weights
 from lit_xai.network.calling import BatchToInputs, BatchToTarget, Inputs, OutputSpec, check_call, find_labels
@@ -305,6 +306,7 @@ class ModelExport(AnyCallback):
         network, output = self.exporter.network.of(weights.pl_module), self.exporter.network.output
         with untouched(network), torch.no_grad():
             check_call(network, in_float(self._inputs), output=output)  # whose error names the arguments that help
+            check_samples(network, in_float(self._inputs), output)
         with tempfile.TemporaryDirectory(prefix="lit_xai-") as folder, without_log(weights.pl_module):
             export_onnx(network, self._inputs, Path(folder) / "model.onnx", output=output)
 

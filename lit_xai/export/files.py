@@ -11,7 +11,8 @@ from lit_xai.export.lines import user_line
 from lit_xai.export.parity import OnnxPredictor
 from lit_xai.export.versions import opset_of
 from lit_xai.network.calling import Inputs, OutputSpec
-from lit_xai.network.profiling import batch_size, with_batch_size
+from lit_xai.network.describing import describe
+from lit_xai.network.profiling import batch_size, count_samples, with_batch_size
 from lit_xai.runtime.onnx import export_onnx
 
 
@@ -38,6 +39,7 @@ def write_onnx(
         ...
         ValueError: opset expected an integer of at least 18, but got 17.
     """
+    check_samples(network, inputs, output)
     try:
         export_onnx(network, inputs, path, output=output, opset=opset)
     except ValueError as error:
@@ -49,6 +51,27 @@ def write_onnx(
     check_onnx(path)
     _check_opset(path, opset)
     _check_samples(path, inputs, type(network).__name__)
+
+
+def check_samples(network: nn.Module, inputs: Inputs, output: OutputSpec = None) -> None:
+    """Refuse inputs that cannot be cut into samples: the files of an export take any number of them.
+
+    Raises:
+        ValueError: describes the inputs.
+
+    Example:
+        >>> import torch
+        >>> check_samples(nn.EmbeddingBag(9, 2), (torch.tensor([1, 2, 4]), torch.tensor([0, 2])))
+        Traceback (most recent call last):
+        ...
+        ValueError: EmbeddingBag is exported for any number of samples and expected inputs with a row for each, but ...
+    """
+    if count_samples(network, inputs, output=output) is None:
+        raise ValueError(
+            f"{type(network).__name__} is exported for any number of samples and expected inputs with a row for each,"
+            f" but got {describe(inputs)}: lit_xai.runtime.onnx.export_onnx(..., dynamic_batch=False) writes a file"
+            " for exactly these."
+        )
 
 
 def take_onnx(source: str | os.PathLike[str], path: Path) -> None:

@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, IterableDataset
 
 from lit_xai.network.calling import find_inputs
 from lit_xai.network.copying import copy_network
 from lit_xai.network.profiling import batch_size
 from lit_xai.network.spec import Network
-from lit_xai.network.trees import take, to_device
+from lit_xai.network.trees import changed, leaves, take, to_device
 from lit_xai.structure.checkpoints import read_checkpoint
 from lit_xai.structure.loading import load_weights_
 from lit_xai.structure.recipe import KEY, Recipe, recipe_of
@@ -128,7 +127,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[Any]:
         for batch in itertools.islice(self.loader, self.most):
-            yield tree_map(_as_float, to_device(to_model(self._trainer, batch, self.name), torch.device("cpu")))
+            yield changed(to_device(to_model(self._trainer, batch, self.name), torch.device("cpu")), _as_float)
 
 
 class CountedBatches(Batches):
@@ -218,7 +217,7 @@ def _first(loaders: Any) -> Any:
         return _first(next(iter(loaders.values()), None))
     several = isinstance(loaders, (list, tuple)) and loaders and isinstance(loaders[0], (DataLoader, list, tuple, dict))
     # A list may also be a loader itself, of batches.
-    if several and not any(isinstance(part, Tensor) for part in tree_leaves(loaders[0])):
+    if several and not any(True for _ in leaves(loaders[0])):
         return _first(loaders[0])
     return loaders if _has_batches(loaders) else None
 

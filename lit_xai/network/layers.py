@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
-from torch.utils._pytree import tree_leaves
 
 from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_logits, module_names
 from lit_xai.network.import_path import load_object
 from lit_xai.network.opaque import is_opaque
 from lit_xai.network.spelling import nearest
 from lit_xai.network.transposed import NAMES, is_transposed
+from lit_xai.network.trees import leaves
 from lit_xai.network.untouched import fork_rng
 
 
@@ -151,7 +151,7 @@ def call_for_all(network: nn.Module, inputs: Inputs, call: str = "forward", outp
     outputs: list[Tensor] = []
 
     def keep(result: Any) -> Tensor:
-        outputs.extend(v for v in tree_leaves(result) if isinstance(v, Tensor) and v.grad_fn is not None)
+        outputs.extend(value for _, value in leaves(result) if value.grad_fn is not None)
         return outputs[0] if outputs else find_logits(result, output)
 
     logits = call_network(network, inputs, call, keep)

@@ -7,11 +7,12 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from lit_xai.network.calling import Inputs, OutputSpec, check_call
-from lit_xai.network.trees import leaves, take
+from lit_xai.network.arguments import Inputs, elements
+from lit_xai.network.calling import OutputSpec, call_network, check_call
+from lit_xai.network.trees import changed, leaves, take
 from lit_xai.network.untouched import untouched
 
 
@@ -46,7 +47,8 @@ def count_macs(network: nn.Module, inputs: Inputs, call: str = "forward", output
 
     Args:
         network: the module.
-        inputs: what it is called with; tensors with as many rows as the first one hold one row per sample.
+        inputs: what it is called with; tensors with as many rows as the first one hold one row per sample. Inputs that
+            do not (a batch of graphs) are run as they are, and count for as many samples as there are rows of logits.
         call: the network's method that is called.
         output: where the logits are in its output.
 
@@ -54,9 +56,10 @@ def count_macs(network: nn.Module, inputs: Inputs, call: str = "forward", output
         >>> count_macs(nn.Conv2d(3, 16, 3, padding=1), torch.zeros(2, 3, 32, 32))  # 32 * 32 positions, 3 * 3 * 3 * 16
         442368
     """
-    rows = batch_size(inputs)
-    # Two samples are enough, and with one, networks fail that squeeze their outputs.
-    inputs, rows = with_batch_size(inputs, min(rows, 2)), min(rows, 2)
+    rows = count_samples(network, inputs, call, output)
+    if rows is not None:
+        # Two samples are enough, and with one, networks fail that squeeze their outputs.
+        inputs, rows = with_batch_size(inputs, min(rows, 2), rows), min(rows, 2)
     fast_path = torch.backends.mha.get_fastpath_enabled()
     with untouched(network), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # LSTM warns that other implementations are faster
@@ -68,11 +71,11 @@ def count_macs(network: nn.Module, inputs: Inputs, call: str = "forward", output
             parameter.requires_grad_(False)
         try:
             with FlopCounterMode(display=False, custom_mapping=_UNKNOWN_TO_TORCH) as counter:
-                check_call(network, inputs, call, output)
+                logits = check_call(network, inputs, call, output)
         finally:
             torch.backends.mha.set_fastpath_enabled(fast_path)
     # torch counts a multiply-accumulate as two operations.
-    return int(counter.get_total_flops()) // (2 * rows)
+    return int(counter.get_total_flops()) // (2 * (rows or _rows(logits)))
 
 
 def batch_size(inputs: Inputs) -> int:
@@ -85,15 +88,71 @@ def batch_size(inputs: Inputs) -> int:
     return next((len(value) for _, value in leaves(inputs) if value.dim()), 1)
 
 
-def with_batch_size(inputs: Inputs, n: int) -> Any:
+def with_batch_size(inputs: Inputs, n: int, rows: int | None = None) -> Any:
     """Cut or repeat inputs to ``n`` samples, as a copy.
+
+    Args:
+        inputs: of a network.
+        n: number of samples to return.
+        rows: number of samples in ``inputs``; default :func:`batch_size`.
 
     Example:
         >>> with_batch_size(torch.arange(3), 5)
         tensor([0, 1, 2, 0, 1])
     """
-    rows = batch_size(inputs)
+    rows = batch_size(inputs) if rows is None else rows
     return take(inputs, [i % rows for i in range(n)], rows)
+
+
+def count_samples(network: nn.Module, inputs: Inputs, call: str = "forward", output: OutputSpec = None) -> int | None:
+    """Return the number of samples in inputs that hold a row of each, ``None`` if the network needs them as they are.
+
+    Tensors that are arguments themselves and have as many rows each hold a row per sample. Of any others the network
+    tells: whether it gives the same logits for two of the rows alone. A batch of graphs and a list of images of
+    different sizes have no such rows.
+
+    Args:
+        network: the module; left as it is.
+        inputs: what it is called with.
+        call: the method that is called.
+        output: where the logits are in its output.
+
+    Raises:
+        ValueError: the network does not run with these inputs.
+
+    Example:
+        >>> count_samples(nn.Linear(4, 2), torch.zeros(8, 4))
+        8
+        >>> bags = torch.tensor([1, 2, 4, 5, 3]), torch.tensor([0, 3])  # words, and where each text begins
+        >>> count_samples(nn.EmbeddingBag(9, 2), bags) is None
+        True
+    """
+    if _is_flat(inputs):
+        return batch_size(inputs)
+    with untouched(network), torch.no_grad():
+        logits = check_call(network, changed(inputs, torch.clone), call, output)
+        rows = _rows(logits)
+        few = [rows - 1, 0]
+        try:
+            alone = call_network(network, take(inputs, few, rows), call, output)
+        # Of any type: rows of what does not consist of samples are nothing that the network can be called with.
+        except Exception:
+            return None
+        scale = float(logits.abs().max()) if logits.numel() else 0.0
+        is_same = alone.shape == logits[few].shape and torch.allclose(alone, logits[few], 1e-3, 1e-3 * scale)
+    # Without any rows to take, both were the same call.
+    return rows if is_same and any(part.dim() and len(part) == rows for _, part in leaves(inputs)) else None
+
+
+def _rows(logits: Tensor) -> int:
+    return len(logits) if logits.dim() else 1
+
+
+def _is_flat(inputs: Inputs) -> bool:
+    """Return whether the tensors are arguments themselves, with as many rows each, and nothing else is a container."""
+    parts = elements(inputs).values()
+    rows = {len(part) for part in parts if isinstance(part, Tensor) and part.dim()}
+    return len(rows) <= 1 and all(isinstance(part, (Tensor, str, int, float, type(None))) for part in parts)
 
 
 def _rnn_flops(inputs: Sequence[int], input_weight: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:

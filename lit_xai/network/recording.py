@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+
+from lit_xai.network.trees import changed, leaves
 
 
 @dataclass
@@ -34,11 +35,7 @@ class Call:
 
     def tensors(self) -> list[Tensor]:
         """Return the floating tensors in the arguments, also in nested lists and dicts."""
-        return [
-            value
-            for value in tree_leaves((self.args, self.kwargs))
-            if isinstance(value, Tensor) and value.is_floating_point()
-        ]
+        return [value for _, value in leaves((self.args, self.kwargs)) if value.is_floating_point()]
 
 
 @contextlib.contextmanager
@@ -109,9 +106,7 @@ def requires_grad(value: Tensor) -> Tensor:
 
 
 def _changed(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    return tree_map(
-        lambda value: change(value) if isinstance(value, Tensor) and value.is_floating_point() else value, tree
-    )
+    return changed(tree, lambda value: change(value) if value.is_floating_point() else value)
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from lit_xai.network.calling import Inputs
+from lit_xai.network.trees import leaves, take
 
 Batches: TypeAlias = Sequence[tuple[Inputs, Any]]
 Run: TypeAlias = Callable[[Inputs], Tensor]
@@ -102,15 +102,12 @@ def _library_bases(importance: Any) -> list[str]:
 
 
 def _first_tensor(inputs: Inputs) -> Tensor:
-    return next(leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.dim())
+    return next(leaf for _, leaf in leaves(inputs) if leaf.dim())
 
 
 def _singly(batches: Batches) -> Iterator[tuple[Inputs, Any]]:
-    def row(leaf: Any, i: int, n: int) -> Any:
-        # Only tensors with a row for each sample are split; a mask or a scalar belongs to all of them.
-        return leaf[i : i + 1] if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == n else leaf
-
     for inputs, labels in batches:
         n = len(_first_tensor(inputs))
         for i in range(n):
-            yield tree_map(lambda leaf, i=i, n=n: row(leaf, i, n), (inputs, labels))
+            # Only tensors with a row for each sample are split; a mask or a scalar belongs to all of them.
+            yield take((inputs, labels), [i], n)

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_logits, module_names
 from lit_xai.network.check import check_integer, check_share, refusal
@@ -23,6 +22,7 @@ from lit_xai.network.copying import copy_network
 from lit_xai.network.layers import channels, one_or_more, traceable
 from lit_xai.network.spelling import nearest
 from lit_xai.network.transposed import in_own_terms, linearize_, own_attributes
+from lit_xai.network.trees import leaves
 from lit_xai.pruning.culprits import CutError, KeptWhole, find_culprits, in_words
 from lit_xai.pruning.cutting import Snapshot, cut_, refuse_split
 from lit_xai.pruning.dependencies import Dependencies, Lost
@@ -389,7 +389,7 @@ class Prunable:
         found: list[Tensor] = []
 
         def keep(result: Any) -> Tensor:
-            found.extend(v for v in tree_leaves(result) if isinstance(v, Tensor) and v.is_floating_point())
+            found.extend(value for _, value in leaves(result) if value.is_floating_point())
             return found[0] if found else find_logits(result)
 
         self._run(keep)

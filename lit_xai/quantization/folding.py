@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_logits, find_network
 from lit_xai.network.copying import copy_network
 from lit_xai.network.layers import match_layers
 from lit_xai.network.spelling import nearest
+from lit_xai.network.trees import changed, leaves
 from lit_xai.network.untouched import untouched
 
 # The layers that can absorb a BatchNorm, and the number of dimensions of their outputs, including the batch.
@@ -180,7 +180,7 @@ class _Forward:
 
     def see(self, name: str, arguments: Any) -> None:
         """Exclude the layers whose output or weight a function of this name takes."""
-        for value in tree_leaves(arguments):
+        for _, value in leaves(arguments):
             owner = self._owner(value)
             # Uses inside the layer's own forward, or inside the BatchNorm that takes its output, are those that a fold
             # keeps.
@@ -254,7 +254,8 @@ class _Operations(TorchDispatchMode):
 
 
 def _cloned(inputs: Inputs) -> Inputs:
-    return tree_map_only(Tensor, torch.clone, inputs)  # a forward may normalize its images in place
+    copied: Inputs = changed(inputs, torch.clone)  # a forward may normalize its images in place
+    return copied
 
 
 def fold_batch_norms_(network: nn.Module, pairs: Iterable[tuple[str, str]]) -> None:
@@ -469,7 +470,7 @@ def _outputs(network: nn.Module, inputs: Inputs, call: str, output: OutputSpec) 
 
     def keep(result: Any) -> Tensor:
         logits = find_logits(result, output)
-        outputs.extend(v for v in (logits, *tree_leaves(result)) if isinstance(v, Tensor) and v.is_floating_point())
+        outputs.extend(value for _, value in leaves((logits, result)) if value.is_floating_point())
         return logits
 
     with untouched(network), torch.no_grad():

@@ -24,6 +24,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from lit_xai.network.trees import leaves, replaced
+
 Quantize = Callable[[str, Tensor, str], Tensor]
 """From the name of a tensor's site, the tensor and the layer that takes it, to the quantized tensor."""
 
@@ -134,9 +136,9 @@ class Placement(TorchFunctionMode):
     def finish(self, result: Any) -> Any:
         """Return the network's result, with convolutions' outputs in it quantized."""
         self.path.append("")
-        return tree_map(
-            lambda v: self._quantized(v, self._site("output")) if self._kind(v) is _Kind.PENDING else v, result
-        )
+        pending = {path: value for path, value in leaves(result) if self._kind(value) is _Kind.PENDING}
+        quantized = {path: self._quantized(value, self._site("output")) for path, value in pending.items()}
+        return replaced(result, quantized) if quantized else result
 
     def pass_on(self, inputs: Any, result: Any) -> None:
         """Have a BatchNorm's result count as the output of the layer before it, which it will be folded into."""

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_xai.network.calling import Inputs, OutputSpec, call_network
-from lit_xai.network.profiling import batch_size, with_batch_size
-from lit_xai.network.trees import leaves, with_tensors
+from lit_xai.network.arguments import Arguments, Inputs, named_leaves
+from lit_xai.network.calling import OutputSpec, call_network
+from lit_xai.network.profiling import count_samples, with_batch_size
+from lit_xai.network.trees import with_tensors
 
 
 class FlatNetwork(nn.Module):
@@ -43,8 +44,10 @@ class FlatNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
-        if dynamic_batch:  # torch.export takes a dimension of size 0 or 1 for a constant
-            inputs = with_batch_size(inputs, max(batch_size(inputs), 2))
+        inputs = with_tensors(inputs, named_tensors(inputs).values())
+        self._n = count_samples(network, inputs, call, output) if dynamic_batch else None
+        if self._n is not None and self._n < 2:  # torch.export takes a dimension of size 0 or 1 for a constant
+            inputs, self._n = with_batch_size(inputs, 2, self._n), 2
         self._inputs, self._call, self._output = inputs, call, output
         self.tensors = named_tensors(inputs)
 
@@ -52,8 +55,8 @@ class FlatNetwork(nn.Module):
     def dynamic_shapes(self) -> tuple[Any, ...]:
         """The ``dynamic_shapes`` that ``torch.export`` takes: first dimensions that count samples are dynamic."""
         # AUTO rather than DYNAMIC: the exporter may fix a dimension that the network needs to be constant.
-        n, tensors = batch_size(self._inputs), self.tensors.values()
-        return (tuple({0: torch.export.Dim.AUTO} if t.dim() > 0 and len(t) == n else None for t in tensors),)
+        tensors = self.tensors.values()
+        return (tuple({0: torch.export.Dim.AUTO} if t.dim() > 0 and len(t) == self._n else None for t in tensors),)
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """Return the logits for tensors in the order of ``tensors``, by default for these."""
@@ -69,10 +72,17 @@ def named_tensors(inputs: Inputs) -> dict[str, Tensor]:
         ['user', 'items.0', 'items.1']
         >>> list(named_tensors(torch.zeros(1))), list(named_tensors((torch.zeros(1), torch.zeros(1))))
         (['input'], ['input.0', 'input.1'])
+        >>> list(named_tensors(Arguments((torch.zeros(1),), {"mask": torch.zeros(1)})))
+        ['input.0', 'mask']
     """
-    prefix = "" if isinstance(inputs, Mapping) else "input"
-    detached = {name: tensor.detach().cpu() for name, tensor in leaves(inputs, prefix)}
+    detached = {_in_file(inputs, name): tensor.detach().cpu() for name, tensor in named_leaves(inputs)}
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in detached.items()}
+
+
+def _in_file(inputs: Inputs, name: str) -> str:
+    # A position is no name; a keyword is.
+    has_place = not isinstance(inputs, (Mapping, Arguments)) or (isinstance(inputs, Arguments) and name[0].isdigit())
+    return f"input.{name}".rstrip(".") if has_place else name
 
 
 @contextlib.contextmanager

@@ -9,18 +9,20 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from lit_xai.network.calling import Inputs, OutputSpec
+from lit_xai.network.calling import Inputs, OutputSpec, check_call
 from lit_xai.network.check import check_integer
 from lit_xai.network.describing import describe
 from lit_xai.network.import_path import load_object
 from lit_xai.network.packages import ONNX, require
-from lit_xai.network.profiling import with_batch_size
+from lit_xai.network.profiling import count_samples, with_batch_size
+from lit_xai.network.untouched import untouched
 from lit_xai.runtime.errors import one_line
 from lit_xai.runtime.onnx import export_onnx
 from lit_xai.runtime.session import import_onnxruntime, open_session, session_feed
@@ -79,7 +81,8 @@ def network_latency(
         network: the module.
         inputs: what it is called with, of any batch size.
         threads: the number of threads for ONNX Runtime.
-        batch_size: the number of samples in the call, and in the file.
+        batch_size: the number of samples in the call, and in the file; inputs that cannot be cut into samples (a batch
+            of graphs) are measured as they are.
         measure: a function from the file's path to milliseconds to use instead of ONNX Runtime, or its import path.
         call: the network's method that is called.
         output: the logits in its output.
@@ -99,14 +102,19 @@ def network_latency(
     if function is not None and not callable(function):
         raise ValueError(f"measure expected a function from an ONNX file's path to milliseconds, but got {measure!r}.")
     require("A latency", *ONNX, *([] if function else ["onnxruntime"]))
-    inputs = with_batch_size(inputs, batch_size)
+    rows = count_samples(network, inputs, call, output)
+    if rows is None:
+        with untouched(network), torch.no_grad():
+            n = sum(check_call(network, inputs, call, output).shape[:1])
+    else:
+        inputs, n = with_batch_size(inputs, batch_size, rows), batch_size
     with tempfile.TemporaryDirectory(prefix="lit_xai-") as folder:
         path = Path(folder) / "network.onnx"
         export_onnx(network, inputs, path, call, output, dynamic_batch=False)
         if function is None:
-            return measure_latency(path, inputs, threads)
+            return replace(measure_latency(path, inputs, threads), batch_size=n)
         name = getattr(function, "__name__", type(function).__name__)
-        return Latency(_checked_time(function(path), name), 0.0, name, cpu_name(), threads, batch_size)
+        return Latency(_checked_time(function(path), name), 0.0, name, cpu_name(), threads, n)
 
 
 def measure_latency(

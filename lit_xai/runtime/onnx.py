@@ -68,7 +68,8 @@ def export_onnx(
         path: of the file; its folder is created.
         call: the network's method that is called.
         output: where the logits are in its output.
-        dynamic_batch: whether the file takes any number of samples, where the network does, or exactly those given.
+        dynamic_batch: whether the file takes any number of samples, where the network does, or exactly those given;
+            inputs that cannot be cut into samples (a batch of graphs) are exactly those given.
         opset: version of ONNX's operators, 18 or newer; default torch's.
 
     Raises:

@@ -8,7 +8,7 @@ from networks import Shared, Tokens, TwoInputs, cnn, mlp
 from refusals import refused
 from torch import nn
 
-from lit_xai.attribution.adapter import Arguments
+from lit_xai.attribution.adapter import SplitInputs
 from lit_xai.attribution.attribution import rehearse
 from lit_xai.attribution.methods import resolve_method
 from lit_xai.attribution.options import Options, as_target
@@ -105,7 +105,7 @@ class TestInputs:
             ({}, ["inputs expected a tensor"]),
             (None, ["inputs expected a tensor", "NoneType"]),
             ("abc", ["inputs expected a tensor", "str"]),
-            ((X, X[:2]), ["as many in each", "Tensor[6, 5]", "Tensor[2, 5]"]),
+            ((X, X[:2]), ["cannot be called with", "Tensor[6, 5]", "Tensor[2, 5]"]),
             (torch.ones(6, 5, dtype=torch.int64), ["IntegratedGradients", "floating", "layer='...'"]),
         ],
     )
@@ -368,7 +368,7 @@ def test_reused_modules():
 
 
 def test_options_of_a_piece():
-    arguments = Arguments(X)
+    arguments = SplitInputs(X)
     found = Options(resolve_method("IntegratedGradients"), arguments, [0, 1, 2, 0, 1, 2], X, {"n_steps": 3}, None, 4)
     piece = found.of(slice(4, 8))
     assert piece["target"].tolist() == [1, 2]
