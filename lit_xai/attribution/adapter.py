@@ -158,9 +158,12 @@ def split_inputs(
         >>> split_inputs(bags, (torch.tensor([1, 2, 4, 5]), torch.tensor([0, 3])), any_dtype=True).whole
         True
     """
+    split = SplitInputs(inputs, any_dtype)
     rows = count_samples(network, inputs, call, output)
-    split = SplitInputs(inputs, any_dtype, n=rows, whole=rows is None)
-    return split if split.explained or split.whole else SplitInputs(inputs, any_dtype, whole=True)
+    if rows is not None and rows != split.n:
+        split = SplitInputs(inputs, any_dtype, n=rows)
+    whole = rows is None or not split.explained
+    return SplitInputs(inputs, any_dtype, whole=True) if whole else split
 
 
 class Forward(nn.Module):
