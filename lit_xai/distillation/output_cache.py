@@ -17,7 +17,7 @@ from lit_xai.distillation.output_file import HASH, locked, read_outputs, require
 from lit_xai.network.calling import Inputs, find_network
 from lit_xai.network.describing import describe
 from lit_xai.network.probing import fingerprint
-from lit_xai.network.trees import leaves
+from lit_xai.network.trees import Held, leaves
 
 _HIGH = -(1 << 32)  # the upper half of 64 bits
 _LOW = (1 << 32) - 1
@@ -71,7 +71,9 @@ def sample_keys(inputs: Inputs) -> Tensor:
 
 def _arguments(inputs: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every argument with its position, tensors or not."""
-    if isinstance(inputs, (Mapping, list, tuple)):
+    if isinstance(inputs, Held):
+        yield from _arguments(inputs.value, name)
+    elif isinstance(inputs, (Mapping, list, tuple)):
         yield name, type(inputs).__name__
         for key, value in inputs.items() if isinstance(inputs, Mapping) else enumerate(inputs):
             yield from _arguments(value, f"{name}.{key!r}")
