@@ -201,7 +201,6 @@ IMPORTS = {
     "torch.utils._pytree.tree_flatten": "recurrent layers in a pruned network",
     "torch.utils._pytree.tree_leaves": "nested inputs and outputs",
     "torch.utils._pytree.tree_map": "nested inputs and outputs",
-    "torch.utils._pytree.tree_map_only": "nested inputs and outputs",
     "torch.utils._pytree.tree_unflatten": "recurrent layers in a pruned network",
 }
 

@@ -179,10 +179,14 @@ def draw(evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float]) 
     arguments = SplitInputs(samples.inputs, any_dtype=True)
     explanation = evaluation.explanation
     answers = answers_of(explanation.logits, explanation.labels)
+    if explanation.whole:  # the rows of a figure are not samples
+        answers = dict.fromkeys(answers)
     for name, maps in evaluation.explanation.attributions.items():
         shown = inputs.get(name, arguments.values[arguments.explained[0]])  # a layer's maps belong to the first input
         if maps.dim() == 1:  # one number per sample is a table of one column
             shown, maps = shown.reshape(-1, 1), maps.reshape(-1, 1)
+        if explanation.whole and maps.dim() == 3:  # an image, or one of a list
+            shown, maps = shown[None], maps[None]
         if maps.any():  # the first map that is not blank sets the color limit of the run
             limits.setdefault(name, color_limit(maps, shown, data_info.kind))
         yield (
@@ -198,8 +202,8 @@ def draw(evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float]) 
                 limit=limits.get(name),
                 kind=data_info.kind,
                 ends=_ends(maps, answers, evaluation.has_target),
-                places=explanation.places(),
-                boxes=_boxes(explanation, shown),
+                places=() if explanation.whole else explanation.places(),
+                boxes=None if explanation.whole else _boxes(explanation, shown),
                 **answers,
             ),
         )

@@ -37,6 +37,7 @@ class Explanation:
         form: how the output of several places is put together; ``None`` where there is one.
         boxes: where in the picture the explained place is, ``(N, 4)``: top, left, bottom, right, as shares.
         head: of several, the one that was explained.
+        whole: whether the inputs hold no row per sample (a batch of graphs), and were explained all at once.
     """
 
     logits: Tensor
@@ -47,6 +48,7 @@ class Explanation:
     form: Form | None = None
     boxes: Tensor | None = None
     head: str = ""
+    whole: bool = False
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor by name, each with one row per sample."""
@@ -65,6 +67,8 @@ class Explanation:
 
         def whole(value: Tensor) -> Tensor:
             # (world_size, rows, ...) -> (rows * world_size, ...): process r holds the samples r, r + world_size, ...
+            if self.whole:  # each process has explained all of it
+                return value.detach().cpu()
             shares = value if world_size == 1 else all_gather(value).transpose(0, 1).flatten(0, 1)
             return shares[:n].detach().cpu()
 
@@ -173,10 +177,10 @@ def _before(
             else:
                 logits.append(found.logits.detach())
     if chosen:
-        return _of_elements(chosen, found.head)
+        return replace(_of_elements(chosen, found.head), whole=arguments.whole)
     whole = torch.cat(logits)
     targets = choose_targets(whole, labels, target) if whole.dim() == 2 else None
-    return Explanation(whole, targets, labels=labels, head=found.head)
+    return Explanation(whole, targets, labels=labels, head=found.head, whole=arguments.whole)
 
 
 def _call(network: nn.Module, inputs: Inputs, call: str, output: OutputSpec) -> tuple[Found, Any]:

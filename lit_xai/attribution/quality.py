@@ -142,7 +142,8 @@ def update_metric(metric: Metric, network: nn.Module, inputs: Inputs, explanatio
     metric.to(explanation.logits.device).reset()
     if n:
         # Copies: tensors of a test loop were made in inference mode, and a metric may write to its arguments.
-        parts = take((inputs, attributions, explanation.targets), range(n), rows)
+        parts = (inputs, attributions, explanation.targets)
+        parts = parts if explanation.whole else take(parts, range(n), rows)
         metric.update(network, *changed(parts, torch.clone))
 
 

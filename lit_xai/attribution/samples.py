@@ -16,6 +16,7 @@ from lit_xai.attribution.normalization import is_normalized_image
 from lit_xai.network.arguments import Inputs, named_leaves
 from lit_xai.network.calling import BatchToInputs, BatchToTarget, find_inputs, find_labels
 from lit_xai.network.probing import Probe, fingerprint, reads_by_index
+from lit_xai.network.profiling import count_samples
 from lit_xai.network.saving import save_arrays
 from lit_xai.network.trees import take
 from lit_xai.trainer.access import to_model
@@ -39,6 +40,7 @@ class Samples:
         baseline: structured like the explained inputs; ``None`` for the method's own default.
         compared: the name of the baseline, for captions; empty where the method has none.
         elements: what is explained of each, ``(N, k)``, where the network answers for many places and it is fixed.
+        whole: whether the inputs hold no row per sample (a batch of graphs).
     """
 
     inputs: Inputs
@@ -50,9 +52,15 @@ class Samples:
     baseline: Any = None
     compared: str = ""
     elements: Tensor | None = None
+    whole: bool = False
 
     def share(self, rank: int, world_size: int, method: type) -> "Samples":
-        """Return the share of one process; the first samples are repeated to make all shares equally large."""
+        """Return the share of one process; the first samples are repeated to make all shares equally large.
+
+        What cannot be cut into samples is the share of each.
+        """
+        if self.whole:
+            return self
         # all_gather stacks the shares; Explanation.gathered cuts off the repeated samples.
         n = len(self.indices)
         rows = [row % n for row in range(rank, -(-n // world_size) * world_size, world_size)]
@@ -95,7 +103,14 @@ def read_samples(
     if batch_to_target is None and isinstance(inputs, Tensor) and labels is inputs:
         labels = None
     by_index = reads_by_index(loaders(trainer)[name])
-    return Samples(inputs, labels, indices, name, by_index, fingerprint(inputs))
+    return Samples(inputs, labels, indices, name, by_index, fingerprint(inputs), whole=_is_whole(network, inputs))
+
+
+def _is_whole(network: nn.Module, inputs: Inputs) -> bool:
+    try:
+        return count_samples(network, inputs) is None
+    except ValueError:  # for the rehearsal to say
+        return False
 
 
 def takes_baseline(method: type) -> bool:
