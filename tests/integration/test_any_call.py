@@ -6,16 +6,20 @@ from typing import Any
 
 import pytest
 import torch
+from refusals import refused
 from torch import Tensor, nn
 
+from lit_xai.attribution.attribution import attribute
 from lit_xai.attribution.explanation import explain
+from lit_xai.export.files import check_samples
 from lit_xai.export.parity import OnnxPredictor, in_float
 from lit_xai.network.arguments import Arguments, Inputs
 from lit_xai.network.calling import OutputSpec, call_network
-from lit_xai.network.profiling import count_macs
+from lit_xai.network.profiling import batch_size, count_macs, count_samples
 from lit_xai.pruning.pruning import pruned_copy
 from lit_xai.quantization.folding import folded_copy
 from lit_xai.quantization.quantization import calibrate_, plan_quantization, prepare_
+from lit_xai.runtime.flat import named_tensors
 from lit_xai.runtime.latency import network_latency
 from lit_xai.runtime.onnx import export_onnx
 
@@ -206,3 +210,48 @@ def test_measured(case):
     latency = network_latency(case.network(), case.inputs, output=case.output, measure=lambda path: 1.0)
     assert latency.milliseconds == 1
     assert latency.batch_size == (1 if case.dynamic else ROWS)
+
+
+def test_what_has_no_samples_is_refused_before_an_export(case):
+    if case.dynamic:
+        check_samples(case.network(), case.inputs, case.output)
+        return
+    with refused(f"{case.network.__name__} is exported for any number of samples", "exactly these"):
+        check_samples(case.network(), case.inputs, case.output)
+
+
+def test_what_has_no_samples_is_kept_whole(case):
+    found = explain(case.network(), case.inputs, method="Saliency", target=1, output=case.output)
+    assert found.whole == (not case.dynamic)
+    gathered = found.gathered(lambda value: value, 1, 1)
+    for name, value in found.attributions.items():
+        assert len(gathered.attributions[name]) == (1 if case.dynamic else len(value))
+
+
+def test_lengths_go_along():
+    """A list of numbers, one for each sample, cannot be cut: the call is measured as it is."""
+
+    class OfLengths(OneTensor):
+        def forward(self, image, lengths):
+            return self.compute(torch.cat([row[None] * n for row, n in zip(image, lengths, strict=True)]))
+
+    expected = count_macs(OneTensor(), X)
+    assert count_macs(OfLengths(), (X, torch.ones(ROWS))) == expected
+    assert count_macs(OfLengths(), (X, [1] * ROWS)) == expected
+    assert count_samples(OfLengths(), (X, [1] * ROWS)) is None
+    same(
+        explain(OfLengths(), (X, [1] * ROWS), method="Saliency").attributions["0"],
+        explain(OneTensor(), X, method="Saliency").attributions[""],
+    )
+
+
+def test_deep_lift_needs_samples():
+    case = CASES["graph"]
+    with refused("inputs: DeepLift compares samples", "IntegratedGradients"):
+        attribute(case.network(), case.inputs, method="DeepLift", target=0, output=case.output)
+
+
+def test_names_of_a_file():
+    case = CASES["flags"]
+    assert list(named_tensors(case.inputs)) == ["input.0", "mask"]
+    assert batch_size(case.inputs) == ROWS
