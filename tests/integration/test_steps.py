@@ -56,7 +56,13 @@ def test_cuts_are_between_two_steps(module, options, expected, tmp_path):
     assert (tmp_path / "compression" / "channels-step=9.png").exists()
 
 
-@pytest.mark.parametrize(("module", "options"), [run[:2] for run in RUNS.values()], ids=list(RUNS))
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [
+        pytest.param(*run[:2], id=name, marks=[] if name in ("accumulated", "two optimizers") else pytest.mark.slow)
+        for name, run in RUNS.items()
+    ],
+)
 def test_quantization_begins_between_two_steps(module, options, tmp_path):
     module, callback = module(), quantize(start_step=4, freeze_step=6)
     fit(module, tmp_path, callback, prune(start_step=3, end_step=3), **options)
@@ -69,9 +75,9 @@ def test_quantization_begins_between_two_steps(module, options, tmp_path):
     [
         (Recorded, {"max_epochs": 1}, 10),
         (Recorded, {"max_steps": 20}, 20),
-        (Recorded, {"max_epochs": 3, "max_steps": 20}, 20),
+        pytest.param(Recorded, {"max_epochs": 3, "max_steps": 20}, 20, marks=pytest.mark.slow),
         (Recorded, {"max_epochs": 100, "max_steps": 7}, 7),
-        (Streamed, {"max_steps": 20}, 20),
+        pytest.param(Streamed, {"max_steps": 20}, 20, marks=pytest.mark.slow),
         (Alike, {"max_epochs": -1, "max_steps": 40}, 20),
     ],
 )
@@ -209,7 +215,9 @@ def test_a_wrecked_training_is_told_the_step(tmp_path):
         fit(Wrecked(), tmp_path, prune(start_step=40, end_step=40), max_steps=60)
 
 
-@pytest.mark.parametrize("module", [Recorded, Streamed, Manual])
+@pytest.mark.parametrize(
+    "module", [Manual, *(pytest.param(one, marks=pytest.mark.slow) for one in (Recorded, Streamed))]
+)
 def test_figures_in_steps_leave_the_run_as_it_was(module, tmp_path):
     options = {"max_steps": 80 if module is Manual else 14}
     torch.manual_seed(0)
@@ -254,7 +262,7 @@ def resumed_from(folder, make, module, at, **options):
 
 
 @RESUMING
-@pytest.mark.parametrize("at", [4, 5, 6, 9, 12, 15, 19])
+@pytest.mark.parametrize("at", [5, 12, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 6, 9, 15, 19))])
 def test_resumed_within_an_epoch_it_finds_structure_and_plan(at, tmp_path):
     def make():
         return [prune(**TWICE), quantize(start_step=15, freeze_step=18)]
