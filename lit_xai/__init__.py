@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lit_xai.callbacks import ModelExport as ModelExport
     from lit_xai.callbacks import QuantizationAwareTraining as QuantizationAwareTraining
     from lit_xai.callbacks import StructuredPruning as StructuredPruning
+    from lit_xai.overview.callback import inspect as inspect
     from lit_xai.recipe import load_from_checkpoint as load_from_checkpoint
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ _WHERE = {
     "ModelExport": "lit_xai.export.callback",
     "QuantizationAwareTraining": "lit_xai.quantization.callback",
     "StructuredPruning": "lit_xai.pruning.callback",
+    "inspect": "lit_xai.overview.callback",
     "load_from_checkpoint": "lit_xai.recipe",
 }
 
@@ -42,6 +44,7 @@ __all__ = [
     "StructuredPruning",
     "__version__",
     "functional",
+    "inspect",
     "load_from_checkpoint",
 ]
 

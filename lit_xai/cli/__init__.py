@@ -17,7 +17,7 @@ from lit_xai.network.spelling import nearest
 __all__ = ["main"]
 
 _TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-_COMMANDS = (*_TRAINER_COMMANDS, "export", "demo")
+_COMMANDS = (*_TRAINER_COMMANDS, "inspect", "export", "demo")
 
 _HELP = """\
 lit-xai: shrink a Lightning model and see, in the same run, whether its explanations survive.
@@ -25,6 +25,7 @@ lit-xai: shrink a Lightning model and see, in the same run, whether its explanat
   lit-xai demo                                 train on real digits and look at the model's explanations
   lit-xai fit --config base --config digits --config attributions         configs stack, later ones win
   lit-xai fit --config base --model my_module.MyModel --data my_module.MyData     classes from this folder
+  lit-xai inspect --config ...                 what each callback would do with the model, before it is trained
   lit-xai fit ... --ckpt_path FILE             resume    (--init_from FILE: only its weights, epoch 0)
   lit-xai validate|test|predict --config logs/version_0/config.yaml --ckpt_path FILE
   lit-xai export --config logs/version_0/config.yaml --ckpt FILE [--int8]     as ONNX files
@@ -91,6 +92,10 @@ def _run(arguments: Sequence[str]) -> int:
         return demo(arguments[1:])
     if command == "export":
         return export(arguments)
+    if command == "inspect":
+        from lit_xai.cli.inspecting import inspect
+
+        return inspect(arguments)
     from lit_xai.cli.run import run
 
     return run(arguments)

@@ -103,7 +103,7 @@ class Student:
                 parts = {name: named[name] for name in self.step.parts}
             yield stack.enter_context(recorded(parts, watched, inputs=change))
 
-    def own_calls(self, pl_module: "LightningModule", calls: Sequence[Call], batch: Any) -> list[Call]:
+    def own_calls(self, pl_module: "LightningModule", calls: Sequence[Call], batch: Any = None) -> list[Call]:
         """Return the calls of the network among those recorded, and remember which network it is.
 
         Args:
@@ -141,7 +141,8 @@ def _joined(step: StepCall, pl_module: Any, calls: Sequence[Call], batch: Any) -
     results = {calls[place].name: calls[place].result for place in step.ends}
     layers = {name: value for call in calls[: max(step.ends) + 1] for name, value in call.layers.items()}
     result = next(iter(results.values())) if len(results) == 1 else results
-    return Call("", (), step.inputs(batch, dict(leaves(batch))), result, layers)
+    first = calls[0].args, calls[0].kwargs
+    return Call("", (), step.inputs(batch, dict(leaves(batch))), result, layers, first)
 
 
 def _is_learning(call: Call) -> bool:

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -77,6 +77,7 @@ class Teacher:
         self._optimize, self._compiled = optimize, compiled
         self._is_channels_last = self._is_selected = self._is_called = False
         self._students: OutputSpec = None
+        self._takes_first = False
         for module in root.modules():
             module.training = False
         for parameter in root.parameters():
@@ -89,11 +90,8 @@ class Teacher:
 
         Args:
             name: of the student's network.
-            student: that network, if it was watched: a step of several parts is run of the teacher as well, and its
-                logits are looked for in the same place first.
-
-        Raises:
-            ValueError: the teacher has not the parts that the step calls.
+            student: that network, if it was watched. Its logits are looked for in the same place first. A step of
+                several parts is run of a teacher that has these parts too; any other is called as the first of them.
         """
         if self._is_selected:
             return
@@ -101,14 +99,9 @@ class Teacher:
         named = module_names(self.network)
         self._students = None if student is None else student.output
         if student is not None and student.step is not None:
-            missing = [part for part in student.step.parts if part not in named]
-            if missing:
-                raise ValueError(
-                    f"The teacher {type(self.network).__name__} expected the parts that the student's step calls"
-                    f" ({', '.join(student.step.parts)}), but it has no {missing[0]!r}: use a teacher of the student's"
-                    " class, or name one part of the student with module=."
-                )
-            self.network, self._optimize = step_view(self.network, student.step), False
+            self._takes_first = any(part not in named for part in student.step.parts)
+            if not self._takes_first:
+                self.network, self._optimize = step_view(self.network, student.step), False
         elif name in named:
             self.network = named[name]
 
@@ -129,7 +122,7 @@ class Teacher:
         Raises:
             ValueError: the network cannot be called like the student.
         """
-        keys = None
+        call, keys = self._own(call), None
         if self.cache is not None:
             keys = sample_keys((*call.args, *call.kwargs.values()))
             cached = self.cache.lookup(keys)
@@ -150,7 +143,7 @@ class Teacher:
         Raises:
             ValueError: the network cannot be called like the student.
         """
-        layers = tuple(layers)
+        call, layers = self._own(call), tuple(layers)
         return self._run(call, layers) if layers else TeacherOutput(self.logits(call))
 
     def explain(self, call: Call, explanation: Any, layers: Iterable[str] = ()) -> TeacherOutput:
@@ -164,6 +157,7 @@ class Teacher:
         Raises:
             ValueError: the network cannot be called like the student, or the explanation has nothing to differentiate.
         """
+        call = self._own(call)
         self._prepare(call)
         watched = _layers(self.network, dict.fromkeys([*layers, *explanation.teacher_layers]))
         by_input = explanation.needs_input_gradient
@@ -191,6 +185,12 @@ class Teacher:
             logits = self._logits(calls[0].result)
         # Autograd refuses to save tensors made in inference mode for a backward pass, but not their clones.
         return TeacherOutput(logits.clone(), _detached(calls[0].layers))
+
+    def _own(self, call: Call) -> Call:
+        """Return a student's call as this network is called."""
+        if not self._takes_first or call.first is None:
+            return call
+        return replace(call, args=call.first[0], kwargs=call.first[1], first=None)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:

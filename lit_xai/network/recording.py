@@ -25,6 +25,7 @@ class Call:
         kwargs: its keyword arguments.
         result: its output.
         layers: outputs of the watched layers, by name; for a layer that ran several times, the last one.
+        first: of a call that stands for several parts, the arguments of the first one.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Call:
     kwargs: dict[str, Any] = field(default_factory=dict)
     result: Any = None
     layers: dict[str, Any] = field(default_factory=dict)
+    first: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
     def tensors(self) -> list[Tensor]:
         """Return the floating tensors in the arguments, also in nested lists and dicts."""

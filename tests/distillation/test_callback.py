@@ -570,7 +570,7 @@ def test_two_networks_of_which_one_is_distilled(every, tmp_path):
     kept = KnowledgeDistillation(teacher, alpha=0.9, temperature=1.0, module="generator", explanation=explanation)
     fit(module, tmp_path, kept, max_epochs=10)
     assert distance(module) < 0.5 * before
-    with pytest.raises(Exception, match=r"calls 'generator' and 'critic'.* with module=, one of"):
+    with pytest.raises(Exception, match=r"trains 'generator' and 'critic' by .* with module=, one of"):
         fit(Adversarial(), tmp_path, KnowledgeDistillation(teacher))
 
 

@@ -179,15 +179,12 @@ DKD = "decoupled_kl_divergence"
             ("attention_transfer expected features with positions",),
         ),
         (Steps, {"module": "netwrk"}, ("module='netwrk'", "'network'")),
-        (Apart, {}, ("calls 'network' and 'head'", "module=, one of ['network', 'head']")),
-        (Boxed, {}, ("No logits were found", "output=")),
         (Steps, {"output": 3}, ("No logits were found at output=3",)),
         (
             Steps,
             {"teacher": Boxed(), "teacher_output": "score"},
             ("No logits were found at teacher_output='score'", "teacher_output="),
         ),
-        (Dicts, {"loss": DKD}, ("found no labels in the batch", "batch_to_target=")),
         (Dicts, {"loss": DKD, "batch_to_target": "label"}, ("batch_to_target='label' is not in a batch of dict(x: ",)),
         (Steps, {"loss": DKD, "batch_to_target": 5}, ("batch_to_target=5 is not in a batch",)),
         (Steps, {"teacher": "dense"}, ("teacher='dense' expected a callback that changes the structure",)),
@@ -219,6 +216,10 @@ def test_outputs_and_labels_can_be_located(tmp_path):
     fit(Boxed(), tmp_path, KnowledgeDistillation(Boxed(), output="scores"))
     fit(Boxed(), tmp_path, KnowledgeDistillation(mlp(24), output="scores", teacher_output=lambda found: found))
     fit(Apart(), tmp_path, KnowledgeDistillation(Apart(), module="head"))
+    fit(Apart(), tmp_path, KnowledgeDistillation(Apart()))
+    fit(Apart(), tmp_path, KnowledgeDistillation(mlp(24)))
+    fit(Boxed(), tmp_path, KnowledgeDistillation(Boxed()))
+    fit(Dicts(), tmp_path, KnowledgeDistillation(mlp(24), loss=DKD), train=dicts())
     options = {"loss": DKD, "batch_to_target": "class"}
     fit(Dicts(), tmp_path, KnowledgeDistillation(mlp(24), **options), train=dicts())
 

@@ -1,0 +1,1 @@
+"""What each callback would do with a module, told before anything is trained."""
