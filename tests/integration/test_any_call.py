@@ -206,6 +206,7 @@ def test_exported_alike(case, tmp_path):
     same(OnnxPredictor(path)(in_float(case.inputs)), OneTensor()(X))
 
 
+@pytest.mark.slow  # as many exports again
 def test_measured(case):
     latency = network_latency(case.network(), case.inputs, output=case.output, measure=lambda path: 1.0)
     assert latency.milliseconds == 1
