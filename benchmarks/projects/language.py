@@ -160,6 +160,15 @@ def _old_gym() -> None:
 
     if not hasattr(np, "bool8"):  # which the environments of that time ask for
         np.bool8 = np.bool_  # type: ignore[attr-defined]
+    # Their random generators cannot be copied with the numpy of today.
+    from gym.utils.seeding import RandomNumberGenerator
+
+    def deepcopy(self: Any, memo: Any) -> Any:
+        copied = np.random.default_rng()
+        copied.bit_generator.state = self.bit_generator.state
+        return copied
+
+    RandomNumberGenerator.__deepcopy__ = deepcopy
 
 
 @project(network="net", inputs="[0]: states", labels=None)

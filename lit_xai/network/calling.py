@@ -18,7 +18,7 @@ from lit_xai.network.describing import describe
 from lit_xai.network.import_path import load_object
 from lit_xai.network.outputs import OutputSpec, find_logits
 from lit_xai.network.spelling import nearest
-from lit_xai.network.trees import leaves
+from lit_xai.network.trees import leaves, with_own_containers
 
 BatchToInputs: TypeAlias = int | str | Sequence[int | str] | Callable[[Any], Inputs] | None
 BatchToTarget: TypeAlias = int | str | Callable[[Any], Any] | None
@@ -323,6 +323,8 @@ def call_network(network: nn.Module, inputs: Inputs, call: str = "forward", outp
     """
     # network(...) rather than network.forward(...), which would skip the hooks.
     function = network if call == "forward" else getattr(network, call)
+    # Graph networks write what they compute into the graph that they are given.
+    inputs = with_own_containers(inputs)
     if isinstance(inputs, Arguments):
         result = function(*inputs.args, **inputs.kwargs)
     elif isinstance(inputs, Tensor):

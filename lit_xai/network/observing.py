@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lit_xai.network.calling import defines_call, plain_name
 from lit_xai.network.recording import in_place_of_call
 from lit_xai.network.tracking import Contact, Origin, Tracking
-from lit_xai.network.trees import leaves, replaced
+from lit_xai.network.trees import leaves, replaced, with_own_containers
 
 
 @dataclass(eq=False)
@@ -170,6 +170,8 @@ class _Recorder:
             return original(*args, **kwargs)
         forward = self.parts[name].forward
         call = PartCall(name, *by_name(forward, args, kwargs), optional=_optional(forward))
+        # A part may add what it computes to a dict or a graph that it is given.
+        call.args, call.kwargs = with_own_containers((call.args, call.kwargs))
         call.origins = {path: tracking.origin(tensor) for path, tensor in leaves((call.args, call.kwargs))}
         call.feeds = frozenset().union(*(origin.answers for origin in call.origins.values()))
         tracking.depth += 1

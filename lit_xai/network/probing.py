@@ -142,7 +142,7 @@ def read_probe(
     with fork_rng(seed, devices), _kept_generators(dataset):
         if isinstance(dataset, IterableDataset):
             return _read_stream(copy.copy(dataset), loader, probe)
-        if not hasattr(dataset, "__len__"):
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             return _read_stream(loader, loader, probe)
         if len(dataset) == 0:
             raise ValueError("probe: the loader it reads from is empty.")

@@ -78,7 +78,7 @@ def read(record: StepRecord) -> Reading:
         *(call.made_of[path] for call in results for path, tensor in leaves(call.result) if _is_output(tensor))
     )
     data = tuple(path for path, _ in leaves(record.batch) if path in made_of)
-    unused = () if is_step else _unused(chain[0], data)
+    unused = () if is_step else _unused(chain[0], data, {one.leaf for one in record.contacts.values()})
     inputs = None if is_step else _inputs(chain[0], record, unused)
     return Reading(names, tuple(ends), inputs, data, logits, outputs, label, candidates, len(chain), unused)
 
@@ -222,14 +222,17 @@ def _label(contacts: list[Any], results: list[PartCall], logits: str | None) -> 
     return (paths[0], ()) if len(paths) == 1 else (None, paths)
 
 
-def _unused(call: PartCall, data: tuple[str, ...]) -> tuple[str, ...]:
-    """Return keywords that hold nothing but leaves of the batch without influence."""
+def _unused(call: PartCall, data: tuple[str, ...], met: set[str]) -> tuple[str, ...]:
+    """Return keywords that hold nothing but leaves of the batch without influence that the answer meets.
+
+    Others may have an influence on another batch: a mask is left out where nothing in a batch is masked.
+    """
     found: dict[str, bool] = {}
     for path, origin in call.origins.items():
         side, _, rest = path.partition(".")
         if side == "1":
             keyword = rest.partition(".")[0]
-            found[keyword] = found.get(keyword, True) and bool(origin.leaves) and not origin.leaves & set(data)
+            found[keyword] = found.get(keyword, True) and bool(origin.leaves) and origin.leaves <= met - set(data)
     return tuple(keyword for keyword, is_unused in found.items() if is_unused and keyword in call.optional)
 
 

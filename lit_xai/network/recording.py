@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lit_xai.network.trees import changed, leaves
+from lit_xai.network.trees import changed, leaves, with_own_containers
 
 
 @dataclass
@@ -72,7 +72,8 @@ def recorded(
             return original(*args, **kwargs)
         if inputs is not None:
             args, kwargs = (_changed(value, inputs) for value in (args, kwargs))
-        call = Call(name, args, kwargs)
+        # What was given: a network may write into it.
+        call = Call(name, *with_own_containers((args, kwargs)))
         running.append(call)
         try:
             call.result = original(*args, **kwargs)

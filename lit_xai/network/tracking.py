@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 _SAME = frozenset({
     "alias", "as_strided", "cat", "clamp", "clone", "constant_pad_nd", "contiguous", "copy", "detach", "diagonal",
     "expand", "flatten", "flip", "gather", "index", "index_select", "lift_fresh", "masked_fill", "masked_select",
-    "narrow", "one_hot", "permute", "repeat", "reshape", "roll", "scatter", "select", "slice", "split",
+    "nan_to_num", "narrow", "one_hot", "permute", "repeat", "reshape", "roll", "scatter", "select", "slice", "split",
     "split_with_sizes", "squeeze", "stack", "t", "to", "transpose", "unbind", "unfold", "unsafe_split", "unsqueeze",
     "view", "where", "_reshape_alias", "_to_copy", "_unsafe_view",
 })
@@ -192,7 +192,9 @@ def _leaf(name: str, origins: list[Origin]) -> str | None:
         # Of an index the first is the data; what is joined has to be of one leaf.
         same = {origin.leaf for origin in (data if name in ("cat", "stack", "where") else data[:1])}
         return same.pop() if len(same) == 1 else None
-    return data[0].leaf if name in _RESCALED and len(data) == 1 else None
+    # A unit may be computed from other data: the mean of what came before.
+    named = [origin.leaf for origin in data if origin.leaf is not None]
+    return named[0] if name in _RESCALED and len(named) == 1 else None
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

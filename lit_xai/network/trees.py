@@ -136,6 +136,23 @@ def changed(value: Any, change: Callable[[Tensor], Any]) -> Any:
     return with_tensors(value, [change(tensor) for _, tensor in leaves(value)])
 
 
+def with_own_containers(value: Any) -> Any:
+    """Return a value with containers of its own around the same tensors: others may write into those.
+
+    Example:
+        >>> batch = {"x": torch.zeros(1)}
+        >>> copied = with_own_containers(batch)
+        >>> copied is batch, copied["x"] is batch["x"]
+        (False, True)
+    """
+    if isinstance(value, Tensor) or _is_opaque(value):
+        return value
+    try:
+        return with_tensors(value, [tensor for _, tensor in leaves(value)])
+    except ValueError:  # an object that cannot be copied
+        return value
+
+
 def _tensors(value: Any, path: str, within: tuple[Any, ...]) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         yield path, value

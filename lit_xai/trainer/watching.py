@@ -21,7 +21,7 @@ from lit_xai.network.copying import copy_network, uncompiled_
 from lit_xai.network.describing import describe
 from lit_xai.network.observing import StepRecord, Told, by_name, observe, parts_with_weights
 from lit_xai.network.probing import Probe
-from lit_xai.network.reading import Reading, UnwatchableError, describe_paths, read
+from lit_xai.network.reading import AmbiguousError, Reading, UnwatchableError, describe_paths, read
 from lit_xai.network.spec import Network, weighted_parts
 from lit_xai.network.step_view import StepCall, until
 from lit_xai.network.trees import leaves, replaced
@@ -182,7 +182,7 @@ def _watch_either(trainer: Trainer, pl_module: LightningModule, loader: str, mod
     own = step_loader(pl_module, loader)
     try:
         return _watch(trainer, pl_module, loader, own, module)
-    except UnwatchableError:
+    except (UnwatchableError, AmbiguousError):
         if own == "train":
             raise
     return _watch(trainer, pl_module, loader, "train", module)

@@ -118,3 +118,67 @@ def test_watching_leaves_no_trace(name, tmp_path):
     assert torch.equal(found.random, found.random_after)
     assert found.before.keys() == found.after.keys()
     assert all(torch.equal(value, found.after[name]) for name, value in found.before.items())
+
+
+class AddsToItsInput(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lin = torch.nn.Linear(5, 3)
+
+    def forward(self, batch):
+        batch["scores"] = self.lin(batch["x"])
+        return batch
+
+
+class WritesIntoTheBatch(lightning.pytorch.LightningModule):
+    """As graph libraries do: what the network computes is put into what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = AddsToItsInput()
+
+    def training_step(self, batch, batch_idx):
+        middle = batch["before"].mean(1)  # a unit that is computed from other data
+        aim = torch.nn.functional.one_hot(batch["kind"], 3) - middle.unsqueeze(1).nan_to_num()
+        return (self.net(batch)["scores"] - aim).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_a_network_may_write_into_what_it_is_given(tmp_path):
+    batch = {"x": torch.randn(6, 5), "before": torch.rand(6, 4), "kind": torch.randint(3, (6,))}
+    found = watched(WritesIntoTheBatch(), batch, tmp_path)
+    assert found.answer.network.module == "net"
+    assert "scores" not in found.inputs[0]
+    assert found.answer.reading.label == "kind"
+
+
+class MaskedUnlessWhole(torch.nn.Module):
+    """Looks at a mask only where something is masked."""
+
+    def __init__(self):
+        super().__init__()
+        self.embeddings, self.head = torch.nn.Embedding(20, 8), torch.nn.Linear(8, 3)
+
+    def forward(self, ids, mask=None, labels=None):
+        hidden = self.embeddings(ids)
+        if mask is not None and not mask.bool().all():
+            hidden = hidden * mask.unsqueeze(-1)
+        logits = self.head(hidden.mean(1))
+        return {"logits": logits, "loss": None if labels is None else torch.nn.functional.cross_entropy(logits, labels)}
+
+
+class Masked(WritesIntoTheBatch):
+    def __init__(self):
+        super().__init__()
+        self.net = MaskedUnlessWhole()
+
+    def training_step(self, batch, batch_idx):
+        return self.net(**batch)["loss"]
+
+
+def test_a_mask_without_influence_on_one_batch_stays_in_the_call(tmp_path):
+    batch = {"ids": torch.randint(20, (6, 4)), "mask": torch.ones(6, 4), "labels": torch.randint(3, (6,))}
+    found = watched(Masked(), batch, tmp_path)
+    assert sorted(path for path, _ in leaves(found.inputs)) == ["ids", "mask"]
