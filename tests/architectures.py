@@ -150,13 +150,10 @@ def made(name: str) -> tuple[nn.Module, Any]:
             size = (parameter.numel() / len(parameter)) ** -0.5 if parameter.dim() > 1 else 0.2
             if parameter.dim() < 2 or parameter.std() < size / 2:
                 parameter.add_(size * torch.randn_like(parameter))
-        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-        for norm in norms:  # statistics of these activations, which would otherwise grow from layer to layer
-            norm.momentum = 1.0
-            norm.train()
-        call_network(network, inputs, output=lambda result: tree_leaves(result)[0])
-        for norm in norms:
-            norm.eval()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(std=0.2)
+                module.running_var.uniform_(0.5, 1.5)
     return network, inputs
 
 
