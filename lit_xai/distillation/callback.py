@@ -33,7 +33,7 @@ from lit_xai.trainer.progress import Progress, length_ahead, run_length
 from lit_xai.trainer.saved_state import AnyNumber, check_state
 from lit_xai.trainer.scheduling import Point, RunLength, check_values, value_at
 from lit_xai.trainer.structural_callback import structural_callbacks
-from lit_xai.trainer.structure_change import bare_optimizers
+from lit_xai.trainer.structure_change import bare_optimizers, refuse_masks
 from lit_xai.trainer.watched_callback import WatchedCallback
 from lit_xai.trainer.watching import labels_of, watch
 
@@ -180,6 +180,7 @@ class KnowledgeDistillation(WatchedCallback):
         self._trainer: Trainer | None = None
         self._pl_module: Any = None
         self._last_step = -1
+        self._has_begun = False
         self._is_backward_seen = False
         self._tag = "distillation"
 
@@ -204,6 +205,8 @@ class KnowledgeDistillation(WatchedCallback):
         self._reset()
         self._resumed, self._state_after_fit = {}, {}
         refuse_strategies(trainer, "KnowledgeDistillation")
+        if self.teacher == "ema":
+            refuse_masks(trainer, "KnowledgeDistillation with teacher='ema'")
         self._choose_tag(trainer)
         if (run := length_ahead(trainer)) is not None:
             self._settings_at(Point(0), run)  # refuses what can be refused before the data are loaded
@@ -227,7 +230,10 @@ class KnowledgeDistillation(WatchedCallback):
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         # Not by state_dict: of two callbacks with one state_key Lightning would refuse the Trainer before our setup
         # can say what to do about it.
-        state = self._state_after_fit if self._pl_module is None else self._state()
+        state = self._state_after_fit
+        if self._pl_module is not None:
+            # Tuners save a checkpoint before the run begins, and load it after their trials.
+            state = self._state() if self._has_begun else self._resumed
         if state:
             checkpoint.setdefault("callbacks", {})[self.state_key] = state
 
@@ -268,7 +274,7 @@ class KnowledgeDistillation(WatchedCallback):
         self._follow_schedules(trainer)  # on_train_epoch_start is not called in a run resumed within an epoch
         agreed(trainer, "KnowledgeDistillation", lambda: self._watch_step(trainer, pl_module))
         agreed(trainer, "KnowledgeDistillation", lambda: self._source.start(pl_module, self._resumed))
-        self._resumed = {}
+        self._resumed, self._has_begun = {}, True
         self.say_change("in which it takes part from the first step on", is_teacher=True)
 
     def _watch_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -402,7 +408,8 @@ class KnowledgeDistillation(WatchedCallback):
 
     def _training_step(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         assert self._trainer is not None  # wrapped in setup
-        if not self._trainer.training:  # called by a validation_step
+        # Called by a validation_step, or in the trial of a tuner, which runs the module without any callback.
+        if not self._trainer.training or not any(one is self for one in callbacks_of(self._trainer)):
             return method(*args, **kwargs)
         # Decided once a step: with manual optimization, the step itself moves global_step on.
         explained = self._terms.is_explained_at(self._trainer.global_step)

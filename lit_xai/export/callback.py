@@ -139,6 +139,7 @@ class ModelExport(AnyCallback):
     def _forget(self) -> None:
         self._folder = Path()
         self.exporter = self.given_exporter
+        self._has_begun = False
         self._inputs: Inputs | None = None
         self._before: Weights | None = None
         self._dense: Weights | None = None
@@ -171,7 +172,13 @@ class ModelExport(AnyCallback):
 
         All exports of a run share one entry, so that a resumed run finds it also with another ``dirpath``.
         """
-        state = checkpoint.setdefault("callbacks", {}).setdefault(self.state_key, {"folders": []})
+        states = checkpoint.setdefault("callbacks", {})
+        if not self._has_begun:
+            # The checkpoint of a tuner, say: a folder that was not checked yet must not come back as this run's own.
+            if self._resumed:
+                states[self.state_key] = dict(self._resumed)
+            return
+        state = states.setdefault(self.state_key, {"folders": []})
         state["folders"].append(str(self._folder.absolute()))
         # While training is in float, the checkpoint's own weights are the float weights.
         if self._before is not None and _is_in_integers(pl_module):
@@ -203,7 +210,7 @@ class ModelExport(AnyCallback):
         _in_first_process(trainer, lambda: self._check_folder(may_replace))
         # Here and not in load_state_dict, which gets no module to copy.
         _in_first_process(trainer, lambda: self._take_over(pl_module))
-        self._resumed = {}
+        self._resumed, self._has_begun = {}, True
 
     def _take_over(self, pl_module: LightningModule) -> None:
         saved = self._resumed.get("before")

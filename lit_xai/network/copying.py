@@ -1,6 +1,7 @@
 """Independent copies of a network, and networks without ``torch.compile`` around them.
 
-Private names in use: ``LightningModule._compiler_ctx`` and ``nn.Module._compiled_call_impl``.
+Private names in use: ``LightningModule._compiler_ctx``, ``nn.Module._compiled_call_impl``, ``nn.Module._forward_hooks``
+and ``nn.Module._forward_pre_hooks``.
 """
 
 import copy
@@ -14,8 +15,9 @@ from torch.overrides import TorchFunctionMode
 def copy_network(network: nn.Module) -> nn.Module:
     """Deep-copy a network at any time, also between a training step and the next.
 
-    The copy has no trainer (of a LightningModule) and no compiled methods. Tensors that a step left behind (a loss, an
-    attention map, the weight that ``torch.nn.utils.weight_norm`` computed) are copied as values, without their graph.
+    The copy has no trainer (of a LightningModule), no compiled methods and no hooks of Lightning's profiler. Tensors
+    that a step left behind (a loss, an attention map, the weight that ``torch.nn.utils.weight_norm`` computed) are
+    copied as values, without their graph.
 
     Args:
         network: left unchanged.
@@ -33,7 +35,8 @@ def copy_network(network: nn.Module) -> nn.Module:
     """
     # In deepcopy's memo these stand for themselves: a copied Trainer would bring its loaders and loggers along.
     outside = [vars(m).get(name) for m in network.modules() for name in ("_trainer", "_fabric")]
-    known: dict[int, Any] = {id(value): value for value in outside if value is not None}
+    profilers = [owner for m in network.modules() for hooks in _hooks(m) if (owner := _profiler(hooks)) is not None]
+    known: dict[int, Any] = {id(value): value for value in (*outside, *profilers) if value is not None}
     # Copying the dozen empty hook tables of every module takes two fifths of the time of a deep copy.
     parts = [value for module in network.modules() for value in vars(module).values()]
     known |= {id(value): type(value)() for value in parts if type(value) in (OrderedDict, set) and not value}
@@ -48,7 +51,20 @@ def copy_network(network: nn.Module) -> nn.Module:
     # own, which does not.
     for module in copied.modules():
         vars(module).pop("_compiled_call_impl", None)
+        for hooks in _hooks(module) if profilers else ():
+            for key in [key for key, hook in hooks.items() if _profiler({key: hook}) is not None]:
+                del hooks[key]
     return copied
+
+
+def _hooks(module: nn.Module) -> tuple[dict[int, Any], ...]:
+    return module._forward_pre_hooks, module._forward_hooks
+
+
+def _profiler(hooks: dict[int, Any]) -> Any:
+    """Return the part of Lightning's ``PyTorchProfiler`` that some hooks belong to; it holds what cannot be copied."""
+    owners = (getattr(getattr(hook, "func", hook), "__self__", None) for hook in hooks.values())
+    return next((owner for owner in owners if type(owner).__name__ == "RegisterRecordFunction"), None)
 
 
 class _ValuesOnly(TorchFunctionMode):

@@ -5,17 +5,18 @@ from typing import Any, ClassVar, NotRequired
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lit_xai.structure.attachment import attach, detach
+from lit_xai.structure.attachment import attach, detach, take_step_
 from lit_xai.structure.kinds import Step
 from lit_xai.structure.recipe import recipe_of, save_structure_
 from lit_xai.structure.schema import NonNegative, entries
-from lit_xai.trainer.access import callbacks_of, refuse_strategies
+from lit_xai.structure.twins import Twins
+from lit_xai.trainer.access import callbacks_of, rank_zero_warn, refuse_strategies
 from lit_xai.trainer.best import find_best_again, start_over
 from lit_xai.trainer.progress import Progress
 from lit_xai.trainer.random_states import RANDOM_STATES, gathered_states, renew_batches_, restore_random_states_
 from lit_xai.trainer.saved_state import FIX, check_saved_state, check_state
 from lit_xai.trainer.scheduling import Point, RunLength, Unit
-from lit_xai.trainer.structure_change import averaged_copies, bare_optimizers, change_structure
+from lit_xai.trainer.structure_change import averaged_copies, bare_optimizers, change_structure, refuse_masks
 from lit_xai.trainer.watched_callback import WatchedCallback
 
 
@@ -54,6 +55,8 @@ class StructuralCallback(WatchedCallback):
         self._resumed: dict[str, Any] | None = None
         self._progress = Progress()
         self._last_seen: Point | None = None
+        self._has_begun = False
+        self._twins: Twins | None = None
 
     # --- for subclasses -----------------------------------------------------------------------------------------------
 
@@ -110,8 +113,20 @@ class StructuralCallback(WatchedCallback):
         label = recipe_of(pl_module).label
         self.say_change(f"by its step {self.now(trainer).place}")
         for step in steps:
-            change_structure(trainer, pl_module, step)
+            change_structure(trainer, pl_module, self._with_twins(trainer, step))
         start_over(trainer, label)
+
+    def _with_twins(self, trainer: Trainer, step: Step) -> Step:
+        """Return a step that also cuts target networks, and whatever else follows the weights of what it cuts."""
+        if self._twins is None:
+            return step
+        for name, model in self._twins.resting(step).items() if trainer.global_step == 0 else ():
+            rank_zero_warn(
+                f"{type(self).__name__} cuts {model!r} before the first step and leaves {name!r} whole, which has the"
+                " same architecture and is not trained: if that follows the weights of the other, as a target network"
+                " does, cut later (start_epoch=1)."
+            )
+        return self._twins.in_step(step)
 
     @property
     def is_resumed(self) -> bool:
@@ -123,9 +138,10 @@ class StructuralCallback(WatchedCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Attach to the module, so that its checkpoints carry the recipe and such checkpoints load."""
         if stage == "fit":
-            self._resumed = None
+            self._resumed, self._has_begun = None, False
             if self.changes_structure():
                 refuse_strategies(trainer, type(self).__name__)
+                refuse_masks(trainer, type(self).__name__)
         # In every stage, and here: Lightning reads a checkpoint between this hook and the first one of the stage.
         super().setup(trainer, pl_module, stage)
         attach(pl_module, self, lambda: averaged_copies(trainer), lambda: bare_optimizers(trainer))
@@ -136,11 +152,16 @@ class StructuralCallback(WatchedCallback):
         Not in ``state_dict``: with two callbacks of one class Lightning would refuse their equal keys before this one
         can say what to do.
         """
-        state = self.state(trainer, pl_module) | {
-            "random": gathered_states(),
-            "optimizer_steps": self._progress.steps(trainer),
-        }
-        checkpoint.setdefault("callbacks", {})[self.state_key] = state
+        # Tuners save a checkpoint before the run begins, and load it after their trials: what was not decided yet must
+        # not come back as a decision.
+        state = self._resumed
+        if self._has_begun:
+            state = self.state(trainer, pl_module) | {
+                "random": gathered_states(),
+                "optimizer_steps": self._progress.steps(trainer),
+            }
+        if state is not None:
+            checkpoint.setdefault("callbacks", {})[self.state_key] = state
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         # After fit the module is detached, and trainer.save_checkpoint may still be called.
         save_structure_(pl_module, checkpoint, bare_optimizers(trainer))
@@ -175,7 +196,13 @@ class StructuralCallback(WatchedCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count steps, and point ModelCheckpoint to files that were renamed since the resumed checkpoint."""
         self._progress.start(trainer, (self._resumed or {}).get("optimizer_steps"))
-        self._last_seen = None
+        self._last_seen, self._has_begun = None, True
+        if self.changes_structure():
+
+            def follow(step: Step) -> None:  # within a training step, which has gradients that are not to be dropped
+                take_step_(pl_module, step, copies=averaged_copies(trainer))
+
+            self._twins = Twins(pl_module, lambda: bare_optimizers(trainer), follow)
         if self._resumed is not None:
             find_best_again(trainer, recipe_of(pl_module).label)
 
@@ -209,6 +236,9 @@ class StructuralCallback(WatchedCallback):
         """Detach from the module, which keeps its structure."""
         super().teardown(trainer, pl_module, stage)
         self._progress.stop()
+        if self._twins is not None:
+            self._twins.detach()
+            self._twins = None
         detach(pl_module, self)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -36,6 +36,23 @@ def refuse_optimizers(trainer: Trainer, name: str) -> None:
             )
 
 
+def refuse_masks(trainer: Trainer, name: str) -> None:
+    """Refuse Lightning's ``ModelPruning``, whose masks replace parameters by others of other names during the run.
+
+    Args:
+        trainer: its callbacks are checked.
+        name: what needs the parameters to stay, for the error.
+
+    Raises:
+        MisconfigurationException: there is one.
+    """
+    if any(is_a(callback, "ModelPruning") for callback in callbacks_of(trainer)):
+        raise MisconfigurationException(
+            f"{name} cannot work with ModelPruning, which puts masks in the places of weights during the run: leave one"
+            " of the two out."
+        )
+
+
 def averaged_copies(trainer: Trainer) -> list[nn.Module]:
     """Return the copies of the module in which callbacks such as ``EMAWeightAveraging`` average its weights.
 
