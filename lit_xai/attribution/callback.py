@@ -214,7 +214,9 @@ class AttributionMonitor(AnyCallback):
         self._forget()
         self._warned = set()
         resolve_method(self.method)
-        refuse_strategies(trainer, "AttributionMonitor", "leave the monitor out and explain a checkpoint afterwards")
+        refuse_strategies(
+            trainer, "AttributionMonitor", "leave the monitor out and explain a consolidated checkpoint afterwards"
+        )
         monitors = [other for other in callbacks_of(trainer) if isinstance(other, AttributionMonitor)]
         if sum(other.name == self.name for other in monitors) > 1:
             raise MisconfigurationException(

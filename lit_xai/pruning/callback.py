@@ -112,6 +112,8 @@ class StructuredPruning(StructuralCallback):
         " the last one (end_epoch), or lower the learning rate from there on."
     )
 
+    instead_of_sharding = "cut the network in configure_model before it is sharded, with lit_xai.functional.prune_step"
+
     state_entries = {
         "done": list[NonNegative],
         "unit": NotRequired[Unit],

@@ -107,6 +107,8 @@ class QuantizationAwareTraining(StructuralCallback):
         " Trainer(gradient_clip_val=1.0), or use more bits."
     )
 
+    instead_of_sharding = "quantize a consolidated checkpoint afterwards, with `lit-xai export`"
+
     state_entries = {
         "seen": NonNegative,
         "peaks": NotRequired[list[Annotated[float, Ge(0)]]],

@@ -50,6 +50,9 @@ class StructuralCallback(WatchedCallback):
     """The types of what :meth:`state` returns, by entry, as for
     :func:`~lit_xai.structure.kinds.check_entries`; ``None`` if :meth:`load_state` checks it itself."""
 
+    instead_of_sharding: ClassVar[str] = "train on one device"
+    """What to do with a network that is too large for one process, for the refusal of such strategies."""
+
     def __init__(self) -> None:
         super().__init__()
         self._resumed: dict[str, Any] | None = None
@@ -140,7 +143,7 @@ class StructuralCallback(WatchedCallback):
         if stage == "fit":
             self._resumed, self._has_begun = None, False
             if self.changes_structure():
-                refuse_strategies(trainer, type(self).__name__)
+                refuse_strategies(trainer, type(self).__name__, self.instead_of_sharding)
                 refuse_masks(trainer, type(self).__name__)
         # In every stage, and here: Lightning reads a checkpoint between this hook and the first one of the stage.
         super().setup(trainer, pl_module, stage)

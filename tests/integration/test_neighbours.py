@@ -183,7 +183,7 @@ def test_a_trial_makes_no_folder_the_runs_own(tmp_path):
 # --- exceptions, compilation ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:.*fit.ckpt_path=")
+@pytest.mark.filterwarnings("ignore:.*fit.ckpt_path=", "ignore:You.re resuming from a checkpoint that ended before")
 def test_a_checkpoint_of_an_exception_continues_the_run(tmp_path):
     columns = [*MAKE][:-1]
     module = Module()
