@@ -532,6 +532,6 @@ def _renamed_argument(warm_up_batches: int, calibration_batches: int) -> int:
     warnings.warn(
         "warm_up_batches is now calibration_batches: the old name will be removed in the next release.",
         FutureWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
     return check_integer("warm_up_batches", warm_up_batches)

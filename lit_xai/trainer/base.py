@@ -1,16 +1,44 @@
 """The base of the callbacks: Lightning's Callback, from whichever of its two packages the project uses."""
 
+import functools
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback
 
+
+class _FromConfig(Callback):
+    """A callback whose constructor takes the lists and dicts of a Hydra configuration as plain ones."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = _with_plain_values(cls.__init__)  # type: ignore[method-assign]  # the same signature
+
+
+def _with_plain_values(init: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(init)
+    def wrapped(self: Any, *args: Any, **options: Any) -> None:
+        init(self, *map(_plain, args), **{name: _plain(value) for name, value in options.items()})
+
+    return wrapped
+
+
+def _plain(value: Any) -> Any:
+    """Return a list or dict of OmegaConf as a plain one, which ``hydra.utils.instantiate`` passes on as they are."""
+    # Looked up rather than imported: whoever has such a value has imported the package.
+    if type(value).__module__.partition(".")[0] == "omegaconf" and "omegaconf" in sys.modules:
+        return sys.modules["omegaconf"].OmegaConf.to_container(value, resolve=True)
+    return value
+
+
 if TYPE_CHECKING or "pytorch_lightning" not in sys.modules:
-    AnyCallback = Callback
+    AnyCallback = _FromConfig
 else:
     # A Trainer accepts a callback of the other package, but type checks do not: the LightningCLI of a pytorch_lightning
     # project would refuse these in YAML. The two classes are twins, so inheriting from both adds no method.
     import pytorch_lightning
 
-    class AnyCallback(Callback, pytorch_lightning.Callback):
+    class AnyCallback(_FromConfig, pytorch_lightning.Callback):
         """A Callback of both packages."""

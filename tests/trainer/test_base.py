@@ -1,10 +1,13 @@
+import inspect
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 PROJECT = """
 import sys
+from types import SimpleNamespace
 import {package} as pl
 from {package}.cli import LightningCLI
 from {package}.demos.boring_classes import BoringModel, BoringDataModule
@@ -27,3 +30,45 @@ def test_a_projects_own_command_line_takes_our_callbacks(package, tmp_path):
     done = subprocess.run([sys.executable, "project.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(list(tmp_path.rglob("attribution/**/figure.png"))) == 1
+
+
+class Listed(list):
+    """Stands for OmegaConf's ListConfig, which is no list."""
+
+    __module__ = "omegaconf.listconfig"
+
+
+def test_values_of_a_hydra_configuration_are_plain(monkeypatch):
+    from lit_xai.trainer.base import AnyCallback
+
+    class Takes(AnyCallback):
+        def __init__(self, first, *, second=None):
+            self.values = first, second
+
+    with monkeypatch.context() as patch:
+        stand_in = SimpleNamespace(
+            OmegaConf=SimpleNamespace(to_container=lambda value, resolve: (list(value), resolve))
+        )
+        patch.setitem(sys.modules, "omegaconf", stand_in)
+        assert Takes(Listed([1]), second=Listed()).values == (([1], True), ([], True))
+    untouched = [1], {"a": 2}
+    assert all(ours is given for ours, given in zip(Takes(*untouched[:1]).values, untouched, strict=False))
+    assert list(inspect.signature(Takes).parameters) == ["first", "second"]
+
+
+CONFIGS = [
+    {"_target_": "lit_xai.AttributionMonitor", "probe": [0, 1], "class_names": ["a"], "attribute_args": {"n_steps": 4}},
+    {"_target_": "lit_xai.StructuredPruning", "pruning_ratio": 0.5, "ignored_layers": ["head"]},
+    {"_target_": "lit_xai.QuantizationAwareTraining", "bits": {"net.0": 4}, "ignored_layers": ["head"]},
+    {"_target_": "lit_xai.KnowledgeDistillation", "teacher": "ema", "alpha": [0.9, 0.1], "features": ["net.0"]},
+    {"_target_": "lit_xai.ModelExport", "classes": ["a"], "mean": [0.1], "std": [0.2]},
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config["_target_"])
+def test_hydra_builds_them(config):
+    hydra, omegaconf = pytest.importorskip("hydra"), pytest.importorskip("omegaconf")
+    built = hydra.utils.instantiate({"trainer": {"callback": omegaconf.OmegaConf.create(config)}})["trainer"][
+        "callback"
+    ]
+    assert type(built).__name__ == config["_target_"].rpartition(".")[2]
