@@ -46,10 +46,8 @@ def test_values_of_a_hydra_configuration_are_plain(monkeypatch):
             self.values = first, second
 
     with monkeypatch.context() as patch:
-        stand_in = SimpleNamespace(
-            OmegaConf=SimpleNamespace(to_container=lambda value, resolve: (list(value), resolve))
-        )
-        patch.setitem(sys.modules, "omegaconf", stand_in)
+        stand_in = SimpleNamespace(to_container=lambda value, resolve: (list(value), resolve))
+        patch.setitem(sys.modules, "omegaconf", SimpleNamespace(OmegaConf=stand_in))
         assert Takes(Listed([1]), second=Listed()).values == (([1], True), ([], True))
     untouched = [1], {"a": 2}
     assert all(ours is given for ours, given in zip(Takes(*untouched[:1]).values, untouched, strict=False))
@@ -68,7 +66,5 @@ CONFIGS = [
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config["_target_"])
 def test_hydra_builds_them(config):
     hydra, omegaconf = pytest.importorskip("hydra"), pytest.importorskip("omegaconf")
-    built = hydra.utils.instantiate({"trainer": {"callback": omegaconf.OmegaConf.create(config)}})["trainer"][
-        "callback"
-    ]
+    built = hydra.utils.instantiate(omegaconf.OmegaConf.create({"callbacks": [config]})).callbacks[0]
     assert type(built).__name__ == config["_target_"].rpartition(".")[2]
