@@ -5,16 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.fabric import Fabric
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import BatchSizeFinder, OnExceptionCheckpoint, device_stats_monitor
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.tuner import Tuner
+from lightning.pytorch.utilities import CombinedLoader
 from neighbours import MAKE, ROWS, SAMPLES, WIDTH, Module, Neighbour, Rows, Stop
 
 import lit_xai
-from lit_xai import ModelExport, StructuredPruning
+from lit_xai import ModelExport, QuantizationAwareTraining, StructuredPruning
+from lit_xai.functional import attribute, prune_step
 from lit_xai.quantization.quantization import is_quantized
+from lit_xai.recipe import take_step_
 from lit_xai.structure.recipe import recipe_of
 
 pytestmark = pytest.mark.filterwarnings(
@@ -40,6 +44,8 @@ OWN = {
     "`Tuner.lr_find`": "test_a_tuner",
     "`OnExceptionCheckpoint`": "test_a_checkpoint_of_an_exception_continues_the_run",
     "`module.compile()`": "test_a_compiled_module",
+    "`fast_dev_run`": "test_a_dry_run_writes_nothing",
+    "`CombinedLoader`": "test_combined_loaders",
 }
 """The tests of rows that more than one run tells about."""
 
@@ -212,3 +218,60 @@ def test_a_compiled_module(tmp_path):
     trainer, module, _ = fit(tmp_path, columns, Neighbour(), module)
     check(tmp_path, columns, trainer, module)
     torch.compiler.reset()
+
+
+@pytest.mark.parametrize("quantizes", [False, True])
+def test_a_dry_run_writes_nothing(quantizes, tmp_path):
+    """With starts as fractions, as by default: an integer past the only epoch is refused as in any run."""
+    module = Module()
+    others = [MAKE[column](tmp_path) for column in ("AttributionMonitor", "KnowledgeDistillation", "ModelExport")]
+    callbacks = [QuantizationAwareTraining()] if quantizes else [*others, StructuredPruning(0.5)]
+    trainer_of(tmp_path, callbacks, fast_dev_run=True).fit(module, datamodule=Rows())
+    assert module.steps == 1
+    assert [step["kind"] for step in recipe_of(module).steps] == ["quantize" if quantizes else "prune"]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+# --- loaders and loops ------------------------------------------------------------------------------------------------
+
+
+class Paired(Module):
+    """Learns from the batches of two loaders."""
+
+    def training_step(self, batch, batch_idx):
+        if isinstance(batch, dict):
+            return sum(super(Paired, self).training_step(one, batch_idx) for one in batch.values() if one is not None)
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("mode", ["min_size", "max_size", "max_size_cycle"])
+def test_combined_loaders(mode, tmp_path):
+    columns = [*MAKE][:-1]
+    seed_everything(0, verbose=False)
+    module, data = Paired(), Rows()
+    loader = CombinedLoader({"a": data.train_dataloader(), "b": data.train_dataloader()}, mode)
+    trainer = trainer_of(tmp_path, [MAKE[column](tmp_path) for column in columns])
+    trainer.fit(module, loader, data.val_dataloader())
+    check(tmp_path, columns, trainer, module)
+
+
+def test_a_loop_of_fabric():
+    fabric = Fabric(accelerator="cpu", devices=1)
+    bare = Module()
+    network = torch.nn.Sequential(*bare.backbone, *bare.head)
+    model, optimizer = fabric.setup(network, torch.optim.SGD(network.parameters(), 0.1, momentum=0.9))
+    x, y = Rows().data.tensors
+
+    def step():
+        optimizer.zero_grad()
+        fabric.backward(torch.nn.functional.cross_entropy(model(x), y))
+        optimizer.step()
+
+    step()
+    take_step_(network, prune_step(network, x[:1], pruning_ratio=0.5), [optimizer.optimizer])
+    assert network[0].out_features == 8
+    before = network[0].weight.detach().clone()
+    step()
+    assert not torch.equal(network[0].weight, before)
+    assert optimizer.optimizer.state[network[0].weight]["momentum_buffer"].shape == (8, 8)
+    assert attribute(model, x[:4], method="InputXGradient", target=y[:4]).std() > 0
