@@ -508,7 +508,8 @@ class AttributionMonitor(AnyCallback):
         parts += [f"layer {self._call['layer']}"] if self._call["layer"] else []
         if logits.dim() == 2 and (logits.shape[1] > 1 or explanation.form is not None):
             unlabeled = self.target == "label" and class_labels(explanation.labels, logits.shape) is None
-            target = "target: prediction (no labels found)" if unlabeled else f"target: {self.target}"
+            why = "no labels found" if explanation.labels is None else "labels are no classes"
+            target = f"target: prediction ({why})" if unlabeled else f"target: {self.target}"
             parts += [target + self._place_in_words(explanation)]
         parts += [f"head: {explanation.head}"] if explanation.head else []
         parts += [f"baseline: {samples.compared}"] if samples.compared else []

@@ -238,16 +238,13 @@ def choose_targets(logits: Tensor, labels: Tensor | None, target: str | int = "l
 
 
 def class_labels(labels: Tensor | None, shape: Sequence[int]) -> Tensor | None:
-    """Return labels as one class per sample, or ``None`` if there are none.
+    """Return labels as one class per sample, or ``None`` if there are none, or they are values of several outputs.
 
     Of several positive labels of a sample the first one counts; -1 stands for a sample without one.
 
     Args:
         labels: as for :func:`explain`.
         shape: of the logits, ``(N, classes)``.
-
-    Raises:
-        ValueError: they are the values of several outputs, one of which has to be chosen.
 
     Example:
         >>> class_labels(torch.tensor([[0, 1, 1], [0, 0, 0]]), (2, 3))
@@ -261,9 +258,7 @@ def class_labels(labels: Tensor | None, shape: Sequence[int]) -> Tensor | None:
         return None
     values = labels.float()
     if not (is_multi_hot(labels) or torch.allclose(values.sum(1), values.new_ones(()), atol=1e-3)):
-        raise ValueError(
-            f"target expected the output to explain, 0 to {shape[1] - 1}, since the labels are values and not classes."
-        )
+        return None
     # argmax returns the first of equal values, and would return 0 for a row of zeros.
     return torch.where(values.amax(1) > 0, values.argmax(1), -1)
 

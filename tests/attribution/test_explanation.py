@@ -83,9 +83,8 @@ def test_every_kind_of_output(last, method):
     assert (found.targets is None) == (found.logits.dim() == 1)
 
 
-def test_values_of_several_outputs_need_a_target():
-    with refused("target expected the output to explain, 0 to 2"):
-        choose_targets(LOGITS, LOGITS)
+def test_of_values_of_several_outputs_the_largest_is_explained():
+    assert torch.equal(choose_targets(LOGITS, LOGITS), LOGITS.argmax(1))
     assert choose_targets(LOGITS, LOGITS, 2).tolist() == [2, 2]
     assert class_labels(torch.zeros(5), (2, 3)) is None
 
