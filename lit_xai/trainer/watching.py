@@ -20,6 +20,7 @@ from lit_xai.network.calling import BatchToTarget, Inputs, defines_call, find_ne
 from lit_xai.network.copying import copy_network, uncompiled_
 from lit_xai.network.describing import describe
 from lit_xai.network.observing import StepRecord, Told, by_name, observe, parts_with_weights
+from lit_xai.network.outputs import find_logits
 from lit_xai.network.probing import Probe
 from lit_xai.network.reading import AmbiguousError, Reading, UnwatchableError, describe_paths, read
 from lit_xai.network.spec import Network, weighted_parts
@@ -320,7 +321,9 @@ class _Logits:
     path: str
 
     def __call__(self, result: Any) -> Any:
-        return dict(leaves(result)).get(self.path)
+        found = dict(leaves(result)).get(self.path)
+        # Detectors and others return something else in evaluation mode.
+        return find_logits(result) if found is None else found
 
     def __str__(self) -> str:
         return f"output[{self.path}]" if self.path else "output"

@@ -182,3 +182,27 @@ def test_a_mask_without_influence_on_one_batch_stays_in_the_call(tmp_path):
     batch = {"ids": torch.randint(20, (6, 4)), "mask": torch.ones(6, 4), "labels": torch.randint(3, (6,))}
     found = watched(Masked(), batch, tmp_path)
     assert sorted(path for path, _ in leaves(found.inputs)) == ["ids", "mask"]
+
+
+class OtherInEvaluation(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lin = torch.nn.Linear(5, 3)
+
+    def forward(self, x):
+        scores = self.lin(x)
+        return {"features": x, "aux": {"scores": scores}} if self.training else (scores, None)
+
+
+class Modes(WritesIntoTheBatch):
+    def __init__(self):
+        super().__init__()
+        self.net = OtherInEvaluation()
+
+    def training_step(self, batch, batch_idx):
+        return torch.nn.functional.cross_entropy(self.net(batch["x"])["aux"]["scores"], batch["kind"])
+
+
+def test_a_network_may_return_something_else_in_evaluation_mode(tmp_path):
+    found = watched(Modes(), {"x": torch.randn(6, 5), "kind": torch.randint(3, (6,))}, tmp_path)
+    assert found.logits.shape == (6, 3)
