@@ -37,7 +37,7 @@ HOOKS = {
 }
 """Hooks in which a module may set up what its step uses; the last of each takes the batch."""
 
-MOST = 16
+MOST = 8
 """Samples that a step is watched with, unless the batches of the run are smaller."""
 
 
