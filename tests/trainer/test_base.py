@@ -49,8 +49,8 @@ def test_values_of_a_hydra_configuration_are_plain(monkeypatch):
         stand_in = SimpleNamespace(to_container=lambda value, resolve: (list(value), resolve))
         patch.setitem(sys.modules, "omegaconf", SimpleNamespace(OmegaConf=stand_in))
         assert Takes(Listed([1]), second=Listed()).values == (([1], True), ([], True))
-    untouched = [1], {"a": 2}
-    assert all(ours is given for ours, given in zip(Takes(*untouched[:1]).values, untouched, strict=False))
+    given = [1], {"a": 2}
+    assert all(kept is one for kept, one in zip(Takes(given[0], second=given[1]).values, given, strict=True))
     assert list(inspect.signature(Takes).parameters) == ["first", "second"]
 
 
