@@ -11,9 +11,12 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
-from processes import leave_together
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from processes import leave_together
 
 from lit_xai.functional import prune_step
 from lit_xai.recipe import take_step_

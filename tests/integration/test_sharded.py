@@ -19,7 +19,7 @@ def test_a_network_pruned_before_it_is_sharded_is_explained_afterwards(tmp_path)
     run_script(Path(__file__).parent / "sharded_run.py", tmp_path)
     folder = tmp_path / "sharded.ckpt"
     assert folder.is_dir()
-    command = [sys.executable, "-m", "lightning.pytorch.utilities.consolidate_checkpoint", str(folder)]
+    command = [sys.executable, "-m", "lightning.fabric.utilities.consolidate_checkpoint", str(folder)]
     subprocess.run(command, check=True, capture_output=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"})
     sys.path.insert(0, str(Path(__file__).parent))
     from sharded_run import Sharded
