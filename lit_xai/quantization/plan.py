@@ -74,8 +74,8 @@ def check_plan(plan: Mapping[str, Any]) -> None:
     activations = [(0, 255) if scheme["activations"] == "unsigned" else (-128, 127)]
     for site in plan["sites"]:
         name, is_weight = site["name"], site["name"].endswith("/weight")
-        # A name is a key of a ModuleDict.
-        if "." in name or "/" not in name or is_weight != (site["channels"] > 0):
+        # A name is a key of a ModuleDict; those of the network's own functions have no layer before them.
+        if "." in name or not name or is_weight != (site["channels"] > 0):
             raise refusal("The name of a site of a 'quantize' step", "that of a weight or an activation", shown(name))
         if (site["low"], site["high"]) not in (weights if is_weight else activations):
             limits = (site["low"], site["high"])
