@@ -27,7 +27,13 @@ from lit_xai.network.spec import Network
 from lit_xai.structure.attaching import unwrap, wrap
 from lit_xai.structure.attachment import attach, detach
 from lit_xai.structure.schema import entries
-from lit_xai.trainer.access import MisconfigurationException, callbacks_of, rank_zero_info, refuse_strategies
+from lit_xai.trainer.access import (
+    MisconfigurationException,
+    callbacks_of,
+    rank_zero_info,
+    rank_zero_warn,
+    refuse_strategies,
+)
 from lit_xai.trainer.agreement import agreed
 from lit_xai.trainer.progress import Progress, length_ahead, run_length
 from lit_xai.trainer.saved_state import AnyNumber, check_state
@@ -280,9 +286,15 @@ class KnowledgeDistillation(WatchedCallback):
     def _watch_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find out what the training step calls; where it does not run by itself, the first real one shows it."""
         try:
-            network = watch(trainer, pl_module, "train", self._module).called
+            watched = watch(trainer, pl_module, "train", self._module)
         except UnwatchableError:
             return
+        network = watched.called
+        if watched.reading.has_values and self._terms.loss.takes("temperature") and self._is_ever_on:
+            rank_zero_warn(
+                f"KnowledgeDistillation compares outputs with {self._terms.loss.name}, as scores of classes, but the"
+                f" labels of {type(pl_module).__name__} are values: take loss='l2', 'l1' or 'huber'."
+            )
         if network.step is not None and self._terms.is_explained:
             raise MisconfigurationException(
                 "KnowledgeDistillation: explanation expected one network in the step of"

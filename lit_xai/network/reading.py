@@ -35,6 +35,7 @@ class Reading:
         label: the path of the labels in the batch, ``None`` if there are none.
         candidates: paths of what may be the labels, where several may.
         calls: the number of calls of the network in the step.
+        has_values: whether the labels are values, as in a regression, rather than classes.
         unused: keywords of the call that the output does not depend on: of labels, where the network computes the loss.
     """
 
@@ -48,6 +49,7 @@ class Reading:
     candidates: tuple[str, ...] = ()
     calls: int = 1
     unused: tuple[str, ...] = ()
+    has_values: bool = False
 
     @property
     def is_step(self) -> bool:
@@ -80,7 +82,8 @@ def read(record: StepRecord) -> Reading:
     data = tuple(path for path, _ in leaves(record.batch) if path in made_of)
     unused = () if is_step else _unused(chain[0], data, {one.leaf for one in record.contacts.values()})
     inputs = None if is_step else _inputs(chain[0], record, unused)
-    return Reading(names, tuple(ends), inputs, data, logits, outputs, label, candidates, len(chain), unused)
+    values = label is not None and _are_values(dict(leaves(record.batch))[label])
+    return Reading(names, tuple(ends), inputs, data, logits, outputs, label, candidates, len(chain), unused, values)
 
 
 def _chain(record: StepRecord) -> list[PartCall]:
@@ -220,6 +223,11 @@ def _label(contacts: list[Any], results: list[PartCall], logits: str | None) -> 
     own = [one for one in contacts if number in one.answer.answers] or contacts
     paths = tuple(dict.fromkeys(one.leaf for one in own))
     return (paths[0], ()) if len(paths) == 1 else (None, paths)
+
+
+def _are_values(labels: Tensor) -> bool:
+    # Zeros and ones may be several labels of one sample.
+    return labels.is_floating_point() and not bool(((labels == 0) | (labels == 1)).all())
 
 
 def _unused(call: PartCall, data: tuple[str, ...], met: set[str]) -> tuple[str, ...]:

@@ -39,7 +39,18 @@ class StepCall:
             batch: of the step.
             tensors: in the batch, by path.
         """
-        return {"held": Held(batch), **{path or BATCH: tensors[path] for path in self.data}}
+        return {"held": Held(batch), **{name: tensors[path] for name, path in self.keywords.items()}}
+
+    @property
+    def keywords(self) -> dict[str, str]:
+        """The paths of the data by keyword: a dot would lead into a nested value."""
+        names: dict[str, str] = {}
+        for path in self.data:
+            name = path.replace(".", "_") or BATCH
+            while name in names or name == "held":
+                name += "_"
+            names[name] = path
+        return names
 
 
 class _Reached(BaseException):
@@ -156,7 +167,7 @@ def step_view(module: nn.Module, step: StepCall) -> nn.Module:
 
 
 def _results(module: nn.Module, step: StepCall, batch: Any, tensors: dict[str, Any]) -> Any:
-    paths = {path or BATCH: path for path in step.data}
+    paths = step.keywords
     batch = _with_data(batch, {paths[name]: tensor for name, tensor in tensors.items()})
     named = parts_with_weights(module)
     with until({name: named[name] for name in step.parts}, max(step.ends), root=module) as calls:

@@ -116,8 +116,10 @@ class _StandIn(_Idle):
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self.real, name)
+        if name == "callbacks":  # of a list of its own: what torch traces through may rewrite it
+            return list(value)
         # What holds data and callbacks is read as it is: steps ask a data module for names, sizes and transforms.
-        return value if name in ("datamodule", "callbacks") or "dataloader" in name else _read(value)
+        return value if name == "datamodule" or "dataloader" in name else _read(value)
 
 
 @contextlib.contextmanager
