@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback
 
 
-class _FromConfig(Callback):
+class FromConfig(Callback):
     """A callback whose constructor takes the lists and dicts of a Hydra configuration as plain ones."""
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -34,11 +34,11 @@ def _plain(value: Any) -> Any:
 
 
 if TYPE_CHECKING or "pytorch_lightning" not in sys.modules:
-    AnyCallback = _FromConfig
+    AnyCallback = FromConfig
 else:
     # A Trainer accepts a callback of the other package, but type checks do not: the LightningCLI of a pytorch_lightning
     # project would refuse these in YAML. The two classes are twins, so inheriting from both adds no method.
     import pytorch_lightning
 
-    class AnyCallback(_FromConfig, pytorch_lightning.Callback):
+    class AnyCallback(FromConfig, pytorch_lightning.Callback):
         """A Callback of both packages."""
