@@ -25,7 +25,7 @@ lit-xai: shrink a Lightning model and see, in the same run, whether its explanat
   lit-xai demo                                 train on real digits and look at the model's explanations
   lit-xai fit --config base --config digits --config attributions         configs stack, later ones win
   lit-xai fit --config base --model my_module.MyModel --data my_module.MyData     classes from this folder
-  lit-xai inspect --config ...                 what each callback would do with the model, before it is trained
+  lit-xai inspect --config ...                 what each callback would do with the model, before training
   lit-xai fit ... --ckpt_path FILE             resume    (--init_from FILE: only its weights, epoch 0)
   lit-xai validate|test|predict --config logs/version_0/config.yaml --ckpt_path FILE
   lit-xai export --config logs/version_0/config.yaml --ckpt FILE [--int8]     as ONNX files

@@ -104,10 +104,10 @@ def inspect(module: LightningModule, batch: Any) -> Inspection:
     Example:
         >>> from lit_xai.models import Classifier, MLP
         >>> import torch
-        >>> module = Classifier(MLP([4, 8, 3]), num_classes=3)
+        >>> module = Classifier(MLP(4, [8], 3), num_classes=3)
         >>> found = inspect(module, (torch.randn(16, 4), torch.randint(3, (16,))))
         >>> print(found.lines["step"])
-        the network is `Classifier`, called with Tensor[8, 4] float32; logits: output; labels: batch['1'].
+        the network is `Classifier`, called with Tensor[16, 4] float32; logits: output; labels: batch['1'].
         >>> print(found)  # doctest: +SKIP
     """
     copied: Any = copy_network(module)

@@ -194,23 +194,38 @@ def _watch(trainer: Trainer, pl_module: LightningModule, loader: str, step: str,
 
     find_network(pl_module, module)
     batch, _ = read_batch(trainer, loader, Probe(n=_samples(loaders(trainer)[loader])), seed=0)
-    device = pl_module.device
-    with fork_rng(0, {device}), torch.inference_mode(False), torch.enable_grad():
-        copied: Any = uncompiled_(copy_network(pl_module))
-        copied.train(step == "train")
-        parts = parts_with_weights(copied)
-        if module is not None:
-            parts = {module: parts[module]} if module in parts else parts
-        record = _observed(trainer, copied, batch, step, parts)
-        try:
-            called = read(record)
-            reading = called if module is not None else _by_own_forward(copied, record, called, parts)
-        except ValueError as error:
-            raise type(error)(_in_words(pl_module, step, module, error)) from None
+    record, outcome = _read_step(trainer, pl_module, batch, step, module)
+    if trainer.world_size > 1:
+        # Every process ran the step, which may pass tensors between them; the answer is that of the first.
+        outcome = trainer.strategy.broadcast(outcome)
+    if isinstance(outcome, Exception):
+        raise outcome
+    called, reading = outcome
     target = None if reading.label is None else _Labels(reading.label)
     network, inputs = _network(trainer, pl_module, step, record, reading)
     as_called, _ = _network(trainer, pl_module, step, record, called)
     return Watched(network, as_called, target, reading, step, inputs)
+
+
+def _read_step(
+    trainer: Trainer, pl_module: LightningModule, batch: Any, step: str, module: str | None
+) -> tuple[StepRecord, tuple[Reading, Reading] | Exception]:
+    """Observe a step on a copy; return what it said, as the step calls it and as the module is called, or an error."""
+    record = StepRecord(batch)
+    try:
+        with fork_rng(0, {pl_module.device}), torch.inference_mode(False), torch.enable_grad():
+            copied: Any = uncompiled_(copy_network(pl_module))
+            copied.train(step == "train")
+            parts = parts_with_weights(copied)
+            if module is not None:
+                parts = {module: parts[module]} if module in parts else parts
+            record = _observed(trainer, copied, batch, step, parts)
+            called = read(record)
+            return record, (called, called if module is not None else _by_own_forward(copied, record, called, parts))
+    except (UnwatchableError, AmbiguousError) as error:
+        return record, type(error)(_in_words(pl_module, step, module, error))
+    except ValueError as error:  # a module that cannot be copied says so itself
+        return record, error
 
 
 def _samples(loader: Any) -> int:
@@ -296,7 +311,10 @@ def _network(
         return Network(None, _StepInputs(step), output, step), describe(data)
     (name,) = reading.parts
     # The module itself is called as its first part is.
-    call = next(call for call in record.calls if call.name == (name or call.name))
+    call = next((call for call in record.calls if call.name == (name or call.name)), None)
+    if call is None:  # the step ended early in this process alone
+        reason = f"{type(record.error).__name__}: {record.error}" if record.error else "it was not called"
+        raise ValueError(f"{type(pl_module).__name__}.{STEPS[loader]} expected to call {name!r}, but {reason}.")
     inputs: Any = _ComputedInputs(ref(pl_module), run, call.name, reading.unused)
     template = call.without(reading.unused)
     if reading.inputs is not None:

@@ -226,9 +226,9 @@ def test_outputs_and_labels_can_be_located(tmp_path):
 
 def test_a_schedule_needs_an_end(tmp_path):
     for argument in ("alpha", "temperature"):
-        with refused(f"{argument}=[0.5, 0.1] is spread over max_epochs, which is not set"):
-            kept = KnowledgeDistillation(mlp(), **{argument: [0.5, 0.1]})
-            fit(Module(), tmp_path, kept, max_epochs=-1, max_steps=2)
+        with refused(f"{argument}=[0.5, 0.1] is spread over the run, which has no known end: set max_epochs or"):
+            fit(Module(), tmp_path, KnowledgeDistillation(mlp(), **{argument: [0.5, 0.1]}), max_epochs=-1)
+        fit(Module(), tmp_path, KnowledgeDistillation(mlp(), **{argument: [0.5, 0.1]}), max_epochs=-1, max_steps=2)
     fit(Module(), tmp_path, KnowledgeDistillation(mlp(24)), max_epochs=-1, max_steps=2)
 
 

@@ -41,7 +41,7 @@ class Module(LightningModule):
         return self.network(x)
 
     def training_step(self, batch, batch_idx):
-        return F.cross_entropy(self.network(batch[0]), batch[1])
+        return F.cross_entropy(self(batch[0]), batch[1])
 
     validation_step = None
 

@@ -78,8 +78,6 @@ def test_a_step_can_read_its_trainer_and_change_nothing(tmp_path, monkeypatch, l
         accelerator="cpu",
         logger=logger,
         callbacks=[ask],
-        limit_train_batches=1,
-        log_every_n_steps=1,
         **options,
     )
     trainer.fit(Greedy(Conv()), torch.utils.data.DataLoader(data(), 8), torch.utils.data.DataLoader(data(), 8))
