@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lit_xai.network.arguments import inputs_of_call
-from lit_xai.network.calling import BatchToTarget, Inputs, defines_call, find_network
+from lit_xai.network.calling import BatchToTarget, defines_call, find_network
 from lit_xai.network.copying import copy_network, uncompiled_
 from lit_xai.network.describing import describe
-from lit_xai.network.observing import StepRecord, Told, by_name, observe, parts_with_weights
-from lit_xai.network.outputs import find_logits
+from lit_xai.network.observing import StepRecord, Told, observe, parts_with_weights
 from lit_xai.network.probing import Probe
 from lit_xai.network.reading import AmbiguousError, Reading, UnwatchableError, describe_paths, read
+from lit_xai.network.selectors import ComputedInputs, InputsInBatch, InputsOfStep, LabelsAt, LogitsAt
 from lit_xai.network.spec import Network, weighted_parts
 from lit_xai.network.step_view import StepCall, until
 from lit_xai.network.trees import leaves, replaced
-from lit_xai.network.untouched import fork_rng, untouched
+from lit_xai.network.untouched import fork_rng
 from lit_xai.trainer.access import callbacks_of, rank_zero_info
 from lit_xai.trainer.stand_in import STEPS, run_step, standing_in, step_loader
 
@@ -201,7 +201,7 @@ def _watch(trainer: Trainer, pl_module: LightningModule, loader: str, step: str,
     if isinstance(outcome, Exception):
         raise outcome
     called, reading = outcome
-    target = None if reading.label is None else _Labels(reading.label)
+    target = None if reading.label is None else LabelsAt(reading.label)
     network, inputs = _network(trainer, pl_module, step, record, reading)
     as_called, _ = _network(trainer, pl_module, step, record, called)
     return Watched(network, as_called, target, reading, step, inputs)
@@ -302,23 +302,23 @@ def _network(
     trainer: Trainer, pl_module: LightningModule, loader: str, record: StepRecord, reading: Reading
 ) -> tuple[Network, str]:
     """Return the network of a reading, and its inputs in words."""
-    output = None if reading.logits is None else _Logits(reading.logits)
+    output = None if reading.logits is None else LogitsAt(reading.logits)
     run = partial(_run_alone, trainer, loader)
     if reading.is_step:
         step = StepCall(run, reading.parts, reading.ends, reading.data)
         found = dict(leaves(record.batch))
         data = found[""] if reading.data == ("",) else {path: found[path] for path in reading.data}
-        return Network(None, _StepInputs(step), output, step), describe(data)
+        return Network(None, InputsOfStep(step), output, step), describe(data)
     (name,) = reading.parts
     # The module itself is called as its first part is.
     call = next((call for call in record.calls if call.name == (name or call.name)), None)
     if call is None:  # the step ended early in this process alone
         reason = f"{type(record.error).__name__}: {record.error}" if record.error else "it was not called"
         raise ValueError(f"{type(pl_module).__name__}.{STEPS[loader]} expected to call {name!r}, but {reason}.")
-    inputs: Any = _ComputedInputs(ref(pl_module), run, call.name, reading.unused)
+    inputs: Any = ComputedInputs(ref(pl_module), run, call.name, reading.unused)
     template = call.without(reading.unused)
     if reading.inputs is not None:
-        inputs = _BatchInputs(replaced(template, _emptied(template)), reading.inputs)
+        inputs = InputsInBatch(replaced(template, _emptied(template)), reading.inputs)
     return Network(name or None, inputs, output), describe(inputs_of_call(*template))
 
 
@@ -330,79 +330,6 @@ def _emptied(template: Any) -> dict[str, Tensor]:
 def _run_alone(trainer: Trainer, loader: str, pl_module: nn.Module, batch: Any) -> None:
     with standing_in(trainer, pl_module, loader):
         run_step(pl_module, batch, loader, Told())
-
-
-@dataclass(frozen=True)
-class _Logits:
-    """The logits in an output."""
-
-    path: str
-
-    def __call__(self, result: Any) -> Any:
-        found = dict(leaves(result)).get(self.path)
-        # Detectors and others return something else in evaluation mode.
-        return find_logits(result) if found is None else found
-
-    def __str__(self) -> str:
-        return f"output[{self.path}]" if self.path else "output"
-
-
-@dataclass(frozen=True)
-class _Labels:
-    """The labels in a batch."""
-
-    path: str
-
-    def __call__(self, batch: Any) -> Any:
-        return dict(leaves(batch)).get(self.path)
-
-
-@dataclass(frozen=True)
-class _BatchInputs:
-    """Inputs that are tensors of the batch."""
-
-    template: Any
-    paths: dict[str, str]
-
-    def __call__(self, batch: Any) -> Inputs:
-        found = dict(leaves(batch))
-        missing = [path for path in self.paths.values() if path not in found]
-        if missing:
-            raise ValueError(f"a batch expected a tensor at {missing[0]!r}, but it has {list(found)}.")
-        args, kwargs = replaced(self.template, {path: found[place] for path, place in self.paths.items()})
-        return inputs_of_call(args, kwargs)
-
-
-@dataclass(frozen=True)
-class _StepInputs:
-    """Inputs of a whole step."""
-
-    step: StepCall
-
-    def __call__(self, batch: Any) -> Inputs:
-        return self.step.inputs(batch, dict(leaves(batch)))
-
-
-@dataclass(frozen=True)
-class _ComputedInputs:
-    """Inputs that the step computes before it calls the network: it runs up to there."""
-
-    owner: Any
-    run: Callable[[nn.Module, Any], object]
-    name: str
-    unused: tuple[str, ...] = ()
-
-    def __call__(self, batch: Any) -> Inputs:
-        pl_module = self.owner()
-        with untouched(pl_module), torch.no_grad():
-            parts = parts_with_weights(pl_module)
-            with until({self.name: parts[self.name]}, 0, before=True) as calls:
-                self.run(pl_module, replaced(batch, {path: tensor.clone() for path, tensor in leaves(batch)}))
-        if not calls:
-            raise ValueError(f"the step of {type(pl_module).__name__} expected to call {self.name!r}, but it does not.")
-        _, args, kwargs, _ = calls[0]
-        args, kwargs = by_name(parts[self.name].forward, args, kwargs)
-        return inputs_of_call(args, {key: value for key, value in kwargs.items() if key not in self.unused})
 
 
 def _in_words(pl_module: LightningModule, loader: str, module: str | None, error: Exception) -> str:
