@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lit_xai.network.calling import defines_call, plain_name
 from lit_xai.network.recording import in_place_of_call
-from lit_xai.network.tracking import Contact, Origin, Tracking
+from lit_xai.network.tracking import Contact, Origin, Tracking, memory_of
 from lit_xai.network.trees import leaves, replaced, with_own_containers
 
 
@@ -59,6 +59,7 @@ class StepRecord:
         losses: origins of what the step returned or called backward on.
         others: origins of what it logged.
         backward: the number of losses that it called backward on by itself.
+        written: names of the parameters that it wrote to.
         error: that ended it, after the calls above.
     """
 
@@ -68,6 +69,7 @@ class StepRecord:
     losses: list[Origin] = field(default_factory=list)
     others: list[Origin] = field(default_factory=list)
     backward: int = 0
+    written: tuple[str, ...] = ()
     error: Exception | None = None
 
 
@@ -117,6 +119,7 @@ def observe(
     own = replaced(batch, {path: tensor.detach().clone() for path, tensor in leaves(batch)})
     record = StepRecord(own)
     tracking = Tracking(dict(leaves(own)), module.parameters())
+    before = {plain_name(name): memory_of(parameter) for name, parameter in module.named_parameters()}
     with contextlib.ExitStack() as stack:
         recorder = _Recorder(record, tracking, parts)
         for name, part in parts.items():
@@ -129,6 +132,9 @@ def observe(
     record.contacts = {n: one for n, one in enumerate(tracking.contacts) if n not in tracking.inner}
     record.losses = [tracking.origin(tensor) for tensor in told.losses]
     record.backward = told.backward
+    # Written to, or with others in the place of its values.
+    now = {plain_name(name): memory_of(parameter) for name, parameter in module.named_parameters()}
+    record.written = tuple(name for name, place in before.items() if place in tracking.written or now[name] != place)
     record.others = [tracking.origin(tensor) for tensor in told.others]
     return record
 

@@ -36,6 +36,7 @@ class Reading:
         candidates: paths of what may be the labels, where several may.
         calls: the number of calls of the network in the step.
         has_values: whether the labels are values, as in a regression, rather than classes.
+        written: names of the parameters that the step itself writes to, such as a running average's.
         unused: keywords of the call that the output does not depend on: of labels, where the network computes the loss.
     """
 
@@ -50,6 +51,7 @@ class Reading:
     calls: int = 1
     unused: tuple[str, ...] = ()
     has_values: bool = False
+    written: tuple[str, ...] = ()
 
     @property
     def is_step(self) -> bool:
@@ -83,7 +85,9 @@ def read(record: StepRecord) -> Reading:
     unused = () if is_step else _unused(chain[0], data, {one.leaf for one in record.contacts.values()})
     inputs = None if is_step else _inputs(chain[0], record, unused)
     values = label is not None and _are_values(dict(leaves(record.batch))[label])
-    return Reading(names, tuple(ends), inputs, data, logits, outputs, label, candidates, len(chain), unused, values)
+    return Reading(
+        names, tuple(ends), inputs, data, logits, outputs, label, candidates, len(chain), unused, values, record.written
+    )
 
 
 def _chain(record: StepRecord) -> list[PartCall]:

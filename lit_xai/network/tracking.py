@@ -96,6 +96,7 @@ class Tracking(TorchDispatchMode):
     Attributes:
         contacts: all contacts, in order.
         inner: numbers of those whose result went through weights: of attention masks, say.
+        written: addresses of memory that operations wrote to.
         depth: of calls of parts that are running; set by who watches those.
 
     Example:
@@ -110,6 +111,7 @@ class Tracking(TorchDispatchMode):
     parameters: Iterable[Tensor]
     contacts: list[Contact] = field(default_factory=list)
     inner: set[int] = field(default_factory=set)
+    written: set[int] = field(default_factory=set)
     depth: int = 0
 
     def __post_init__(self) -> None:
@@ -124,7 +126,7 @@ class Tracking(TorchDispatchMode):
 
     def origin(self, tensor: Tensor) -> Origin:
         """Return where a tensor comes from; of constants an empty origin."""
-        return self._origins.get(_memory(tensor), _CONSTANT)
+        return self._origins.get(memory_of(tensor), _CONSTANT)
 
     def add_answer(self, tensor: Tensor, number: int) -> None:
         """Remember a tensor as a result of a part."""
@@ -132,7 +134,7 @@ class Tracking(TorchDispatchMode):
         self._set(tensor, replace(origin, answers=origin.answers | {number}))
 
     def _set(self, tensor: Tensor, origin: Origin) -> None:
-        place = _memory(tensor)
+        place = memory_of(tensor)
         if place:
             if place not in self._origins:
                 self._kept.append(tensor.untyped_storage())
@@ -146,12 +148,14 @@ class Tracking(TorchDispatchMode):
         if any(origin is not _CONSTANT for origin in origins):
             name = func.overloadpacket.__name__
             combined = self._combine(name.rstrip("_"), operands, origins)
-            before = {_memory(tensor) for tensor in operands}
+            before = {memory_of(tensor) for tensor in operands}
             is_written = name.endswith("_") or "out" in (kwargs or {})
             for tensor in _tensors(result):
                 # A view has the memory of its base; only what is written to changes.
-                if is_written or _memory(tensor) not in before:
+                if is_written or memory_of(tensor) not in before:
                     self._set(tensor, combined)
+                if is_written:
+                    self.written.add(memory_of(tensor))
         return result
 
     def _combine(self, name: str, operands: list[Tensor], origins: list[Origin]) -> Origin:
@@ -209,7 +213,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def _memory(tensor: Tensor) -> int:
+def memory_of(tensor: Tensor) -> int:
     """Return the address of a tensor's memory; 0 for one that has none of its own (sparse, empty)."""
     try:
         return tensor.untyped_storage().data_ptr()

@@ -4,7 +4,8 @@ The step runs once, on a copy and on a few samples, with a stand-in for the Trai
 the same answer. What is trained is watched in the training step, what is explained in the evaluation step.
 """
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lit_xai.network.arguments import inputs_of_call
-from lit_xai.network.calling import BatchToTarget, defines_call, find_network
+from lit_xai.network.calling import BatchToTarget, defines_call, find_network, plain_name
 from lit_xai.network.copying import copy_network, uncompiled_
 from lit_xai.network.describing import describe
 from lit_xai.network.observing import StepRecord, Told, observe, parts_with_weights
@@ -303,7 +304,7 @@ def _network(
 ) -> tuple[Network, str]:
     """Return the network of a reading, and its inputs in words."""
     output = None if reading.logits is None else LogitsAt(reading.logits)
-    run = partial(_run_alone, trainer, loader)
+    run = partial(_run_alone, trainer, loader, reading.written)
     if reading.is_step:
         step = StepCall(run, reading.parts, reading.ends, reading.data)
         found = dict(leaves(record.batch))
@@ -327,9 +328,23 @@ def _emptied(template: Any) -> dict[str, Tensor]:
     return {path: tensor.detach()[:0].clone() if tensor.dim() else tensor.detach() for path, tensor in leaves(template)}
 
 
-def _run_alone(trainer: Trainer, loader: str, pl_module: nn.Module, batch: Any) -> None:
-    with standing_in(trainer, pl_module, loader):
+def _run_alone(trainer: Trainer, loader: str, written: tuple[str, ...], pl_module: nn.Module, batch: Any) -> None:
+    with standing_in(trainer, pl_module, loader), _kept(pl_module, written):
         run_step(pl_module, batch, loader, Told())
+
+
+@contextlib.contextmanager
+def _kept(pl_module: nn.Module, written: tuple[str, ...]) -> Iterator[None]:
+    """Put back the values of parameters that a step writes to."""
+    named = {plain_name(name): parameter for name, parameter in pl_module.named_parameters()} if written else {}
+    # A step may write to the values, or put others in their place.
+    kept = [(named[name], named[name].data, named[name].detach().clone()) for name in written if name in named]
+    try:
+        yield
+    finally:
+        for parameter, data, values in kept:
+            data.copy_(values)
+            parameter.data = data
 
 
 def _in_words(pl_module: LightningModule, loader: str, module: str | None, error: Exception) -> str:

@@ -1,10 +1,13 @@
+import copy
 import warnings
 
 import lightning.pytorch
 import pytest
+import step_modules
 import torch
 from step_modules import STEP, STEP_MODULES
 
+import lit_xai
 from lit_xai.network.calling import call_network
 from lit_xai.network.trees import leaves
 from lit_xai.trainer.batches import read_batch
@@ -206,3 +209,40 @@ class Modes(WritesIntoTheBatch):
 def test_a_network_may_return_something_else_in_evaluation_mode(tmp_path):
     found = watched(Modes(), {"x": torch.randn(6, 5), "kind": torch.randint(3, (6,))}, tmp_path)
     assert found.logits.shape == (6, 3)
+
+
+class Momentum(step_modules.Base):
+    """Its step moves a running average, writing to its values or putting others in their place."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.body, self.head, self.in_place = torch.nn.Linear(5, 8), torch.nn.Linear(8, 3), in_place
+        self.average = copy.deepcopy(self.body).requires_grad_(False)
+
+    def training_step(self, batch, batch_idx):
+        for mean, value in zip(self.average.parameters(), self.body.parameters(), strict=True):
+            if self.in_place:
+                mean.data.lerp_(value.data, 0.1)
+            else:
+                mean.data = 0.9 * mean.data + 0.1 * value.data
+        x, y = batch
+        return torch.nn.functional.cross_entropy(self.head(self.body(x)) + self.head(self.average(x)), y)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_an_observer_leaves_what_a_step_writes_to(in_place, tmp_path):
+    states = []
+    for callbacks in ([], [lit_xai.AttributionMonitor(on_error="raise")]):
+        torch.manual_seed(0)
+        module = Momentum(in_place)
+        batch = torch.randn(6, 5), torch.arange(6) % 3
+        options = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = lightning.pytorch.Trainer(
+            max_epochs=3, accelerator="cpu", logger=False, default_root_dir=tmp_path, callbacks=callbacks, **options
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer.fit(module, OneBatch(batch))
+        states.append(module.state_dict())
+    assert list((tmp_path / "attribution").rglob("*.npz"))
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
