@@ -58,7 +58,7 @@ $(VENV)/.lint: SIZE = under 50 MB beyond the library's own requirements
 $(VENV)/.docs: SIZE = about 30 MB beyond the library's own requirements
 $(VENV)/.demo: EXTRAS = [export]
 $(VENV)/.test: EXTRAS = [test]
-$(VENV)/.lint: EXTRAS = [export,lint]
+$(VENV)/.lint: EXTRAS = [export,study,lint]
 $(VENV)/.docs: EXTRAS = [docs]
 
 $(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.docs: pyproject.toml constraints.txt constraints-oldest.txt | $(BIN)/python

@@ -5,12 +5,14 @@
 
 `benchmarks/projects/` names the projects, their packages and what each is fed. A package that is not installed is
 skipped, so that without any of them this prints an empty table. Every run is a process of its own, forked from one that
-has imported the project's package; with a limit of --timeout seconds it is a hang.
+has imported the project's package; with a limit of --timeout seconds it is a hang. The plain run is made twice: where
+its weights differ, a package draws from the system's entropy, and observers cannot be judged.
 
 Works: a pruned network has the stated share of its MACs (its parameters, where MACs cannot be counted); at least one
-layer is integer and the exported file agrees with torch; the teacher's term is there and changes the weights; the
-attributions have the shape of an input, are finite and not constant; the exported file agrees. Observers leave the last
-weights bit for bit as they are without them. A refusal is one sentence of ours before the first step.
+layer is integer and the exported file agrees with torch, in classes too where there are labels; the teacher's term is
+there and changes the weights; the attributions have the shape of an input, are finite and not constant; the exported
+file agrees. Observers leave the last weights bit for bit as they are without them. A refusal is one sentence of ours
+before the first step.
 """
 
 import argparse
@@ -23,6 +25,7 @@ import math
 import os
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -57,7 +60,7 @@ def make(name: str) -> list[Any]:
     return {
         "plain": lambda: [],
         "monitor": lambda: [AttributionMonitor()],
-        "pruning": lambda: [StructuredPruning(target_macs=0.5)],
+        "pruning": lambda: [StructuredPruning()],
         "quantization": lambda: [QuantizationAwareTraining(), ModelExport("export")],
         "distillation": lambda: [KnowledgeDistillation("ema")],
         "export": lambda: [ModelExport("export")],
@@ -72,8 +75,9 @@ def run(project: projects.Project, name: str) -> dict[str, Any]:
     import lightning.pytorch
     import pytorch_lightning
 
-    torch.manual_seed(0)
+    lightning.pytorch.seed_everything(0, verbose=False)  # a module may fill a buffer or draw a split when it is made
     built = project.build()
+    built.has_labels = project.labels is not None
     is_new = isinstance(built.module, lightning.pytorch.LightningModule)
     package: Any = lightning.pytorch if is_new else pytorch_lightning
     numbers: list[dict[str, float]] = []
@@ -232,19 +236,26 @@ def check_pruning(callbacks: list[Any], numbers: list[dict[str, float]], built: 
 
 
 def judge_pruning(result: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
-    """Return whether the stated half is left, by the callback's word and by a count that knows no networks."""
+    """Return whether the share that was stated before the first step is left, and an independent count fell."""
     if result["parameters"] == plain["parameters"]:
         return other("no parameter is gone")
     reached = [re.search(r"epoch \d+: .*?\((\d+)%\)", line) for line in result["said"]]
     share = [int(one.group(1)) / 100 for one in reached if one][-1]
+    plan = next(line for line in result["said"] if line.startswith("StructuredPruning cuts"))
+    stated = int(re.findall(r"\((\d+)%\)", plan)[-1]) / 100
     step = result["step_macs"][-1] / plain["step_macs"][-1] if plain["step_macs"] and plain["step_macs"][-1] else None
     witness = "" if step is None else f", {step:.0%} of a whole step"
-    works = share <= 0.56 and (step is None or step < 0.97)
-    return {"verdict": "works" if works else "partly", "detail": f"{share:.0%} left{witness}"}
+    works = share <= stated + 0.06 and (step is None or step < 0.97)
+    return {"verdict": "works" if works else "partly", "detail": f"{share:.0%} left of {stated:.0%} stated{witness}"}
 
 
 def check_quantization(callbacks: list[Any], numbers: list[dict[str, float]], built: projects.Built) -> dict[str, Any]:
-    """Return whether integers are in the file, and it agrees."""
+    """Return whether integers are in the file, and it agrees.
+
+    With labels in the batch, in at least 90% of the largest outputs as well. Of embeddings and reconstructions these
+    mean nothing: of SimCLR's outputs, after six steps of training, the two largest are nearer to each other than 7 bits
+    can tell (signal to noise 20 dB after 22 layers, 21 dB without training; the largest is the same in 75% and 69%).
+    """
     report = callbacks[1].report
     if report is None:
         return other("trained, but no file was written")
@@ -252,7 +263,7 @@ def check_quantization(callbacks: list[Any], numbers: list[dict[str, float]], bu
     if not integers:
         return other("no integer layer in the file")
     rows = [row for row in report.rows if row.name.startswith("int8") and row.difference is not None]
-    agreement = [row.torch_agreement for row in rows if row.torch_agreement is not None]
+    agreement = [row.torch_agreement for row in rows if row.torch_agreement is not None and built.has_labels]
     differ = [row.difference for row in rows]
     agrees = all(one >= 0.9 for one in agreement) and all(one < 0.2 for one in differ) and bool(rows)
     detail = f"integers: {', '.join(integers)[:80]}; differ by {differ}, agree {agreement}"
@@ -267,7 +278,7 @@ def check_distillation(callbacks: list[Any], numbers: list[dict[str, float]], bu
             if key.startswith("distillation/"):
                 terms.setdefault(key, []).append(value)
     losses = {key: values for key, values in terms.items() if any(value > 0 for value in values)}
-    if not losses:
+    if not {"logits", "features", "explanation"} & {key.rpartition("/")[2] for key in losses}:
         return other(f"no term of the teacher was logged but 0: {sorted(terms)}")
     if not all(math.isfinite(value) for values in terms.values() for value in values):
         return other("a term is not finite")
@@ -307,8 +318,8 @@ def check_monitor(callbacks: list[Any], numbers: list[dict[str, float]], built: 
         return other(f"not finite: {shapes}")
     if not any(value.std() > 0 for value in maps.values()):
         return other(f"constant: {shapes}")
-    source = built.train if built.train is not None else built.module.train_dataloader()
-    first = next(iter(source))
+    own = built.datamodule if built.datamodule is not None else built.module
+    first = next(iter(built.train if built.train is not None else own.train_dataloader()))
     known = {tuple(one.shape[1:]): path for path, one in reversed(list(leaves(first)))}
     found = [known.get(tuple(value.shape[1:]), "?") for value in maps.values()]
     detail = f"{shapes} of {found}, {'labels' if labeled else 'no labels'}"
@@ -337,39 +348,66 @@ CHECKS: dict[str, Callable[..., dict[str, Any]]] = {
 # --- all of them ------------------------------------------------------------------------------------------------------
 
 
-def forked(project: projects.Project, name: str, timeout: float) -> dict[str, Any]:
-    """Run in a child process and folder, whose imports are those of this one."""
+def outcome(project: projects.Project, name: str, timeout: float) -> dict[str, Any]:
+    """Run in a fork, and in a process of its own if the fork dies: threads of libraries do not survive a fork."""
     with tempfile.TemporaryDirectory(prefix="projects-", ignore_cleanup_errors=True) as folder:
-        answer = Path(folder) / "answer.json"
-        child = os.fork()
-        if child == 0:
-            code = 0
-            try:
-                os.setpgrp()
-                os.chdir(folder)
-                with open("output.txt", "w") as output:
-                    os.dup2(output.fileno(), 1)
-                    os.dup2(output.fileno(), 2)
-                    answer.write_text(json.dumps(run(project, name)))
-            except BaseException:
-                answer.write_text(json.dumps({"verdict": "broken", "detail": traceback.format_exc(limit=-3)}))
-                code = 1
-            finally:
-                os._exit(code)
-        deadline = time.monotonic() + timeout
-        while os.waitpid(child, os.WNOHANG) == (0, 0):
-            if time.monotonic() > deadline:
-                os.killpg(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-                return {"verdict": "other", "detail": f"a hang of more than {timeout:g} s"}
-            time.sleep(0.05)
-        if not answer.exists():
-            return {"verdict": "other", "detail": "the process died"}
-        return json.loads(answer.read_text())
+        result = forked(project, name, timeout, Path(folder))
+    if not result.pop("died", False):
+        return result
+    with tempfile.TemporaryDirectory(prefix="projects-", ignore_cleanup_errors=True) as folder:
+        return alone(project, name, timeout, Path(folder)) | {"fork": result["detail"]}
+
+
+def forked(project: projects.Project, name: str, timeout: float, folder: Path) -> dict[str, Any]:
+    """Run in a child process and folder, whose imports are those of this one."""
+    answer, output = folder / "answer.json", folder / "output.txt"
+    child = os.fork()
+    if child == 0:
+        code = 0
+        try:
+            os.setpgrp()
+            os.chdir(folder)
+            with output.open("w") as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+                answer.write_text(json.dumps(run(project, name)))
+        except BaseException:
+            answer.write_text(json.dumps({"verdict": "broken", "detail": traceback.format_exc(limit=-3)}))
+            code = 1
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + timeout
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > deadline:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return other(f"a hang of more than {timeout:g} s")
+        time.sleep(0.05)
+    return json.loads(answer.read_text()) if answer.exists() else died(ended[1], output) | {"died": True}
+
+
+def alone(project: projects.Project, name: str, timeout: float, folder: Path) -> dict[str, Any]:
+    """Run in a process that begins anew."""
+    answer, output = folder / "answer.json", folder / "output.txt"
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).absolute()), "--alone", project.name, name]
+    command += ["--out", str(answer), "--repositories", str(projects.REPOSITORIES)]
+    with output.open("w") as file:
+        try:
+            ended = subprocess.run(command, cwd=folder, stdout=file, stderr=file, timeout=2 * timeout)
+        except subprocess.TimeoutExpired:
+            return other(f"a hang of more than {2 * timeout:g} s")
+    return json.loads(answer.read_text()) if answer.exists() else died(ended.returncode, output)
+
+
+def died(status: int, output: Path) -> dict[str, Any]:
+    """Return the verdict of a process that left no answer."""
+    return other(f"the process died with status {status}: {output.read_text(errors='replace')[-1500:]}")
 
 
 def compare(result: dict[str, Any], plain: dict[str, Any], name: str) -> dict[str, Any]:
     """Judge by the plain run what one run alone does not show."""
+    if name == "plain" and result.get("weights") != plain.get("weights"):
+        return result | other("two plain runs end with other weights, so that none can be compared with them")
     if result["verdict"] not in ("works", "partly") or "weights" not in plain:
         return result
     same = result["weights"] == plain["weights"]
@@ -391,11 +429,16 @@ def main() -> None:
     parser.add_argument("--group", nargs="*", default=list(GROUPS), choices=GROUPS, help="kinds of projects")
     parser.add_argument("--callback", nargs="*", default=list(CALLBACKS), choices=CALLBACKS)
     parser.add_argument("--timeout", type=float, default=180, help="seconds for one run")
+    parser.add_argument("--alone", nargs=2, help="a project and a callback: run it in this process, and write to --out")
     parser.add_argument("--table", action="store_true", help="print the table of --out and run nothing")
     options = parser.parse_args()
     for group in options.group:
         importlib.import_module(f"projects.{group}")
     projects.REPOSITORIES = options.repositories.absolute()
+    if options.alone:
+        torch.set_num_threads(1)
+        options.out.write_text(json.dumps(run(projects.PROJECTS[options.alone[0]], options.alone[1])))
+        return
     if not options.table:
         chosen = [one for one in projects.PROJECTS.values() if not options.only or one.name in options.only]
         run_all(chosen, options.callback, options.out, options.timeout)
@@ -410,8 +453,9 @@ def run_all(chosen: list[projects.Project], callbacks: list[str], out: Path, tim
             importlib.import_module(name)
     for project in chosen:
         try:
-            with contextlib.redirect_stdout(None), tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-                project.build()  # for the imports, which each fork has then
+            with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), open(os.devnull, "w") as nowhere:
+                with contextlib.redirect_stdout(nowhere):
+                    project.build()  # for the imports, which each fork has then
         except ImportError as error:
             print(f"{project.name}: not installed ({error})", flush=True)
             continue
@@ -419,8 +463,9 @@ def run_all(chosen: list[projects.Project], callbacks: list[str], out: Path, tim
         for name in ["plain", *[one for one in callbacks if one != "plain"]]:
             if name == "plain" and plain and "plain" not in callbacks:
                 continue
-            result = forked(project, name, timeout)
-            plain = result if name == "plain" else plain
+            result = outcome(project, name, timeout)
+            if name == "plain":
+                plain, result = result, outcome(project, name, timeout)
             result = compare(result, plain, name)
             with out.open("a") as file:
                 file.write(json.dumps({"project": project.name, "callback": name, **result}) + "\n")

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from lit_xai.callbacks import FollowRecipe as FollowRecipe
     from lit_xai.callbacks import KnowledgeDistillation as KnowledgeDistillation
     from lit_xai.callbacks import ModelExport as ModelExport
+    from lit_xai.callbacks import ModelReport as ModelReport
     from lit_xai.callbacks import QuantizationAwareTraining as QuantizationAwareTraining
+    from lit_xai.callbacks import RetentionMonitor as RetentionMonitor
     from lit_xai.callbacks import StructuredPruning as StructuredPruning
     from lit_xai.overview.callback import inspect as inspect
     from lit_xai.recipe import load_from_checkpoint as load_from_checkpoint
@@ -28,7 +30,9 @@ _WHERE = {
     "ExplanationMatching": "lit_xai.distillation.explanation_matching",
     "KnowledgeDistillation": "lit_xai.distillation.callback",
     "ModelExport": "lit_xai.export.callback",
+    "ModelReport": "lit_xai.report.callback",
     "QuantizationAwareTraining": "lit_xai.quantization.callback",
+    "RetentionMonitor": "lit_xai.retention.callback",
     "StructuredPruning": "lit_xai.pruning.callback",
     "inspect": "lit_xai.overview.callback",
     "load_from_checkpoint": "lit_xai.recipe",
@@ -40,7 +44,9 @@ __all__ = [
     "FollowRecipe",
     "KnowledgeDistillation",
     "ModelExport",
+    "ModelReport",
     "QuantizationAwareTraining",
+    "RetentionMonitor",
     "StructuredPruning",
     "__version__",
     "functional",

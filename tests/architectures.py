@@ -20,8 +20,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from lit_xai.network.calling import call_network
 from lit_xai.network.copying import copy_network
+from lit_xai.network.linearized import is_transposed
 from lit_xai.network.profiling import count_macs, with_batch_size
-from lit_xai.network.transposed import is_transposed
 from lit_xai.pruning.prunable import Prunable
 from lit_xai.pruning.pruning import reach
 from lit_xai.quantization.quantization import describe_quantization, quantize

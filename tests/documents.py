@@ -1,9 +1,10 @@
 """What is done with the code blocks of the README and the pages in docs/.
 
 Python blocks of a page are executed one after the other in one namespace, in an empty folder, by a Trainer that sees a
-few batches an epoch. Blocks of YAML go on top of ``base`` and ``digits`` through the parser of ``lit-xai``. In shell
-blocks the commands of ``lit-xai`` are parsed with all their options, and of other commands it is checked that what they
-name is there. Nothing is skipped: a block in another language is an error, and ``text`` is for what is no code.
+few batches an epoch. Blocks of YAML go on top of ``base`` and ``digits`` through the parser of ``lit-xai``, or are a
+study, whose options are set. In shell blocks the commands of ``lit-xai`` are parsed with all their options, and of
+other commands it is checked that what they name is there. Nothing is skipped: a block in another language is an error,
+and ``text`` is for what is no code.
 
 What a page needs beforehand stands in an HTML comment, ``<!--- invisible-code: python``, which readers do not see.
 """
@@ -84,7 +85,19 @@ def _stop(namespace):
 
 def _run_yaml(example):
     Path("page.yaml").write_text(example.parsed)
+    if "objectives:" in example.parsed:
+        _check_study(Path("page.yaml"))
+        return
     _parse(["fit", "--config", "base", "--config", "digits", "--config", "page.yaml"])
+
+
+def _check_study(path):
+    """Have a study's options set, of its first cell."""
+    from lit_xai.cli.study_checks import whole_config
+    from lit_xai.cli.studying import read_study
+
+    settings = read_study(path)
+    whole_config(settings, {name: one.values[0] for name, one in settings.search.items()})
 
 
 def _run_shell(example):
@@ -108,7 +121,9 @@ def _check_command(words):
     elif command in ("pip", "python"):
         _check_extras(arguments)
     else:
-        assert command in ("cd", "git", "pytest", "tensorboard"), f"what is {command!r} in a page?"
+        assert command in ("cd", "echo", "git", "optuna-dashboard", "pytest", "ssh-keygen", "tensorboard"), (
+            f"what is {command!r} in a page?"
+        )
 
 
 def _check_script(name, *options):
@@ -136,6 +151,17 @@ def _parse(arguments):
         arguments = [one for one in arguments if one != "--full"]
     if arguments and arguments[0] == "export":
         assert "--ckpt" in arguments, "lit-xai export needs --ckpt"
+    if arguments and arguments[0] == "study":
+        from lit_xai.cli.configs import find_study
+        from lit_xai.cli.study import check_arguments
+
+        check_arguments(arguments)
+        assert arguments[1] == "study.yaml" or find_study(arguments[1])
+        return
+    if arguments and arguments[0] in ("check", "report"):  # of a folder that only the reader has
+        with contextlib.redirect_stderr(io.StringIO()):
+            assert main(arguments) == 1, arguments
+        return
     if not arguments or {"--help", "--version"} & set(arguments):
         assert main(arguments) == 0
         return

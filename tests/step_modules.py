@@ -223,6 +223,96 @@ class ImagesAndBoxes(Base):
         return F.cross_entropy(scores, torch.stack([target["labels"][0] for target in targets]))
 
 
+class Head(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores, self.boxes = nn.Linear(16, 3), nn.Linear(16, 4)
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        places = features.flatten(2).transpose(1, 2)
+        return {"scores": self.scores(places), "boxes": self.boxes(places)}
+
+
+class Detector(nn.Module):
+    """As in torchvision: losses in training, boxes of each image in evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 1, 1), nn.ReLU())
+        self.head = Head()
+
+    def forward(self, pictures: Any, targets: Any = None) -> Any:
+        found = self.head(self.backbone(pictures if isinstance(pictures, Tensor) else torch.stack(pictures)))
+        if self.training:
+            return self.losses(found, targets)
+        best = found["scores"].amax(2)
+        return [
+            {"boxes": boxes[score > score.mean()], "scores": score[score > score.mean()]}
+            for boxes, score in zip(found["boxes"], best, strict=True)
+        ]
+
+    def losses(self, found: dict[str, Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        # The box of a place is that of its number.
+        losses = {"classification": torch.zeros(()), "regression": torch.zeros(())}
+        for scores, boxes, target in zip(found["scores"], found["boxes"], targets, strict=True):
+            n = len(target["labels"])
+            losses["classification"] = losses["classification"] + F.cross_entropy(scores[:n], target["labels"])
+            losses["regression"] = losses["regression"] + F.l1_loss(boxes[:n], target["boxes"])
+        return losses
+
+
+class ListDetector(Base):
+    """Calls a detector with a list of images and a list of targets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Detector()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        pictures, targets, _ = batch
+        self.net.train()
+        return sum(self.net.forward(pictures, targets).values())
+
+
+class StackDetector(Base):
+    """Makes the list of targets of a dict of lists, and calls itself with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Detector()
+
+    def forward(self, *args: Any) -> Any:
+        return self.net(*args)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        pictures = batch["image"]
+        targets = [{"boxes": batch["box"][i], "labels": batch["kind"][i]} for i in range(len(pictures))]
+        return sum(self(pictures, targets).values())
+
+
+class LossOfBoxes(nn.Module):
+    """As detectors with queries: logits and boxes of each, and a loss where labels are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.detector = Detector()
+
+    def forward(self, pixels: Tensor, labels: list[dict[str, Tensor]] | None = None) -> dict[str, Any]:
+        found = self.detector.head(self.detector.backbone(pixels))
+        loss = sum(self.detector.losses(found, labels).values()) if labels is not None else None
+        return {"loss": loss, "logits": found["scores"], "pred_boxes": found["boxes"]}
+
+
+class QueryDetector(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = LossOfBoxes()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        labels = [dict(one) for one in batch["labels"]]
+        return self.model(pixels=batch["pixel_values"], labels=labels)["loss"]
+
+
 # --- calls ------------------------------------------------------------------------------------------------------------
 
 
@@ -682,6 +772,23 @@ def _boxes() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     return list(images()), boxes
 
 
+def _detections() -> list[dict[str, Tensor]]:
+    return [{"boxes": torch.rand(i % 3 + 1, 4), "labels": torch.randint(3, (i % 3 + 1,))} for i in range(N)]
+
+
+def _listed() -> tuple[list[Tensor], list[dict[str, Tensor]], list[str]]:
+    return list(images()), _detections(), [f"{i}.png" for i in range(N)]
+
+
+def _stacked() -> dict[str, Any]:
+    found = _detections()
+    return {"image": images(), "box": [one["boxes"] for one in found], "kind": [one["labels"] for one in found]}
+
+
+def _raw_scores(network: Any, pictures: Tensor) -> Tensor:
+    return network.head(network.backbone(pictures))["scores"]
+
+
 def _nested() -> dict[str, Any]:
     view = {"data": images(), "scale": torch.ones(N)}
     return {"id": torch.arange(N), "views": [view], "annotation": {"species": classes(), "place": torch.rand(N, 2)}}
@@ -753,6 +860,30 @@ STEP_MODULES = {
         lambda m, b: m.net(torch.stack(b[0])),
         lambda b: [target["labels"] for target in b[1]],
         derived=True,
+    ),
+    "list_detector": StepModule(
+        ListDetector,
+        _listed,
+        (STEP,),
+        lambda b: b[0],
+        lambda m, b: _raw_scores(m.net, torch.stack(b[0])),
+        lambda b: [target["labels"] for target in b[1]],
+    ),
+    "stack_detector": StepModule(
+        StackDetector,
+        _stacked,
+        (STEP,),
+        lambda b: [b["image"]],
+        lambda m, b: _raw_scores(m.net, b["image"]),
+        lambda b: b["kind"],
+    ),
+    "query_detector": StepModule(
+        QueryDetector,
+        lambda: {"pixel_values": images(), "labels": _detections()},
+        ("model",),
+        lambda b: [b["pixel_values"]],
+        lambda m, b: _raw_scores(m.model.detector, b["pixel_values"]),
+        lambda b: [one["labels"] for one in b["labels"]],
     ),
     "mixed_table": StepModule(
         MixedTable,

@@ -22,10 +22,13 @@ CONFIGS = [
     "digits",
     "distillation",
     "export",
+    "faithful",
     "fashion_mnist",
     "mnist",
     "pruning",
     "quantization",
+    "report",
+    "retention",
     "transformers",
 ]
 QUICK = [

@@ -24,7 +24,17 @@ import lit_xai
 PACKAGE = Path(lit_xai.__file__).parent
 PRIVATE = re.compile(r"_[A-Za-z]\w*")
 
-ENDINGS = {"_batches", "_cell", "_dataloader", "_fields", "_metrics", "_threshold", "_type", "_with_indices"}
+ENDINGS = {
+    "_batches",
+    "_of_dense",
+    "_cell",
+    "_dataloader",
+    "_fields",
+    "_metrics",
+    "_threshold",
+    "_type",
+    "_with_indices",
+}
 """Strings that are no private names: endings of public ones, and what Python's named tuples document."""
 
 INHERITED = {("attribution/rescaling.py", "_logits"), ("cli/exporting.py", "_check"), ("data/cifar10.py", "_missing")}
@@ -110,6 +120,8 @@ CLI = path("lightning.pytorch.cli:LightningCLI")
 
 # By name: whose it is, what to look for it in (an object, or the source of a class), and what breaks without it.
 ATTRIBUTES: dict[str, tuple[str, Callable[[], Any], str]] = {
+    # Python, where it is documented
+    "_exit": ("os", path("os"), "a study's cell ends with the worker that started it"),
     # torch
     "_BatchNorm": ("torch.nn", path("torch.nn.modules.batchnorm"), "which layers are BatchNorms"),
     "_C": ("torch", path("torch"), "QAT's refusal of activation checkpointing"),
@@ -133,6 +145,8 @@ ATTRIBUTES: dict[str, tuple[str, Callable[[], Any], str]] = {
     "_forward_pre_hooks_with_kwargs": ("torch.nn.Module", HOOKS, "removing fake quantization"),
     "_fused_rms_norm": ("torch.ops.aten", lambda: torch.ops.aten, "SILENT: RMSNorm in the check of pruned sums"),
     "_reshape_alias": ("torch.ops.aten", lambda: torch.ops.aten, "SILENT: labels that were viewed"),
+    "_is_all_true": ("torch", path("torch"), "exporting a network that draws from a distribution"),
+    "_local_scalar_dense": ("torch.ops.aten", lambda: torch.ops.aten, "exporting networks that read numbers"),
     "_log_softmax": ("torch.ops.aten", lambda: torch.ops.aten, "SILENT: softmax in the check of pruned sums"),
     "_modules": ("torch.nn.Module", HOOKS, "replacing a layer"),
     "_numel_cache": ("torch.optim.LBFGS", lambda: torch.optim.LBFGS([TENSOR()]), "pruning under L-BFGS"),
@@ -140,6 +154,7 @@ ATTRIBUTES: dict[str, tuple[str, Callable[[], Any], str]] = {
     "_parameters": ("torch.nn.Module", HOOKS, "cutting parameters"),
     "_params": ("torch.optim.LBFGS", lambda: torch.optim.LBFGS([TENSOR()]), "pruning under L-BFGS"),
     "_post_accumulate_grad_hooks": ("torch.Tensor", TENSOR, "a user's hooks on pruned parameters"),
+    "_reset_parameters": ("torch.nn.MultiheadAttention", lambda: nn.MultiheadAttention(2, 1), "untrained attention"),
     "_qkv_same_embed_dim": ("torch.nn.MultiheadAttention", lambda: nn.MultiheadAttention(2, 1), "pruning attention"),
     "_scaled_dot_product_flash_attention_for_cpu": ("torch.ops.aten", lambda: torch.ops.aten, "counting attention"),
     "_softmax": ("torch.ops.aten", lambda: torch.ops.aten, "SILENT: softmax in the check of pruned sums"),
@@ -148,6 +163,12 @@ ATTRIBUTES: dict[str, tuple[str, Callable[[], Any], str]] = {
     "_top_saved_tensors_default_hooks": ("torch", path("torch._C:_autograd"), "as for _autograd"),
     "_version": ("torch.Tensor", TENSOR, "quantizing tensors that are written to in place"),
     # Lightning
+    "_default_hp_metric": (
+        "lightning.pytorch.loggers",
+        init_of("lightning.fabric.loggers.tensorboard:TensorBoardLogger"),
+        "SILENT: whether the user left out the table of runs",
+    ),
+    "_get_file_writer": ("torch.utils.tensorboard", path("torch.utils.tensorboard:SummaryWriter"), "a run's page"),
     "_average_model": (
         "WeightAveraging, StochasticWeightAveraging",
         source("lightning.pytorch.callbacks:StochasticWeightAveraging"),
@@ -176,6 +197,8 @@ ATTRIBUTES: dict[str, tuple[str, Callable[[], Any], str]] = {
     "_trainer": ("LightningModule", made("lightning.pytorch:LightningModule"), "copies bring it along"),
     # jsonargparse, and argparse below it
     "_actions": ("ArgumentParser", made("jsonargparse:ArgumentParser"), "names in error messages"),
+    # transformers
+    "_init_weights": ("transformers", path("transformers:PreTrainedModel"), "untrained Hugging Face models"),
     # Captum
     "_remove_rules": ("captum.attr.LRP", path("captum.attr:LRP"), "SILENT: LRP's rules in the second piece"),
     # Torch-Pruning

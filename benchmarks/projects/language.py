@@ -1,8 +1,10 @@
 """Text, speech and reinforcement learning."""
 
+from functools import partial
 from tempfile import mkdtemp
 from typing import Any
 
+import numpy as np
 import torch
 
 from projects.project import BATCH_SIZE, SAMPLES, Built, from_repository, loader, project
@@ -155,13 +157,20 @@ def diarization() -> Built:
 # --- reinforcement learning -------------------------------------------------------------------------------------------
 
 
-def _old_gym() -> None:
-    import numpy as np
+def _seeded(generator: Any, seed: int | None = None) -> tuple[Any, int]:
+    return generator(np.random.PCG64(seed or 0)), seed or 0
 
+
+def _old_gym() -> None:
     if not hasattr(np, "bool8"):  # which the environments of that time ask for
         np.bool8 = np.bool_  # type: ignore[attr-defined]
-    # Their random generators cannot be copied with the numpy of today.
+    from gym.utils import seeding
     from gym.utils.seeding import RandomNumberGenerator
+
+    # Seeded by the operating system, no two runs are alike.
+    seeding.np_random = partial(_seeded, RandomNumberGenerator)
+
+    # Their random generators cannot be copied with the numpy of today.
 
     def deepcopy(self: Any, memo: Any) -> Any:
         copied = np.random.default_rng()

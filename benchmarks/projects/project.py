@@ -28,6 +28,7 @@ class Built:
         validation: likewise.
         datamodule: the package's own, where the module asks for it.
         trainer: arguments that the module asks of a Trainer.
+        has_labels: whether a reader finds labels in a batch; set by the runner.
     """
 
     module: Any
@@ -35,6 +36,7 @@ class Built:
     validation: Any = None
     datamodule: Any = None
     trainer: dict[str, Any] = field(default_factory=dict)
+    has_labels: bool = True
 
 
 @dataclass(frozen=True)

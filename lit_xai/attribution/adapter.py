@@ -31,7 +31,7 @@ class SplitInputs:
     Attributes:
         names: of the tensors, as :func:`~lit_xai.network.arguments.named_leaves` yields them.
         values: the tensors in order, as detached copies.
-        explained: places of the tensors to explain: floating ones with ``n`` rows, or else the first with ``n`` rows
+        explained: places of the tensors to explain: floating ones with ``n`` rows, or else the first that is no mask
             where any type will do.
         along: places of the other tensors with one row per sample, which are passed to the network unchanged.
         n: number of samples.
@@ -54,7 +54,9 @@ class SplitInputs:
                 "inputs expected a tensor with one row per sample, or a tuple or dict that holds one, but got"
                 f" {describe(inputs)}."
             )
-        able = list(filter(self._is_explainable, tensors)) or (tensors[:1] if any_dtype else [])
+        able = list(filter(self.is_explainable, tensors))
+        if any_dtype and not able:
+            able = [i for i in tensors if not self._is_aside(i)][:1] or tensors[:1]
         if any(not len(self.values[i]) for i in able):
             raise ValueError(f"inputs expected one or more samples, but got {describe(inputs)}.")
         if whole:
@@ -65,10 +67,19 @@ class SplitInputs:
         self.explained = [i for i in with_rows if i in able]
         self.along = [i for i in with_rows if i not in able]
 
-    def _is_explainable(self, i: int) -> bool:
+    def is_explainable(self, i: int) -> bool:
         """Return whether a tensor holds floats, and is neither a mask nor the labels by its name."""
-        parts = self.names[i].split(".")
-        return self.values[i].is_floating_point() and not any("mask" in key or key in LABEL_KEYS for key in parts)
+        return self.values[i].is_floating_point() and not self._is_aside(i)
+
+    def _is_aside(self, i: int) -> bool:
+        return any("mask" in key or key in LABEL_KEYS for key in self.names[i].split("."))
+
+    def explain(self, name: str) -> None:
+        """Explain the tensor of this name, and no other."""
+        place = self.names.index(name)
+        if not self.whole:
+            self.along = sorted({*self.along, *self.explained} - {place})
+        self.explained = [place]
 
     def rows(self, rows: slice) -> list[Tensor]:
         """Return all values, those that have one row per sample cut to ``rows``; of a whole call its one row."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_xai.attribution.adapter import Forward, SplitInputs, check_rows, split_inputs
+from lit_xai.attribution.completeness import gap, has_plain_gap, output_change
 from lit_xai.attribution.elements import Flattened, flat_index
 from lit_xai.attribution.methods import (
     Method,
@@ -29,6 +30,7 @@ from lit_xai.attribution.options import FORWARD_ONLY, Options
 from lit_xai.attribution.pitfalls import check_layer, check_pitfalls, keep_lrp_rules, prepare_for_lrp
 from lit_xai.attribution.promises import gap_warning, should_add_up
 from lit_xai.attribution.rescaling import RescaledForward
+from lit_xai.attribution.tokens import METHOD, embedding_instead, entering, tell_apart
 from lit_xai.network.calling import Inputs, OutputSpec, call_network, check_call, find_call, find_network, module_names
 from lit_xai.network.check import check_integer
 from lit_xai.network.describing import describe
@@ -51,6 +53,7 @@ def attribute(
     internal_batch_size: int = 64,
     seed: int | None = 0,
     return_convergence_delta: bool = False,
+    logits: Tensor | None = None,
 ) -> Any:
     """Attribute a network's output to its inputs, or to a layer, without touching the network.
 
@@ -82,6 +85,8 @@ def attribute(
             which bounds the memory.
         seed: for methods that draw samples; ``None`` continues from the present state of the generators.
         return_convergence_delta: also return how far the attributions are from adding up to the output.
+        logits: the network's own for these inputs, ``(N, classes)`` or ``(N,)``, where they are known: path methods
+            then check the sum without another pass.
 
     Returns:
         Attributions structured and shaped like ``inputs`` (``None`` for arguments of a tuple that were passed through,
@@ -110,7 +115,7 @@ def attribute(
     check_integer("internal_batch_size", internal_batch_size)
     # The checks below call the network too, so they run inside.
     with untouched(network, seed), _quiet():
-        arguments = _arguments(cls, network, inputs, noise_tunnel, call, output)
+        arguments = _arguments(cls, network, inputs, layer, noise_tunnel, call, output)
         internal_batch_size = 1 if arguments.whole else internal_batch_size
         if isinstance(target, Tensor) and target.dim() == 2:
             target, output = _flat_target(target, network, arguments, call, output)
@@ -128,7 +133,7 @@ def attribute(
             run = _explainer(cls, forward, layer, init_args, noise_tunnel, internal_batch_size)
             checked = should_add_up(cls, init_args, attribute_args, noise_tunnel)
             attributions, delta = _attribute_in_pieces(
-                run, forward, arguments, options, return_convergence_delta or checked
+                run, forward, arguments, options, return_convergence_delta or checked, logits
             )
     if checked and delta is not None:
         parts = attributions if isinstance(attributions, tuple) else (attributions,)
@@ -155,19 +160,24 @@ def _arguments(
     cls: type,
     network: nn.Module,
     inputs: Inputs,
+    layer: str | None,
     noise_tunnel: Mapping[str, Any] | None,
     call: str,
     output: OutputSpec,
 ) -> SplitInputs:
     arguments = split_inputs(network, inputs, call, output, any_dtype=not needs_floats(cls) and noise_tunnel is None)
     if not arguments.explained:
-        embeddings = [name for name, m in module_names(network).items() if isinstance(m, nn.Embedding)]
-        hint = f"layer={embeddings[0]!r}" if embeddings else "layer='...', the first layer that computes floats"
+        found = embedding_instead(network, inputs, call, output)
+        tables = [name for name, m in module_names(network).items() if isinstance(m, nn.Embedding)]
+        names = tables if found is None else [found.layer]
+        hint = f"layer={names[0]!r}" if names else "layer='...', the first layer that computes floats"
         why = "differentiates" if noise_tunnel is None else "in a noise_tunnel adds noise"
         raise ValueError(
             f"inputs: {cls.__name__} {why} and needs a floating tensor, but got {describe(inputs)}: explain"
-            f" the embedding instead, with method='LayerIntegratedGradients' and {hint}."
+            f" the embedding instead, with method='{METHOD}' and {hint}."
         )
+    if layer is not None:
+        _find_layer(cls, network, layer, arguments, call, output)
     if cls.__name__ == "FeaturePermutation" and arguments.n == 1:
         raise ValueError("inputs: FeaturePermutation swaps values between samples and expected two or more, but got 1.")
     if arguments.whole and rescales(cls):
@@ -176,6 +186,20 @@ def _arguments(
             f" got {describe(inputs)}: use method='IntegratedGradients'."
         )
     return arguments
+
+
+def _find_layer(
+    cls: type, network: nn.Module, layer: str, arguments: SplitInputs, call: str, output: OutputSpec
+) -> None:
+    """Tell a layer's calls by this name from those by others, and explain the tokens that enter it."""
+    few = arguments.rebuild(arguments.rows(slice(0, 1)))
+    if "LRP" not in cls.__name__:  # its rules belong to the module itself
+        tell_apart(network, layer, lambda: call_network(network, few, call, output))
+    if any(arguments.values[i].is_floating_point() for i in arguments.explained):
+        return
+    name = entering(network, layer, lambda own: call_network(network, own, call, output), few)
+    if name is not None:  # baselines stand in for tokens, not for their mask
+        arguments.explain(name)
 
 
 def rehearse(
@@ -217,7 +241,7 @@ def rehearse(
     find_call(network, call)
     check_options(cls, network, layer, init_args, attribute_args, noise_tunnel)
     with untouched(network), torch.no_grad():
-        arguments = _arguments(cls, network, inputs, noise_tunnel, call, output)
+        arguments = _arguments(cls, network, inputs, layer, noise_tunnel, call, output)
         sample = arguments.rebuild(arguments.rows(slice(0, 1)))
         result = check_call(network, sample, call, output)
         check_rows(result, sum(result.shape[:1]) if arguments.whole else 1)
@@ -230,9 +254,18 @@ def rehearse(
 
 
 def _attribute_in_pieces(
-    run: Callable[..., Any], forward: Forward, arguments: SplitInputs, options: Options, return_delta: bool
+    run: Callable[..., Any],
+    forward: Forward,
+    arguments: SplitInputs,
+    options: Options,
+    return_delta: bool,
+    logits: Tensor | None = None,
 ) -> tuple[Any, Tensor | None]:
     """Run the explainer on as many samples at a time as the memory allows; return attributions and delta of all."""
+    if return_delta and has_plain_gap(options):
+        # Captum would take a pass of all baselines, and one of samples whose logits are known already.
+        attributions, _ = _attribute_in_pieces(run, forward, arguments, options, return_delta=False)
+        return attributions, gap(attributions, output_change(forward, options, logits))
     return_delta = return_delta and options.has_delta
     # DeepLift's passes hold the logits of samples and baselines already, but a NoiseTunnel makes several of them.
     rescaled = forward if isinstance(forward, RescaledForward) and options.noise_tunnel is None else None
@@ -302,7 +335,7 @@ def _explainer(
 ) -> Callable[..., Any]:
     from captum.attr import NoiseTunnel
 
-    named = {} if layer is None else {"layer": module_names(forward.network)[layer]}
+    named = {} if layer is None else {"layer": module_names(forward.network, aliases=True)[layer]}
     explainer = cls(forward, **named, **tuples(dict(init_args or {})))
     # LRP: without its rules, the call for the next piece would use the default ones and give no warning.
     if hasattr(explainer, "_remove_rules"):
@@ -341,7 +374,7 @@ def _gradients(
             chosen = _select_targets(logits, target).sum()
             # An input that the network ignores has a gradient of zero.
             gradients.append(torch.autograd.grad(chosen, part, materialize_grads=True))
-    return tuple(torch.cat(parts) for parts in zip(*gradients, strict=True))
+    return gradients[0] if len(gradients) == 1 else tuple(map(torch.cat, zip(*gradients, strict=True)))
 
 
 def _joined(results: list[Any]) -> Any:

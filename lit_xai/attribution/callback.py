@@ -1,5 +1,6 @@
 """The callback that draws a model's attributions, epoch by epoch."""
 
+import contextlib
 import copy
 import math
 import warnings
@@ -22,6 +23,7 @@ from lit_xai.attribution.methods import attribute_parameters, resolve_method
 from lit_xai.attribution.promises import gap_warning, should_add_up
 from lit_xai.attribution.quality import AnyMetric, compute_metric, resolve_metrics, update_metric
 from lit_xai.attribution.samples import Samples, read_samples, save_samples, with_baseline
+from lit_xai.attribution.tokens import METHOD, embedding_instead
 from lit_xai.network.calling import BatchToInputs, BatchToTarget, OutputSpec
 from lit_xai.network.check import Name, check_choice, check_integer, refusal
 from lit_xai.network.probing import Probe, as_probe
@@ -41,10 +43,11 @@ from lit_xai.trainer.access import (
 from lit_xai.trainer.agreement import agreed
 from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.batches import loader_name
+from lit_xai.trainer.budget import Budget
 from lit_xai.trainer.guarding import guard, unguard
-from lit_xai.trainer.progress import Progress, length_ahead, run_length
+from lit_xai.trainer.regular import Moment, Regular
 from lit_xai.trainer.saved_state import check_state, drop_damaged_state
-from lit_xai.trainer.scheduling import WHOLE, Epochs, Point, Steps, Times
+from lit_xai.trainer.scheduling import Epochs, Steps, Times
 from lit_xai.trainer.watching import labels_of, resolved
 
 
@@ -58,7 +61,9 @@ class AttributionMonitor(AnyCallback):
     and losses are bit for bit those of a run without it.
 
     Args:
-        method: a class of ``captum.attr``, its name, or an import path.
+        method: a class of ``captum.attr``, its name, or an import path; default IntegratedGradients, or, where a
+            network's only inputs are integer tokens, LayerIntegratedGradients at the embedding that they enter,
+            compared with its ``padding_idx`` (0 if it names none).
         init_args: for the method's constructor.
         attribute_args: for the method's ``attribute``; lists become tuples, and an integer ``feature_mask`` stands for
             square patches of that side.
@@ -74,7 +79,8 @@ class AttributionMonitor(AnyCallback):
         every_n_steps: steps of the first optimizer, instead of epochs: an integer, or a fraction of the run's; the last
             step is always shown.
         at_start: also before the first step.
-        name: of the tag, folder and state; default from method, layer and target.
+        name: of the tag, folder and state; default from method, layer and target. (The state of a monitor of tokens by
+            default stands under "IntegratedGradients", since a checkpoint is read before the embedding is found.)
         on_error: ``"warn"`` (skip that figure or metric, and training continues; the same problem is one warning a
             run) or ``"raise"``. Errors that can be found before the first step, those of drawing included, are raised
             there in any case.
@@ -111,7 +117,7 @@ class AttributionMonitor(AnyCallback):
 
     def __init__(
         self,
-        method: str | type = "IntegratedGradients",
+        method: str | type | None = None,
         *,
         init_args: dict[str, Any] | None = None,
         attribute_args: dict[str, Any] | None = None,
@@ -148,16 +154,17 @@ class AttributionMonitor(AnyCallback):
         if name is not None and set(name) & set("/\\:"):
             raise refusal("name", "the name of a folder, without slashes or colons", name)
         self.probe = as_probe(probe)
-        self.method, self.baselines, self.target = method, baselines, target
+        self._method_given, self._layer_given, self.baselines, self.target = method, layer, baselines, target
         self.every_n_epochs, self.at_start, self.on_error = every_n_epochs, at_start, on_error
         self.every_n_steps = every_n_steps
-        self._when = Times.given((1,), {"every_n_epochs": every_n_epochs}, {"every_n_steps": every_n_steps})
-        self._progress = Progress()
+        self._regular = Regular(Times.given((1,), {"every_n_epochs": every_n_epochs}, {"every_n_steps": every_n_steps}))
         self.given, self.batch_to_target, self.seed = Network(module, batch_to_inputs, output), batch_to_target, seed
-        self.name = name or _default_name(method, layer, target, noise_tunnel)
+        self._name_given = name
         self.data_info = DataInfo(class_names, feature_names, mean, std, kind)
-        self._call: dict[str, Any] = {"method": method, "layer": layer, "init_args": init_args}
+        self._call: dict[str, Any] = {"init_args": init_args}
         self._call |= {"attribute_args": attribute_args, "noise_tunnel": noise_tunnel}
+        self._explain_with(method or "IntegratedGradients", layer)
+        self._state_name = self.name
         self._internal_batch_size = internal_batch_size
         self.metrics = resolve_metrics(metrics)
         # What a resumed run shares with its first part: plain values, which load with weights_only=True.
@@ -165,20 +172,26 @@ class AttributionMonitor(AnyCallback):
         self._warned: set[str] = set()
         self._forget()
 
+    def _explain_with(self, method: str | type, layer: str | None) -> None:
+        self.method = method
+        self._call |= {"method": method, "layer": layer}
+        self.name = self._name_given or _default_name(method, layer, self.target, self._call["noise_tunnel"])
+
     def _forget(self) -> None:
         self._samples: Samples | None = None
+        self._padding: int | None = None
         self._network = self.given
         self._folder = Path()
         self._batch_to_target = self.batch_to_target
-        self._last: tuple[Point, int] | None = None
-        self._is_shown = True
+        self._regular.forget()
         self._is_reported = False
         self._known = self.data_info
+        self._budget = Budget(1.0, 1.0)
 
     @property
     def state_key(self) -> str:
         """The key under which checkpoints hold the probe's indices and hash and the color limits."""
-        return f"AttributionMonitor[{self.name}]"
+        return f"AttributionMonitor[{self._state_name}]"
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the state where Lightning looks for it.
@@ -187,7 +200,7 @@ class AttributionMonitor(AnyCallback):
         :meth:`setup` can explain what to do.
         """
         state = copy.deepcopy(self._state)
-        steps = {"optimizer_steps": self._progress.steps(trainer)} if state else {}
+        steps = {"optimizer_steps": self._regular.steps(trainer)} if state else {}
         checkpoint.setdefault("callbacks", {})[self.state_key] = state | steps
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -213,31 +226,31 @@ class AttributionMonitor(AnyCallback):
             return
         self._forget()
         self._warned = set()
+        self._explain_with(self._method_given or "IntegratedGradients", self._layer_given)
         resolve_method(self.method)
         refuse_strategies(
             trainer, "AttributionMonitor", "leave the monitor out and explain a consolidated checkpoint afterwards"
         )
+        self._refuse_same_name(trainer)
+        if stage == "fit":
+            self._state = {}  # Lightning loads a checkpoint's after setup
+            self._regular.check(trainer)
+        self._folder = run_folder(trainer) / "attribution" / self.name
+        agreed(trainer, "AttributionMonitor", lambda: require_writable(self._folder))
+
+    def _refuse_same_name(self, trainer: Trainer) -> None:
         monitors = [other for other in callbacks_of(trainer) if isinstance(other, AttributionMonitor)]
         if sum(other.name == self.name for other in monitors) > 1:
             raise MisconfigurationException(
                 f"Two AttributionMonitors have the name {self.name!r}: give one of them another, with name=."
             )
-        if stage == "fit":
-            self._state = {}  # Lightning loads a checkpoint's after setup
-            if 0 in self._when.values.values():
-                one = f"1 or more {self._when.unit}s, or a fraction of {WHOLE[self._when.unit]}"
-                raise refusal(self._when.argument("every"), one, 0)
-            if (run := length_ahead(trainer)) is not None and self._when.is_settled(run):
-                self._when.point("every", run)  # refuses what can be refused before the data are loaded
-        self._folder = run_folder(trainer) / "attribution" / self.name
-        agreed(trainer, "AttributionMonitor", lambda: require_writable(self._folder))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the probe, and rehearse explaining and drawing: foreseeable errors come before the first step."""
-        self._every = self._when.point("every", run_length(trainer))
-        self._progress.start(trainer, self._state.pop("optimizer_steps", None))
-        self._steps = self._progress.steps(trainer)
-        self._prepare(trainer, pl_module, "fit")
+        self._regular.start(trainer, self._state.pop("optimizer_steps", None))
+        self._budget.start({})
+        with self._budget.once():
+            self._prepare(trainer, pl_module, "fit")
         # A resumed run has its figure from before training.
         if self.at_start and trainer.global_step == 0:
             self._evaluate(trainer, pl_module, "before training", logged_step(trainer))
@@ -246,33 +259,24 @@ class AttributionMonitor(AnyCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Evaluate the step if it is due."""
-        steps, every = self._progress.steps(trainer), max(1, self._every.count)
-        # With accumulated gradients, not every batch steps; in manual optimization, some step more than once.
-        if self._every.unit == "step" and steps != self._steps:
-            is_due = steps // every > self._steps // every
-            self._steps = steps
-            self._reach(trainer, pl_module, Point(steps, "step"), is_due)
+        self._evaluate_at(trainer, pl_module, self._regular.after_batch(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate the epoch if it is due."""
-        if self._every.unit == "epoch":
-            # Counted from 1, as every_n_epochs of Lightning's callbacks.
-            is_due = (trainer.current_epoch + 1) % max(1, self._every.count) == 0
-            self._reach(trainer, pl_module, Point(trainer.current_epoch), is_due)
+        self._evaluate_at(trainer, pl_module, self._regular.after_epoch(trainer))
 
-    def _reach(self, trainer: Trainer, pl_module: LightningModule, point: Point, is_due: bool) -> None:
-        # Kept for on_train_end, in which logged_step is not valid.
-        self._last, self._is_shown = (point, logged_step(trainer)), is_due
-        if is_due:
-            self._evaluate(trainer, pl_module, str(point), self._last[1])
+    def _evaluate_at(self, trainer: Trainer, pl_module: LightningModule, moment: Moment | None) -> None:
+        if moment is not None:
+            with self._budget.recurring():
+                self._evaluate(trainer, pl_module, str(moment.point), moment.step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate the last epoch or step in any case: its model is the one that is kept."""
-        self._progress.stop()
-        if self._last is not None and not self._is_shown:
-            self._evaluate(trainer, pl_module, str(self._last[0]), self._last[1])
+        self._regular.stop()
+        self._evaluate_at(trainer, pl_module, self._regular.at_end())
         if self._is_reported:
-            rank_zero_info(f"{self.name}: figures and attributions are in '{self._folder}'.")
+            took = self._budget.sentence()
+            rank_zero_info(f"{self.name}: figures and attributions are in '{self._folder}'. They took {took}.")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the probe and rehearse before ``trainer.validate`` starts, which may take long."""
@@ -295,7 +299,7 @@ class AttributionMonitor(AnyCallback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the samples."""
         unguard(trainer)
-        self._progress.stop()
+        self._regular.stop()
         self._forget()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -312,6 +316,7 @@ class AttributionMonitor(AnyCallback):
         network = self._network.of(pl_module)
         samples = self._read(trainer, network, stage)
         with without_log(pl_module):
+            self._choose_method(trainer, network, samples)
             rehearse(network, samples.inputs, output=self._network.output, **self._call)
         self._known = data_info = known_about(trainer, self.data_info, samples)
         method = resolve_method(self.method)
@@ -319,6 +324,8 @@ class AttributionMonitor(AnyCallback):
         of_training = "train" if trainer.train_dataloader is not None else loader
         inputs = resolved(trainer, pl_module, of_training, self.given).batch_to_inputs
         self._samples = with_baseline(trainer, network, samples, method, self.baselines, inputs, data_info, self.seed)
+        if self._padding is not None and self.baselines is None:
+            self._samples = replace(self._samples, baseline=self._padding, compared=f"token {self._padding}")
         if self.baselines is None and self._samples.compared == "black":
             rank_zero_info(f"{self.name}: the baseline is black, as the images' mean and std are known.")
         if stage == "fit":
@@ -333,6 +340,25 @@ class AttributionMonitor(AnyCallback):
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
             save_samples(self._folder, samples)
         self._rehearse_figure(trainer, pl_module, self._samples)
+
+    def _choose_method(self, trainer: Trainer, network: nn.Module, samples: Samples) -> None:
+        """Explain tokens at the embedding that they enter, where no method, layer or noise was named."""
+        if any(one is not None for one in (self._method_given, self._layer_given, self._call["noise_tunnel"])):
+            return
+        found = embedding_instead(network, samples.inputs, output=self._network.output)
+        if found is None:
+            return
+        self._explain_with(METHOD, found.layer)
+        self._refuse_same_name(trainer)
+        self._padding = found.padding
+        with contextlib.suppress(OSError):  # of the name that it would have had; another monitor may use it
+            self._folder.rmdir()
+        self._folder = self._folder.parent / self.name
+        require_writable(self._folder)
+        rank_zero_info(
+            f"{self.name}: the inputs are integer tokens, which are explained at the embedding {found.layer!r} that"
+            " they enter."
+        )
 
     def _rehearse_figure(self, trainer: Trainer, pl_module: LightningModule, samples: Samples) -> None:
         """Explain and draw a few samples, so that a figure that cannot be drawn is found before the first step."""

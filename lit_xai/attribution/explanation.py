@@ -15,8 +15,8 @@ from lit_xai.network.arguments import Inputs, named_leaves
 from lit_xai.network.calling import OutputSpec, call_network, find_call, find_network
 from lit_xai.network.check import check_integer
 from lit_xai.network.outputs import Found, locate_logits
+from lit_xai.network.rows import take
 from lit_xai.network.spelling import nearest
-from lit_xai.network.trees import take
 from lit_xai.network.untouched import untouched
 
 TARGETS = ("label", "prediction")
@@ -85,6 +85,18 @@ class Explanation:
             boxes=maybe(self.boxes),
         )
 
+    def towards(self, labels: Tensor | None, target: str | int = "label") -> "Explanation":
+        """Return what is known of the network's output with other targets, where it answers for one place.
+
+        Args:
+            labels: as for :func:`explain`, like the next one.
+            target: to be explained.
+        """
+        _check_finite(self.logits)
+        if self.form is not None or self.logits.dim() < 2:
+            return self
+        return replace(self, targets=choose_targets(self.logits, labels, target), labels=labels)
+
     def places(self) -> list[str]:
         """Return the explained place of each sample in words, empty where the network answers for one."""
         if self.form is None or self.targets is None:
@@ -101,6 +113,7 @@ def explain(
     call: str = "forward",
     output: OutputSpec = None,
     elements: Tensor | None = None,
+    known: Explanation | None = None,
     **options: Any,
 ) -> Explanation:
     """Run the network on samples and attribute one output of each.
@@ -115,6 +128,8 @@ def explain(
         output: where the logits are. By default an output with more dimensions than ``(N, classes)`` is explained at
             the place of each sample with the highest score.
         elements: ``(N, k)``, the ``targets`` of an earlier explanation of these samples, to explain the same places.
+        known: an earlier explanation of this network on these inputs, which is not run for its logits again; where it
+            answers for several places, those are explained.
         options: passed to :func:`~lit_xai.functional.attribute`.
 
     Raises:
@@ -129,7 +144,10 @@ def explain(
     network = find_network(network)
     find_call(network, call)
     check_target(target)
-    explanation = _before(network, inputs, labels, target, call, output, elements, options)
+    if known is None:
+        explanation = _before(network, inputs, labels, target, call, output, elements, options)
+    else:
+        explanation = known.towards(labels, target)
     maps, delta = attribute(
         network,
         inputs,
@@ -137,6 +155,7 @@ def explain(
         call=call,
         output=output,
         return_convergence_delta=True,
+        logits=None if explanation.whole or explanation.form is not None else explanation.logits,
         **options,
     )
     attributions = by_name(maps)
@@ -169,8 +188,7 @@ def _before(
             found, result = _call(network, part, call, output)
             n = min(at_most, arguments.n - start)
             check_rows(found.logits, sum(found.logits.shape[:1]) if arguments.whole else n)
-            if not torch.isfinite(found.logits).all():
-                raise ValueError("The network's output holds NaN or infinite values.")
+            _check_finite(found.logits)
             if is_dense(found.logits):
                 own, known = (take(value, range(arguments.n)[rows], arguments.n) for value in (labels, elements))
                 chosen.append(choose_elements(found, result, network, part, own, target, known))
@@ -181,6 +199,11 @@ def _before(
     whole = torch.cat(logits)
     targets = choose_targets(whole, labels, target) if whole.dim() == 2 else None
     return Explanation(whole, targets, labels=labels, head=found.head, whole=arguments.whole)
+
+
+def _check_finite(logits: Tensor) -> None:
+    if not torch.isfinite(logits).all():
+        raise ValueError("The network's output holds NaN or infinite values.")
 
 
 def _call(network: nn.Module, inputs: Inputs, call: str, output: OutputSpec) -> tuple[Found, Any]:

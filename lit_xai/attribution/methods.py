@@ -261,7 +261,7 @@ def _check_layer(method: type, network: nn.Module, layer: str | None) -> None:
         raise ValueError(
             f"{method.__name__} requires layer=, a dotted name such as {(convolutions or list(names) or ['?'])[-1]!r}."
         )
-    elif not isinstance(layer, str) or layer not in names:
+    elif not isinstance(layer, str) or layer not in module_names(network, aliases=True):
         raise ValueError(f"layer={layer!r} is no part of {type(network).__name__}.{nearest(str(layer), names)}")
 
 

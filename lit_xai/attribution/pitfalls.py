@@ -142,7 +142,9 @@ def check_layer(layer: str, network: nn.Module, run: Callable[[], Tensor]) -> No
         ValueError: layer='1' expected to return one row for each of 3 samples, but got Tensor[6] float32: name ...
     """
     seen: list[Any] = []
-    handle = module_names(network)[layer].register_forward_hook(lambda module, args, output: seen.append(output))
+    handle = module_names(network, aliases=True)[layer].register_forward_hook(
+        lambda module, args, output: seen.append(output)
+    )
     try:
         with torch.no_grad():
             rows = len(run())

@@ -17,7 +17,8 @@ from lit_xai.attribution.explanation import Explanation
 from lit_xai.network.calling import Inputs
 from lit_xai.network.check import Name, refusal
 from lit_xai.network.import_path import load_object
-from lit_xai.network.trees import changed, take
+from lit_xai.network.rows import take
+from lit_xai.network.trees import changed
 
 Attributions: TypeAlias = Tensor | dict[str, Tensor]
 """Of one tensor, or by the input's key or position where several are explained."""
@@ -143,7 +144,7 @@ def update_metric(metric: Metric, network: nn.Module, inputs: Inputs, explanatio
     if n:
         # Copies: tensors of a test loop were made in inference mode, and a metric may write to its arguments.
         parts = (inputs, attributions, explanation.targets)
-        parts = parts if explanation.whole else take(parts, range(n), rows)
+        parts = parts if explanation.whole else tuple(take(part, range(n), rows) for part in parts)
         metric.update(network, *changed(parts, torch.clone))
 
 

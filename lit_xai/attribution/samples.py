@@ -1,6 +1,5 @@
 """The samples that a run explains: read once, the same on every process."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,14 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from lit_xai.attribution.adapter import SplitInputs
-from lit_xai.attribution.baselines import make_baselines
-from lit_xai.attribution.methods import attribute_parameters, draws_baselines
-from lit_xai.attribution.normalization import is_normalized_image
+from lit_xai.attribution.baselines import choose_baseline, explained_tensors
+from lit_xai.attribution.methods import draws_baselines
 from lit_xai.network.arguments import Inputs, named_leaves
 from lit_xai.network.calling import BatchToInputs, BatchToTarget, find_inputs, find_labels
 from lit_xai.network.probing import Probe, fingerprint, reads_by_index
 from lit_xai.network.profiling import count_samples
+from lit_xai.network.rows import take
 from lit_xai.network.saving import save_arrays
-from lit_xai.network.trees import take
 from lit_xai.trainer.access import to_model
 from lit_xai.trainer.batches import loaders, read_batch
 
@@ -113,11 +111,6 @@ def _is_whole(network: nn.Module, inputs: Inputs) -> bool:
         return False
 
 
-def takes_baseline(method: type) -> bool:
-    """Return whether the method compares its inputs with a baseline."""
-    return bool({"baselines", "layer_baselines"} & set(attribute_parameters(method)))
-
-
 def with_baseline(
     trainer: Trainer,
     network: nn.Module,
@@ -144,59 +137,15 @@ def with_baseline(
     Raises:
         ValueError: the data for this baseline is missing, or the method has no baseline.
     """
-    if not takes_baseline(method):
-        if baselines is not None and baselines != "zero":
-            raise ValueError(f"baselines expected 'zero', since {method.__name__} takes none, but got {baselines!r}.")
-        return samples
-    if baselines is None:
-        baselines = _default(_explained(samples.inputs), data_info)
-    if not isinstance(baselines, str):
-        given = _given(baselines, trainer.lightning_module.device)
-        return replace(samples, baseline=given, compared=f"{baselines}" if given is baselines else "given")
-    samples = replace(samples, compared=baselines)
-    if baselines == "zero":
-        return samples  # Captum's own default, which suits any structure of inputs
-    explained = _explained(samples.inputs)
-    if not all(value.is_floating_point() for value in explained):
-        raise ValueError(
-            f"baselines={baselines!r} expected floating inputs, but got integers: use 'zero', or a tensor."
-        )
-    background: list[Tensor] = []
-    if baselines in ("mean", "training"):
+
+    def background() -> list[Tensor]:
         name = "train" if trainer.train_dataloader is not None else samples.loader
         batch, _ = read_batch(trainer, name, Probe(n=BACKGROUND), seed)
-        background = _explained(find_inputs(batch, network, batch_to_inputs))
-    made = tuple(
-        make_baselines(
-            baselines,
-            value,
-            background=background[place] if background else None,
-            mean=data_info.mean,
-            std=data_info.std,
-            draws=draws_baselines(method),
-        )
-        for place, value in enumerate(explained)
-    )
-    return replace(samples, baseline=made[0] if len(made) == 1 else made)
+        return explained_tensors(find_inputs(batch, network, batch_to_inputs))
 
-
-def _default(explained: list[Tensor], data_info: Any) -> str:
-    # The mean image, which "zero" stands for, says of dark pixels that they count for nothing where they are the mean.
-    is_image = len(explained) == 1 and is_normalized_image(explained[0], data_info.mean, data_info.std)
-    return "black" if is_image else "zero"
-
-
-def _given(baselines: Any, device: torch.device) -> Any:
-    if isinstance(baselines, Mapping):
-        return {key: _given(value, device) for key, value in baselines.items()}
-    if isinstance(baselines, tuple):
-        return tuple(_given(value, device) for value in baselines)
-    return baselines if isinstance(baselines, (int, float)) else torch.as_tensor(baselines, device=device)
-
-
-def _explained(inputs: Inputs) -> list[Tensor]:
-    arguments = SplitInputs(inputs, any_dtype=True)
-    return [arguments.values[i] for i in arguments.explained]
+    device = trainer.lightning_module.device
+    baseline, compared = choose_baseline(samples.inputs, method, baselines, data_info, background, device)
+    return replace(samples, baseline=baseline, compared=compared)
 
 
 def baseline_arrays(samples: Samples) -> dict[str, Tensor]:

@@ -6,6 +6,8 @@ from lit_xai.distillation.explanation_matching import ExplanationMatching
 from lit_xai.export.callback import ModelExport
 from lit_xai.pruning.callback import StructuredPruning
 from lit_xai.quantization.callback import QuantizationAwareTraining
+from lit_xai.report.callback import ModelReport
+from lit_xai.retention.callback import RetentionMonitor
 from lit_xai.trainer.structural_callback import FollowRecipe, StructuralCallback
 
 __all__ = [
@@ -14,7 +16,9 @@ __all__ = [
     "FollowRecipe",
     "KnowledgeDistillation",
     "ModelExport",
+    "ModelReport",
     "QuantizationAwareTraining",
+    "RetentionMonitor",
     "StructuralCallback",
     "StructuredPruning",
 ]

@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Sequence
 
 from lit_xai import __version__
+from lit_xai.cli import compare as two_models
+from lit_xai.cli import study as studies
 from lit_xai.cli.configs import known_configs
 from lit_xai.cli.export import HELP, export, spelled_out
 from lit_xai.cli.files import check_files
@@ -17,7 +19,7 @@ from lit_xai.network.spelling import nearest
 __all__ = ["main"]
 
 _TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-_COMMANDS = (*_TRAINER_COMMANDS, "inspect", "export", "demo")
+_COMMANDS = (*_TRAINER_COMMANDS, "inspect", "export", "compare", "report", "check", "study", "demo")
 
 _HELP = """\
 lit-xai: shrink a Lightning model and see, in the same run, whether its explanations survive.
@@ -29,8 +31,9 @@ lit-xai: shrink a Lightning model and see, in the same run, whether its explanat
   lit-xai fit ... --ckpt_path FILE             resume    (--init_from FILE: only its weights, epoch 0)
   lit-xai validate|test|predict --config logs/version_0/config.yaml --ckpt_path FILE
   lit-xai export --config logs/version_0/config.yaml --ckpt FILE [--int8]     as ONNX files
-  lit-xai fit ... --print_config > mine.yaml   the whole configuration, to edit and pass as --config
-  lit-xai fit --help                           every option
+  lit-xai compare REFERENCE CANDIDATE --config data.yaml     a verdict on two models (check | report FOLDER)
+  lit-xai study study.yaml                     many compressions, and those that no other beats
+  lit-xai fit ... --print_config > mine.yaml   the whole configuration, to edit (fit --help: every option)
 
 {configs}"""
 
@@ -62,8 +65,15 @@ def _help(arguments: Sequence[str]) -> str | None:
         return _HELP.format(configs=textwrap.fill(names, 100))
     if command == "--version":
         return f"lit-xai {__version__}"
-    if command == "export" and {"-h", "--help"} & set(options):
-        return HELP
+    texts = {
+        "export": HELP,
+        "compare": two_models.HELP,
+        "check": two_models.CHECK_HELP,
+        "report": two_models.REPORT_HELP,
+        "study": studies.HELP,
+    }
+    if command in texts and {"-h", "--help"} & set(options):
+        return texts[command]
     return None
 
 
@@ -78,7 +88,12 @@ def _checked(arguments: Sequence[str]) -> list[str]:
     if command not in _COMMANDS and not command.startswith("-"):
         hint = nearest(command, _COMMANDS) or f" Expected one of {', '.join(_COMMANDS)}."
         raise ValueError(f"there is no command '{command}'.{hint}")
-    checked = spelled_out(arguments) if command == "export" else list(arguments)
+    if command == "study":
+        studies.check_arguments(arguments)
+    if command in ("check", "report", "study"):
+        return list(arguments)
+    spelled = {"export": spelled_out, "compare": two_models.spelled_out}.get(command, list)
+    checked: list[str] = spelled(arguments)
     check_files(checked)
     return checked
 
@@ -92,6 +107,10 @@ def _run(arguments: Sequence[str]) -> int:
         return demo(arguments[1:])
     if command == "export":
         return export(arguments)
+    if command in ("compare", "report", "check"):
+        return int(getattr(two_models, command)(arguments))
+    if command == "study":
+        return studies.study(arguments)
     if command == "inspect":
         from lit_xai.cli.inspecting import inspect
 

@@ -1,5 +1,6 @@
 """Checks of a configuration file before it is read: YAML can say more than a configuration can mean."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,28 @@ def check_config(path: str | Path) -> None:
     except yaml.YAMLError as error:
         raise ValueError(f"no valid YAML: {_one_line(error)}") from None
     _check_names(value)
+
+
+def read_config(path: str | Path) -> Any:
+    """Return the plain values of a file, after :func:`check_config`; ``1e-3`` is a number, as on the command line.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no configuration.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Knows a number without a decimal point, which YAML 1.1 calls a text."""
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
+    check_config(path)
+    return yaml.load(_text(Path(path)), Loader=Loader)
 
 
 def _built(text: str) -> Any:

@@ -35,14 +35,40 @@ def find_config(name: str) -> str:
     return str(path)
 
 
+def find_study(name: str) -> Path:
+    """Return the path of a study: a file as given, else ``NAME.yaml`` here or shipped.
+
+    Raises:
+        ValueError: there is no such file and no such name.
+
+    Example:
+        >>> find_study("pruned_digits").parent.name
+        'studies'
+    """
+    for path in (Path(name), Path(f"{name}.yaml")):
+        if path.is_file():
+            return path
+    known = {file.stem: file for file in _shipped().glob("studies/*.yaml")}
+    if name not in known:
+        hint = nearest(name, known)
+        raise ValueError(
+            f"there is no study '{name}': no such file in this folder, and no such name.{hint}"
+            f" Known by name: {', '.join(sorted(known))}."
+        )
+    return known[name]
+
+
 def known_configs() -> list[str]:
     """Return the names of the files in ``./configs`` and of the configurations shipped with this package, sorted."""
     return sorted(_configs_by_name())
 
 
 def _configs_by_name() -> dict[str, Path]:
-    # A wheel holds the folder inside the package; in a clone it lies next to it.
-    shipped = next((f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir()), _PACKAGE)
-    files = [*shipped.glob("*.yaml"), *Path("configs").glob("*.yaml")]
+    files = [*_shipped().glob("*.yaml"), *Path("configs").glob("*.yaml")]
     # The user's own last: they win over shipped ones of the same name.
     return {file.stem: file for file in files}
+
+
+def _shipped() -> Path:
+    # A wheel holds the folder inside the package; in a clone it lies next to it.
+    return next((f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir()), _PACKAGE)

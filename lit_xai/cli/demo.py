@@ -20,10 +20,16 @@ The compressed network, which runs without torch; `python {infer}` checks it, an
   {folder}
 """
 
+_REPORTED = """
+What became of the network on the test data, with a verdict on what was required before the first step:
+  {report}
+  lit-xai check {folder}
+"""
+
 _END = """
 What the network looks at after its last epoch (red: evidence for the class, blue: against it):
   {picture}
-All epochs, on TensorBoard's slider:
+Earlier epochs, on TensorBoard's slider:
   tensorboard --logdir {logs} --samples_per_plugin images=500
 """
 
@@ -53,6 +59,9 @@ def demo(options: Sequence[str]) -> int:
         return 1
     if full:
         sys.stdout.write(_EXPORTED.format(folder=_relative(exported), infer=_relative(exported / "infer.py")))
+        report = folder / "report.html"
+        if report.exists():
+            sys.stdout.write(_REPORTED.format(report=_relative(report), folder=_relative(folder)))
     sys.stdout.write(_END.format(picture=_relative(pictures[-1]), logs=_relative(folder.parent)))
     return 0
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lit_xai.export import ExportReport
 
 # The run may have trained on GPUs; files are written and compared on one CPU, and no run folder is left behind.
-_TRAINER_SETTINGS: dict[str, Any] = {
+TRAINER_SETTINGS: dict[str, Any] = {
     "accelerator": "cpu",
     "strategy": "auto",
     "devices": 1,
@@ -157,7 +157,7 @@ class _ExportLoaded(Callback):
             exporter = self._exporter.watched(trainer, pl_module, "val")
             trainer.report = exporter.export(trainer, weights, before, self._folder, self._overwrite)
         except ValueError as error:
-            raise ValueError(_with_option_names(str(error))) from error
+            raise ValueError(with_option_names(str(error))) from error
 
     on_test_end = on_validation_end
 
@@ -214,7 +214,7 @@ class ExportCLI(LitXaiCLI):
         try:
             check_folder(config.dirpath, config.overwrite)
         except ValueError as error:
-            raise ValueError(_with_option_names(str(error))) from None
+            raise ValueError(with_option_names(str(error))) from None
         if is_file_name(config.ckpt_path):
             checkpoint = read_checkpoint(config.ckpt_path, config.weights_only)
             configured = any(one.get("init_args", {}).get("int8") for one in _model_exports(config.trainer.callbacks))
@@ -224,12 +224,12 @@ class ExportCLI(LitXaiCLI):
     def before_instantiate_classes(self) -> None:
         """Set up the Trainer for export, and leave out all callbacks but ModelExport."""
         config = self.config["export"].trainer
-        for name, value in _TRAINER_SETTINGS.items():
+        for name, value in TRAINER_SETTINGS.items():
             config[name] = value
         config.callbacks = _model_exports(config.callbacks)
 
 
-def _with_option_names(sentence: str) -> str:
+def with_option_names(sentence: str) -> str:
     """Return an error message on Python arguments with the command line's options in their place."""
     for argument in ("module", "batch_to_inputs", "batch_to_target", "output"):
         sentence = sentence.replace(f"with {argument}=", f"with --{argument}")

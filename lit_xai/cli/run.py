@@ -148,7 +148,7 @@ class LitXaiCLI(LightningCLI):
             callback = InitFrom(init_from, self._get(self.config, "weights_only"))
             callbacks_of(self.trainer).insert(0, callback)
         callbacks_of(self.trainer).insert(0, FollowRecipe())
-        if self.subcommand not in ("fit", "inspect") and not self._get(self.config_init, "ckpt_path"):
+        if self.subcommand not in ("fit", "inspect", "compare") and not self._get(self.config_init, "ckpt_path"):
             rank_zero_info(
                 f"{type(self.model).__name__} has the weights it was built with, untrained unless it loads its own:"
                 " name others with --ckpt_path."

@@ -1,4 +1,4 @@
-"""Random crops and flips of a whole batch in one operation."""
+"""Random crops, flips and brightness of a whole batch in one operation."""
 
 import torch
 from torch import Tensor
@@ -33,3 +33,26 @@ def crop_and_flip(images: Tensor, padding: int, flip: bool = False) -> Tensor:
         mirrored = torch.nonzero(torch.rand(count) < 0.5).flatten()
         images[mirrored] = images[mirrored].flip(-1)
     return images
+
+
+def darken(images: Tensor, share: float) -> Tensor:
+    """Multiply a share of the images by a random factor between 0 (black) and 1 each.
+
+    It draws from torch's global generator, like :func:`crop_and_flip`.
+
+    Args:
+        images: ``(N, C, H, W)``, black at 0, any dtype.
+        share: the probability of each image, 0 to 1.
+
+    Returns:
+        ``(N, C, H, W)``, a new tensor of the same dtype.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> darken(torch.full((4, 1, 1, 1), 200, dtype=torch.uint8), share=0.5).flatten()
+        tensor([ 99, 200,  18, 200], dtype=torch.uint8)
+    """
+    factors = torch.rand(len(images))
+    factors = torch.where(torch.rand(len(images)) < share, factors, 1.0).view(-1, *[1] * (images.dim() - 1))
+    dimmed = images * factors
+    return dimmed.to(images.dtype) if images.is_floating_point() else dimmed.round().to(images.dtype)

@@ -29,6 +29,7 @@ class ImageFilesDataModule(ImageDataModule):
         download: whether missing files are downloaded; they are checked against known checksums.
         url: address of the folder to download from, if it is not the dataset's public one.
         seed: seed of the split; the order of training batches follows ``seed_everything``.
+        darken: the share of training images that are darkened, each by a random factor; 0 to 1.
 
     Raises:
         ValueError: an argument is out of range, or a file is damaged.
@@ -55,11 +56,14 @@ class ImageFilesDataModule(ImageDataModule):
         download: bool = False,
         url: str | None = None,
         seed: int = 0,
+        darken: float = 0.0,
     ) -> None:
         data_dir = str(data_dir)  # a Path among the hyperparameters would not load with `weights_only=True`
         if url is not None and urlsplit(url).scheme not in ("http", "https", "file"):
             raise refusal("url", f"an address such as '{self.base_url}'", url)
-        super().__init__(batch_size, val_size, train_size, normalize, augment, num_workers, pin_memory, drop_last, seed)
+        super().__init__(
+            batch_size, val_size, train_size, normalize, augment, num_workers, pin_memory, drop_last, seed, darken
+        )
         self.data_dir = data_dir
         self.download = download
         self.url = url or self.base_url

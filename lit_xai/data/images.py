@@ -1,13 +1,15 @@
 """The base of image data modules: constants of the dataset, normalization, augmentation."""
 
+from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor
 
-from lit_xai.data.augmentation import crop_and_flip
+from lit_xai.data.augmentation import crop_and_flip, darken
 from lit_xai.data.in_memory import InMemoryDataModule
 from lit_xai.data.split import split_indices
 from lit_xai.data.tensor_images import TensorImages
+from lit_xai.network.check import is_number, refusal
 
 
 class ImageDataModule(InMemoryDataModule):
@@ -27,6 +29,7 @@ class ImageDataModule(InMemoryDataModule):
         pin_memory: whether batches are copied to page-locked memory, for faster transfer to a GPU.
         drop_last: whether a smaller last training batch is left out.
         seed: seed of the split; the order of training batches follows ``seed_everything``.
+        darken: the share of training images that are darkened, each by a random factor; 0 to 1.
 
     Attributes:
         mean: per channel, subtracted from pixels between 0 and 1 (zeros without ``normalize``).
@@ -56,9 +59,12 @@ class ImageDataModule(InMemoryDataModule):
         pin_memory: bool = False,
         drop_last: bool = False,
         seed: int = 0,
+        darken: float = 0.0,
     ) -> None:
         super().__init__(batch_size, val_size, train_size, num_workers, pin_memory, drop_last, seed)
-        self.augment = augment
+        if not is_number(darken) or not 0 <= darken <= 1:
+            raise refusal("darken", "a share of the training images, 0 to 1", darken)
+        self.augment, self.darken = augment, darken
         channels = self.input_shape[0]
         self.mean = self.pixel_mean if normalize else (0.0,) * channels
         self.std = self.pixel_std if normalize else (1.0,) * channels
@@ -72,7 +78,7 @@ class ImageDataModule(InMemoryDataModule):
         images, targets = self.read(train=True)
         train, val = split_indices(len(images), self.val_size, self.train_size, self.seed)
         return (
-            self._dataset(images[train], targets[train], augment=self.augment),
+            self._dataset(images[train], targets[train], self._augmentations(images.shape[2])),
             self._dataset(images[val], targets[val]),
         )
 
@@ -80,6 +86,18 @@ class ImageDataModule(InMemoryDataModule):
         """Return the images to test on."""
         return self._dataset(*self.read(train=False))
 
-    def _dataset(self, images: Tensor, targets: Tensor, augment: bool = False) -> TensorImages:
-        shift = partial(crop_and_flip, padding=images.shape[2] // 8, flip=self.flip) if augment else None
-        return TensorImages(images, targets, self.mean, self.std, self.pixel_max, shift)
+    def _augmentations(self, height: int) -> Callable[[Tensor], Tensor] | None:
+        shift = partial(crop_and_flip, padding=height // 8, flip=self.flip) if self.augment else None
+        dim = partial(darken, share=self.darken) if self.darken else None
+        if shift is not None and dim is not None:
+            return partial(_both, first=shift, then=dim)
+        return shift or dim
+
+    def _dataset(
+        self, images: Tensor, targets: Tensor, augment: Callable[[Tensor], Tensor] | None = None
+    ) -> TensorImages:
+        return TensorImages(images, targets, self.mean, self.std, self.pixel_max, augment)
+
+
+def _both(images: Tensor, first: Callable[[Tensor], Tensor], then: Callable[[Tensor], Tensor]) -> Tensor:
+    return then(first(images))  # a function of the module, for workers that are spawned

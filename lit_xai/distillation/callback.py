@@ -1,5 +1,6 @@
 """Knowledge distillation in the training of any LightningModule."""
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,8 +20,8 @@ from lit_xai.distillation.losses import FEATURE_LOSSES, LOSSES
 from lit_xai.distillation.means import Means
 from lit_xai.distillation.student import Student
 from lit_xai.distillation.teacher_source import SOURCE_STATE, TeacherOptions, TeacherSource, make_source
-from lit_xai.distillation.terms import StepSettings, Terms, find_target
-from lit_xai.network.calling import OutputSpec
+from lit_xai.distillation.terms import StepSettings, Terms
+from lit_xai.network.calling import OutputSpec, find_labels
 from lit_xai.network.check import Name
 from lit_xai.network.reading import UnwatchableError
 from lit_xai.network.spec import Network
@@ -194,6 +195,12 @@ class KnowledgeDistillation(WatchedCallback):
     def state_key(self) -> str:
         """The name under which checkpoints hold what a resumed run needs."""
         return f"KnowledgeDistillation[{self.name or self._source.label}]"
+
+    @property
+    def matched_method(self) -> str | None:
+        """The method whose explanations the student is trained to share; ``None`` if there is none."""
+        explanation = self._given_terms.explanation
+        return explanation.method if explanation is not None and self._given_terms.is_explained else None
 
     @property
     def _is_ever_on(self) -> bool:
@@ -472,11 +479,14 @@ class KnowledgeDistillation(WatchedCallback):
         teacher = self._source.teacher
         is_compared = teacher is not None and self._source.is_constant and not self._comparison.is_over
         # The sanity check sees a few batches only, and its metric would stand for the whole validation set.
-        if teacher is None or not is_compared or self._trainer.sanity_checking:
+        # Nor has a network whose code does something else in evaluation anything to compare there.
+        if teacher is None or not is_compared or teacher.has_training_code or self._trainer.sanity_checking:
             return method(*args, **kwargs)
         with self._student.record(self._pl_module) as calls:
             result = method(*args, **kwargs)
-        target = find_target(args[0] if args else None, self._terms.batch_to_target)
+        target = None
+        with contextlib.suppress(ValueError):  # without labels nothing is compared
+            target = find_labels(args[0] if args else None, batch_to_target=self._terms.batch_to_target)
         # With several calls in a step it is not clear which one the labels belong to.
         if self._student.step is not None:
             calls = self._student.own_calls(self._pl_module, calls, args[0]) if calls else []

@@ -54,7 +54,10 @@ class Comparison:
             self._name, of_student = score
             of_teacher = of_student.new_zeros(())
             if self.teacher is None:
-                of_teacher = _score(teacher.logits(call), target)[1]  # type: ignore[index]  # logits of the same kind
+                found = _score(teacher.logits(call), target)
+                if found is None:
+                    return
+                of_teacher = found[1]
             # Kept on the device: reading a number in every batch would wait for it.
             sums = torch.stack([of_student, of_teacher, of_student.new_tensor(float(len(target)))])
             self._sums = sums if self._sums is None else self._sums + sums

@@ -142,7 +142,7 @@ def _joined(step: StepCall, pl_module: Any, calls: Sequence[Call], batch: Any) -
     layers = {name: value for call in calls[: max(step.ends) + 1] for name, value in call.layers.items()}
     result = next(iter(results.values())) if len(results) == 1 else results
     first = calls[0].args, calls[0].kwargs
-    return Call("", (), step.inputs(batch, dict(leaves(batch))), result, layers, first)
+    return Call("", (), step.inputs(batch), result, layers, first)
 
 
 def _is_learning(call: Call) -> bool:

@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from lit_xai.attribution.differentiable import top_class
+from lit_xai.distillation.losses import check_logits
 from lit_xai.distillation.output_cache import OutputCache, module_hash, sample_keys
 from lit_xai.network.calling import OutputSpec, find_logits, module_names
 from lit_xai.network.describing import describe
+from lit_xai.network.modes import training_code
 from lit_xai.network.recording import Call, recorded, requires_grad
 from lit_xai.network.spec import Network
 from lit_xai.network.spelling import nearest
 from lit_xai.network.step_view import step_view
 from lit_xai.network.trees import changed
+from lit_xai.network.untouched import fork_rng
 from lit_xai.quantization.folding import folded_copy
+from lit_xai.trainer.access import rank_zero_info
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -55,6 +59,7 @@ class Teacher:
     Attributes:
         network: what is called; the root, or the part of it that corresponds to the student's network.
         hash: of its weights.
+        has_training_code: whether its own code runs as in training, see :meth:`suited`.
         cache: of its logits; ``None`` for none.
 
     Raises:
@@ -75,9 +80,11 @@ class Teacher:
         self.hash = module_hash(root)
         self.cache: OutputCache | None = None
         self._optimize, self._compiled = optimize, compiled
-        self._is_channels_last = self._is_selected = self._is_called = False
+        self._is_channels_last = self._is_selected = self._is_called = self._is_compiled = False
         self._students: OutputSpec = None
         self._takes_first = False
+        self.has_training_code, self._is_suited = False, False
+        self._as_given = root
         for module in root.modules():
             module.training = False
         for parameter in root.parameters():
@@ -104,6 +111,55 @@ class Teacher:
                 self.network, self._optimize = step_view(self.network, student.step), False
         elif name in named:
             self.network = named[name]
+        self._as_given = self.network
+
+    def suited(self, call: Call, student: Tensor, ask: Callable[[], TeacherOutput]) -> TeacherOutput:
+        """Return an answer whose logits have the shape of the student's, by its own code as in training if need be.
+
+        Some networks answer in another form in evaluation mode: with scores instead of maps, with boxes instead of
+        losses. If only the code of training gives what the student gives, that runs from the first call on; layers stay
+        in evaluation mode in any case, see :func:`~lit_xai.network.modes.training_code`.
+
+        Args:
+            call: of the student's network, in training.
+            student: the student's logits in it.
+            ask: returns the answer to the call.
+
+        Raises:
+            ValueError: the logits of neither can be compared with the student's.
+        """
+        try:
+            output = ask()
+            check_logits(student, output.logits)
+        except ValueError:
+            if self._is_suited or not self._take_training_code(call, student):
+                raise
+            output = ask()
+        self._is_suited, self._as_given = True, self.network
+        return output
+
+    def _take_training_code(self, call: Call, student: Tensor) -> bool:
+        """Run its own code as in training from here on, if that suits the student."""
+        before = self.network, self._is_channels_last
+        # As it was before its layers were folded, for the other code.
+        self.network, self._is_channels_last, self.has_training_code = self._as_given, False, True
+        try:
+            with fork_rng(0, {one.device for one in self.network.parameters()}), torch.inference_mode(), self._mode():
+                args, kwargs = self._converted(self._own(call), gradient=False)
+                check_logits(student, self._logits(self.network(*args, **kwargs)))
+        except Exception:  # whatever somebody else's code raises: the first error stands
+            (self.network, self._is_channels_last), self.has_training_code = before, False
+            return False
+        self._optimize, self._compiled = False, self._is_compiled
+        uncached, self.cache = " It is not cached." if self.cache is not None else "", None
+        rank_zero_info(
+            f"KnowledgeDistillation: in evaluation mode the teacher {type(self.network).__name__} gives something else"
+            f" than the student in training: its own code runs as in training, its layers as in evaluation.{uncached}"
+        )
+        return True
+
+    def _mode(self) -> contextlib.AbstractContextManager[None]:
+        return training_code(self.network) if self.has_training_code else contextlib.nullcontext()
 
     def to_(self, like: "LightningModule") -> None:
         """Move to a module's device, and to its precision if all its weights share one."""
@@ -166,7 +222,7 @@ class Teacher:
             # GradCAM differentiates by a layer's output, and all weights of the teacher are frozen: gradients have to
             # start there.
             outputs = None if by_input else _with_gradient
-            with recorded({"": self.network}, watched, outputs=outputs) as calls:
+            with recorded({"": self.network}, watched, outputs=outputs) as calls, self._mode():
                 self._call(args, kwargs)
             logits = self._logits(calls[0].result)
             target = top_class(logits)
@@ -180,7 +236,7 @@ class Teacher:
         # Measured on a ResNet-56: 0.97 of the time under no_grad.
         with torch.inference_mode():
             args, kwargs = self._converted(call, gradient=False)
-            with recorded({"": self.network}, _layers(self.network, layers)) as calls:
+            with recorded({"": self.network}, _layers(self.network, layers)) as calls, self._mode():
                 self._call(args, kwargs)
             logits = self._logits(calls[0].result)
         # Autograd refuses to save tensors made in inference mode for a backward pass, but not their clones.
@@ -236,6 +292,7 @@ class Teacher:
         if optimize:
             self._optimize_(call)
         if compiled:
+            self._is_compiled = True
             self.network.compile()
 
     def _refuse_other_arguments(self, call: Call) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lit_xai.distillation.averaging import RunningAverage
 from lit_xai.distillation.output_cache import OutputCache
@@ -23,9 +23,10 @@ from lit_xai.network.untouched import fork_rng
 from lit_xai.structure.checkpoints import read_checkpoint
 from lit_xai.structure.class_paths import class_paths_in
 from lit_xai.structure.loading import load_known, load_weights_
-from lit_xai.structure.recipe import dense_copy, recipe_of, restore_structure_
+from lit_xai.structure.recipe import dense_copy, restore_structure_
 from lit_xai.structure.schema import Weights
-from lit_xai.trainer.access import MisconfigurationException, rank_zero_info
+from lit_xai.trainer.access import MisconfigurationException
+from lit_xai.trainer.dense_model import DenseModel
 from lit_xai.trainer.saved_state import FIX
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ class DenseTeacher(TeacherSource):
 
     def __init__(self, options: TeacherOptions) -> None:
         super().__init__("dense", options)
-        self._weights: dict[str, Tensor] | None = None
+        self._dense = DenseModel("KnowledgeDistillation", "teacher")
 
     def start(self, pl_module: "LightningModule", resumed: Mapping[str, Any]) -> None:
         """Rebuild the dense model of a resumed run.
@@ -209,37 +210,25 @@ class DenseTeacher(TeacherSource):
             MisconfigurationException: the model was pruned before this run.
         """
         # The dense weights are part of the callback's state: the model in the checkpoint may be pruned already.
-        if "dense" in resumed:
-            copied = dense_copy(pl_module)
-            _load_weights_(copied, resumed, "dense")
-            self._take(copied, pl_module)
-        elif recipe_of(pl_module).steps:
-            raise MisconfigurationException(
-                "KnowledgeDistillation: teacher='dense' expected a model that is still dense, but this one was pruned"
-                " before: give the dense model's checkpoint as the teacher."
-            )
+        self._dense.resume(pl_module, resumed)
+        if self._dense.module is not None:
+            self._take(self._dense.module, pl_module)
 
     def before_structural_step(self, pl_module: Any) -> None:
         """Copy the model, before the first step."""
         # Only the first step starts from the dense model.
-        if self.teacher is not None or recipe_of(pl_module).steps:
-            return
-        self._take(copy_network(pl_module), pl_module)
-        trained = "as it was given to fit: prune later if it has not been trained"
-        if pl_module.global_step:
-            trained = f"as it is in epoch {pl_module.current_epoch}, after {pl_module.global_step} optimizer steps"
-        rank_zero_info(f"KnowledgeDistillation: the teacher is the dense model, {trained}.")
+        if self._dense.before_structural_step(pl_module) and self._dense.module is not None:
+            self._take(self._dense.module, pl_module)
 
     def _take(self, dense: nn.Module, pl_module: "LightningModule") -> None:
-        # Kept for the checkpoints before the teacher is made, which folds BatchNorm and may change the precision.
-        self._weights = {name: value.detach().cpu().clone() for name, value in dense.state_dict().items()}
+        # The weights are kept for the checkpoints: making the teacher folds BatchNorm and may change the precision.
         self.teacher = self._options.make(dense)
         self.teacher.to_(pl_module)
         self._options.open_cache(self.teacher)
 
     def state(self) -> dict[str, Any]:
         """Return its label, and the dense weights."""
-        return super().state() | ({} if self._weights is None else {"dense": self._weights})
+        return super().state() | self._dense.state()
 
 
 class AveragedTeacher(TeacherSource):
@@ -323,23 +312,27 @@ def make_source(
     return AveragedTeacher(options, ema_decay) if teacher == "ema" else FixedTeacher(teacher, options, teacher_class)
 
 
-def read_teacher(path: str | Path, teacher_class: type | str | None, pl_module: "LightningModule") -> nn.Module:
+def read_teacher(
+    path: str | Path, teacher_class: type | str | None, pl_module: "LightningModule", argument: str = "teacher"
+) -> nn.Module:
     """Return the module of a checkpoint, in the structure it was saved in.
 
     Args:
         path: of a Lightning checkpoint, also of a pruned model.
         teacher_class: its class, or the import path of that; ``None`` for the student's.
         pl_module: the student. Without hyperparameters in the checkpoint, a teacher of its class is built as its copy.
+        argument: the name of the path, for errors.
 
     Raises:
         ValueError: there is no such file, it is no checkpoint, or it does not fit the class.
     """
     try:
         checkpoint = read_checkpoint(
-            path, trust="load it yourself and give the module", argument="teacher", keywords=KEYWORDS
+            path, trust="load it yourself and give the module", argument=argument, keywords=KEYWORDS
         )
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise ValueError(f"teacher expected 'dense', 'ema', a module or a checkpoint, but {error}") from None
+        kinds = "'dense', 'ema', a module or a checkpoint" if argument == "teacher" else "a checkpoint or a module"
+        raise ValueError(f"{argument} expected {kinds}, but {error}") from None
     given = load_object(teacher_class, "teacher_class") if isinstance(teacher_class, str) else teacher_class
     cls = type(pl_module) if given is None else given
     if not hasattr(cls, "load_from_checkpoint"):
@@ -368,8 +361,9 @@ def read_teacher(path: str | Path, teacher_class: type | str | None, pl_module: 
             except Exception as error:  # hyperparameters that were not saved, another class, another size
                 reasons.append(first_line(error))
     unsaved = "" if has_arguments else " It holds no arguments of its class (save_hyperparameters)."
+    other = " name with teacher_class= another class, such as one that builds its network itself;"
     raise ValueError(
-        f"teacher='{path}' cannot be loaded as {cls.__name__} ({reasons[0]}).{unsaved} Train it with"
-        " lit-xai fit, whose checkpoints hold all arguments; name with teacher_class= another class, such as one that"
-        " builds its network itself; or, in Python, give the module itself."
+        f"{argument}='{path}' cannot be loaded as {cls.__name__} ({reasons[0]}).{unsaved} Train it with"
+        f" lit-xai fit, whose checkpoints hold all arguments;{other if argument == 'teacher' else ''} or, in Python,"
+        " give the module itself."
     )

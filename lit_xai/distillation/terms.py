@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -11,11 +12,8 @@ from lit_xai.distillation.adapters import Adapters
 from lit_xai.distillation.explanation_matching import ExplanationMatching
 from lit_xai.distillation.features import FeatureMatching
 from lit_xai.distillation.loss_spec import LossSpec
-from lit_xai.distillation.losses import check_logits
 from lit_xai.distillation.teacher import Teacher
 from lit_xai.network.calling import OutputSpec, find_labels, find_logits
-from lit_xai.network.describing import describe
-from lit_xai.network.import_path import load_object
 from lit_xai.network.recording import Call
 
 
@@ -136,9 +134,11 @@ class Terms:
         student = find_logits(call.result, self.output)
         layers = self.features.teacher_layers
         explanation = self.explanation if now.is_explained else None
-        output = teacher.outputs(call, layers) if explanation is None else teacher.explain(call, explanation, layers)
+        ask = partial(teacher.outputs, call, layers)
+        if explanation is not None:
+            ask = partial(teacher.explain, call, explanation, layers)
         # Losses broadcast silently: (N, 1) against (N, C) would train on nonsense.
-        check_logits(student, output.logits)
+        output = teacher.suited(call, student, ask)
         parts = {}
         # At alpha = 0, which a schedule may reach, the loss on logits is not computed at all.
         if now.alpha > 0:
@@ -163,7 +163,7 @@ class Terms:
         return self.loss(student, teacher, **arguments)
 
     def _target(self, batch: Any) -> Tensor:
-        target = find_target(batch, self.batch_to_target)
+        target = find_labels(batch, batch_to_target=self.batch_to_target)
         if target is None:
             raise ValueError(
                 "KnowledgeDistillation found no labels in the batch, which its loss needs: locate them with"
@@ -174,25 +174,3 @@ class Terms:
 
 def _by_argument(features: Sequence[str], explaining: Sequence[str]) -> dict[str, str]:
     return dict.fromkeys(features, "features") | {layer: "explanation" for layer in explaining if layer not in features}
-
-
-def find_target(batch: Any, where: Any) -> Tensor | None:
-    """Return the labels in a batch, ``None`` if there are none.
-
-    Args:
-        batch: of a step.
-        where: a key, an index, a function of the batch or its import path; ``None`` where labels usually are.
-
-    Raises:
-        ValueError: the batch has no such key or index, or the function fails.
-    """
-    if where is None:
-        return find_labels(batch)
-    function = load_object(where, "batch_to_target") if isinstance(where, str) and "." in where else where
-    try:
-        target = function(batch) if callable(function) else batch[where]
-    except (LookupError, TypeError) as error:
-        raise ValueError(
-            f"batch_to_target={where!r} is not in a batch of {describe(batch)} ({type(error).__name__}: {error})."
-        ) from None
-    return target if isinstance(target, Tensor) else None

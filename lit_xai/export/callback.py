@@ -1,5 +1,6 @@
 """Export the network of a run as files that run without torch."""
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from os import PathLike
@@ -14,19 +15,29 @@ from torchmetrics import Metric
 
 from lit_xai.attribution.evaluation import DataInfo
 from lit_xai.export.exporter import Exporter, check_int8_options
-from lit_xai.export.files import check_samples
+from lit_xai.export.files import FixedSamplesError, write_onnx
 from lit_xai.export.parity import in_float
+from lit_xai.export.report import numbers_of
 from lit_xai.export.weights import Weights, final_weights, live_weights, saved_weights
-from lit_xai.network.calling import BatchToInputs, BatchToTarget, Inputs, OutputSpec, check_call, find_labels
+from lit_xai.export.wholes import SEARCHED, describe_sizes, others_of
+from lit_xai.network.calling import (
+    BatchToInputs,
+    BatchToTarget,
+    Inputs,
+    OutputSpec,
+    check_call,
+    find_inputs,
+    find_labels,
+)
 from lit_xai.network.check import check_flag, refusal
 from lit_xai.network.describing import describe
 from lit_xai.network.packages import ONNX, require
 from lit_xai.network.probing import Probe
+from lit_xai.network.profiling import count_samples
 from lit_xai.network.spec import Network
 from lit_xai.network.untouched import untouched
 from lit_xai.quantization.callback import QuantizationAwareTraining
 from lit_xai.quantization.steps import quantize_steps
-from lit_xai.runtime.onnx import export_onnx
 from lit_xai.structure.attachment import attach, detach
 from lit_xai.structure.recipe import KEY, Recipe, recipe_of
 from lit_xai.structure.schema import Weights as StateWeights
@@ -36,7 +47,7 @@ from lit_xai.trainer.agreement import agreed
 from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.batches import example_inputs, loader_name, read_batch
 from lit_xai.trainer.guarding import guard, unguard
-from lit_xai.trainer.logging import log_text
+from lit_xai.trainer.logging import log_scalars, log_text
 from lit_xai.trainer.progress import is_within_epoch
 from lit_xai.trainer.saved_state import FIX, check_saved_state, check_state
 from lit_xai.trainer.structure_change import bare_optimizers
@@ -139,8 +150,9 @@ class ModelExport(AnyCallback):
     def _forget(self) -> None:
         self._folder = Path()
         self.exporter = self.given_exporter
-        self._has_begun = False
+        self._has_begun = self._has_ended = False
         self._inputs: Inputs | None = None
+        self._others: tuple[Inputs, ...] | None = None
         self._before: Weights | None = None
         self._dense: Weights | None = None
 
@@ -229,15 +241,20 @@ class ModelExport(AnyCallback):
         self.exporter = _agreed(trainer, lambda: self.given_exporter.watched(trainer, pl_module, "val"))
         network = _agreed(trainer, lambda: resolved(trainer, pl_module, "train", self.given))
         self._inputs = _agreed(trainer, lambda: example_inputs(trainer, pl_module, network))
+        self._others = _agreed(trainer, lambda: self._of_other_sizes(trainer, pl_module, network))
         _agreed(trainer, lambda: self._check_labels(trainer, pl_module))
         if not _is_in_integers(pl_module):
             _in_first_process(trainer, lambda: self._rehearse(live_weights(pl_module)))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the files in the first process, after the last checkpoint; the other processes wait."""
+        """Write the files in the first process, after the last checkpoint; the other processes wait.
+
+        Whoever needs the files calls this hook before Lightning does, which then finds the work done.
+        """
         # A fast_dev_run writes no files, as Lightning writes no checkpoints in it.
-        if _is_fast_dev_run(trainer):
+        if _is_fast_dev_run(trainer) or self._has_ended:
             return
+        self._has_ended = True
         if trainer.is_global_zero:
             try:
                 self._finish(trainer, pl_module)
@@ -297,6 +314,23 @@ class ModelExport(AnyCallback):
                 " a key, an index or a function."
             )
 
+    def _of_other_sizes(
+        self, trainer: Trainer, pl_module: LightningModule, network: Network
+    ) -> tuple[Inputs, ...] | None:
+        """Return inputs of further samples that differ in size; ``None`` where inputs hold a row for each sample."""
+        assert self._inputs is not None  # read just before
+        inputs, model = in_float(self._inputs), network.of(live_weights(pl_module).pl_module)
+        with untouched(model), torch.no_grad():
+            check_call(model, inputs, output=network.output)  # whose error names the arguments that help
+        if count_samples(model, inputs, output=network.output) is not None:
+            return None
+        some = [inputs]
+        with contextlib.suppress(ValueError):  # there are fewer samples, or they have no index
+            for index in range(1, SEARCHED):
+                batch, _ = read_batch(trainer, "train", Probe(indices=[index]), seed=0)
+                some.append(in_float(find_inputs(batch, model, network.batch_to_inputs)))
+        return others_of(some)
+
     def _keep_float_weights(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Copy the weights before a step: the step's kind is not known here, and these may be the last in float."""
         if trainer.is_global_zero and not _is_in_integers(pl_module):
@@ -312,10 +346,16 @@ class ModelExport(AnyCallback):
         assert self._inputs is not None  # read in on_train_start
         network, output = self.exporter.network.of(weights.pl_module), self.exporter.network.output
         with untouched(network), torch.no_grad():
-            check_call(network, in_float(self._inputs), output=output)  # whose error names the arguments that help
-            check_samples(network, in_float(self._inputs), output)
+            check_call(network, in_float(self._inputs), output=output)
         with tempfile.TemporaryDirectory(prefix="lit_xai-") as folder, without_log(weights.pl_module):
-            export_onnx(network, self._inputs, Path(folder) / "model.onnx", output=output)
+            path = Path(folder) / "model.onnx"
+            try:
+                sizes = write_onnx(network, in_float(self._inputs), path, output, others=self._others or ())
+            except FixedSamplesError as error:
+                rank_zero_warn(f"ModelExport: {error} The files will take batches of the size of the first one alone.")
+                return
+        if self._others is not None and not any(None in size for size in sizes.values()):
+            rank_zero_warn(f"ModelExport: {describe_sizes(type(network).__name__, sizes)}")
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Weights kept before a pruning step are of another network than the final one.
@@ -329,6 +369,7 @@ class ModelExport(AnyCallback):
         # Files in the folder were checked before the first step, or are this run's own: overwrite them.
         self.report = self.exporter.export(trainer, weights, before, self._folder, True, self._dense)
         rank_zero_info(f"ModelExport, in '{self._folder}':\n{self.report}")
+        log_scalars(trainer, numbers_of(self.report.rows), trainer.global_step)
         log_text(trainer, "compression/export", str(self.report), trainer.global_step)
 
 

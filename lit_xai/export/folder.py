@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from lit_xai.export.swap import prefix, remove, roll_forward, swap
@@ -45,7 +45,7 @@ def check_folder(dirpath: str | os.PathLike[str], overwrite: bool = False) -> Pa
 
 
 @contextlib.contextmanager
-def staged(folder: Path, overwrite: bool = True) -> Iterator[Path]:
+def staged(folder: Path, overwrite: bool = True, files: Collection[str] = FILES) -> Iterator[Path]:
     """Yield a temporary folder whose files replace the folder's own after the body, but not after an exception.
 
     Whoever is killed at whatever moment leaves the old files or the new ones: on Linux the two folders change places in
@@ -55,6 +55,7 @@ def staged(folder: Path, overwrite: bool = True) -> Iterator[Path]:
     Args:
         folder: the folder to write to; created if it does not exist.
         overwrite: whether it may hold files of an earlier export.
+        files: the names of all that an export, or whatever else is written, may have.
 
     Raises:
         ValueError: the folder cannot be created or written to, the disk is full, another process is exporting to it, or
@@ -72,12 +73,12 @@ def staged(folder: Path, overwrite: bool = True) -> Iterator[Path]:
     try:
         place = _place(folder)
         with _alone(place / f".{folder.name}.lock", folder), _full_disk_in_a_sentence(folder):
-            roll_forward(place, folder, FILES)  # what a killed process left
+            roll_forward(place, folder, files)  # what a killed process left
             check_folder(folder, overwrite)
             temporary = Path(tempfile.mkdtemp(dir=place, prefix=prefix(folder)))
             try:
                 yield temporary
-                swap(temporary, folder, FILES)
+                swap(temporary, folder, files)
                 created = []
             finally:
                 remove(temporary)

@@ -85,7 +85,8 @@ def preprocess(array: Any, name: str, settings: dict[str, Any] | None = None) ->
     """Return an input as the network takes it: with a dimension of samples, channels first, normalized."""
     settings = settings or SETTINGS
     shape, dtype = settings["inputs"][name]["shape"], np.dtype(settings["inputs"][name]["dtype"])
-    array = with_samples(np.asarray(array), shape, name)
+    array = np.asarray(array)
+    array = as_it_is(array, shape, name) if name in settings["whole"] else with_samples(array, shape, name)
     if array.dtype.kind not in "biuf":
         raise SystemExit(f"{name} expected numbers of {dtype}, but got an array of {array.dtype}.")
     if not np.isfinite(array).all():
@@ -129,7 +130,7 @@ def check_range(array: Any, name: str, settings: dict[str, Any]) -> None:
         f"{name} expected numbers as in training, {low:.3g} to {high:.3g} where the network takes them, but got"
         f" {least:.3g} to {most:.3g}"
     )
-    if len(settings["inputs"][name]["shape"]) == 3:
+    if len(settings["inputs"][name]["shape"]) == 3 and name not in settings["whole"]:
         raise SystemExit(f"{sentence}: give them as they were before normalization, such as from 0 to 1.")
     print(f"{sentence}.", file=sys.stderr)  # a table may have rows that are
 
@@ -151,6 +152,14 @@ def with_samples(array: Any, shape: list[int], name: str) -> Any:
     raise SystemExit(f"{name} expected one or more samples of shape {shape}, but got an array of {[*array.shape]}.")
 
 
+def as_it_is(array: Any, shape: list[int | None], name: str) -> Any:
+    """Return an array without a dimension of samples; ``None`` in the shape stands for any size."""
+    if array.ndim != len(shape) or any(size not in (None, got) for size, got in zip(shape, array.shape, strict=False)):
+        wanted = str([*shape]).replace("None", "*")
+        raise SystemExit(f"{name} expected the shape {wanted}, but got an array of {[*array.shape]}.")
+    return array
+
+
 def predict(session: Any, arrays: dict[str, Any]) -> Any:
     """Return the network's outputs for arrays by the names of the inputs."""
     missing = [name for name in SETTINGS["inputs"] if name not in arrays]
@@ -162,7 +171,7 @@ def predict(session: Any, arrays: dict[str, Any]) -> Any:
     try:
         return session.run(None, ready)[0]
     except Exception as error:  # ONNX Runtime's own exceptions share no base class
-        given = ", ".join(f"{name} of {[*array.shape[1:]]}" for name, array in ready.items())
+        given = ", ".join(f"{n} of {[*a.shape[n not in SETTINGS['whole'] :]]}" for n, a in ready.items())
         wanted = ", ".join(f"{name} of {SETTINGS['inputs'][name]['shape']}" for name in ready)
         raise SystemExit(f"The network expected samples with {wanted}, but got {given}: {_line(error)}.") from None
 
@@ -207,7 +216,7 @@ def read_archive(file: Any) -> dict[str, Any]:
 def picture(path: str) -> Any:
     """Return a picture's bytes, ``(height, width, channels)`` of the size that the network was trained with."""
     shapes = [entry["shape"] for entry in SETTINGS["inputs"].values()]
-    if len(shapes) > 1 or len(shapes[0]) != 3 or shapes[0][0] not in MODES:
+    if len(shapes) > 1 or SETTINGS["whole"] or len(shapes[0]) != 3 or shapes[0][0] not in MODES:
         raise SystemExit(f"{path} expected a .npy or .npz file of numbers, which it is not.")
     channels, height, width = shapes[0]
     refuse_bytes(next(iter(SETTINGS["inputs"])), SETTINGS)

@@ -31,6 +31,7 @@ def write_inference(
     std: Sequence[float] | None = None,
     classes: Sequence[str] | None = None,
     classification: bool = True,
+    sizes: Mapping[str, list[int | None]] | None = None,
 ) -> None:
     """Write ``infer.py`` next to ONNX files, with one sample and each file's output for it.
 
@@ -45,16 +46,21 @@ def write_inference(
         std: the standard deviation of each channel.
         classes: names of the outputs.
         classification: whether outputs are scores of classes.
+        sizes: where inputs hold no row for each sample, the shapes that the files take, ``None`` for any size.
 
     Raises:
         ValueError: see :func:`check_normalization`.
     """
     from lit_xai.export import infer_template
 
-    tensors = named_tensors(with_batch_size(inputs, 1))
+    tensors = named_tensors(with_batch_size(inputs, 1) if sizes is None else inputs)
+    # A tensor without dimensions holds one number for all samples.
+    whole = [name for name, tensor in tensors.items() if sizes is not None or not tensor.dim()]
+    shapes = {name: [*t.shape] if name in whole else [*t.shape[1:]] for name, t in tensors.items()} | {**(sizes or {})}
     settings: dict[str, Any] = {
         "model": next(iter(tolerances)),
-        "inputs": {name: {"shape": [*t.shape[1:]], "dtype": str(t.numpy().dtype)} for name, t in tensors.items()},
+        "inputs": {name: {"shape": shapes[name], "dtype": str(t.numpy().dtype)} for name, t in tensors.items()},
+        "whole": whole,
         "normalized": check_normalization(inputs, mean, std),
         "mean": None if mean is None else [float(value) for value in mean],
         "std": None if std is None else [float(value) for value in std],

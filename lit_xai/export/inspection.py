@@ -96,6 +96,56 @@ def inspect_onnx(path: str | os.PathLike[str]) -> tuple[Operator, ...]:
     return tuple(operators)
 
 
+def stored_weights(path: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
+    """Return the output channels and the bits of the weights that products and convolutions of a file are stored with.
+
+    Args:
+        path: of the ONNX file.
+
+    Returns:
+        By layer, or by the operator's name in the file where that is unknown.
+
+    Example:
+        >>> import torch
+        >>> from lit_xai.runtime.onnx import export_onnx
+        >>> path = Path(tempfile.mkdtemp()) / "network.onnx"
+        >>> export_onnx(torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.ReLU()), torch.zeros(1, 4), path)
+        >>> stored_weights(path)
+        {'0': (2, 32)}
+    """
+    require("Reading an ONNX file", "onnx")
+    import onnx
+
+    graph = onnx.load(Path(path), load_external_data=False).graph
+    names, weights = _Names(graph), {tensor.name: tensor for tensor in graph.initializer}
+    found: dict[str, tuple[int, int]] = {}
+    products = OPERATORS["convolution"], OPERATORS["matrix product"]
+    for node in graph.node:
+        if not any(node.op_type in either for kind in products for either in kind):
+            continue
+        constants = [weights[name] for name in names.constants(node)]
+        matrices = [tensor for tensor in constants if len(tensor.dims) > 1]
+        if matrices:
+            layer = names.layer(node) or node.name or node.output[0]
+            found[layer] = _outputs(node, list(matrices[0].dims)), _bits(matrices[0])
+    return found
+
+
+def _outputs(node: Any, dims: list[int]) -> int:
+    is_transposed = any(one.name == "transB" and one.i for one in node.attribute)
+    if "ConvTranspose" in node.op_type:
+        return dims[1]
+    return dims[0] if is_transposed or "Conv" in node.op_type else dims[-1]
+
+
+def _bits(tensor: Any) -> int:
+    import onnx
+
+    name = str(onnx.TensorProto.DataType.Name(tensor.data_type))
+    digits = re.findall(r"\d+", name)  # FLOAT16, INT8, UINT4, FLOAT8E4M3FN
+    return int(digits[0]) if digits else {"FLOAT": 32, "DOUBLE": 64}.get(name, 32)
+
+
 def _kind(node: Any, constant: set[str]) -> str | None:
     kind = next((kind for kind, types in OPERATORS.items() if any(node.op_type in known for known in types)), None)
     if node.op_type == "Add" and any(name in constant for name in node.input):
@@ -134,7 +184,7 @@ class _Names:
             return str(node.name)
         if kind == "sum" and original.op_type == "Add":
             return " + ".join(self._source(name) for name in original.input)
-        return self._layer(original) or (self._source(original.output[0]) if kind == "convolution" else original.name)
+        return self.layer(original) or (self._source(original.output[0]) if kind == "convolution" else original.name)
 
     def _original(self, node: Any) -> Any:
         # An operator may have kept its name, or only the name of its output.
@@ -143,15 +193,16 @@ class _Names:
             return self._nodes[cleaned]
         return next((self._producers[name] for name in (cleaned, *node.output) if name in self._producers), None)
 
-    def _layer(self, node: Any) -> str | None:
+    def layer(self, node: Any) -> str | None:
         """Return the module that an operator's weights belong to."""
-        for name in self._constants(node):
+        for name in self.constants(node):
             parameter = _PARAMETER.match(name)
             if parameter:
                 return parameter[1] or "network"
         return None
 
-    def _constants(self, node: Any) -> Iterator[str]:
+    def constants(self, node: Any) -> Iterator[str]:
+        """Yield the names of the stored tensors that an operator takes, through what only changes their form."""
         for name in node.input:
             while name in self._producers and self._producers[name].op_type in _WRAPPERS:
                 name = self._producers[name].input[0]
@@ -163,9 +214,9 @@ class _Names:
         seen = 0
         while name in self._producers and seen < len(self._nodes):
             node = self._producers[name]
-            if node.op_type == "Add" and not any(True for _ in self._constants(node)):
+            if node.op_type == "Add" and not any(True for _ in self.constants(node)):
                 return "sum"
-            if node.op_type not in _WRAPPERS and self._layer(node):
-                return str(self._layer(node))
+            if node.op_type not in _WRAPPERS and self.layer(node):
+                return str(self.layer(node))
             name, seen = node.input[0], seen + 1
         return name

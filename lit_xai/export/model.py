@@ -2,18 +2,19 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from lit_xai.export.files import take_onnx, write_onnx
+from lit_xai.export.files import FixedSamplesError, take_onnx, write_onnx
 from lit_xai.export.folder import FILES, check_folder, staged
 from lit_xai.export.inference import check_normalization, write_inference
 from lit_xai.export.inspection import inspect_onnx
 from lit_xai.export.metadata import check_plain, read_metadata, write_metadata
-from lit_xai.export.parity import ParityResult, in_float, measure_parity
+from lit_xai.export.parity import ParityResult, Predictor, Rounding, measure_parity
 from lit_xai.export.program import export_program
 from lit_xai.export.report import ExportReport, Row, slower_warnings, write_report
 from lit_xai.export.variants import (
@@ -24,17 +25,21 @@ from lit_xai.export.variants import (
     INT8,
     INT8_ROW,
     PTQ_ROW,
+    UNROUNDED,
     Variants,
     check_parities,
     int8_parity,
     make_rows,
 )
 from lit_xai.export.versions import find_versions
-from lit_xai.network.calling import BatchToInputs, BatchToTarget, Inputs, OutputSpec, find_inputs
+from lit_xai.export.wholes import Examples, Fitting, Sizes, describe_sizes, read_examples
+from lit_xai.network.calling import BatchToInputs, BatchToTarget, Inputs, OutputSpec, call_network
 from lit_xai.network.check import check_integer, check_positive
-from lit_xai.network.metric import check_rereadable, first_batch
+from lit_xai.network.draws import MeanDraws
+from lit_xai.network.metric import check_rereadable
+from lit_xai.network.profiling import batch_size
 from lit_xai.runtime.flat import named_tensors
-from lit_xai.runtime.onnx import check_opset
+from lit_xai.runtime.onnx import FIXED_NUMBERS, check_opset
 
 INT8_TOLERANCE = 0.05
 """Tolerance of an int8 file's own check on other machines, where no larger difference was measured here."""
@@ -82,7 +87,8 @@ def export_model(
     Every output over the whole loader is compared with torch's, on the CPU and in float32. The float file may differ
     by ``tolerance`` of the largest output. The int8 file has to agree with the quantized network in 99% of the
     predictions; with fewer than 100 predictions, or none, outputs may differ by 2% of the largest one on average.
-    Single outputs may differ by more: an activation halfway between two integers is rounded to either.
+    Single outputs may differ by more: an activation halfway between two integers is rounded to either. A file beyond
+    these limits is written with a warning if it is as near to the network without rounding as the quantized one is.
 
     Args:
         network: the module in float.
@@ -135,24 +141,42 @@ def export_model(
     _check_numbers(opset, threads, latency_batches, tolerance)
     check_plain("recipe", recipe)
     variants = Variants.of(network, quantized, ptq, dense, is_dense_known, epochs)
-    inputs = _first_inputs(loader, variants.network, batch_to_inputs)
+    with variants.untouched():
+        examples = read_examples(check_rereadable(loader), variants.network, batch_to_inputs, output)
+        draws = draws_numbers(variants.network, examples.inputs, output)
+    inputs = examples.inputs
     check_normalization(inputs, mean, std)
     facts = {"classes": classes and [*map(str, classes)], "mean": _plain(mean), "std": _plain(std)}
     with staged(path, overwrite) as temporary, variants.untouched():
-        _write_files(temporary, variants, inputs, output, float_file, opset)
+        try:
+            sizes = _write_files(temporary, variants, examples, output, float_file, opset)
+        except FixedSamplesError:  # a file for one number of samples is worth more than none
+            examples = replace(examples, is_whole=True, is_fixed=True)
+            sizes = _write_files(temporary, variants, examples, output, float_file, opset)
+        loader = Fitting(examples.loader, sizes, variants.network, batch_to_inputs) if examples.is_whole else loader
         _describe(temporary / FLOAT, inputs, facts if float_file else {**facts, "recipe": recipe, "source": source})
         if variants.quantized is not None:
             more = {"recipe": recipe, "source": source, "quantization": variants.quantization}
             _describe(temporary / INT8, inputs, {**facts, **more})
-        predictors = variants.predictors(temporary, output, threads)
-        result = measure_parity(
-            *(predictors, variants.pairs(), loader, variants.network, metric),
-            *(batch_to_inputs, progress, batch_to_target),
-        )
+
+        def measure(predictors: Mapping[str, Predictor], pairs: Iterable[tuple[str, str]], metric: Any) -> ParityResult:
+            return measure_parity(
+                *(predictors, pairs, loader, variants.network, metric), *(batch_to_inputs, progress, batch_to_target)
+            )
+
+        def rounding() -> Rounding:  # a second pass, where the first one left a doubt
+            predictors = variants.without_rounding(temporary, output, threads)
+            pairs = [(name, UNROUNDED) for name in predictors if name != UNROUNDED]
+            return variants.rounding(measure(predictors, pairs, None).parities)
+
+        result = measure(variants.predictors(temporary, output, threads), variants.pairs(), metric)
         _check_classes(classes, result)
-        warnings = check_parities(result, tolerance, float_file is not None)
+        warnings = check_parities(result, tolerance, float_file is not None, rounding)
         # After the parities: latencies of wrong files would only cost time.
-        rows = make_rows(variants, result, temporary, inputs, latency_batches, threads, output)
+        batch_sizes = None if examples.is_whole else latency_batches
+        if examples.is_fixed:
+            batch_sizes = (batch_size(inputs),)
+        rows = make_rows(variants, result, temporary, inputs, batch_sizes, threads, output)
         (temporary / DENSE).unlink(missing_ok=True)
         warnings += slower_warnings(rows, FLOAT_ROW, INT8_ROW)
         advice = " Runtimes are fast at multiples of 8 or 16 channels: prune with round_to=8."
@@ -160,8 +184,12 @@ def export_model(
         warnings += _float_warnings(result, metric, float_source, ptq_source)
         # A metric that was asked for is missed; without labels there may be nothing to measure.
         warnings += [result.without_metric] if metric is not None and result.without_metric else []
-        warnings += _write_program(temporary, variants.network, inputs, output) if program else []
-        _write_script(temporary, inputs, facts, result, tolerance)
+        name = type(variants.network).__name__
+        warnings += [describe_sizes(name, sizes, examples.is_fixed)] if examples.is_whole else []
+        warnings += [f"{name} draws random numbers: in the files they are at their means."] if draws else []
+        warnings += _fixed_numbers(name, read_metadata(temporary / FLOAT))
+        warnings += _write_program(temporary, variants.network, examples, output) if program else []
+        _write_script(temporary, inputs, facts, result, tolerance, sizes if examples.is_whole else None)
         report = _report(path, temporary, variants, result, rows, warnings, source)
         write_report(report, temporary, {"metadata": read_metadata(temporary / FLOAT)})
     return report
@@ -175,9 +203,26 @@ def _check_numbers(opset: Any, threads: Any, batch_sizes: Sequence[int], toleran
     check_positive("tolerance", tolerance)
 
 
-def _first_inputs(loader: Iterable[Any], network: nn.Module, batch_to_inputs: BatchToInputs) -> Inputs:
-    batch = first_batch(check_rereadable(loader), torch.device("cpu"))
-    return in_float(find_inputs(batch, network, batch_to_inputs))
+def draws_numbers(network: nn.Module, inputs: Inputs, output: OutputSpec = None) -> bool:
+    """Return whether a network draws random numbers, which are at their means in its files.
+
+    Example:
+        >>> draws_numbers(nn.Linear(4, 2), torch.zeros(1, 4))
+        False
+    """
+    with torch.no_grad(), MeanDraws() as draws:
+        call_network(network, inputs, output=output)
+    return draws.drawn
+
+
+def _fixed_numbers(network: str, metadata: Mapping[str, Any]) -> list[str]:
+    numbers = metadata.get(FIXED_NUMBERS)
+    if not numbers:
+        return []
+    return [
+        f"{network} reads whole numbers out of its inputs, as in int(lengths.max()): in the files they are always"
+        f" {', '.join(map(str, numbers[:4]))}{' and others' * (len(numbers) > 4)}, as in the data of this run."
+    ]
 
 
 def _plain(values: Sequence[float] | None) -> list[float] | None:
@@ -187,19 +232,24 @@ def _plain(values: Sequence[float] | None) -> list[float] | None:
 def _write_files(
     folder: Path,
     variants: Variants,
-    inputs: Inputs,
+    examples: Examples,
     output: OutputSpec,
     float_file: str | os.PathLike[str] | None,
     opset: int | None,
-) -> None:
-    if float_file is None:
-        write_onnx(variants.network, inputs, folder / FLOAT, output, opset)
-    else:
-        take_onnx(float_file, folder / FLOAT)
-    if variants.quantized is not None:
-        write_onnx(variants.quantized, inputs, folder / INT8, output, opset)
-    if variants.dense is not None:
-        write_onnx(variants.dense, inputs, folder / DENSE, output, opset)
+) -> Sizes:
+    """Write the files, and return the shapes that all of them take."""
+    inputs, others = examples.inputs, examples.others
+    networks = {FLOAT: variants.network, INT8: variants.quantized, DENSE: variants.dense}
+    sizes: dict[str, list[int | None]] = {}
+    for name, network in networks.items():
+        if name == FLOAT and float_file is not None:
+            take_onnx(float_file, folder / FLOAT)
+        elif network is not None:
+            for key, size in write_onnx(
+                network, inputs, folder / name, output, opset, others, not examples.is_fixed
+            ).items():
+                sizes[key] = [a if b is None else b for a, b in zip(sizes.get(key, size), size, strict=True)]
+    return sizes
 
 
 def _describe(path: Path, inputs: Inputs, facts: Mapping[str, Any]) -> None:
@@ -213,9 +263,9 @@ def _check_classes(classes: Sequence[str] | None, result: ParityResult) -> None:
         raise ValueError(f"classes expected {result.outputs} names, one per output, but got {len(classes)}.")
 
 
-def _write_program(folder: Path, network: nn.Module, inputs: Inputs, output: OutputSpec) -> list[str]:
+def _write_program(folder: Path, network: nn.Module, examples: Examples, output: OutputSpec) -> list[str]:
     try:
-        export_program(network, inputs, folder / "model.pt2", output)
+        export_program(network, examples.inputs, folder / "model.pt2", output, examples.others)
     except ValueError as error:
         # The program may have been written before its check failed.
         (folder / "model.pt2").unlink(missing_ok=True)
@@ -251,14 +301,19 @@ def _float_warnings(result: ParityResult, metric: Any, float_source: str, ptq_so
 
 
 def _write_script(
-    folder: Path, inputs: Inputs, facts: Mapping[str, Any], result: ParityResult, tolerance: float
+    folder: Path,
+    inputs: Inputs,
+    facts: Mapping[str, Any],
+    result: ParityResult,
+    tolerance: float,
+    sizes: Sizes | None,
 ) -> None:
     parity = int8_parity(result)
     tolerances = {FLOAT: tolerance}
     if parity is not None:  # the script runs the first of them by default
         # Another CPU may round halves to the other side: twice the largest difference measured here is accepted.
         tolerances = {INT8: max(INT8_TOLERANCE, 2 * parity.largest), **tolerances}
-    write_inference(folder, tolerances, inputs, **facts, classification=result.classification)
+    write_inference(folder, tolerances, inputs, **facts, classification=result.classification, sizes=sizes)
 
 
 def _report(

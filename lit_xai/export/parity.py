@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from lit_xai.attribution.elements import is_dense, read_form
 from lit_xai.network.calling import (
     BatchToInputs,
     BatchToTarget,
@@ -19,7 +20,9 @@ from lit_xai.network.calling import (
     find_labels,
 )
 from lit_xai.network.describing import describe
+from lit_xai.network.draws import MeanDraws
 from lit_xai.network.metric import metric_name, metric_value, same_order
+from lit_xai.network.outputs import Found
 from lit_xai.network.trees import to_device, with_tensors
 from lit_xai.runtime.errors import one_line
 from lit_xai.runtime.flat import named_tensors
@@ -33,6 +36,10 @@ LEAST_AGREEMENT = 0.99
 
 ENOUGH_SAMPLES = 100
 """The number of predictions from which on their share decides."""
+
+ROUNDING = 1.2
+"""How far from the network that nothing is rounded in an int8 file may be, relative to how far the quantized network
+is: two roundings of one network are equally far from it, but for chance."""
 
 LARGEST_MEAN = 0.02
 """The largest mean difference between the outputs of an int8 file and the network's, relative to the largest output."""
@@ -101,6 +108,12 @@ class OnnxPredictor:
     def __init__(self, path: Path, threads: int = 1) -> None:
         self._path, self._session = path, open_session(path, threads)
 
+    @property
+    def sizes(self) -> dict[str, list[int | None]]:
+        """The shapes that the file takes by name; ``None`` for a dimension of any size."""
+        inputs = self._session.get_inputs()
+        return {one.name: [size if isinstance(size, int) else None for size in one.shape] for one in inputs}
+
     def __call__(self, inputs: Inputs) -> Tensor:
         """Return the logits."""
         try:
@@ -126,8 +139,13 @@ def in_float(inputs: Inputs) -> Inputs:
 
 
 def network_predictor(network: nn.Module, output: OutputSpec = None) -> Predictor:
-    """Return a network in eval mode as a predictor."""
-    return lambda inputs: call_network(network, inputs, output=output)
+    """Return a network in eval mode as a predictor; random numbers that it draws are at their means, as in files."""
+
+    def predict(inputs: Inputs) -> Tensor:
+        with MeanDraws():
+            return call_network(network, inputs, output=output)
+
+    return predict
 
 
 def measure_parity(
@@ -142,9 +160,10 @@ def measure_parity(
 ) -> ParityResult:
     """Run every predictor on every batch, compute a metric of each, and compare pairs of them.
 
-    Integer labels with one score per class make it a classification: predictions are the largest scores, and the
-    default metric is accuracy. Labels of the outputs' own shape, if integers, are predicted by the outputs' signs.
-    Without labels predictions are the largest scores and there is no metric; with labels in float there are none.
+    Integer labels with one score per class make it a classification: predictions are the largest scores, at each place
+    where there are several, and the default metric is accuracy. Labels of the outputs' own shape, if integers, are
+    predicted by the outputs' signs. Without labels predictions are the largest scores and there is no metric; with
+    labels in float there are none.
 
     Args:
         predictors: by name.
@@ -175,7 +194,8 @@ def measure_parity(
             inputs = in_float(find_inputs(batch, network, batch_to_inputs))
             labels = find_labels(batch, network, batch_to_target=batch_to_target)
             logits = {name: _finite(predict(inputs), name) for name, predict in predictors.items()}
-            task = task or _Task(next(iter(logits.values())), labels, describe(batch))
+            first = next(iter(logits.values()))
+            task = task or _Task(first, labels, describe(batch), _class_dim(first, labels, network, inputs))
             for name, meter in meters.items():
                 meter.update(logits[name], labels, task)
             for (left, right), tally in tallies.items():
@@ -193,11 +213,13 @@ def measure_parity(
 class _Task:
     """The kind of task, inferred from the first batch."""
 
-    def __init__(self, logits: Tensor, labels: Tensor | None, batch: str) -> None:
-        self._has_labels, self._batch = labels is not None, batch
+    def __init__(self, logits: Tensor, labels: Tensor | None, batch: str, class_dim: int = 1) -> None:
+        self._has_labels, self._batch, self._class_dim = labels is not None, batch, class_dim
         # With one output, integer labels are those of a binary task: the sign of the logit decides.
         whole = labels is not None and not labels.is_floating_point()
-        self.outputs = logits.size(1) if logits.dim() > 1 else 1
+        # Tokens may be labeled by those that follow them, of which only the loss knows.
+        self.has_accuracy = class_dim == 1
+        self.outputs = logits.size(class_dim) if logits.dim() > 1 else 1
         self.by_sign = whole and labels is not None and (labels.shape == logits.shape or self.outputs == 1)
         self.classification = not self.by_sign and self.outputs > 1 and (labels is None or whole)
 
@@ -216,7 +238,12 @@ class _Task:
     def predictions(self, logits: Tensor) -> Tensor | None:
         if self.by_sign:
             return (logits > 0).flatten(1) if logits.dim() > 1 else logits > 0
-        return logits.argmax(1) if self.classification else None
+        return logits.argmax(self._class_dim) if self.classification else None
+
+
+def _class_dim(logits: Tensor, labels: Tensor | None, network: nn.Module, inputs: Inputs) -> int:
+    """Return the dimension of the classes: of ``(N, tokens, classes)`` the last."""
+    return read_form(Found(logits), logits, network, inputs, labels).class_dim if is_dense(logits) else 1
 
 
 class _Meter:
@@ -238,7 +265,11 @@ class _Meter:
         # A plain function has no state to accumulate in: it gets everything at the end.
         elif self._metric is not None:
             self._collected.append((logits, labels))
-        elif (predictions := task.predictions(logits)) is not None and predictions.numel() == labels.numel():
+        elif (
+            task.has_accuracy
+            and (predictions := task.predictions(logits)) is not None
+            and (predictions.numel() == labels.numel())
+        ):
             self._correct += int((predictions.flatten() == labels.flatten()).sum())
             self._total += labels.numel()
 
@@ -302,31 +333,62 @@ def check_float(parity: Parity, tolerance: float) -> None:
         raise ValueError(f"model.onnx expected what the network computes, within {tolerance:g}, but {parity}.")
 
 
-def check_int8(parity: Parity) -> str | None:
+@dataclass(frozen=True)
+class Rounding:
+    """How far rounding takes a network and its int8 file from the same weights without any.
+
+    Args:
+        network: the difference between the quantized network and itself without rounding.
+        file: the difference between the int8 file and that.
+    """
+
+    network: Parity
+    file: Parity
+
+    @property
+    def explains(self) -> bool:
+        """Whether the file is as near to what is not rounded as the quantized network is.
+
+        A rounded value that differs by a step makes others differ behind it: after some thirty layers the file and the
+        network may be two independent roundings, whose predictions differ wherever the network is undecided. An error
+        in the file comes on top of what rounding does.
+        """
+        wrong = [0 if one.agreement is None else 1 - one.agreement for one in (self.network, self.file)]
+        return self.file.mean <= ROUNDING * self.network.mean and wrong[1] <= ROUNDING * wrong[0]
+
+
+def check_int8(parity: Parity, rounding: Callable[[], Rounding] | None = None) -> str | None:
     """Refuse an int8 file that does not predict what the fake-quantized network does; return a warning if in doubt.
 
     Single outputs may differ by a quantization step, since an activation halfway between two integers is rounded to
     either side. So the limit is 99% equal predictions, if there are 100 or more; with fewer, and where nothing is
-    predicted, a mean difference of 2% of the largest output.
+    predicted, a mean difference of 2% of the largest output. Beyond it, a file passes with a warning if it is as near
+    to the network without rounding as the quantized one is, :attr:`Rounding.explains`: one hardly trained, or that
+    quantizes badly.
 
     Args:
         parity: of the file and the network.
+        rounding: measures what rounding does; called beyond the limit.
 
     Returns:
-        A warning where fewer than 100 predictions were compared and less than 99% are equal.
+        A warning where less than 99% of the predictions are equal.
 
     Raises:
-        ValueError: the difference is beyond the limit.
+        ValueError: the difference is beyond the limit, and rounding does not explain it.
 
     Example:
         >>> check_int8(Parity(1000, 1000, 996, 0.011, 0.001))
     """
     agreed, enough = parity.agreement, parity.predictions >= ENOUGH_SAMPLES
     wrong = agreed is not None and agreed < LEAST_AGREEMENT
+    told = f"model.int8.onnx and the quantized network: {parity}"
     if (wrong and enough) or (not enough and not parity.mean <= LARGEST_MEAN):
+        measured = None if rounding is None else rounding()
+        if measured is not None and measured.explains:
+            return f"{told}. Quantization itself changes as much: {measured.network}."
         limit = f"{LEAST_AGREEMENT:.0%} equal predictions" if enough else f"a mean difference of {LARGEST_MEAN:g}"
         raise ValueError(
             f"model.int8.onnx expected what the quantized network computes, within {limit}, but {parity}: leave layers"
             " in float with ignored_layers= to find the one that differs."
         )
-    return f"model.int8.onnx and the quantized network: {parity}." if wrong else None
+    return f"{told}." if wrong else None

@@ -1,5 +1,6 @@
 """A network as a program of ``torch.export``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +13,9 @@ from lit_xai.runtime.errors import describe_cause
 from lit_xai.runtime.flat import FlatNetwork, quiet_export
 
 
-def export_program(network: nn.Module, inputs: Inputs, path: Path, output: OutputSpec = None) -> None:
+def export_program(
+    network: nn.Module, inputs: Inputs, path: Path, output: OutputSpec = None, others: Sequence[Inputs] = ()
+) -> None:
     """Write a network in eval mode and float32 in the format of ``torch.export.load``; the network is left unchanged.
 
     The program takes the tensors of the inputs one by one, in their order and in any number of samples, and returns
@@ -23,6 +26,7 @@ def export_program(network: nn.Module, inputs: Inputs, path: Path, output: Outpu
         inputs: what it is called with; values that are no tensors become part of the program.
         path: of the file.
         output: the logits in its output.
+        others: further inputs, of other sizes, where there is no row for each sample.
 
     Raises:
         ValueError: the network cannot be exported, or the program computes something else.
@@ -36,10 +40,11 @@ def export_program(network: nn.Module, inputs: Inputs, path: Path, output: Outpu
     """
     # On the CPU in float32, whatever the training used: an exported program is bound to its device and dtypes.
     copied = copy_network(network).cpu().float()
-    flat = FlatNetwork(copied, inputs, output=output)
+    flat = FlatNetwork(copied, inputs, output=output, others=others)
     tensors = tuple(flat.tensors.values())
     with untouched(copied), torch.no_grad(), quiet_export():
         try:
+            flat.fix_reads_()
             program = torch.export.export(flat.eval(), tensors, dynamic_shapes=flat.dynamic_shapes)
             torch.export.save(program, path)
             # The file is loaded again: what is compared is what others will run.

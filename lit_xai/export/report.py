@@ -184,6 +184,22 @@ def gains(rows: Sequence[Row]) -> list[str]:
     return [f"Against {first.name}, {last.name} is {listed}."] if parts else []
 
 
+def numbers_of(rows: Sequence[Row]) -> dict[str, float]:
+    """Return size and latency of the last row, by the names that loggers have for them.
+
+    Latency is that of the smallest batch.
+
+    Example:
+        >>> fast = {64: Latency(1.2, 0.0, "ONNX Runtime", "CPU", 1, 64)}
+        >>> numbers_of([Row("fp32", bytes=5_000_000), Row("int8", bytes=400_000, latency=fast)])
+        {'compression/export_kB': 400.0, 'compression/export_ms': 1.2}
+    """
+    last = rows[-1]
+    size = {} if last.bytes is None else {"compression/export_kB": last.bytes / 1000}
+    latency = {"compression/export_ms": last.latency[min(last.latency)].milliseconds} if last.latency else {}
+    return {**size, **latency}
+
+
 def count_integers(integer: Sequence[Operator], floating: Sequence[Operator]) -> str:
     """Return how many operators of each kind run in integers, in words.
 

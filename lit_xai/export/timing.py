@@ -15,7 +15,7 @@ SECONDS = 0.5
 def alternate_latencies(
     paths: Mapping[str, Path],
     inputs: Inputs,
-    batch_sizes: Sequence[int] = (1, 64),
+    batch_sizes: Sequence[int] | None = (1, 64),
     threads: int = 1,
     rounds: int = 5,
     seconds: float | None = None,
@@ -27,7 +27,7 @@ def alternate_latencies(
     Args:
         paths: ONNX files by name.
         inputs: what they are called with, of any batch size.
-        batch_sizes: the batch sizes to measure.
+        batch_sizes: the batch sizes to measure; ``None`` for the inputs as they are, which count as one sample.
         threads: the number of threads for ONNX Runtime.
         rounds: how often each is measured; reported are the median, and half the interquartile range as the spread.
         seconds: the total time for one file and batch size; default half a second.
@@ -40,13 +40,15 @@ def alternate_latencies(
         >>> alternate_latencies({}, torch.zeros(1, 4))
         {}
     """
-    latencies: dict[str, dict[int, list[Latency]]] = {name: {size: [] for size in batch_sizes} for name in paths}
+    sizes = (1,) if batch_sizes is None else batch_sizes
+    latencies: dict[str, dict[int, list[Latency]]] = {name: {size: [] for size in sizes} for name in paths}
     each = (SECONDS if seconds is None else seconds) / rounds
-    for size in batch_sizes:
+    for size in sizes:
         for _ in range(rounds):
             for name, path in paths.items():
                 # Short measurements in turn: each file gets its share of a slow moment.
-                latencies[name][size].append(measure_latency(path, inputs, threads, size, seconds=each))
+                measured = measure_latency(path, inputs, threads, None if batch_sizes is None else size, seconds=each)
+                latencies[name][size].append(replace(measured, batch_size=size))
     return {
         name: {size: _median(measured) for size, measured in by_size.items()} for name, by_size in latencies.items()
     }

@@ -1,7 +1,7 @@
 """The variants of a network that an export compares: in float and quantized, in torch and in ONNX Runtime."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from lit_xai.export.inspection import Operator
-from lit_xai.export.parity import OnnxPredictor, Parity, ParityResult, Predictor, check_float, check_int8
+from lit_xai.export.parity import OnnxPredictor, Parity, ParityResult, Predictor, Rounding, check_float, check_int8
 from lit_xai.export.parity import network_predictor as torch_predictor
 from lit_xai.export.report import Row
 from lit_xai.export.timing import alternate_latencies
@@ -28,6 +28,7 @@ DENSE = "dense.onnx"
 DENSE_ROW = "dense (ONNX Runtime)"
 FLOAT_ROW, PTQ_ROW = "fp32 (ONNX Runtime)", "post-training quantized (torch)"
 QUANTIZED_ROW, INT8_ROW = "fake-quantized (torch)", "int8 (ONNX Runtime)"
+UNROUNDED = "quantized, without rounding (torch)"
 _NETWORK = "fp32 (torch)"  # the reference of the float file; it has no row of its own
 
 
@@ -93,6 +94,7 @@ class Variants:
         copies = [None if given is None else _copied(given) for given in (quantized, ptq)]
         for copied in filter(None, copies):
             fold_paired_(copied)  # as the file has it, so that a difference is the runtime's and not the fold's
+            _enable_(copied)
         dense = None if dense is None else _copied(dense)
         return cls(_copied(network), copies[0], copies[1], described, row, dense, is_dense_known, _by_row(known, row))
 
@@ -126,6 +128,21 @@ class Variants:
         with_torch = {FLOAT_ROW: _NETWORK, INT8_ROW: self.row}
         return [(name, FLOAT_ROW) for name in names] + [(n, with_torch[n]) for n in names if n in with_torch]
 
+    def without_rounding(self, folder: Path, output: OutputSpec, threads: int) -> dict[str, Predictor]:
+        """Return the predictors of the quantized network and its file, and of the same weights without rounding."""
+        assert self.quantized is not None
+        float_weights = copy_network(self.quantized)
+        fake_quantizers = find_fake_quantizers(float_weights)
+        assert fake_quantizers is not None
+        fake_quantizers.enable_fake_quant_(False)
+        predictors = self.predictors(folder, output, threads)
+        own = {name: predictors[name] for name in (self.row, INT8_ROW)}
+        return {**own, UNROUNDED: torch_predictor(float_weights, output)}
+
+    def rounding(self, parities: Mapping[tuple[str, str], Parity]) -> Rounding:
+        """Return what rounding does, from how far apart the :meth:`without_rounding` are."""
+        return Rounding(parities[self.row, UNROUNDED], parities[INT8_ROW, UNROUNDED])
+
     def surprises(self, operators: Sequence[Operator]) -> list[str]:
         """Return warnings of layers that ONNX Runtime executes in another precision than they were trained in."""
         meant, floats = self.quantization.get("integer", ()), self.quantization.get("float", {})
@@ -141,13 +158,19 @@ class Variants:
         return surprises
 
 
-def check_parities(result: ParityResult, tolerance: float, float_is_given: bool) -> list[str]:
+def check_parities(
+    result: ParityResult,
+    tolerance: float,
+    float_is_given: bool,
+    rounding: Callable[[], Rounding] | None = None,
+) -> list[str]:
     """Refuse files that do not compute what the networks do; return warnings.
 
     Args:
         result: from :func:`~lit_xai.export.parity.measure_parity`.
         tolerance: of the float file.
         float_is_given: whether that is a file of other weights, which need not agree with anything.
+        rounding: measures what rounding does; called where the int8 file differs by more than it should.
 
     Raises:
         ValueError: a file is beyond the limits of :func:`~lit_xai.export.parity.check_float` and ``check_int8``.
@@ -155,7 +178,7 @@ def check_parities(result: ParityResult, tolerance: float, float_is_given: bool)
     if not float_is_given:
         check_float(result.parities[FLOAT_ROW, _NETWORK], tolerance)
     parity = int8_parity(result)
-    warning = None if parity is None else check_int8(parity)
+    warning = None if parity is None else check_int8(parity, rounding)
     return [] if warning is None else [warning]
 
 
@@ -182,7 +205,7 @@ def make_rows(
     result: ParityResult,
     folder: Path,
     inputs: Inputs,
-    batch_sizes: Sequence[int],
+    batch_sizes: Sequence[int] | None,
     threads: int,
     output: OutputSpec = None,
 ) -> tuple[Row, ...]:
@@ -193,7 +216,7 @@ def make_rows(
         result: of the pass over the loader.
         folder: the folder of the files.
         inputs: what the files are called with.
-        batch_sizes: the batch sizes to measure latencies at.
+        batch_sizes: the batch sizes to measure latencies at; ``None`` for the inputs as they are.
         threads: the number of threads to measure them with.
         output: where the logits are in the networks' output.
     """
@@ -233,6 +256,13 @@ def _row(name: str, result: ParityResult, path: Path | None, latency: dict[int, 
 def _copied(network: nn.Module) -> nn.Module:
     # On the CPU in float32, where the files run, so that a difference is the file's and not the device's.
     return copy_network(find_network(network)).cpu().float()
+
+
+def _enable_(network: nn.Module) -> None:
+    """Have a network quantize that only observed ranges so far, as its file does."""
+    fake_quantizers = find_fake_quantizers(network)
+    if fake_quantizers is not None and not fake_quantizers.is_enabled():
+        fake_quantizers.enable_fake_quant_(True)
 
 
 def _check_quantized(name: str, network: nn.Module | None) -> None:

@@ -12,11 +12,13 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from lit_xai.export.wholes import one_by_one
 from lit_xai.network.calling import find_inputs
 from lit_xai.network.copying import copy_network
-from lit_xai.network.profiling import batch_size
+from lit_xai.network.profiling import batch_size, count_samples
+from lit_xai.network.rows import take
 from lit_xai.network.spec import Network
-from lit_xai.network.trees import changed, leaves, take, to_device
+from lit_xai.network.trees import changed, leaves, to_device
 from lit_xai.structure.checkpoints import read_checkpoint
 from lit_xai.structure.loading import load_weights_
 from lit_xai.structure.recipe import KEY, Recipe, recipe_of
@@ -81,7 +83,9 @@ def saved_weights(
     return Weights(copied.float(), recipe, source, checkpoint.get("epoch"))
 
 
-def final_weights(trainer: Trainer, pl_module: LightningModule, weights_only: bool | None = None) -> Weights:
+def final_weights(
+    trainer: Trainer, pl_module: LightningModule, weights_only: bool | None = None, name: str = "ModelExport"
+) -> Weights:
     """Return the best weights of a module's final structure by ModelCheckpoint, or else its current ones.
 
     ``best_model_path`` may hold an earlier structure, such as before the last pruning step; such weights are passed
@@ -92,18 +96,19 @@ def final_weights(trainer: Trainer, pl_module: LightningModule, weights_only: bo
         trainer: after its last epoch.
         pl_module: its module, which stays as it is.
         weights_only: ``False`` to unpickle objects of any class in the best checkpoint.
+        name: of the callback, for messages.
     """
     for callback in callbacks_of(trainer):
         path = str(getattr(callback, "best_model_path", ""))
         if not is_a(callback, "ModelCheckpoint") or callback.monitor is None or not os.path.isfile(path):
             continue
         try:
-            checkpoint = read_checkpoint(path, weights_only, trust="set ModelExport(weights_only=False)")
+            checkpoint = read_checkpoint(path, weights_only, trust=f"set {name}(weights_only=False)")
             if Recipe.from_dict(checkpoint.get(KEY)).steps == recipe_of(pl_module).steps:
                 score = f"{callback.monitor} {float(callback.best_model_score):.4g}"
                 return saved_weights(pl_module, checkpoint, f"epoch {checkpoint['epoch']}, {score}, {path}")
         except (OSError, ValueError, TypeError, KeyError) as error:  # the last two of values that no Trainer writes
-            rank_zero_warn(f"ModelExport: exporting the last weights instead of the best ones: {error}")
+            rank_zero_warn(f"{name}: taking the last weights instead of the best ones: {error}")
     last = max(trainer.current_epoch - 1, 0)
     return live_weights(pl_module, f"epoch {last}, the last weights", last)
 
@@ -126,12 +131,26 @@ class Batches:
         self._trainer = trainer
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in itertools.islice(self.loader, self.most):
+        for batch in itertools.islice(self.loader, self._end):
             yield changed(to_device(to_model(self._trainer, batch, self.name), torch.device("cpu")), _as_float)
+
+    @property
+    def _end(self) -> int | None:
+        return self.most
+
+    def one_by_one(self) -> "Batches":
+        """Return the same samples in batches of one, where the loader has an index."""
+        loader = one_by_one(self.loader)
+        size = getattr(self.loader, "batch_size", None) or 1 if loader is not self.loader else 1
+        return type(self)(self._trainer, loader, self.name, None if self.most is None else self.most * size)
 
 
 class CountedBatches(Batches):
-    """Batches of a loader whose length is known."""
+    """Batches of a loader whose length is known, and that is asked for no more, as Lightning asks it for no more."""
+
+    @property
+    def _end(self) -> int | None:
+        return len(self)
 
     def __len__(self) -> int:
         return len(self.loader) if self.most is None else min(self.most, len(self.loader))  # type: ignore[arg-type]  # it has one
@@ -152,19 +171,33 @@ def _batches(trainer: Trainer, loader: Any, name: str, most: int | None = None) 
 def evaluation_batches(trainer: Trainer) -> Batches:
     """Return the data to compare an export on: the validation data, else the test data, else the training data.
 
-    All samples are read in this process, up to the Trainer's ``limit_val_batches`` or ``limit_test_batches``.
-
     Raises:
         ValueError: there are no data.
     """
     for name in ("val", "test", "train"):
-        loader = _loader(trainer, name)
-        if loader is not None:
-            # 1.0 means all, 1 means one batch, as in Lightning.
-            limit = getattr(trainer, f"limit_{name}_batches")
-            most = None if limit is None or (limit == 1.0 and isinstance(limit, float)) else _limited(loader, limit)
-            return _batches(trainer, _whole(loader, trainer.world_size), name, most)
+        found = batches_of(trainer, name)
+        if found is not None:
+            return found
     raise ValueError("ModelExport expected data to compare the files on, but there is no loader.")
+
+
+def batches_of(trainer: Trainer, name: str, in_order: bool = False) -> Batches | None:
+    """Return the data of the first loader of a name; ``None`` where there is none.
+
+    All samples are read in this process, up to the Trainer's ``limit_val_batches`` or ``limit_test_batches``.
+
+    Args:
+        trainer: the source of the data.
+        name: ``"train"``, ``"val"`` or ``"test"``.
+        in_order: read a DataLoader's samples in their own order, all of them, whatever its sampler does.
+    """
+    loader = _loader(trainer, name)
+    if loader is None:
+        return None
+    # 1.0 means all, 1 means one batch, as in Lightning.
+    limit = getattr(trainer, f"limit_{name}_batches")
+    most = None if limit is None or (limit == 1.0 and isinstance(limit, float)) else _limited(loader, limit)
+    return _batches(trainer, _whole(loader) if in_order or trainer.world_size > 1 else loader, name, most)
 
 
 def _limited(loader: Any, limit: float) -> int:
@@ -187,9 +220,12 @@ def calibration_batches(trainer: Trainer, network: nn.Module, spec: Network, n: 
     if loader is None:
         raise ValueError("calibrate expected training data to observe ranges on, but there is no training loader.")
     batches, left = [], n
-    for batch in Batches(trainer, loader, "train"):
-        size = batch_size(find_inputs(batch, network, spec.batch_to_inputs))
-        batches.append(take(batch, range(min(size, left)), size))
+    for batch in _batches(trainer, loader, "train"):
+        inputs = find_inputs(batch, network, spec.batch_to_inputs)
+        size = batch_size(inputs)
+        is_whole = size > left and count_samples(network, inputs, output=spec.output) is None
+        # What has no row for each sample is not cut.
+        batches.append(batch if is_whole else take(batch, range(min(size, left)), size))
         left -= size
         if left <= 0:
             break
@@ -208,7 +244,10 @@ def _loader(trainer: Trainer, name: str) -> Any:
         if owner is owners[0]:
             # A data module creates its data sets in setup(), which Lightning called for the stage of the run only.
             owner.setup({"train": "fit", "val": "validate", "test": "test"}[name])
-        loaders = getattr(owner, f"{name}_dataloader")()
+        try:
+            loaders = getattr(owner, f"{name}_dataloader")()
+        except NotImplementedError:  # some say so themselves that they have none
+            return None
     return _first(loaders)
 
 
@@ -227,16 +266,16 @@ def _has_batches(loader: Any) -> bool:
 
 
 def _defines(owner: Any, method: str) -> bool:
-    if owner is None:
+    if not callable(getattr(owner, method, None)):  # some set it to None
         return False
     # LightningModule and LightningDataModule define every loader method, and raise in it.
-    where = str(getattr(getattr(owner, method, None), "__module__", ""))
-    return not where.startswith(("lightning.", "pytorch_lightning.")) and hasattr(owner, method)
+    where = str(getattr(getattr(owner, method), "__module__", ""))
+    return not where.startswith(("lightning.", "pytorch_lightning."))
 
 
-def _whole(loader: Any, world_size: int) -> Any:
-    """Return a loader of all samples in place of the distributed one, which yields one process its share."""
-    if world_size == 1 or not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+def _whole(loader: Any) -> Any:
+    """Return a loader of all samples in place of one with a sampler; a distributed one yields a process its share."""
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return loader
     size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
     return DataLoader(loader.dataset, size, collate_fn=loader.collate_fn, num_workers=loader.num_workers)

@@ -55,14 +55,22 @@ def find_network(root: nn.Module, module: str | None = None) -> nn.Module:
     return names[module]
 
 
-def module_names(root: nn.Module) -> dict[str, nn.Module]:
+def module_names(root: nn.Module, aliases: bool = False) -> dict[str, nn.Module]:
     """Return every submodule by name, without ``torch.compile``'s wrappers in names and modules.
+
+    Args:
+        root: the module.
+        aliases: whether a submodule that has several names stands under each of them, rather than under the first.
 
     Example:
         >>> list(module_names(nn.Sequential(nn.Linear(2, 3), nn.ReLU())))
         ['0', '1']
     """
-    return {name.replace("._orig_mod", ""): _uncompiled(m) for name, m in root.named_modules() if name}
+    return {
+        name.replace("._orig_mod", ""): _uncompiled(m)
+        for name, m in root.named_modules(remove_duplicate=not aliases)
+        if name
+    }
 
 
 def plain_name(name: str) -> str:
@@ -268,10 +276,10 @@ def find_labels(
         network: the module that is called; its number of required arguments tells where the labels follow.
         call: the method that is called.
         batch_to_target: where they are instead: a key, an index, a function of the batch, or such a function's import
-            path (with a dot in it).
+            path (with a dot in it); a function returns ``None`` of a batch without labels.
 
     Raises:
-        ValueError: there is no tensor at ``batch_to_target``; describes the batch.
+        ValueError: there is no tensor at ``batch_to_target``, or the function fails; describes the batch.
 
     Example:
         >>> import torch
@@ -294,10 +302,17 @@ def find_labels(
     return labels if isinstance(labels, Tensor) else None
 
 
-def _select_labels(batch: Any, spec: Any) -> Tensor:
+def _select_labels(batch: Any, spec: Any) -> Tensor | None:
     is_path = isinstance(spec, str) and "." in spec and not (isinstance(batch, Mapping) and spec in batch)
     function = load_object(spec, "batch_to_target") if is_path else spec
-    labels = function(batch) if callable(function) else _item(batch, spec, "batch_to_target")
+    try:
+        labels = function(batch) if callable(function) else _item(batch, spec, "batch_to_target")
+    except (LookupError, TypeError) as error:
+        raise ValueError(
+            f"batch_to_target={spec!r} is not in a batch of {describe(batch)} ({type(error).__name__}: {error})."
+        ) from None
+    if labels is None and callable(function):  # of a batch without labels
+        return None
     if not isinstance(labels, Tensor):
         raise ValueError(f"batch_to_target={spec!r} expected to give a tensor, but got {describe(labels)}.")
     return labels

@@ -11,6 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lit_xai.network.state import OF_TORCH, is_command_lines
+from lit_xai.network.trees import objects
+
 
 def copy_network(network: nn.Module) -> nn.Module:
     """Deep-copy a network at any time, also between a training step and the next.
@@ -37,6 +40,8 @@ def copy_network(network: nn.Module) -> nn.Module:
     outside = [vars(m).get(name) for m in network.modules() for name in ("_trainer", "_fabric")]
     profilers = [owner for m in network.modules() for hooks in _hooks(m) if (owner := _profiler(hooks)) is not None]
     known: dict[int, Any] = {id(value): value for value in (*outside, *profilers) if value is not None}
+    own = [value for m in network.modules() for name, value in vars(m).items() if name not in OF_TORCH]
+    known |= {id(one): one for value in own for one in objects(value) if is_command_lines(one)}
     # Copying the dozen empty hook tables of every module takes two fifths of the time of a deep copy.
     parts = [value for module in network.modules() for value in vars(module).values()]
     known |= {id(value): type(value)() for value in parts if type(value) in (OrderedDict, set) and not value}

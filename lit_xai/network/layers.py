@@ -4,6 +4,7 @@ import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -12,9 +13,9 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_logits, module_names
 from lit_xai.network.import_path import load_object
+from lit_xai.network.linearized import is_transposed
 from lit_xai.network.opaque import is_opaque
 from lit_xai.network.spelling import nearest
-from lit_xai.network.transposed import NAMES, is_transposed
 from lit_xai.network.trees import leaves
 from lit_xai.network.untouched import fork_rng
 
@@ -191,8 +192,10 @@ def traceable() -> Iterator[None]:
 
 def _width(module: nn.Module) -> int | None:
     if is_transposed(module):
-        return int(getattr(module, NAMES["out_features"]))
-    return next((getattr(module, key) for key in ("out_channels", "out_features") if hasattr(module, key)), None)
+        return int(vars(module)["nf"])
+    found = (getattr(module, key, None) for key in ("out_channels", "out_features"))
+    # An encoder may have the widths of all its stages under this name: a list, and of no layer.
+    return next((int(width) for width in found if isinstance(width, Integral)), None)
 
 
 def channels(network: nn.Module) -> dict[str, int]:

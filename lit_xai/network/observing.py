@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lit_xai.network.calling import defines_call, plain_name
 from lit_xai.network.recording import in_place_of_call
+from lit_xai.network.rows import columns
 from lit_xai.network.tracking import Contact, Origin, Tracking, memory_of
 from lit_xai.network.trees import leaves, replaced, with_own_containers
 
@@ -26,7 +27,8 @@ class PartCall:
         origins: of the tensors in ``(args, kwargs)``, by path.
         result: what it returned.
         answers: numbers of the tensors in it, by path.
-        made_of: leaves of the batch that each of them was computed from, by path.
+        made_of: columns of the batch that each of them was computed from, by path.
+        data: paths of results that hold data alone, such as an input that is handed on.
         learns: whether its result has a gradient.
         optional: keywords that its signature has defaults for.
     """
@@ -39,6 +41,7 @@ class PartCall:
     result: Any = None
     answers: dict[str, int] = field(default_factory=dict)
     made_of: dict[str, frozenset[str]] = field(default_factory=dict)
+    data: set[str] = field(default_factory=set)
     learns: bool = False
     optional: frozenset[str] = frozenset()
 
@@ -59,7 +62,8 @@ class StepRecord:
         losses: origins of what the step returned or called backward on.
         others: origins of what it logged.
         backward: the number of losses that it called backward on by itself.
-        written: names of the parameters that it wrote to.
+        written: names of the parameters that it wrote to, or that what follows it did.
+        untaught: names of the parameters that no loss has a gradient for.
         error: that ended it, after the calls above.
     """
 
@@ -70,6 +74,7 @@ class StepRecord:
     others: list[Origin] = field(default_factory=list)
     backward: int = 0
     written: tuple[str, ...] = ()
+    untaught: tuple[str, ...] = ()
     error: Exception | None = None
 
 
@@ -118,9 +123,9 @@ def observe(
     """
     own = replaced(batch, {path: tensor.detach().clone() for path, tensor in leaves(batch)})
     record = StepRecord(own)
-    tracking = Tracking(dict(leaves(own)), module.parameters())
-    before = {plain_name(name): memory_of(parameter) for name, parameter in module.named_parameters()}
+    tracking = Tracking(columns(own), module.parameters())
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_noted_writing(module, record, tracking))
         recorder = _Recorder(record, tracking, parts)
         for name, part in parts.items():
             stack.enter_context(in_place_of_call(part, name, recorder.around))
@@ -132,11 +137,56 @@ def observe(
     record.contacts = {n: one for n, one in enumerate(tracking.contacts) if n not in tracking.inner}
     record.losses = [tracking.origin(tensor) for tensor in told.losses]
     record.backward = told.backward
+    record.others = [tracking.origin(tensor) for tensor in told.others]
+    _keep_what_learns(record, module, told)
+    return record
+
+
+@contextlib.contextmanager
+def observed_writing(module: nn.Module, record: StepRecord) -> Iterator[None]:
+    """Add to a record the parameters that are written to inside the context.
+
+    Args:
+        module: whose step was observed.
+        record: of that step.
+    """
+    tracking = Tracking({}, module.parameters())
+    with _noted_writing(module, record, tracking), tracking:
+        yield
+
+
+@contextlib.contextmanager
+def _noted_writing(module: nn.Module, record: StepRecord, tracking: Tracking) -> Iterator[None]:
+    before = {plain_name(name): memory_of(parameter) for name, parameter in module.named_parameters()}
+    yield
     # Written to, or with others in the place of its values.
     now = {plain_name(name): memory_of(parameter) for name, parameter in module.named_parameters()}
-    record.written = tuple(name for name, place in before.items() if place in tracking.written or now[name] != place)
-    record.others = [tracking.origin(tensor) for tensor in told.others]
-    return record
+    written = [name for name, place in before.items() if place in tracking.written or now.get(name) != place]
+    record.written = tuple(dict.fromkeys([*record.written, *written]))
+
+
+def _keep_what_learns(record: StepRecord, module: nn.Module, told: Told) -> None:
+    """Tell which calls and parameters learn: those that a loss has a gradient for, after all that a step detaches."""
+    reached = _graph_of(told.losses)
+    if not reached:  # an evaluation step, or a step that ended early
+        return
+    for call in record.calls:
+        ends = [tensor for _, tensor in leaves(call.result) if tensor.requires_grad]
+        call.learns = any(tensor.grad_fn is None or tensor.grad_fn in reached for tensor in ends)
+    taught = {id(node.variable) for node in reached if hasattr(node, "variable")}
+    record.untaught = tuple(plain_name(name) for name, one in module.named_parameters() if id(one) not in taught)
+
+
+def _graph_of(losses: list[Tensor]) -> set[Any]:
+    """Return the nodes of the autograd graph of losses."""
+    reached: set[Any] = set()
+    ahead = [loss.grad_fn for loss in losses]
+    while ahead:
+        node = ahead.pop()
+        if node is not None and node not in reached:
+            reached.add(node)
+            ahead += [following for following, _ in node.next_functions]
+    return reached
 
 
 def by_name(
@@ -182,13 +232,16 @@ class _Recorder:
         call.feeds = frozenset().union(*(origin.answers for origin in call.origins.values()))
         tracking.depth += 1
         try:
-            call.result = original(*args, **kwargs)
+            result = original(*args, **kwargs)
         finally:
             tracking.depth -= 1
+        call.result = with_own_containers(result)  # a step may add its loss to what it was given
         for path, tensor in leaves(call.result):
+            if not tracking.origin(tensor).is_weighted:
+                call.data.add(path)
             tracking.add_answer(tensor, self.count)
             call.answers[path], self.count = self.count, self.count + 1
             call.made_of[path] = tracking.origin(tensor).leaves
             call.learns |= tensor.requires_grad
         self.record.calls.append(call)
-        return call.result
+        return result

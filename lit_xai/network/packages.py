@@ -6,12 +6,13 @@ ONNX = ("onnx", "onnxscript")
 """What writes an ONNX file; torch's exporter imports them."""
 
 
-def require(feature: str, *packages: str) -> None:
+def require(feature: str, *packages: str, extra: str = "export") -> None:
     """Refuse a feature whose packages are not installed, before any of its work is done.
 
     Args:
         feature: the subject of the sentence, such as ``"ModelExport"``.
-        packages: names of modules, those of the extra ``export``.
+        packages: names of modules.
+        extra: of this library, which installs them.
 
     Raises:
         ModuleNotFoundError: names what is missing, and what installs it.
@@ -27,4 +28,4 @@ def require(feature: str, *packages: str) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         names = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
-        raise ModuleNotFoundError(f'{feature} needs {names}: pip install "lit-xai[export]".')
+        raise ModuleNotFoundError(f'{feature} needs {names}: pip install "lit-xai[{extra}]".')

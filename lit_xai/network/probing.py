@@ -24,7 +24,8 @@ from torch.utils.data import (
 
 from lit_xai.network.calling import BatchToTarget, find_labels
 from lit_xai.network.check import check_choice, check_integer
-from lit_xai.network.trees import leaves, take
+from lit_xai.network.rows import count, take
+from lit_xai.network.trees import leaves
 from lit_xai.network.untouched import fork_rng
 
 Collate: TypeAlias = Callable[[list[Any]], Any]
@@ -238,7 +239,7 @@ def _read_stream(stream: Any, loader: Any, probe: Probe) -> tuple[Any, list[int]
 def _rows_of(batch: Any, probe: Probe) -> tuple[Any, list[int]]:
     if probe.per_class is not None:
         raise ValueError("probe: per_class expected a dataset of single samples, but the loader reads whole batches.")
-    n = _length(batch)
+    n = count(batch)
     rows = list(range(min(probe.n, n))) if probe.indices is None else _checked(probe.indices, n)
     return take(batch, rows, n), rows
 
@@ -306,7 +307,8 @@ def _read_labels(dataset: Any, n: int, collate: Collate, batch_to_target: BatchT
     found = []
     for index in range(n):
         labels = find_labels(collate([dataset[index]]), batch_to_target=batch_to_target)
-        if labels is None or not _are_classes(labels):
+        # A graph has a label for each node, and a sample may be a whole batch.
+        if labels is None or not _are_classes(labels) or len(labels) != 1:
             return None
         found.append(labels)
     return torch.cat(found)
@@ -314,10 +316,6 @@ def _read_labels(dataset: Any, n: int, collate: Collate, batch_to_target: BatchT
 
 def _are_classes(labels: Tensor) -> bool:
     return labels.dim() == 1 and not labels.is_floating_point()
-
-
-def _length(batch: Any) -> int:
-    return next((len(value) for _, value in leaves(batch) if value.dim()), 0)
 
 
 def fingerprint(batch: Any) -> str:

@@ -12,7 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from lit_xai.network.arguments import Inputs, elements
 from lit_xai.network.calling import OutputSpec, call_network, check_call
-from lit_xai.network.trees import changed, leaves, take
+from lit_xai.network.draws import MeanDraws
+from lit_xai.network.rows import count, take
+from lit_xai.network.trees import changed, leaves
 from lit_xai.network.untouched import untouched
 
 
@@ -79,13 +81,13 @@ def count_macs(network: nn.Module, inputs: Inputs, call: str = "forward", output
 
 
 def batch_size(inputs: Inputs) -> int:
-    """Return the number of samples in inputs: the rows of the first tensor that has rows.
+    """Return the number of samples in inputs: the rows of the first tensor that has rows, or the entries of lists.
 
     Example:
         >>> batch_size({"image": torch.zeros(8, 3), "scale": torch.ones(())})
         8
     """
-    return next((len(value) for _, value in leaves(inputs) if value.dim()), 1)
+    return count(inputs) or 1
 
 
 def with_batch_size(inputs: Inputs, n: int, rows: int | None = None) -> Any:
@@ -129,9 +131,12 @@ def count_samples(network: nn.Module, inputs: Inputs, call: str = "forward", out
     """
     if _is_flat(inputs):
         return batch_size(inputs)
-    with untouched(network), torch.no_grad():
+    # Random draws differ from call to call, and would hide that the rows are samples.
+    with untouched(network), torch.no_grad(), MeanDraws():
         logits = check_call(network, changed(inputs, torch.clone), call, output)
-        rows = _rows(logits)
+        if not logits.dim():  # a loss, of no sample more than of another
+            return None
+        rows = len(logits)
         few = [rows - 1, 0]
         try:
             alone = call_network(network, take(inputs, few, rows), call, output)

@@ -1,13 +1,15 @@
 """What a record of a step says: the network, its inputs in a batch, its logits, and the labels."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lit_xai.network.observing import PartCall, StepRecord
 from lit_xai.network.outputs import locate_logits
+from lit_xai.network.rows import Column, columns, is_list
 from lit_xai.network.trees import leaves
 
 
@@ -16,7 +18,7 @@ class UnwatchableError(ValueError):
 
 
 class AmbiguousError(ValueError):
-    """A step in which several networks learn side by side; its message names them."""
+    """A step that does not tell which network is meant, or which logits; its message says why."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Reading:
             several heads.
         inputs: for each tensor in the call's ``(args, kwargs)``, by path, the path of the tensor of the batch that it
             is; ``None`` where the step computes the network's inputs.
-        data: paths of the batch's tensors that the output depends on, in the batch's order.
+        data: paths of the batch's columns that the output depends on, in the batch's order.
         logits: the path of the logits in the result; ``None`` where they are in their usual place.
         outputs: paths of all tensors in the result that reach the loss.
         label: the path of the labels in the batch, ``None`` if there are none.
@@ -37,6 +39,10 @@ class Reading:
         calls: the number of calls of the network in the step.
         has_values: whether the labels are values, as in a regression, rather than classes.
         written: names of the parameters that the step itself writes to, such as a running average's.
+        untaught: names of the parameters that the loss has no gradient for.
+        others: names of the other parts whose results reach the loss, each with the parts that take its result.
+        closed: names of the parts whose result is no output to learn from, but losses or final detections: what they
+            call inside may give one.
         unused: keywords of the call that the output does not depend on: of labels, where the network computes the loss.
     """
 
@@ -52,6 +58,9 @@ class Reading:
     unused: tuple[str, ...] = ()
     has_values: bool = False
     written: tuple[str, ...] = ()
+    untaught: tuple[str, ...] = ()
+    others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    closed: tuple[str, ...] = ()
 
     @property
     def is_step(self) -> bool:
@@ -68,7 +77,7 @@ def read(record: StepRecord) -> Reading:
 
     Raises:
         UnwatchableError: no part with weights was called; says why.
-        AmbiguousError: several networks learn side by side.
+        AmbiguousError: several networks learn side by side, or the network gives no logits.
     """
     chain = _chain(record)
     names = tuple(dict.fromkeys(call.name for call in chain))
@@ -81,13 +90,40 @@ def read(record: StepRecord) -> Reading:
     made_of = frozenset().union(
         *(call.made_of[path] for call in results for path, tensor in leaves(call.result) if _is_output(tensor))
     )
-    data = tuple(path for path, _ in leaves(record.batch) if path in made_of)
+    found = columns(record.batch)
+    data = tuple(path for path in found if path in made_of)
     unused = () if is_step else _unused(chain[0], data, {one.leaf for one in record.contacts.values()})
     inputs = None if is_step else _inputs(chain[0], record, unused)
-    values = label is not None and _are_values(dict(leaves(record.batch))[label])
+    values = label is not None and _are_values(found[label])
     return Reading(
-        names, tuple(ends), inputs, data, logits, outputs, label, candidates, len(chain), unused, values, record.written
+        parts=names,
+        ends=tuple(ends),
+        inputs=inputs,
+        data=data,
+        logits=logits,
+        outputs=outputs,
+        label=label,
+        candidates=candidates,
+        calls=len(chain),
+        unused=unused,
+        has_values=values,
+        written=record.written,
+        untaught=record.untaught,
+        others=_others(record, chain),
+        closed=tuple(call.name for call in results if _is_number(call.result) or _is_detections(call.result)),
     )
+
+
+def _others(record: StepRecord, chain: list[PartCall]) -> dict[str, tuple[str, ...]]:
+    """Return the parts beside the network whose results reach the loss, and which parts take the result of each."""
+    reached = frozenset().union(*(origin.answers for origin in record.losses))
+    found: dict[str, tuple[str, ...]] = {}
+    for call in record.calls:
+        own = set(call.answers.values())
+        if own & reached and call not in chain:
+            takers = (other.name for other in record.calls if own & other.feeds)
+            found[call.name] = (*found.get(call.name, ()), *takers)
+    return {name: tuple(dict.fromkeys(takers)) for name, takers in found.items()}
 
 
 def _chain(record: StepRecord) -> list[PartCall]:
@@ -136,11 +172,12 @@ def _of_one_side(record: StepRecord, calls: list[PartCall]) -> list[PartCall]:
     Raises:
         AmbiguousError: several take the data.
     """
-    names = list(dict.fromkeys(call.name for call in calls))
+    learning = {call.name for call in calls}
+    names = [name for name in dict.fromkeys(call.name for call in record.calls) if name in learning]
     if record.backward < 2 or len(names) < 2:
         return calls
     taking = [call for call in calls if not call.feeds and any(one.leaves for one in call.origins.values())]
-    sides = list(dict.fromkeys(call.name for call in taking))
+    sides = [name for name in names if any(call.name == name for call in taking)]
     if len(sides) != 1:
         raise AmbiguousError(f"it trains {' and '.join(map(repr, sides or names))} by {record.backward} losses in turn")
     return taking
@@ -181,7 +218,7 @@ def _logits(record: StepRecord, results: list[PartCall], contacts: list[Any]) ->
     reached = frozenset().union(*(origin.answers for origin in (record.losses or record.others)))
     met = frozenset().union(*(contact.answer.answers for contact in contacts))
     named = _named(results)
-    tensors = {path: (number, tensor) for path, (number, tensor) in named.items() if _is_output(tensor)}
+    tensors = _answers(results, named)
     outputs = [path for path, (number, _) in tensors.items() if number in reached] or list(tensors)
     if len(results) == 1 and _is_one_of_maps(results[0].result):
         return None, tuple(outputs)
@@ -192,6 +229,20 @@ def _logits(record: StepRecord, results: list[PartCall], contacts: list[Any]) ->
     if usual:
         return usual[0], tuple(outputs)
     return (outputs[0] if outputs else None), tuple(outputs)
+
+
+def _answers(results: list[PartCall], named: dict[str, tuple[int, Tensor]]) -> dict[str, tuple[int, Tensor]]:
+    """Return which tensors of a result may be logits, by path: those that learn, or none does.
+
+    Raises:
+        AmbiguousError: it holds a loss beside what was given, and no more.
+    """
+    outputs = {path: one for path, one in named.items() if _is_output(one[1])}
+    if not outputs and any(_is_output(tensor) for call in results for _, tensor in leaves(call.result)):
+        names = " and ".join(repr(call.name) for call in results)
+        raise AmbiguousError(f"what {names} returns is a loss beside what it was given, without logits")
+    # What was chosen by the answer, such as a reward, has no gradient.
+    return {path: one for path, one in outputs.items() if one[1].requires_grad} or outputs
 
 
 def _is_one_of_maps(result: Any) -> bool:
@@ -207,13 +258,20 @@ def _named(results: list[PartCall]) -> dict[str, tuple[int, Tensor]]:
     found = {}
     for call in results:
         prefix = f"{call.name}." if several else ""
-        for path, tensor in leaves(call.result):
+        # An input that is handed on is no answer, unless there is nothing else.
+        weighted = [(path, tensor) for path, tensor in leaves(call.result) if path not in call.data]
+        for path, tensor in weighted or leaves(call.result):
             found[f"{prefix}{path}".rstrip(".") if several else path] = (call.answers[path], tensor)
     return found
 
 
 def _is_output(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and tensor.dim() > 0
+
+
+def _is_detections(result: Any) -> bool:
+    """Return whether a result has a dict for each sample: boxes after the choice among them."""
+    return isinstance(result, (list, tuple)) and len(result) > 0 and all(isinstance(one, Mapping) for one in result)
 
 
 def _is_number(result: Any) -> bool:
@@ -229,7 +287,8 @@ def _label(contacts: list[Any], results: list[PartCall], logits: str | None) -> 
     return (paths[0], ()) if len(paths) == 1 else (None, paths)
 
 
-def _are_values(labels: Tensor) -> bool:
+def _are_values(column: Column) -> bool:
+    labels = torch.cat([one.flatten() for one in column]) if isinstance(column, list) else column
     # Zeros and ones may be several labels of one sample.
     return labels.is_floating_point() and not bool(((labels == 0) | (labels == 1)).all())
 
@@ -250,19 +309,21 @@ def _unused(call: PartCall, data: tuple[str, ...], met: set[str]) -> tuple[str, 
 
 def _inputs(call: PartCall, record: StepRecord, unused: tuple[str, ...]) -> dict[str, str] | None:
     """Return where the tensors of a call are in the batch; ``None`` if one of them is computed."""
-    batch = dict(leaves(record.batch))
+    batch = columns(record.batch)
     found: dict[str, str] = {}
     for path, tensor in leaves(call.without(unused)):
         leaf = call.origins[path].leaf
-        if leaf is None or not _is_same(tensor, batch[leaf]):
+        # Of a list that the step makes for the network, a call of another number of samples has another length.
+        if leaf is None or is_list(leaf) or not _is_same(tensor, batch[leaf]):
             return None
         found[path] = leaf
     return found if _is_fixed(call) else None
 
 
-def _is_same(tensor: Tensor, other: Tensor) -> bool:
+def _is_same(tensor: Tensor, other: Column) -> bool:
     return (
-        tensor.data_ptr() == other.data_ptr()
+        isinstance(other, Tensor)
+        and tensor.data_ptr() == other.data_ptr()
         and tensor.shape == other.shape
         and tensor.dtype == other.dtype
         and tensor.stride() == other.stride()

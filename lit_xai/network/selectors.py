@@ -10,6 +10,7 @@ from torch import nn
 from lit_xai.network.arguments import Inputs, inputs_of_call
 from lit_xai.network.observing import by_name, parts_with_weights
 from lit_xai.network.outputs import find_logits
+from lit_xai.network.rows import column
 from lit_xai.network.step_view import StepCall, until
 from lit_xai.network.trees import leaves, replaced
 from lit_xai.network.untouched import untouched
@@ -46,14 +47,15 @@ class LabelsAt:
     """Picks the labels in a batch; ``None`` from one without them.
 
     Args:
-        path: of the tensor, as :func:`~lit_xai.network.trees.leaves` yields it.
+        path: of their column, see :func:`~lit_xai.network.rows.columns`; of a list's, each entry has one label.
     """
 
     path: str
 
     def __call__(self, batch: Any) -> Any:
         """Return the labels."""
-        return dict(leaves(batch)).get(self.path)
+        labels = column(batch, self.path)
+        return torch.stack(labels) if isinstance(labels, list) else labels
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class InputsOfStep:
 
     def __call__(self, batch: Any) -> Inputs:
         """Return the inputs: the batch is held fixed, its data are keywords."""
-        return self.step.inputs(batch, dict(leaves(batch)))
+        return self.step.inputs(batch)
 
 
 @dataclass(frozen=True)

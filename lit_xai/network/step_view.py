@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ from torch import nn
 
 from lit_xai.network.observing import parts_with_weights
 from lit_xai.network.recording import in_place_of_call
-from lit_xai.network.trees import Held, leaves, replaced
+from lit_xai.network.rows import column, columns, with_columns
+from lit_xai.network.trees import Held
 
 BATCH = "batch"
 """The keyword under which a view takes what of a batch is no input, and the name of a batch that is one tensor."""
@@ -24,7 +25,7 @@ class StepCall:
         run: runs the step of a module on a batch; it is interrupted once the results are there.
         parts: names of the parts that it calls.
         ends: places of the calls with the results, among the calls of these parts.
-        data: paths of the tensors of a batch that are inputs.
+        data: paths of the columns of a batch that are inputs.
     """
 
     run: Callable[[nn.Module, Any], object]
@@ -32,21 +33,27 @@ class StepCall:
     ends: tuple[int, ...]
     data: tuple[str, ...]
 
-    def inputs(self, batch: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+    def inputs(self, batch: Any) -> dict[str, Any]:
         """Return the keyword arguments of a view.
 
         Args:
             batch: of the step.
-            tensors: in the batch, by path.
+
+        Raises:
+            ValueError: it has none of the data.
         """
-        return {"held": Held(batch), **{name: tensors[path] for name, path in self.keywords.items()}}
+        data = {name: column(batch, path) for name, path in self.keywords.items()}
+        missing = [path for name, path in self.keywords.items() if data[name] is None]
+        if missing:
+            raise ValueError(f"a batch expected a tensor at {missing[0]!r}, but it has {list(columns(batch))}.")
+        return {"held": Held(batch), **data}
 
     @property
     def keywords(self) -> dict[str, str]:
         """The paths of the data by keyword: a dot would lead into a nested value."""
         names: dict[str, str] = {}
         for path in self.data:
-            name = path.replace(".", "_") or BATCH
+            name = path.replace(".*", "").replace(".", "_") or BATCH
             while name in names or name == "held":
                 name += "_"
             names[name] = path
@@ -99,8 +106,28 @@ def until(
                 stack.enter_context(in_place_of_call(part, name, around))
             else:
                 stack.enter_context(_in_place_of_attribute(holder, name, part, around))
+        # The innermost first: a module around a part is reached through its holder as long as that is itself.
+        for name, outer in [] if root is None else _around(root, parts):
+            holder = None if root is None else _holder(root, name)
+            if holder is not None:
+                stack.enter_context(_in_place_of_attribute(holder, name, outer, _without_call))
         with contextlib.suppress(_Reached):
             yield calls
+
+
+def _around(root: nn.Module, parts: Iterable[str]) -> list[tuple[str, nn.Module]]:
+    """Return the modules whose calls end in an exception as those of parts inside them do, the inner ones first."""
+    named = {name: part for name, part in root.named_modules() if not isinstance(part, _CONTAINERS)}
+    names = [name for name in named if name and name not in parts and any(one.startswith(f"{name}.") for one in parts)]
+    return [(name, named[name]) for name in sorted(names, key=lambda name: -name.count("."))]
+
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # are indexed
+
+
+def _without_call(name: str, part: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    has_hooks = part._forward_hooks or part._forward_pre_hooks
+    return part(*args, **kwargs) if has_hooks else part.forward(*args, **kwargs)
 
 
 def _holder(root: nn.Module, name: str) -> nn.Module | None:
@@ -109,8 +136,7 @@ def _holder(root: nn.Module, name: str) -> nn.Module | None:
     holder = root
     for part in path:
         holder = getattr(holder, part)
-    is_container = isinstance(holder, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
-    return None if not name or is_container else holder
+    return None if not name or isinstance(holder, _CONTAINERS) else holder
 
 
 @contextlib.contextmanager
@@ -150,8 +176,14 @@ def step_view(module: nn.Module, step: StepCall) -> nn.Module:
         step: to run.
     """
     cls = type(module)
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # Its own call would be that of the view to whoever records it, in the attributes that both share.
+        return self.forward(*args, **kwargs)
+
+    base_class = type(cls.__name__, (cls,), {"__call__": call})
     # The module that a view is of, made anew from the attributes they share: a reference would be part of every copy.
-    base: Any = cls.__new__(cls)
+    base: Any = object.__new__(base_class)
     object.__setattr__(base, "__dict__", vars(module))
 
     def forward(self: Any, held: Held, **tensors: Any) -> Any:
@@ -168,7 +200,8 @@ def step_view(module: nn.Module, step: StepCall) -> nn.Module:
 
 def _results(module: nn.Module, step: StepCall, batch: Any, tensors: dict[str, Any]) -> Any:
     paths = step.keywords
-    batch = _with_data(batch, {paths[name]: tensor for name, tensor in tensors.items()})
+    # Explaining and exporting change the number of samples. Labels have no influence, but the step may read them.
+    batch = with_columns(batch, {paths[name]: tensor for name, tensor in tensors.items()})
     named = parts_with_weights(module)
     with until({name: named[name] for name in step.parts}, max(step.ends), root=module) as calls:
         step.run(module, batch)
@@ -178,15 +211,3 @@ def _results(module: nn.Module, step: StepCall, batch: Any, tensors: dict[str, A
     if len(step.ends) == 1:
         return calls[step.ends[0]][-1]
     return {calls[place][0]: calls[place][-1] for place in step.ends}
-
-
-def _with_data(batch: Any, tensors: dict[str, Any]) -> Any:
-    """Return a batch with other data, and with as many rows of everything else."""
-    old = dict(leaves(batch))
-    sizes = {(len(old[path]), len(new)) for path, new in tensors.items() if new.dim() and old[path].dim()}
-    if len(sizes) == 1 and (size := next(iter(sizes)))[0] != size[1]:
-        # Explaining and exporting change the number of samples. Labels have no influence, but the step may read them.
-        rows = [row % size[0] for row in range(size[1])]
-        rest = {path: one for path, one in old.items() if path not in tensors and one.dim() and len(one) == size[0]}
-        tensors = {**tensors, **{path: one[rows] for path, one in rest.items()}}
-    return replaced(batch, tensors)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lit_xai.network.rows import Column
+
 # Operations after which a tensor is still the same data: casts, views, selections, one-hot, a change of unit.
 # fmt: off
 _SAME = frozenset({
@@ -34,8 +36,8 @@ class Origin:
     """What a tensor was computed from.
 
     Args:
-        leaves: tensors of the batch, by path.
-        leaf: the one that it is, but for casts, views, selections and changes of unit.
+        leaves: columns of the batch, by path.
+        leaf: the one that it is (a part of), but for casts, views, selections and changes of unit.
         is_weighted: whether parameters took part.
         answers: results of parts, by number.
         contacts: places where an answer met a leaf, by number.
@@ -90,7 +92,7 @@ class Tracking(TorchDispatchMode):
     """A context in which the origins of all tensors are tracked.
 
     Args:
-        leaves: tensors of the batch by path; no two of them share memory.
+        leaves: columns of the batch by path; no two of their tensors share memory.
         parameters: of the module that runs.
 
     Attributes:
@@ -107,7 +109,7 @@ class Tracking(TorchDispatchMode):
         (['y'], ['x', 'y'])
     """
 
-    leaves: Mapping[str, Tensor]
+    leaves: Mapping[str, Column]
     parameters: Iterable[Tensor]
     contacts: list[Contact] = field(default_factory=list)
     inner: set[int] = field(default_factory=set)
@@ -121,8 +123,9 @@ class Tracking(TorchDispatchMode):
         self._kept: list[Any] = []
         for parameter in self.parameters:
             self._set(parameter, Origin(is_weighted=True))
-        for path, tensor in self.leaves.items():
-            self._set(tensor, Origin(frozenset({path}), path))
+        for path, column in self.leaves.items():
+            for tensor in _tensors(column):
+                self._set(tensor, Origin(frozenset({path}), path))
 
     def origin(self, tensor: Tensor) -> Origin:
         """Return where a tensor comes from; of constants an empty origin."""
@@ -149,13 +152,13 @@ class Tracking(TorchDispatchMode):
             name = func.overloadpacket.__name__
             combined = self._combine(name.rstrip("_"), operands, origins)
             before = {memory_of(tensor) for tensor in operands}
-            is_written = name.endswith("_") or "out" in (kwargs or {})
-            for tensor in _tensors(result):
-                # A view has the memory of its base; only what is written to changes.
-                if is_written or memory_of(tensor) not in before:
-                    self._set(tensor, combined)
-                if is_written:
-                    self.written.add(memory_of(tensor))
+            written = list(_tensors(args[:1] if name.endswith("_") else (kwargs or {}).get("out")))
+            # A view has the memory of its base; only what is written to changes.
+            made = [tensor for tensor in _tensors(result) if memory_of(tensor) not in before]
+            for tensor in [*written, *made]:
+                self._set(tensor, combined)
+            # Not from the result: an operation on a list of tensors (torch._foreach_mul_) returns none.
+            self.written.update(map(memory_of, written))
         return result
 
     def _combine(self, name: str, operands: list[Tensor], origins: list[Origin]) -> Origin:

@@ -2,11 +2,11 @@
 
 Values are nested as data loaders and networks nest them: mappings, lists, tuples, dataclasses, and objects that hold
 their tensors as attributes, such as a graph or a token batch. Containers of Python are rebuilt; any other object is
-copied by ``copy.deepcopy``, whose memo already holds the tensors to put in place of its own.
+copied by ``copy.deepcopy``, whose memo already holds the tensors to put in place of its own, or item by item.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import is_dataclass
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -102,16 +102,6 @@ def with_tensors(value: Any, tensors: Iterable[Any]) -> Any:
     return _rebuilt(value, iter(tensors), ())
 
 
-def take(batch: Any, rows: Sequence[int], n: int) -> Any:
-    """Return rows of every tensor in a batch that has ``n`` of them, and everything else as it is.
-
-    Example:
-        >>> take({"x": torch.arange(4), "scale": torch.ones(1), "name": "a"}, [1, 3], 4)
-        {'x': tensor([1, 3]), 'scale': tensor([1.]), 'name': 'a'}
-    """
-    return replaced(batch, {path: part[list(rows)] for path, part in leaves(batch) if part.dim() and len(part) == n})
-
-
 def to_device(value: Any, device: torch.device) -> Any:
     """Return a value moved to a device: its tensors, and objects that have a method ``to`` (a graph, a token batch).
 
@@ -120,9 +110,10 @@ def to_device(value: Any, device: torch.device) -> Any:
         {'image': tensor([0., 0.])}
     """
     if hasattr(value, "to"):
-        return value.to(device)
-    if _is_container(value):
-        return _with_parts(value, [to_device(part, device) for _, part in _parts(value)])
+        moved = value.to(device)
+        return value if moved is None else moved  # some move themselves and return nothing
+    if is_container(value):
+        return with_parts(value, [to_device(part, device) for _, part in parts(value)])
     return changed(value, lambda tensor: tensor.to(device))
 
 
@@ -153,13 +144,39 @@ def with_own_containers(value: Any) -> Any:
         return value
 
 
+def objects(value: Any) -> list[Any]:
+    """Return a value and what is found in it while its tensors are searched, those included.
+
+    Example:
+        >>> [type(one).__name__ for one in objects({"x": torch.zeros(1)})]
+        ['dict', 'Tensor']
+    """
+    seen: dict[int, Any] = {}
+    for _ in _of_object(value, "", seen, 0):
+        pass
+    return list(seen.values())
+
+
+def is_outside(value: Any) -> bool:
+    """Return whether a value is no part of what refers to it: a module, a dataset, code, a Trainer or part of torch.
+
+    Example:
+        >>> is_outside(nn.ReLU()), is_outside(torch.Generator()), is_outside([1])
+        (True, False, False)
+    """
+    if isinstance(value, (nn.Module, Dataset, DataLoader, *_CODE)):
+        return True
+    package = type(value).__module__.partition(".")[0]
+    return package in _PACKAGES or (package == "torch" and not isinstance(value, torch.Generator))
+
+
 def _tensors(value: Any, path: str, within: tuple[Any, ...]) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         yield path, value
-    elif _is_container(value):
+    elif is_container(value):
         if not any(value is one for one in within):
-            for key, part in _parts(value):
-                yield from _tensors(part, _joined(path, key), (*within, value))
+            for key, part in parts(value):
+                yield from _tensors(part, joined(path, key), (*within, value))
     else:
         yield from _of_object(value, path, {}, 0)
 
@@ -173,12 +190,13 @@ def _of_object(value: Any, path: str, seen: dict[int, Any], depth: int) -> Itera
         yield path, value
     elif depth <= _DEPTH and not _is_opaque(value):
         is_object = not isinstance(value, (Mapping, list, tuple))
-        for key, part in _parts(value):
+        for key, part in parts(value):
             hidden = is_object and key.startswith("_") and not isinstance(part, Tensor)
-            yield from _of_object(part, path if hidden else _joined(path, key), seen, depth + is_object)
+            yield from _of_object(part, path if hidden else joined(path, key), seen, depth + is_object)
 
 
-def _joined(path: str, key: str) -> str:
+def joined(path: str, key: str) -> str:
+    """Return the path of a part."""
     return f"{path}.{key}" if path else key
 
 
@@ -186,14 +204,16 @@ def _is_opaque(value: Any) -> bool:
     return isinstance(value, (*_PLAIN, *_OTHERS, *_CODE)) or type(value).__module__.partition(".")[0] in _PACKAGES
 
 
-def _is_container(value: Any) -> bool:
+def is_container(value: Any) -> bool:
+    """Return whether a value is rebuilt from its :func:`parts`, rather than copied as a whole."""
     if isinstance(value, tuple):
         return not isinstance(value, _PLAIN)
     # A subclass of dict or list may hold more than its items, and is an object.
     return type(value) in (dict, list) or (is_dataclass(value) and not isinstance(value, (type, Mapping, list)))
 
 
-def _parts(value: Any) -> list[tuple[str, Any]]:
+def parts(value: Any) -> list[tuple[str, Any]]:
+    """Return what a value holds, with its keys, positions or attributes."""
     if isinstance(value, Mapping):
         return [(str(key), part) for key, part in value.items()]
     if isinstance(value, (list, tuple)):
@@ -213,27 +233,28 @@ def _slots(cls: type) -> tuple[str, ...]:
 def _rebuilt(value: Any, tensors: Iterator[Any], within: tuple[Any, ...]) -> Any:
     if isinstance(value, Tensor):
         return next(tensors)
-    if not _is_container(value):
+    if not is_container(value):
         return _copied(value, tensors)
     if any(value is one for one in within):
         return value
-    return _with_parts(value, [_rebuilt(part, tensors, (*within, value)) for _, part in _parts(value)])
+    return with_parts(value, [_rebuilt(part, tensors, (*within, value)) for _, part in parts(value)])
 
 
-def _with_parts(value: Any, parts: list[Any]) -> Any:
+def with_parts(value: Any, others: list[Any]) -> Any:
+    """Return a container with others in place of its :func:`parts`."""
     if is_dataclass(value):
-        return _with_attributes(value, parts)
-    if len(parts) < len(value):  # a long list of numbers or words
+        return _with_attributes(value, others)
+    if len(others) < len(value):  # a long list of numbers or words
         return copy.copy(value)
     if isinstance(value, dict):
-        return dict(zip(value, parts, strict=True))
+        return dict(zip(value, others, strict=True))
     # A namedtuple takes its fields as separate arguments, but for this method.
-    return value._make(parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value._make(others) if hasattr(value, "_fields") else type(value)(others)
 
 
-def _with_attributes(value: Any, parts: list[Any]) -> Any:
+def _with_attributes(value: Any, others: list[Any]) -> Any:
     copied = copy.copy(value)
-    for (name, old), part in zip(_parts(value), parts, strict=True):
+    for (name, old), part in zip(parts(value), others, strict=True):
         if part is not old:
             object.__setattr__(copied, name, part)  # it may be frozen
     return copied
@@ -248,15 +269,42 @@ def _copied(value: Any, tensors: Iterator[Any]) -> Any:
     others = [next(tensors) for _ in mine]
     # A copy shares what is not searched: a module is no part of a batch.
     memo = {key: part for key, part in seen.items() if _is_opaque(part)}
-    memo.update((id(old), new) for old, new in zip(mine, others, strict=True))
+    new = {id(old): other for old, other in zip(mine, others, strict=True)}
     try:
-        copied = copy.deepcopy(value, memo)
-        now = [tensor for _, tensor in _of_object(copied, "", {}, 0)]
+        copied = copy.deepcopy(value, memo | new)
+        if not _holds(copied, others) and isinstance(value, MutableMapping):
+            copied = _by_items(value, new)
     except (TypeError, RuntimeError, AttributeError, ValueError) as error:
         raise _not_copied(value, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
-    # A new tensor may stand in two places, so that fewer are found.
-    if not all(any(tensor is one for one in now) for tensor in others if isinstance(tensor, Tensor)):
+    # A mapping may share its items with its copies.
+    if not _holds(copied, others) or not _holds(value, mine):
         raise _not_copied(value, "it computes its tensors")
+    return copied
+
+
+def _holds(value: Any, tensors: list[Any]) -> bool:
+    """Return whether tensors are found in an object; a tensor may stand in two places, so that fewer are."""
+    found = {id(tensor) for _, tensor in _of_object(value, "", {}, 0)}
+    return all(id(tensor) in found for tensor in tensors if isinstance(tensor, Tensor))
+
+
+def _by_items(value: MutableMapping[Any, Any], new: dict[int, Any]) -> Any:
+    """Return a copy of a mapping that copies its tensors by itself, with others set under its keys.
+
+    Its ``batch_size``, if it has one (a TensorDict), is the size that its tensors have in common.
+    """
+    copied: Any = copy.copy(value)
+    size = getattr(value, "batch_size", None)
+    if isinstance(size, torch.Size):
+        copied.batch_size = size[:0]
+    for key, part in value.items():
+        if isinstance(part, MutableMapping) and not is_container(part):
+            copied[key] = _by_items(part, new)
+        else:
+            copied[key] = with_tensors(part, [new.get(id(tensor), tensor) for _, tensor in leaves(part)])
+    if isinstance(size, torch.Size):
+        shapes = [tensor.shape[: len(size)] for _, tensor in leaves(copied)]
+        copied.batch_size = shapes[0] if len(set(shapes)) == 1 else size[:0]
     return copied
 
 

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lit_xai.network.state import kept_state
+
 _CONTAINERS = (dict, list, set)
 
 
@@ -27,8 +29,8 @@ def untouched(network: nn.Module, seed: int | None = 0) -> Iterator[None]:
     skip hooks), in-place activations made out-of-place and users' backward hooks removed (both interfere with hooks
     that methods attach), every random generator seeded. Afterwards, bit for bit as before: parameters'
     ``requires_grad``, buffers (BatchNorm statistics, fake-quantize observers, which move even in eval mode), each
-    module's own mode, hooks and attributes, and the state of every random generator. Inputs made in inference mode have
-    to be cloned inside before autograd can use them.
+    module's own mode, hooks and attributes with the objects they hold, and the state of every random generator. Inputs
+    made in inference mode have to be cloned inside before autograd can use them.
 
     Parameters' values are not copied: nothing that runs inside may write to them.
 
@@ -158,6 +160,7 @@ def _restored(network: nn.Module) -> Iterator[None]:
         stack.enter_context(_restored_flags(network))
         stack.enter_context(_restored_values(network))
         stack.enter_context(_restored_attributes(network))
+        stack.enter_context(kept_state(network))
         yield
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_xai.attribution.explanation import explain
+from lit_xai.attribution.tokens import METHOD, embedding_instead
 from lit_xai.network.calling import Inputs, OutputSpec, call_network
 from lit_xai.network.copying import copy_network
 from lit_xai.network.describing import describe
@@ -21,6 +22,7 @@ from lit_xai.network.trees import Held
 from lit_xai.network.untouched import untouched
 from lit_xai.pruning.culprits import in_words
 from lit_xai.pruning.prunable import Prunable
+from lit_xai.pruning.targets import DEFAULT, LEAST
 from lit_xai.quantization.quantization import prepare_
 from lit_xai.quantization.rehearsal import rehearse
 from lit_xai.render.summary import write_number
@@ -68,7 +70,10 @@ def pruning(network: nn.Module, inputs: Inputs, output: OutputSpec) -> str:
     whole = f" Stay whole: {in_words(prunable.kept_whole)}." if prunable.kept_whole else ""
     n = f"{len(prunable.groups)} groups" if len(prunable.groups) != 1 else "1 group"
     count = f"{len(layers)} layer{'s' if len(layers) != 1 else ''}"
-    return f"{count} in {n} can lose channels, down to {reach}.{whole}"
+    default = ""
+    if least_macs is not None and least_macs <= 1 - LEAST:
+        default = f" Without a target, StructuredPruning leaves {max(DEFAULT.amount, least_macs):.0%} of the MACs."
+    return f"{count} in {n} can lose channels, down to {reach}.{default}{whole}"
 
 
 def quantization(network: nn.Module, inputs: Inputs, output: OutputSpec) -> str:
@@ -87,11 +92,16 @@ def attribution(network: nn.Module, inputs: Inputs, labels: Tensor | None, outpu
         ValueError: nothing can be explained; says why.
     """
     started = time.perf_counter()
-    found = explain(network, inputs, labels, output=output, method="IntegratedGradients", internal_batch_size=64)
+    tokens = embedding_instead(network, inputs, output=output)
+    by: dict[str, Any] = {"method": "IntegratedGradients"}
+    if tokens is not None:
+        by = {"method": METHOD, "layer": tokens.layer, "baselines": tokens.padding}
+    found = explain(network, inputs, labels, output=output, internal_batch_size=64, **by)
     seconds = time.perf_counter() - started
     n = len(next(iter(found.attributions.values())))
     what = ", ".join(f"{name or 'input'} {list(value.shape[1:])}" for name, value in found.attributions.items())
-    return f"IntegratedGradients of {what}; {seconds / n:.2g} s a sample."
+    where = "" if tokens is None else f" at the embedding {tokens.layer!r}"
+    return f"{by['method']} of {what}{where}; {seconds / n:.2g} s a sample."
 
 
 def distillation(network: nn.Module, inputs: Inputs, output: OutputSpec) -> str:

@@ -16,15 +16,16 @@ from lit_xai.network.calling import BatchToInputs, Inputs, OutputSpec
 from lit_xai.network.check import check_choice
 from lit_xai.network.layers import channels, one_or_more
 from lit_xai.network.spec import Network
-from lit_xai.pruning.culprits import KeptWhole, in_words
+from lit_xai.pruning.culprits import KeptWhole, in_words, that_stay
 from lit_xai.pruning.decision import Decider, Decision, DenseFacts, Goal, Latency, ways_to_remove_more
+from lit_xai.pruning.followers import compared_layers
 from lit_xai.pruning.importance import Importance, ImportanceSpec
 from lit_xai.pruning.prunable import PruningOptions
 from lit_xai.pruning.pruning import not_ranked
-from lit_xai.pruning.report import PruningReport
+from lit_xai.pruning.report import CHART, PruningReport
 from lit_xai.pruning.sparsity import REGULARIZERS, Regularizer
 from lit_xai.pruning.step import Prune
-from lit_xai.pruning.targets import Amount, Target, choose_target
+from lit_xai.pruning.targets import DEFAULT, LEAST, Amount, Target, choose_target
 from lit_xai.pruning.training_data import TrainingData
 from lit_xai.structure.kinds import kind_of
 from lit_xai.structure.recipe import dense_copy, recipe_of
@@ -42,6 +43,10 @@ ROUND_TO = (16, 8, 4, 1)
 """Multiples of channels that runtimes are fast at, the fastest first."""
 
 
+MISSED = 0.05
+"""The share of the dense network by which the last cut may miss the target before smaller multiples are taken."""
+
+
 class StructuredPruning(StructuralCallback):
     """Remove whole channels from any LightningModule while it trains, which makes it smaller and faster.
 
@@ -56,8 +61,9 @@ class StructuredPruning(StructuralCallback):
         target_macs: multiply-accumulates to keep: a float up to 1 is a share of the dense network's, an integer or text
             such as ``"5M"`` an amount, for one sample.
         target_params: parameters to keep, in the same way.
-        target_latency: milliseconds to keep, in the same way, such as ``"3 ms"``; measured in ONNX Runtime. Exactly one
-            of these four is given.
+        target_latency: milliseconds to keep, in the same way, such as ``"3 ms"``; measured in ONNX Runtime. One of
+            these four is given, or none: half of the multiply-accumulates, or if layers that stay whole put that out
+            of reach, as few as can be reached, if at least 5% go; a warning before the first step says how many.
         start_epoch: the first epoch that begins with a cut, counted from 0: an integer, or a fraction of the run.
         end_epoch: the last; default the middle of the run.
         every_n_epochs: from one cut to the next.
@@ -112,11 +118,13 @@ class StructuredPruning(StructuralCallback):
         " the last one (end_epoch), or lower the learning rate from there on."
     )
 
+    charts = (CHART,)
     instead_of_sharding = "cut the network in configure_model before it is sharded, with lit_xai.functional.prune_step"
 
     state_entries = {
         "done": list[NonNegative],
         "unit": NotRequired[Unit],
+        "share": NotRequired[Annotated[float, Ge(0), Le(1)]],
         "round_to": Annotated[int, Ge(1), Le(2**16)],
         "kept_whole": NotRequired[list[Annotated[Any, Row((list[str], str))]]],
     }
@@ -156,14 +164,14 @@ class StructuredPruning(StructuralCallback):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.target = choose_target(
-            {
-                "pruning_ratio": pruning_ratio,
-                "target_macs": target_macs,
-                "target_params": target_params,
-                "target_latency": target_latency,
-            }
-        )
+        targets = {
+            "pruning_ratio": pruning_ratio,
+            "target_macs": target_macs,
+            "target_params": target_params,
+            "target_latency": target_latency,
+        }
+        self._is_default = all(value is None for value in targets.values())
+        self.target = DEFAULT if self._is_default else choose_target(targets)
         # The multiples to try in turn; the first that meets the target is taken. A ratio is met by any of them.
         automatic = ROUND_TO if self.target.name != "pruning_ratio" else (8,)
         self._round_to = automatic if round_to is None else (round_to,)
@@ -184,7 +192,7 @@ class StructuredPruning(StructuralCallback):
         self._importance = ImportanceSpec(importance, importance_args, importance_samples)
         self.given = Network(module, batch_to_inputs, output)
         self._latency = Latency(threads, batch_size, measure, output)
-        self._goal = Goal(self.target, self._latency)
+        self._goal = Goal(self.target, self._latency, LEAST if self._is_default else None)
         self._report_latency = report_latency or self.target.name == "target_latency"
         self._seed = seed
         self.schedule, self.regularize, self.regularize_strength = schedule, regularize, regularize_strength
@@ -203,6 +211,13 @@ class StructuredPruning(StructuralCallback):
         self._report: PruningReport | None = None
         self._regularizer: Regularizer | None = None
         self._peaks: dict[int, float] = {}
+        if self._is_default:
+            self._aim(DEFAULT)
+
+    def _aim(self, target: Target) -> None:
+        self.target, self._goal = target, replace(self._goal, target=target)
+        if self._decider is not None:
+            self._decider = replace(self._decider, goal=self._goal)
 
     def last_change(self, run: RunLength) -> Point | None:
         """Return the point of the last cut, ``None`` if that is not known yet."""
@@ -225,7 +240,8 @@ class StructuredPruning(StructuralCallback):
         """Return which cuts were made, in which unit, and the widths that were chosen."""
         kept_whole = [[list(kept.layers), kept.reason] for kept in self._kept_whole]
         done = [point.count for point in self._done]
-        return {"done": done, "unit": self.unit, "round_to": self._options.round_to, "kept_whole": kept_whole}
+        state = {"done": done, "unit": self.unit, "round_to": self._options.round_to, "kept_whole": kept_whole}
+        return {**state, "share": self.target.amount} if self._is_default else state
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore them."""
@@ -233,6 +249,8 @@ class StructuredPruning(StructuralCallback):
         self._done = [Point(count, state.get("unit", "epoch")) for count in state["done"]]
         # The widths that the run began with: choosing again on a pruned network could end at another multiple.
         self._options = replace(self._given, round_to=state["round_to"])
+        if self._is_default and "share" in state:
+            self._aim(replace(DEFAULT, amount=state["share"]))
         # Cuts of a resumed run are those of one that was not interrupted.
         self._kept_whole = tuple(KeptWhole(tuple(layers), reason) for layers, reason in state.get("kept_whole", ()))
 
@@ -249,7 +267,7 @@ class StructuredPruning(StructuralCallback):
             return example_inputs(trainer, pl_module, self._network), self._network.of(dense_copy(pl_module))
 
         self._inputs, dense = agreed(trainer, "StructuredPruning", read)
-        if any(self._is_ahead(trainer, point) for point in self._plan):
+        if not self.stopped and any(self._is_ahead(trainer, point) for point in self._plan):
             inputs = self._inputs
             agreed(trainer, "StructuredPruning", lambda: self._prepare(trainer, pl_module, inputs, dense))
             self._rehearse(trainer, pl_module)
@@ -268,7 +286,7 @@ class StructuredPruning(StructuralCallback):
         due = self._due(now)
         self._watch_rates(trainer, now, due is not None)
         if due is not None:
-            decision = self._agree(trainer, pl_module, self._plan[due], self._kept_whole)
+            decision = self._decide(trainer, pl_module, due)
             self._keep(decision)
             self._done.append(due)
             # A small ratio can be due without a whole multiple of round_to to remove: no step is taken then.
@@ -278,6 +296,15 @@ class StructuredPruning(StructuralCallback):
                 self._report.kept_whole = self._kept_whole
                 self.take_step(trainer, pl_module, {**decision.step, "note": str(now)})
                 self._report.cut(trainer, pl_module, now, self._describe(decision))
+            elif self.target.name != "pruning_ratio" and not decision.is_near:
+                # Widths in multiples of round_to may leave no step from here to there.
+                # Where nothing goes at all, the plan has warned before the first step.
+                is_last = due == list(self._plan)[-1] and bool(recipe_of(pl_module).steps)
+                say = rank_zero_warn if is_last else rank_zero_info
+                say(
+                    f"StructuredPruning, {now}: nothing is cut, and {self._describe(decision)}: widths are multiples of"
+                    f" {self._options.round_to}, so take a smaller round_to."
+                )
         # Built again after each cut, as pruned parameters are new objects.
         if due is not None or now.unit == "epoch":
             self._regularize(pl_module, now)
@@ -310,11 +337,22 @@ class StructuredPruning(StructuralCallback):
             self._report.end(trainer, pl_module)
         now = self.now(trainer)
         missed = [point for point in self._plan if point not in self._done and point.count >= now.count]
-        if missed:
+        if missed and not self.stopped:
             rank_zero_warn(
                 f"StructuredPruning did not make {len(missed)} of its {len(self._plan)} cuts: the run ended before"
                 f" {missed[0]}. Cut earlier, or let the run take longer (max_epochs, max_steps, EarlyStopping)."
             )
+
+    def stop(self, reason: str) -> None:
+        """Make no further cut, and prepare for none."""
+        super().stop(reason)
+        self._regularizer = None
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure anew what a callback has brought back to an earlier structure, and print the table of that."""
+        super().on_fit_end(trainer, pl_module)
+        if self.stopped and self._report is not None:
+            self._report.end_again(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remove everything from the module but its new structure."""
@@ -354,12 +392,27 @@ class StructuredPruning(StructuralCallback):
         def prepared(copied: LightningModule, network: nn.Module) -> Any:
             return samples.show(self._importance.make(), copied, network, self._network.output)
 
+        self._keep_compared(pl_module, inputs)
         facts = DenseFacts.of(dense, self._goal, inputs, self._network.output)
         self._decider = Decider(self._network, self._goal, prepared, facts)
+
+    def _keep_compared(self, pl_module: LightningModule, inputs: Inputs) -> None:
+        """Keep the widths that the step compares with results of parts that are cut in step."""
+        network, prefix = self._network.of(pl_module), self._network.prefix(pl_module)
+        inside = {
+            model.removeprefix(prefix): name
+            for model, name in self.compared_outputs.items()
+            if model.startswith(prefix)
+        }
+        if inside:
+            kept = compared_layers(network, inputs, inside, self._network.output)
+            self._kept_whole += tuple(one for one in kept if one not in self._kept_whole)
 
     def _rehearse(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the last step on a copy: it needs what every earlier one needs."""
         decision = self._choose_widths(trainer, pl_module)
+        if decision.is_lowest:
+            self._take_lowest(decision)
         self._keep(decision)
         removes_nothing = self.target == Target("pruning_ratio", 0.0, True)
         if not decision.step["kept"] and not recipe_of(pl_module).steps and not removes_nothing:
@@ -385,6 +438,36 @@ class StructuredPruning(StructuralCallback):
             if decision.is_near:
                 break
         return decision
+
+    def _decide(self, trainer: Trainer, pl_module: LightningModule, due: Point) -> Decision:
+        """Return the step that is due; the last one in smaller multiples where the chosen ones miss the target."""
+        options = [self._options]
+        if due == list(self._plan)[-1] and self.target.name != "pruning_ratio":
+            # What the rehearsal reached in one step may be out of reach from where the cuts before it led.
+            finer = [one for one in self._round_to if one < self._options.round_to]
+            options += [replace(self._options, round_to=one) for one in finer]
+        decisions: list[tuple[float, Decision, PruningOptions]] = []
+        for one in options:
+            self._options = one
+            decision = self._agree(trainer, pl_module, self._plan[due], self._kept_whole)
+            assert self._decider is not None  # made in on_train_start
+            miss = abs(decision.found - decision.wanted) / self._decider.dense.measured
+            decisions.append((miss, decision, one))
+            if miss < MISSED:
+                break
+        _, decision, self._options = min(decisions, key=lambda found: found[0])
+        return decision
+
+    def _take_lowest(self, decision: Decision) -> None:
+        """Take the lowest size within reach for the target, and say so."""
+        assert self._decider is not None  # made in on_train_start
+        self._aim(replace(DEFAULT, amount=decision.found / self._decider.dense.measured))
+        self._kept_whole = decision.kept_whole
+        rank_zero_warn(
+            f"StructuredPruning, which was given no target, was to leave {DEFAULT.amount:.0%} of the MACs, but that is"
+            f" out of reach: it will leave {self._amount(decision.found)}, the fewest within"
+            f" reach.{that_stay(decision.staying)}"
+        )
 
     def _keep(self, decision: Decision) -> None:
         """Remember what cannot be cut, for every later cut and on resume, and list it once."""
@@ -426,7 +509,7 @@ class StructuredPruning(StructuralCallback):
 
     def _regularize(self, pl_module: LightningModule, now: Point) -> None:
         """Begin to drive channels to zero, up to the last cut."""
-        is_sparse = self.regularize is not None and now.count < list(self._plan)[-1].count
+        is_sparse = self.regularize is not None and not self.stopped and now.count < list(self._plan)[-1].count
         self._regularizer = self._make_regularizer(pl_module) if is_sparse else None
 
     def _make_regularizer(self, pl_module: LightningModule) -> Regularizer:

@@ -87,6 +87,17 @@ def in_words(kept: Iterable[KeptWhole], most: int = 4) -> str:
     return "; ".join(shown[:most]) + (f"; and others for {left} more reasons" if left > 0 else "")
 
 
+def that_stay(kept: Iterable[KeptWhole]) -> str:
+    """Return the sentence on all layers that stay whole, to follow another; nothing if there are none.
+
+    Example:
+        >>> that_stay([KeptWhole(("lstm",), "recurrent layers keep their width")])
+        ' These layers stay whole: lstm (recurrent layers keep their width).'
+    """
+    words = in_words(kept)
+    return f" These layers stay whole: {words}." if words else ""
+
+
 def as_table(kept: Iterable[KeptWhole]) -> str:
     """Return which layers stay whole and why as Markdown, to follow another table; nothing if there are none.
 

@@ -13,9 +13,9 @@ from lit_xai.network.copying import copy_network
 from lit_xai.network.layers import channels
 from lit_xai.network.profiling import count_macs, count_parameters
 from lit_xai.network.spec import Network
-from lit_xai.pruning.culprits import CutError, KeptWhole, in_words
+from lit_xai.pruning.culprits import CutError, KeptWhole, that_stay
 from lit_xai.pruning.moves import Move
-from lit_xai.pruning.prunable import Prunable, PruningOptions
+from lit_xai.pruning.prunable import Prunable, PruningOptions, dense_widths
 from lit_xai.pruning.pruning import TOLERANCE, reach
 from lit_xai.pruning.targets import Target
 from lit_xai.runtime.latency import network_latency
@@ -65,10 +65,13 @@ class Goal:
     Args:
         target: the size to reach at the end of the plan.
         latency: the latency of a network called with these inputs, in ms.
+        least: the share of the dense network that has to go, where the lowest size within reach does instead of a
+            target out of reach; ``None``: that is refused.
     """
 
     target: Target
     latency: Callable[[nn.Module, Inputs], float]
+    least: float | None = None
 
     def measure(self, network: nn.Module, inputs: Inputs, output: OutputSpec) -> float:
         """Return a network's size in the target's unit."""
@@ -95,6 +98,8 @@ class Decision:
         unranked: layers that the importance gave no ranking for.
         kept_whole: layers that cannot lose channels, names as in the network.
         lowest: the smallest size that can be reached without them, ``None`` where that was not measured.
+        is_lowest: whether the step leads there because the target is out of reach.
+        staying: where it is, all layers that stay whole.
     """
 
     step: Step
@@ -103,6 +108,8 @@ class Decision:
     unranked: tuple[str, ...] = ()
     kept_whole: tuple[KeptWhole, ...] = ()
     lowest: float | None = None
+    is_lowest: bool = False
+    staying: tuple[KeptWhole, ...] = ()
 
     @property
     def is_near(self) -> bool:
@@ -126,7 +133,7 @@ class DenseFacts:
     def of(cls, dense: nn.Module, goal: Goal, inputs: Inputs, output: OutputSpec) -> "DenseFacts":
         """Measure a dense network."""
         by_ratio = goal.target.name == "pruning_ratio"
-        return cls(channels(dense), 1.0 if by_ratio else goal.measure(dense, inputs, output))
+        return cls(dense_widths(dense, inputs), 1.0 if by_ratio else goal.measure(dense, inputs, output))
 
 
 @dataclass(frozen=True)
@@ -190,11 +197,13 @@ class Decider:
                 prunable.take(prunable.halved, exact=True)
             found = wanted = progress * target.amount if by_ratio else target.at(self.dense.measured, progress)
 
+            is_lowest = False
+
             def choose() -> list[Move]:
-                nonlocal found
+                nonlocal found, is_lowest
                 if by_ratio:
                     return prunable.due(progress)
-                moves, found = self._reach(prunable, inputs, wanted, options)
+                moves, found, is_lowest = self._reach(prunable, inputs, wanted, options)
                 return moves
 
             moves, step = prunable.take(choose)
@@ -211,6 +220,8 @@ class Decider:
             tuple(prunable.unranked),
             tuple(prunable.kept_whole),
             lowest,
+            is_lowest,
+            tuple(prunable.staying()) if is_lowest else (),
         )
 
     def _removed(self, prunable: Prunable, moves: Sequence[Move]) -> float:
@@ -222,18 +233,23 @@ class Decider:
 
     def _reach(
         self, prunable: Prunable, inputs: Inputs, wanted: float, options: PruningOptions
-    ) -> tuple[list[Move], float]:
+    ) -> tuple[list[Move], float, bool]:
         def measure(pruned: nn.Module) -> float:
             return self.goal.measure(pruned, inputs, self.network.output)
 
         try:
-            return reach(prunable, measure, wanted, self.goal.attempts)
+            return *reach(prunable, measure, wanted, self.goal.attempts), False
         except CutError:
             raise
         except ValueError as error:
+            if self.goal.least is not None:
+                with prunable.pruned(prunable.moves) as smallest:
+                    lowest = measure(smallest)
+                if lowest <= (1 - self.goal.least) * self.dense.measured:
+                    return prunable.moves, lowest, True
             # Only settings that keep channels from being removed can help.
             advice = f"Take {' or '.join(['a larger target', *ways_to_remove_more(options)])}."
-            whole = f" These layers stay whole: {in_words(prunable.kept_whole, 2)}." if prunable.kept_whole else ""
+            whole = that_stay(prunable.staying())
             raise ValueError(f"{self.goal.target.name}: {wanted:.6g} {error}{whole} {advice}") from None
 
 

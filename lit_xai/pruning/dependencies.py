@@ -4,6 +4,7 @@ Torch-Pruning (https://github.com/VainF/Torch-Pruning; Fang et al. 2023, https:/
 groups. Its private names and conventions are known in this module and in :mod:`lit_xai.pruning.searching` alone.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from lit_xai.network.calling import Inputs, OutputSpec
 from lit_xai.network.layers import call_for_all, computes_weights, layers_behind, match_layers, traceable
+from lit_xai.network.modes import Mode
 from lit_xai.network.opaque import kept_whole, opaque
 from lit_xai.pruning.heads import every_part, find_heads, fused_layers
 from lit_xai.pruning.moves import ChannelGroup
@@ -42,6 +44,7 @@ class Dependencies:
         ignored_layers: which layers to keep whole: names, patterns or classes.
         call: the network's method that is called.
         output: where the logits are in its output.
+        mode: the context in which it runs.
 
     Raises:
         ValueError: a name matches nothing, or the network cannot be traced.
@@ -62,8 +65,9 @@ class Dependencies:
         ignored_layers: Iterable[str | type] = (),
         call: str = "forward",
         output: OutputSpec = None,
+        mode: Mode = contextlib.nullcontext,
     ) -> None:
-        self._network = network
+        self._network, self._mode = network, mode
         self.heads = find_heads(network)
         self._fused = fused_layers(network, self.heads)
         unprunable = kept_whole(network)
@@ -73,7 +77,8 @@ class Dependencies:
             self.graph, self.misread, outputs = self._trace(unprunable, example_inputs, call, output)
             # Torch-Pruning silently ignores types here, and the parts of a module that is listed.
             self._ignored = [part for layer in whole for part in layer.modules()]
-            self._ignored += layers_behind(network, outputs)
+            self._unprunable, self._behind = unprunable, layers_behind(network, outputs)
+            self._ignored += self._behind
 
     def _trace(
         self, whole: Iterable[nn.Module], inputs: Inputs, call: str, output: OutputSpec
@@ -84,7 +89,8 @@ class Dependencies:
         outputs: list[Tensor] = []
 
         def forward(network: nn.Module, given: Inputs) -> list[Tensor]:
-            outputs[:] = call_for_all(network, given, call, output)
+            with self._mode(network):
+                outputs[:] = call_for_all(network, given, call, output)
             return outputs
 
         try:
@@ -137,6 +143,21 @@ class Dependencies:
             # Where one layer has a single channel there is nothing to choose from.
             if all(size != 1 for size in self._sizes(group)):
                 yield group
+
+    def why_whole(self, layer: nn.Module) -> str:
+        """Return why a layer with weights belongs to no group."""
+        if layer in self._behind:
+            return "the output comes from it"
+        opaque_one = next((one for one in self._unprunable if layer in one.modules()), None)
+        if isinstance(opaque_one, nn.MultiheadAttention):
+            return "pruning does not cut attention over keys of another width"
+        if opaque_one is not None:
+            return "recurrent layers keep their width"
+        if layer in self._ignored:
+            return "listed in ignored_layers"
+        if not isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)):
+            return f"pruning does not know how {type(layer).__name__} uses its weight"
+        return "its channels are tied to those of a layer that stays whole"
 
     def _refuse_members(self, members: Iterable[Member], lost: Mapping[int, str]) -> None:
         for layer, is_output in members:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_xai.network.calling import Inputs
-from lit_xai.network.trees import leaves, take
+from lit_xai.network.rows import take
+from lit_xai.network.trees import leaves
 
 Batches: TypeAlias = Sequence[tuple[Inputs, Any]]
 Run: TypeAlias = Callable[[Inputs], Tensor]
@@ -110,4 +111,4 @@ def _singly(batches: Batches) -> Iterator[tuple[Inputs, Any]]:
         n = len(_first_tensor(inputs))
         for i in range(n):
             # Only tensors with a row for each sample are split; a mask or a scalar belongs to all of them.
-            yield take((inputs, labels), [i], n)
+            yield take(inputs, [i], n), take(labels, [i], n)

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_logits, module_names
 from lit_xai.network.check import check_integer, check_share, refusal
 from lit_xai.network.copying import copy_network
-from lit_xai.network.layers import channels, one_or_more, traceable
+from lit_xai.network.layers import channels, match_layers, traceable
+from lit_xai.network.linearized import in_own_terms, linearize_, own_attributes
+from lit_xai.network.matrices import matrices_as_layers_
+from lit_xai.network.modes import Mode, code_of_training
 from lit_xai.network.spelling import nearest
-from lit_xai.network.transposed import in_own_terms, linearize_, own_attributes
 from lit_xai.network.trees import leaves
 from lit_xai.pruning.culprits import CutError, KeptWhole, find_culprits, in_words
 from lit_xai.pruning.cutting import Snapshot, cut_, refuse_split
@@ -30,7 +32,7 @@ from lit_xai.pruning.heads import set_head_attributes_
 from lit_xai.pruning.importance import importance_of_copy, scores_of
 from lit_xai.pruning.masked import mixes_up_channels
 from lit_xai.pruning.moves import EPSILON, ChannelGroup, Move, order_moves
-from lit_xai.pruning.searching import one_line, quiet, searched, why_lost
+from lit_xai.pruning.searching import LostError, one_line, quiet, searched, why_lost
 from lit_xai.pruning.targets import check_ratio
 from lit_xai.structure.kinds import Step
 from lit_xai.structure.positions import named_tensors
@@ -117,17 +119,25 @@ class Prunable:
     ) -> None:
         self.network = network
         _refuse_scripted(network)
-        # Torch-Pruning knows linear layers with weights (out, in) alone; steps are in the terms of the layers replaced.
+        # Before layers are replaced, which may be listed by their classes.
+        listed = match_layers(network, ignored_layers, "ignored_layers")
+        ignored = [name for name, module in module_names(network).items() if module in listed]
+        # Torch-Pruning knows nn.Linear alone; steps are in the terms of the layers replaced.
         self._linearized = linearize_(network)
         # Not eval(): modules override it to merge weights (LoRA), or raise in it (exported programs).
         for module in network.modules():
             module.training = False
         for parameter in network.parameters():
             parameter.requires_grad_(True)  # Torch-Pruning silently leaves frozen layers unpruned
-        self._run = lambda keep: call_network(network, example_inputs, call, keep)
+        self._call = lambda keep: call_network(network, example_inputs, call, keep)
+        # What only training computes, such as an auxiliary head, has to fit after a cut as well.
+        self._mode: Mode = contextlib.nullcontext
+        with traceable():
+            self._linearized |= matrices_as_layers_(network, self._outputs)
+            self._mode = code_of_training(network, self._outputs)
         self.kept_whole = list(kept_whole)
-        whole = [name for kept in self.kept_whole for name in kept.layers]
-        self._dependencies = Dependencies(network, example_inputs, [*one_or_more(ignored_layers), *whole], call, output)
+        ignored += [name for kept in self.kept_whole for name in kept.layers]
+        self._dependencies = Dependencies(network, example_inputs, ignored, call, output, self._mode)
         self.unranked: list[str] = []
         with quiet(), traceable(), self._searched():
             self.groups = self._ranked(
@@ -215,6 +225,8 @@ class Prunable:
         size = len(scores)
         # Its width in the dense network, from the ratio of the layer's channels then and now.
         before = round(size * dense[layers[0]] / present[layers[0]]) if layers and layers[0] in dense else size
+        if layers and layers[0] in present and layers[0] not in dense:
+            raise LostError("dense_channels does not have its width")  # from this one, ratios would add up
         return ChannelGroup(
             layers=layers,
             root=group[0].dep.target.module,
@@ -272,6 +284,21 @@ class Prunable:
         halves = {place: self._half_of(place) for place in {move.group for move in self.moves}}
         return [move for move in self.moves if move.left >= halves[move.group]]
 
+    def staying(self) -> list[KeptWhole]:
+        """Return every layer with weights that loses none of its outputs, and why: more than ``kept_whole``."""
+        names = module_names(self.network)
+        told = {names[name] for one in self.kept_whole for name in one.layers} | {names[name] for name in self.unranked}
+        with quiet(), self._searched():
+            for group in self.groups:
+                members = self._dependencies.members(self._dependencies.expand(group, [0]))
+                cut = [layer for layer, is_output in members if is_output and isinstance(layer, nn.Module)]
+                told.update(part for layer in cut for part in layer.modules())
+        return self.kept_whole + [
+            KeptWhole((name,), self._dependencies.why_whole(layer))
+            for name, layer in names.items()
+            if layer not in told and any(value.dim() > 1 for value in layer.parameters(recurse=False))
+        ]
+
     def _half_of(self, place: int) -> int:
         widths = [move.left for move in self.moves if move.group == place]
         return min(widths, key=lambda left: (abs(left - self.groups[place].size / 2), left))
@@ -298,7 +325,7 @@ class Prunable:
             except CutError as error:
                 self._keep_culprits(moves if error.moves is None else error.moves, exact, error)
         raise ValueError(
-            f"{type(self.network).__name__} has no channels that can be removed: {in_words(self.kept_whole)}. Narrow it"
+            f"{type(self.network).__name__} has no channels that can be removed: {in_words(self.staying())}. Narrow it"
             " down with module= to a part that can be pruned."
         )
 
@@ -392,7 +419,8 @@ class Prunable:
             found.extend(value for _, value in leaves(result) if value.is_floating_point())
             return found[0] if found else find_logits(result)
 
-        self._run(keep)
+        with self._mode(self.network):
+            self._call(keep)
         return found
 
     def _searched(self) -> AbstractContextManager[None]:
@@ -416,6 +444,21 @@ class Prunable:
             yield kept, snapshot
         finally:
             snapshot.restore_()
+
+
+def dense_widths(network: nn.Module, example_inputs: Inputs, call: str = "forward") -> dict[str, int]:
+    """Return :func:`channels`, those of matrices that the network multiplies by included.
+
+    Args:
+        network: the dense network; left unchanged.
+        example_inputs: what it is called with.
+        call: the network's method that is called.
+    """
+    copied = copy_network(network)
+    linearize_(copied)
+    with traceable():
+        matrices_as_layers_(copied, lambda: call_network(copied, example_inputs, call, lambda _: torch.zeros(())))
+    return channels(copied)
 
 
 class _Ratios:

@@ -14,12 +14,16 @@ from lit_xai.network.profiling import count_macs, count_parameters, size_on_disk
 from lit_xai.network.spec import Network
 from lit_xai.pruning.culprits import KeptWhole, as_table
 from lit_xai.structure.recipe import copy_as, dense_copy, recipe_of
-from lit_xai.trainer.access import callbacks_of, is_a, logged_step, require_writable, run_folder
+from lit_xai.trainer.access import logged_step, require_writable, run_folder
+from lit_xai.trainer.charts import Chart
 from lit_xai.trainer.logging import log_image, log_scalars, log_text
+from lit_xai.trainer.monitored import monitored
 from lit_xai.trainer.scheduling import Point
 
 TAGS = {"params": "params", "MACs": "MACs", "size on disk": "bytes_on_disk", "latency": "latency_ms"}
 """Names of the table's rows in loggers; a curve can show its unit only in its name."""
+OF_DENSE = {"params": "params", "MACs": "MACs", "size on disk": "size", "latency": "latency"}
+CHART = Chart("cost, as a share of the dense model's", ("^compression/.+_of_dense$",))
 
 
 class PruningReport:
@@ -61,7 +65,7 @@ class PruningReport:
         # A resumed run that was cut already has no such metric any more: what it has now is the pruned network's.
         if self._metric_point is None and not recipe_of(trainer.lightning_module).steps:
             self._metric_point = now
-            self._metric = _watched(trainer) if now.count else None
+            self._metric = monitored(trainer) if now.count else None
 
     def cut(self, trainer: Trainer, pl_module: LightningModule, now: Point, reached: str) -> None:
         """Measure, draw the channels that are left, and print the size that was reached."""
@@ -74,23 +78,35 @@ class PruningReport:
     def epoch(self, trainer: Trainer) -> None:
         """Log the sizes, and the channels of every layer: curves of steps, from the first epoch on."""
         numbers = {f"compression/{TAGS[name]}": value for name, value in self._now.items()}
+        numbers |= {
+            f"compression/{tag}_of_dense": self._now[name] / self._first[name]
+            for name, tag in OF_DENSE.items()
+            if name in self._now and self._first.get(name)
+        }
         numbers |= {f"compression/channels/{name}": float(n) for name, n in self._left.items()}
-        log_scalars(trainer, numbers, logged_step(trainer))
+        self._guarded(lambda: log_scalars(trainer, numbers, logged_step(trainer)), trainer)
 
     def end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the table of before and after, and save it in the run's folder."""
         self._guarded(lambda: self._table(trainer, pl_module), trainer)
 
+    def end_again(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure what was brought back to an earlier structure, and print and save the table of that."""
+        self._guarded(lambda: self._measure_now(pl_module), trainer)
+        self.end(trainer, pl_module)
+
     def _measure_first(self, pl_module: LightningModule) -> None:
         self._left = self._channels(pl_module)
         self._first = self._measured(self._network.of(dense_copy(pl_module)))
         # The same network need not be measured twice: a latency takes a second or more.
-        is_dense = self._left == self._dense
-        self._now = (
-            dict(self._first)
-            if is_dense
-            else self._measured(self._network.of(copy_as(pl_module, recipe_of(pl_module).in_float())))
-        )
+        if self._left == self._dense:
+            self._now = dict(self._first)
+        else:
+            self._measure_now(pl_module)
+
+    def _measure_now(self, pl_module: LightningModule) -> None:
+        self._left = self._channels(pl_module)
+        self._now = self._measured(self._network.of(copy_as(pl_module, recipe_of(pl_module).in_float())))
 
     def _channels(self, pl_module: LightningModule) -> dict[str, int]:
         return {name: n for name, n in channels(self._network.of(pl_module)).items() if name in self._dense}
@@ -134,28 +150,31 @@ class PruningReport:
         from lit_xai.render import before_after_table
 
         rows: dict[str, Any] = {name: (self._first[name], self._now.get(name)) for name in self._first}
-        metric = _watched(trainer)
+        metric = monitored(trainer)
         if metric is not None:
             # Only the same metric can be compared; another one may have been logged since.
             known = self._metric is not None and self._metric[0] == metric[0]
-            rows[f"{metric[0]} ({self._before_the_cuts()}, now)"] = (
-                self._metric[1] if known and self._metric else None,
-                metric[1],
-            )
-        table = before_after_table(rows) + as_table(self.kept_whole)
-        rank_zero_info(f"StructuredPruning, dense and now:\n{table}")
+            rows[metric[0]] = (self._metric[1] if known and self._metric else None, metric[1])
+        table = before_after_table(rows, ("dense", "final"))
+        table += f"\n\n{self._moments(trainer)}" + as_table(self.kept_whole)
+        rank_zero_info(f"StructuredPruning, dense and final:\n{table}")
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
             require_writable(self._folder)
             (self._folder / "summary.md").write_text(table + "\n")
             log_text(trainer, "compression/summary", table, trainer.global_step)
 
-    def _before_the_cuts(self) -> str:
+    def _moments(self, trainer: Trainer) -> str:
+        """Return which moments of the run the table's columns are."""
+        final = f"Final: after {_several(trainer.current_epoch, 'epoch')}."
         point = self._metric_point
         if point is None:
-            return "before the cuts"
+            return f"Dense: before the cuts, all or some of which are from before this run was resumed. {final}"
         if not point.count:
-            return "at the start"
-        return f"before the cuts, {point if point.unit == 'step' else Point(point.count - 1)}"
+            return f"Dense: as the run began, before the cut at its start; the metric of that was not measured. {final}"
+        when = f"after {_several(point.count, point.unit)}"
+        if point.unit == "epoch" and trainer.max_epochs and trainer.max_epochs > 0:
+            when = f"after {point.count} of {_several(trainer.max_epochs, 'epoch')}"
+        return f"Dense: just before the first cut, {when}; trained to the end it may reach another metric. {final}"
 
     def _guarded(self, work: Callable[[], None], trainer: Trainer) -> None:
         # Only the first process measures: nothing below is a collective call.
@@ -173,10 +192,5 @@ class PruningReport:
             rank_zero_warn(f"StructuredPruning: the report is incomplete, training continues. {reason}")
 
 
-def _watched(trainer: Trainer) -> tuple[str, float] | None:
-    """Return the metric that checkpoints or early stopping monitor, else the first validation metric, else any."""
-    found = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    monitors = [c.monitor for c in callbacks_of(trainer) if is_a(c, "ModelCheckpoint", "EarlyStopping")]
-    names = [*monitors, *(name for name in found if name.startswith("val")), *found]
-    name = next((name for name in names if name in found), None)
-    return None if name is None else (name, found[name])
+def _several(n: int, unit: str) -> str:
+    return f"{n} {unit}{'s' * (n != 1)}"

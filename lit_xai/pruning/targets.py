@@ -47,6 +47,13 @@ class Target:
         return dense - progress * (dense - final)
 
 
+DEFAULT = Target("target_macs", 0.5, True)
+"""The target of a run that is given none."""
+
+LEAST = 0.05
+"""The share of the MACs that has to go in such a run, where the target is out of reach."""
+
+
 def choose_target(given: Mapping[str, Amount | None]) -> Target:
     """Return the one target that was given.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lit_xai.network.calling import BatchToInputs, BatchToTarget, OutputSpec, find_inputs, find_labels
 from lit_xai.network.observing import Told
 from lit_xai.network.probing import Probe
-from lit_xai.network.trees import take
+from lit_xai.network.rows import take
 from lit_xai.pruning.importance import needs_data, prepare_importance
 from lit_xai.trainer.batches import read_batch
 from lit_xai.trainer.stand_in import run_step, standing_in

@@ -246,6 +246,8 @@ class QuantizationAwareTraining(StructuralCallback):
         fake_quantizers = self._fake_quantizers(pl_module)
         if fake_quantizers is None:
             return
+        # A network may train in eval mode, as those of transformers' from_pretrained() do: its ranges move as well.
+        fake_quantizers.training = True
         calibration = self._calibration(trainer)
         if self._seen < calibration:
             # A weight of 1/n for the n-th batch makes the range the plain mean of the batches' ranges.
@@ -253,15 +255,24 @@ class QuantizationAwareTraining(StructuralCallback):
         elif self._seen == calibration:
             fake_quantizers.set_averaging_constant_(AVERAGING)
             fake_quantizers.enable_fake_quant_(True)
+            if unobserved := fake_quantizers.unobserved():
+                rank_zero_info(
+                    f"QuantizationAwareTraining: what the training step never computes stays in float, as its range is"
+                    f" unknown: {', '.join(unobserved[:6])}{' and others' * (len(unobserved) > 6)}."
+                )
         self._seen += 1
 
     def _calibration(self, trainer: Trainer) -> int:
-        """Return for how many batches ranges are observed: half an epoch, or half of the steps to come, at most."""
+        """Return for how many batches ranges are observed: half an epoch, or half of the steps to come, at most.
+
+        A run with a single step to come quantizes in that, by the ranges of its batch.
+        """
         # So that the first epoch of quantization does quantize. Infinity for data without a length.
         most = trainer.num_training_batches
         if self.unit == "step" and self._run.steps is not None:
             most = min(most, self._run.steps - self.start.count)
-        return min(self.calibration_batches, max(1, int(min(most, 2**31)) // 2))
+        least = 0 if most == 1 and self.start.count + 1 == self._run.of(self.unit) else 1
+        return min(self.calibration_batches, max(least, int(min(most, 2**31)) // 2))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Average ranges over processes, so that all of them use the same."""
@@ -286,7 +297,15 @@ class QuantizationAwareTraining(StructuralCallback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn if the run ended before anything was quantized, by max_steps or EarlyStopping."""
-        if self._fake_quantizers(pl_module) is None:
+        fake_quantizers = self._fake_quantizers(pl_module)
+        if fake_quantizers is not None and self._seen and not fake_quantizers.is_enabled():
+            fake_quantizers.enable_fake_quant_(True)
+            rank_zero_warn(
+                "QuantizationAwareTraining: the run ended while ranges were still observed, so that the network is"
+                " quantized, but was never trained for it. Lower"
+                f" {self._when.argument('start')} or calibration_batches, or let the run take longer."
+            )
+        if fake_quantizers is None:
             rank_zero_warn(
                 f"QuantizationAwareTraining never began: the run ended before {self.start}, with the model"
                 f" in float. Lower {self._when.argument('start')}, or let the run take longer (max_epochs, max_steps,"
@@ -359,8 +378,16 @@ class QuantizationAwareTraining(StructuralCallback):
 
     def _around_step(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Quantize within a step whose parts make up the network: none of them is called by the others."""
+        return self._quantized(step, *args, **kwargs) if self._is_whole_step else step(*args, **kwargs)
+
+    def _quantized(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a step of a module that is the network itself, with its tensors quantized.
+
+        ``predict_step`` always: no step of a Trainer that only predicts shows whether it calls the module or its parts.
+        Where it calls the module, that counts as part of the step.
+        """
         module = self._module
-        fake_quantizers = module._modules.get(NAME) if self._is_whole_step and module is not None else None
+        fake_quantizers = None if module is None else module._modules.get(NAME)
         if module is None or not isinstance(fake_quantizers, FakeQuantizers):
             return step(*args, **kwargs)
         fake_quantizers.enter(module, args)
@@ -376,11 +403,13 @@ class QuantizationAwareTraining(StructuralCallback):
         self._module = pl_module
         for name in STEPS.values():
             wrap(pl_module, name, self._around_step)
+        wrap(pl_module, "predict_step", self._quantized)
 
     def _unwrap_steps(self) -> None:
         if self._module is not None:
             for name in STEPS.values():
                 unwrap(self._module, name, self._around_step)
+            unwrap(self._module, "predict_step", self._quantized)
         self._module = None
 
     def _check_first_step(

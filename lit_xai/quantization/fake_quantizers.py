@@ -78,10 +78,16 @@ class FakeQuantizers(nn.Module):
 
     def enable_fake_quant_(self, enabled: bool = True) -> None:
         """Have tensors quantized, or only observed."""
-        for fake_quant in self.fake_quants.values():
-            fake_quant.fake_quant_enabled.fill_(int(enabled))
+        unobserved = self.unobserved() if enabled else []
+        for name, fake_quant in self.fake_quants.items():
+            # An unknown range would round everything to integers.
+            fake_quant.fake_quant_enabled.fill_(int(enabled and name not in unobserved))
         if enabled and self.is_calibrated():
             self.recompute_scales_()
+
+    def is_enabled(self) -> bool:
+        """Return whether tensors are quantized, not only observed."""
+        return any(bool(fake_quant.fake_quant_enabled) for fake_quant in self.fake_quants.values())
 
     def enable_fake_quant_only_(self, names: Collection[str], bits: int) -> None:
         """Have only these sites quantized, in eval mode, their weights to a number of bits.
@@ -126,9 +132,19 @@ class FakeQuantizers(nn.Module):
         for fake_quant in self._of_activations():
             fake_quant.activation_post_process.averaging_constant = constant
 
+    def unobserved(self) -> list[str]:
+        """Return the names of sites that were never observed while others were: they stay in float.
+
+        A network may compute in evaluation mode what it does not in training, a score say.
+        """
+        ranges = {name: fake_quant.activation_post_process for name, fake_quant in self.fake_quants.items()}
+        missing = [name for name, one in ranges.items() if bool((one.min_val > one.max_val).all())]
+        return missing if len(missing) < len(ranges) else []
+
     def is_calibrated(self) -> bool:
-        """Return whether every tensor has been observed, and all of them were finite."""
-        observers = [fake_quant.activation_post_process for fake_quant in self.fake_quants.values()]
+        """Return whether tensors have been observed, and all of them were finite."""
+        unobserved = self.unobserved()
+        observers = [one.activation_post_process for name, one in self.fake_quants.items() if name not in unobserved]
         return all(bool(torch.isfinite(observer.min_val).all()) for observer in observers)
 
     def ranges(self) -> list[Tensor]:
@@ -138,8 +154,10 @@ class FakeQuantizers(nn.Module):
 
     def recompute_scales_(self) -> None:
         """Compute the scales of activations from their ranges, after these were set."""
-        for fake_quant in self._of_activations():
-            recompute_scale_(fake_quant, self.off)
+        unobserved = self.unobserved()
+        for name, fake_quant in self.fake_quants.items():
+            if not self.sites[name]["channels"] and name not in unobserved:
+                recompute_scale_(fake_quant, self.off)
 
     def round_(self, enabled: bool) -> None:
         """Call :meth:`enable_fake_quant_`, the name since 0.2."""
@@ -217,7 +235,8 @@ class FakeQuantizers(nn.Module):
         Args:
             weights: the tensors from :meth:`recording`.
         """
-        sites = [(self.sites[name], fake_quant) for name, fake_quant in self.fake_quants.items()]
+        unobserved = self.unobserved()
+        sites = [(self.sites[name], one) for name, one in self.fake_quants.items() if name not in unobserved]
         self._integers = Integers(sites, weights)
 
     def prepare_export_(self, network: nn.Module, run: Callable[[], object]) -> None:
@@ -235,6 +254,8 @@ class FakeQuantizers(nn.Module):
                 f"{type(network).__name__} expected ranges that were observed on data, but got none yet: train it, or"
                 " call quantize() with a loader."
             )
+        if not self.is_enabled():  # of a checkpoint from within calibration, whose ranges have no scales yet
+            self.enable_fake_quant_(True)
         fold_paired_(network)
         weights: dict[str, Tensor] = {}
         with self.recording(lambda name, tensor: weights.update({name: tensor})):
@@ -388,3 +409,22 @@ def _refuse_other_shapes(
             saved = weights.get(f"{prefix}rounders.{name}.{buffer}")
             if isinstance(saved, Tensor) and saved.shape not in [(1,), (max(site["channels"], 1),)]:
                 lists[-1].append(f"size mismatch for {prefix}rounders.{name}.{buffer}: {tuple(saved.shape)}.")
+
+
+def weight_bits(network: nn.Module) -> dict[str, int]:
+    """Return the bits of each layer's weights, of layers whose weights are fake-quantized.
+
+    Example:
+        >>> from lit_xai.quantization.quantization import quantize
+        >>> weight_bits(quantize(nn.Sequential(nn.Linear(4, 3)), [torch.randn(8, 4)], bits=4, progress=False))
+        {'0': 4}
+    """
+    found = {}
+    for name, module in network.named_modules():
+        if isinstance(module, FakeQuantizers):
+            prefix = name.rpartition(".")[0]
+            for site in module.sites.values():
+                if site["channels"]:
+                    layer = f"{prefix}.{site['layer']}" if prefix else str(site["layer"])
+                    found[layer] = (site["high"] - site["low"]).bit_length()
+    return found

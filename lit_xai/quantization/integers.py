@@ -13,7 +13,7 @@ class Integers:
     """Hold the integers of a network's weights, and the scales and zero points of its activations.
 
     Args:
-        fake_quants: the sites and their fake-quantize modules, calibrated.
+        fake_quants: the sites and their fake-quantize modules, calibrated; tensors of other sites stay as they are.
         weights: each weight before it is quantized, by site, and under ``"<site>/bias"`` the bias of its product, in
             steps of the input.
     """
@@ -43,6 +43,8 @@ class Integers:
     def dequantized(self, site: Site, tensor: Tensor) -> Tensor:
         """Return a site's tensor, quantized and dequantized; for a weight, the one given at construction."""
         operators = torch.ops.quantized_decomposed
+        if site["name"] not in self._by_site:
+            return tensor
         if site["channels"]:
             values, scale, zero_point = self._by_site[site["name"]]
             return operators.dequantize_per_channel(values, scale, zero_point, 0, -128, 127, torch.int8)
@@ -55,10 +57,10 @@ class Integers:
 
         Args:
             bias: of the product.
-            inputs: the site of its input; without one, the bias is returned unchanged.
+            inputs: the site of its input; without that, or that of the weight, the bias is returned unchanged.
             weight: the site of its weight.
         """
-        if inputs not in self._by_site:
+        if inputs not in self._by_site or weight not in self._by_site:
             return bias
         _, per_channel, zero_point = self._by_site[weight]
         # A product of integers counts in steps of scale of input * scale of weight: (C,), one for each output channel.

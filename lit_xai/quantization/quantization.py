@@ -24,7 +24,7 @@ from lit_xai.network.check import check_choice, check_integer, refusal
 from lit_xai.network.copying import copy_network, uncompiled_
 from lit_xai.network.describing import describe
 from lit_xai.network.layers import match_layers
-from lit_xai.network.transposed import linearize_
+from lit_xai.network.linearized import linearize_
 from lit_xai.network.trees import to_device
 from lit_xai.network.untouched import untouched
 from lit_xai.quantization.fake_quantizers import NAME, FakeQuantizers, find_fake_quantizers, insert_fake_quantizers_

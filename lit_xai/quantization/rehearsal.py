@@ -49,12 +49,14 @@ def rehearse(network: nn.Module, inputs: Inputs, scheme: dict[str, Any], output:
     Raises:
         ValueError: nothing can be quantized, or the network does not run when quantized.
     """
-    # Ranges and scales are float32; mixed precision keeps the weights in float32 as well.
-    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point() and p.dtype != torch.float32), None)
+    # Ranges and scales are float32; mixed precision keeps the weights in float32 as well, and float64 holds all of its
+    # values.
+    wide = (torch.float32, torch.float64)
+    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point() and p.dtype not in wide), None)
     if dtype is not None:
         raise ValueError(
-            f"the network expected weights of float32, but got {dtype}: use precision='32-true', 'bf16-mixed' or"
-            " '16-mixed'."
+            f"the network expected weights of float32 or float64, but got {dtype}: use precision='32-true',"
+            " 'bf16-mixed' or '16-mixed'."
         )
     copied = copy_network(network)
     with untouched(copied), torch.no_grad():

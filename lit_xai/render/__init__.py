@@ -6,9 +6,11 @@ never through pyplot: no global figure state, no backend chosen on the user's be
 
 from lit_xai.render.channels import channels_figure, channels_table
 from lit_xai.render.figure import attribution_figure, color_limit
+from lit_xai.render.networks import networks_figure
 from lit_xai.render.png import figure_to_rgb, save_png
 from lit_xai.render.registry import register_renderer, unregister_renderer
 from lit_xai.render.renderer import Drawing, Renderer
+from lit_xai.render.retention import retention_figure
 from lit_xai.render.sensitivity import sensitivity_figure
 from lit_xai.render.summary import before_after_table
 
@@ -21,7 +23,9 @@ __all__ = [
     "channels_table",
     "color_limit",
     "figure_to_rgb",
+    "networks_figure",
     "register_renderer",
+    "retention_figure",
     "save_png",
     "sensitivity_figure",
     "unregister_renderer",

@@ -129,3 +129,19 @@ def lines_of(captions: Sequence[Caption]) -> int:
         (1, 2)
     """
     return 2 if any(caption.predicted or caption.place for caption in captions) else 1
+
+
+def ends_of(maps: Sequence[torch.Tensor], has_classes: bool) -> tuple[str, str]:
+    """Return the effects of negative and positive values of maps, in words.
+
+    Args:
+        maps: of each network.
+        has_classes: whether it is a class that they speak for, rather than a value.
+
+    Example:
+        >>> ends_of([torch.tensor([-1.0, 2.0])], has_classes=True)
+        ('against', 'for the class')
+    """
+    if not any(bool((one < 0).any()) for one in maps):
+        return "less", "counts more"  # of the difference, which has a sign
+    return ("against", "for the class") if has_classes else ("lowers", "raises value")

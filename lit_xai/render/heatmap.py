@@ -61,7 +61,7 @@ def heatmap_figure(
         box = (MARGIN, y + LINE * lines, wide, high)
         canvas.tile(to_colors(scale, shares.values[i]), *box)
         if series is not None and series.shape == shares.values.shape and rows <= FEW and positions > 1:
-            _draw_lines(canvas, series[i], *box)
+            draw_lines(canvas, series[i], *box)
         canvas.note(shares.note(i), *box)
         if boxes is not None:
             canvas.mark(boxes[i], *box)
@@ -70,7 +70,8 @@ def heatmap_figure(
     return canvas.finish()
 
 
-def _draw_lines(canvas: Canvas, series: Array, x: float, y: float, width: float, height: float) -> None:
+def draw_lines(canvas: Canvas, series: Array, x: float, y: float, width: float, height: float) -> None:
+    """Draw the channels of a series ``(channels, positions)`` into a box, each over its own range."""
     # In the middles of the cells.
     places = x + width * (np.arange(series.shape[1]) + 0.5) / series.shape[1]
     lane = height / len(series)

@@ -45,9 +45,9 @@ def image_figure(
     left_out = f"{len(pictures) - shown} more samples not shown" if len(pictures) > shown else ""
     canvas = Canvas(title, row * -(-shown // columns) + BAR + (LINE if left_out else 0), width, ends)
     scale = color_scale(limit)
-    colors = _at_size(to_colors(scale, shares.values[:shown]), shares.cell, (high, wide))
+    colors = at_size(to_colors(scale, shares.values[:shown]), shares.cell, (high, wide))
     # Multiplied, not blended: white, a share of zero, shows the input alone.
-    colors *= _faint(pictures[:shown])[..., None]
+    colors *= faint(pictures[:shown])[..., None]
     for i in range(shown):
         x, y = MARGIN + (cell + 20) * (i % columns), canvas.top + row * (i // columns)
         canvas.caption(captions[i], shares.total(i), x, y, cell)
@@ -64,7 +64,7 @@ def image_figure(
     return canvas.finish()
 
 
-def _faint(pictures: Array) -> Array:
+def faint(pictures: Array) -> Array:
     """Return the inputs as gray ``(N, H, W)`` that lets colors speak, on white paper where they are mostly black."""
     # The luma weights of ITU-R BT.601.
     grey = pictures @ np.array([0.299, 0.587, 0.114])
@@ -72,5 +72,6 @@ def _faint(pictures: Array) -> Array:
     return LIGHT + (1 - LIGHT) * paper
 
 
-def _at_size(colors: Array, cell: int, size: tuple[int, int]) -> Array:
+def at_size(colors: Array, cell: int, size: tuple[int, int]) -> Array:
+    """Return maps' colors ``(N, h, w, 3)`` with every cell as many pixels large, cropped to the size."""
     return colors.repeat(cell, axis=1).repeat(cell, axis=2)[:, : size[0], : size[1]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,23 @@ def figure_to_rgb(figure: Figure) -> NDArray[np.uint8]:
     return np.array(canvas.buffer_rgba())[..., :3].copy()
 
 
+def png_bytes(figure: Figure | NDArray[np.uint8]) -> bytes:
+    """Return a figure, or the pixels that :func:`figure_to_rgb` made of it, as a PNG picture without date and version.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> png_bytes(Figure())[1:4]
+        b'PNG'
+    """
+    from matplotlib.image import imsave
+
+    file = io.BytesIO()
+    pixels = figure if isinstance(figure, np.ndarray) else figure_to_rgb(figure)
+    # matplotlib would write its version here, and the same figure would give other bytes after an update.
+    imsave(file, pixels, format="png", metadata={"Software": "lit_xai"})
+    return file.getvalue()
+
+
 def save_png(figure: Figure | NDArray[np.uint8], path: str | os.PathLike[str]) -> Path:
     """Write a figure, or the pixels that :func:`figure_to_rgb` made of it, to ``path`` and return it; folders are made.
 
@@ -43,16 +61,12 @@ def save_png(figure: Figure | NDArray[np.uint8], path: str | os.PathLike[str]) -
         >>> save_png(Figure(), Path(tempfile.mkdtemp()) / "attribution" / "epoch-0003.png").name
         'epoch-0003.png'
     """
-    from matplotlib.image import imsave
-
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # With the process in its name: several may write the same figure.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        pixels = figure if isinstance(figure, np.ndarray) else figure_to_rgb(figure)
-        # matplotlib would write its version here, and the same figure would give other bytes after an update.
-        imsave(unfinished, pixels, format="png", metadata={"Software": "lit_xai"})
+        unfinished.write_bytes(png_bytes(figure))
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ _MEASURES: dict[str, tuple[Units, str]] = {
 _MORE = {"fewer": "more", "smaller": "larger", "faster": "slower"}
 
 
-def before_after_table(rows: Mapping[str, tuple[Number, Number]]) -> str:
+def before_after_table(rows: Mapping[str, tuple[Number, Number]], heads: tuple[str, str] = ("before", "after")) -> str:
     """Return values before and after, and their ratio, as a markdown table that is aligned as plain text too.
 
     The first word of a row is its kind: ``params`` and ``MACs`` are counts, ``size`` is in bytes, ``latency`` in
@@ -27,6 +27,7 @@ def before_after_table(rows: Mapping[str, tuple[Number, Number]]) -> str:
 
     Args:
         rows: the values before and after, by name; ``None`` or NaN is a missing value.
+        heads: what the two columns are called.
 
     Example:
         >>> rows = {"params": (272474, 68138), "size on disk": (1.1e6, None), "latency": (3.2, 1.6), "acc": (0.9, 0.92)}
@@ -39,7 +40,7 @@ def before_after_table(rows: Mapping[str, tuple[Number, Number]]) -> str:
         | acc          |    0.9 |    0.92 | +0.02       |
     """
     cells = [[name, *_values(name, *pair), _change(name, *pair)] for name, pair in rows.items()]
-    return markdown_table(["", "before", "after", "change"], cells, left=(0, 3))
+    return markdown_table(["", *heads, "change"], cells, left=(0, 3))
 
 
 def write_number(name: str, value: float) -> str:

@@ -48,7 +48,7 @@ def tabular_figure(
     ends: Ends = ENDS,
 ) -> Figure:
     """Return the bars of mean signed and mean absolute share per feature, for shares ``(N, features)``."""
-    names = _names(feature_names, shares.values.shape[1])
+    names = feature_labels(feature_names, shares.values.shape[1])
     signed, absolute = mean_shares(shares)
     # In the table's own order where all fit, so that bars stay in place from epoch to epoch.
     shown = np.arange(len(names)) if len(names) <= MOST else np.argsort(-absolute, kind="stable")[:MOST]
@@ -84,7 +84,12 @@ def mean_shares(shares: Shares) -> tuple[Array, Array]:
     return used.mean(axis=0), np.abs(used).mean(axis=0)
 
 
-def _names(feature_names: Sequence[str] | None, features: int) -> list[str]:
+def feature_labels(feature_names: Sequence[str] | None, features: int) -> list[str]:
+    """Return a name for each feature.
+
+    Raises:
+        ValueError: there are more or fewer names than features.
+    """
     if feature_names is None:
         return [f"x{i}" for i in range(features)]
     if len(feature_names) != features:

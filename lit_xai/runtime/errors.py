@@ -36,6 +36,16 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
+def is_data_dependent(error: BaseException) -> bool:
+    """Return whether an exporter stopped at a size or a condition that depends on a tensor's values.
+
+    Example:
+        >>> is_data_dependent(TypeError("no such operator"))
+        False
+    """
+    return type(root_cause(error)).__name__.startswith("GuardOnDataDependent")
+
+
 def describe_cause(error: BaseException) -> str:
     """Return the type and the first line of what an exception was raised from.
 
@@ -44,5 +54,7 @@ def describe_cause(error: BaseException) -> str:
         'TypeError: no such operator'
     """
     cause = root_cause(error)
+    if is_data_dependent(error):  # whose message is about torch's own symbols
+        return "data-dependent: its code takes a size or a condition from a tensor's values, as in int(lengths.max())"
     line = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
     return f"{type(cause).__name__}: {line[:200].rstrip('.')}" if line else type(cause).__name__

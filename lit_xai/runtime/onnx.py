@@ -1,8 +1,9 @@
 """A network as an ONNX file, for other runtimes to run."""
 
+import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,13 +15,18 @@ from lit_xai.network.check import check_integer
 from lit_xai.network.copying import copy_network
 from lit_xai.network.packages import ONNX, require
 from lit_xai.network.untouched import untouched
-from lit_xai.runtime.errors import describe_cause
+from lit_xai.runtime.errors import describe_cause, is_data_dependent
 from lit_xai.runtime.flat import FlatNetwork, named_tensors, quiet_export
 
-__all__ = ["OLDEST_OPSET", "PreparesExport", "check_opset", "export_onnx", "named_tensors"]
+__all__ = ["FIXED_NUMBERS", "OLDEST_OPSET", "PreparesExport", "check_opset", "export_onnx", "named_tensors"]
 
 OLDEST_OPSET = 18
 """The first version of ONNX's operators that torch.export's exporter writes."""
+
+
+FIXED_NUMBERS = "fixed_numbers"
+"""The entry of a file's metadata with the whole numbers that the network reads out of its inputs, and the file does
+not."""
 
 
 @runtime_checkable
@@ -50,6 +56,7 @@ def export_onnx(
     output: OutputSpec = None,
     dynamic_batch: bool = True,
     opset: int | None = None,
+    others: Sequence[Inputs] = (),
 ) -> None:
     """Write a network in eval mode and float32 to an ONNX file, whole or not at all; the network is left as it is.
 
@@ -68,9 +75,13 @@ def export_onnx(
         path: of the file; its folder is created.
         call: the network's method that is called.
         output: where the logits are in its output.
-        dynamic_batch: whether the file takes any number of samples, where the network does, or exactly those given;
-            inputs that cannot be cut into samples (a batch of graphs) are exactly those given.
+        dynamic_batch: whether the file takes any number of samples, where the network does, or exactly those given.
         opset: version of ONNX's operators, 18 or newer; default torch's.
+        others: further inputs, of other sizes. Where the inputs cannot be cut into samples (a graph), the file takes
+            any size of the dimensions in which these differ, and exactly that given of all others. What the network
+            reads as a whole number out of such inputs (the number of graphs) is part of the file. So is what it reads
+            out of samples (``int(lengths.max())``), where each sample alone gives the same number and there is no other
+            way; the file's metadata say so.
 
     Raises:
         ModuleNotFoundError: onnx or onnxscript is not installed.
@@ -88,31 +99,45 @@ def export_onnx(
     network = find_network(network)
     # A copy: modules are prepared for the exporter, moved, and cast.
     copied = copy_network(network).cpu().float()
-    flat = FlatNetwork(copied, inputs, call, output, dynamic_batch)
+    flat = FlatNetwork(copied, inputs, call, output, dynamic_batch, others)
     with untouched(copied), torch.no_grad(), quiet_export():
         for module in copied.modules():
             if isinstance(module, PreparesExport):
                 module.prepare_export_(copied, flat)
+        fixed: list[int] = []
         try:
-            program = torch.onnx.export(
-                flat,
-                tuple(flat.tensors.values()),
-                input_names=list(flat.tensors),
-                output_names=["logits"],
-                dynamic_shapes=flat.dynamic_shapes if dynamic_batch else None,
-                dynamo=True,
-                opset_version=opset,
-                verbose=False,
-            )
-            _refuse_draft(program)
+            flat.fix_reads_()
+            try:
+                program = _exported(flat, dynamic_batch, opset)
+            except Exception as error:
+                fixed = flat.fix_reads_of_rows_() if is_data_dependent(error) else []
+                if not fixed:
+                    raise
+                program = _exported(flat, dynamic_batch, opset)
         except Exception as error:
             raise ValueError(
                 f"{type(network).__name__} cannot be exported to ONNX ({describe_cause(error)}): name the part of it"
                 " that can with module=, or how it is called with output=."
             ) from error
-        assert program is not None  # with dynamo=True
         _strip(program)
+        if fixed:
+            program.model.metadata_props[FIXED_NUMBERS] = json.dumps(fixed)
         _write(program, path)
+
+
+def _exported(flat: FlatNetwork, dynamic_batch: bool, opset: int | None) -> Any:
+    program = torch.onnx.export(
+        flat,
+        tuple(flat.tensors.values()),
+        input_names=list(flat.tensors),
+        output_names=["logits"],
+        dynamic_shapes=flat.dynamic_shapes if dynamic_batch else None,
+        dynamo=True,
+        opset_version=opset,
+        verbose=False,
+    )
+    _refuse_draft(program)
+    return program
 
 
 def check_opset(opset: int | None) -> None:

@@ -11,7 +11,14 @@ from torch import nn
 from lit_xai.structure.attaching import unwrap, wrap
 from lit_xai.structure.kinds import Step, StepKind, apply_step_, check_plain, kind_of
 from lit_xai.structure.loading import refuse_foreign_weights, refuse_misfit
-from lit_xai.structure.parameter_order import Names, arrange_parameters_, optimizers_in, untrained
+from lit_xai.structure.parameter_order import (
+    Names,
+    arrange_parameters_,
+    optimizers_in,
+    parameter_names,
+    put_parameters_,
+    untrained,
+)
 from lit_xai.structure.recipe import (
     Recipe,
     keep_in_step_,
@@ -65,7 +72,37 @@ def take_step_(
     apply_step_(module, step, optimizers)
     _warn_of_untrained(kind, idle, untrained(module, optimizers), optimizers)
     remember_(module, Recipe([*before.steps, step]))
-    keep_in_step_(module, [*copies, *(attachment.copies() if attachment is not None else ())], before)
+    keep_in_step_(module, [*copies, *copies_of(module)], before)
+
+
+def step_back_(
+    module: nn.Module,
+    recipe: Recipe,
+    order: Names,
+    optimizers: Iterable[torch.optim.Optimizer] = (),
+    copies: Iterable[nn.Module] = (),
+) -> None:
+    """Bring a module back to an earlier structure of its history, and record it; what steps removed is zero.
+
+    Args:
+        module: as for :func:`take_step_`.
+        recipe: that :func:`~lit_xai.structure.recipe.recipe_of` gave then.
+        order: the :func:`~lit_xai.structure.parameter_order.parameter_names` of the optimizers then.
+        optimizers: they hold the parameters of that structure afterwards, without state where it was another.
+        copies: as for :func:`take_step_`.
+    """
+    before, optimizers = recipe_of(module), list(optimizers)
+    held = parameter_names(module, optimizers)
+    recipe.replay_(module, since=before)
+    put_parameters_(module, optimizers, held, order)
+    remember_(module, recipe)
+    keep_in_step_(module, [*copies, *copies_of(module)], before)
+
+
+def copies_of(module: nn.Module) -> list[nn.Module]:
+    """Return the copies of a module that the holders of :func:`attach` keep now, such as averages of its weights."""
+    attachment = _attached.get(module)
+    return [] if attachment is None else attachment.copies()
 
 
 def _warn_of_untrained(kind: StepKind, before: list[str], after: list[str], optimizers: list[Any]) -> None:

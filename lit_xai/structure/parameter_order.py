@@ -72,6 +72,39 @@ def arrange_parameters_(module: nn.Module, optimizers: Iterable[torch.optim.Opti
                 group["params"][:] = parameters
 
 
+def put_parameters_(module: nn.Module, optimizers: Iterable[torch.optim.Optimizer], held: Names, wanted: Names) -> None:
+    """Have optimizers hold a module's present parameters of these names, after they became new objects.
+
+    Groups are changed in place, and the state of parameters that go is dropped.
+
+    Args:
+        module: whose parameters are new.
+        optimizers: with parameters that it had before.
+        held: names of what they hold now, from :func:`parameter_names` before the change.
+        wanted: names of what they are to hold; groups that are missing there keep the names that they have.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> optimizer = torch.optim.SGD(layer.parameters())
+        >>> held = parameter_names(layer, [optimizer])
+        >>> layer.weight = nn.Parameter(torch.zeros(2, 2))
+        >>> put_parameters_(layer, [optimizer], held, held)
+        >>> optimizer.param_groups[0]["params"][0] is layer.weight
+        True
+    """
+    named = {plain_name(name): parameter for name, parameter in module.named_parameters()}
+    for optimizer, now, then in zip(optimizers, held, wanted, strict=True):
+        names = [*then, *now[len(then) :]]
+        for group, present, future in zip(optimizer.param_groups, now, names, strict=True):
+            # Parameters outside the module, such as those of a loss, keep their order.
+            unnamed = iter([one for one, name in zip(group["params"], present, strict=True) if not name])
+            put = [named.get(name) if name else next(unnamed, None) for name in future]
+            group["params"][:] = [one for one in put if one is not None]
+        kept = {id(one) for group in optimizer.param_groups for one in group["params"]}
+        for parameter in [one for one in optimizer.state if id(one) not in kept]:
+            del optimizer.state[parameter]
+
+
 def _ordered(
     optimizer: torch.optim.Optimizer, groups: list[list[str]], named: Mapping[str, nn.Parameter]
 ) -> list[list[Any]] | None:

@@ -1,16 +1,18 @@
 """Parts of a module that follow the weights of another part: target networks, momentum encoders, averages.
 
 Nothing in a module says so. What tells a follower is that it has the architecture of a part that is trained, that no
-optimizer trains it, and that its weights move all the same, near those of that part, or are loaded from it. A frozen
-teacher of the same architecture has the first two, and stays whole.
+optimizer trains it, as it is given to none or has no gradients, and that its weights move all the same: the training
+step writes to them, or they stay near those of that part, or are loaded from it. A frozen teacher of the same
+architecture has the first two, and stays whole.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lit_xai.network.calling import plain_name
 from lit_xai.structure.attaching import unwrap, wrap
 from lit_xai.structure.kinds import Step
 from lit_xai.structure.recipe import recipe_of
@@ -29,6 +31,8 @@ class Twins:
         module: with the weights that its training starts from.
         optimizers: returns those that train it now.
         take_step: takes a step on the module, and records it.
+        written: names of the parameters that the training step writes to, as far as that is known.
+        untaught: names of those that the loss has no gradient for, whatever optimizer they are given to.
 
     Example:
         >>> module = nn.ModuleDict({"net": nn.Linear(3, 2), "target": nn.Linear(3, 2)})
@@ -49,9 +53,12 @@ class Twins:
         module: nn.Module,
         optimizers: Callable[[], Iterable[torch.optim.Optimizer]],
         take_step: Callable[[Step], object],
+        written: Collection[str] = (),
+        untaught: Collection[str] = (),
     ) -> None:
         self._module, self._optimizers, self._take_step = module, optimizers, take_step
-        self._models = _models(module, _trained(optimizers()))
+        self._written, self._untaught = frozenset(written), frozenset(untaught)
+        self._models = _models(module, self._trained())
         self._start = {name: _digest(self._part(name)) for name in self._models}
         self._names = {name: set(self._part(name).state_dict()) for name in self._models}
         self._loads = {name: self._loader(name) for name in self._models}
@@ -77,17 +84,57 @@ class Twins:
         resting = {name: self._model(name) for name in self._untrained() if not self._follows(name)}
         return {name: model for name, model in resting.items() if _renamed(step, model, name)["kept"]}
 
+    def compared(self, others: Mapping[str, Collection[str]]) -> dict[str, str]:
+        """Return the trained parts whose outputs have to keep their width, with the part that may follow each.
+
+        A follower loses the channels that its model loses. Where its result goes into a follower of the next part, that
+        expects no more; whatever else takes it, such as a loss that compares it with what a third part gives, does.
+
+        Args:
+            others: names of parts whose results reach the loss beside the network's, each with the parts that take its
+                result.
+
+        Example:
+            >>> module = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("encoder", "average")})
+            >>> optimizer = torch.optim.SGD(module["encoder"].parameters())
+            >>> Twins(module, lambda: [optimizer], take_step=print).compared({"average": ()})
+            {'encoder': 'average'}
+        """
+        untrained = self._untrained()
+        compared: dict[str, str] = {}
+        for called, takers in others.items():
+            if takers and all(_outer(one, untrained) is not None for one in takers):
+                continue
+            outer = _outer(called, untrained)
+            # A part of a follower, a follower, or one inside of another part, of which it is not known what becomes.
+            pairs = [(outer, called)] if outer is not None else [(n, n) for n in untrained if _is_in_part(n, called)]
+            compared |= {f"{self._model(name)}{part.removeprefix(name)}": part for name, part in pairs}
+        return compared
+
     def _part(self, name: str) -> nn.Module:
         return self._module.get_submodule(name)
 
     def _untrained(self) -> list[str]:
         # Asked anew: finetuning callbacks give frozen parts to an optimizer during the run.
-        trained = _trained(self._optimizers())
+        trained = self._trained()
         return [name for name in self._models if not _is_in(self._part(name), trained)]
+
+    def _trained(self) -> set[int]:
+        """Return the ids of the parameters that an optimizer trains: those that it is given and that have gradients."""
+        named = {id(one): plain_name(name) for name, one in self._module.named_parameters()}
+        trained = set()
+        for optimizer in self._optimizers():
+            for one in (one for group in optimizer.param_groups for one in group["params"] if one.requires_grad):
+                # A step that was not watched may teach what the watched one did not.
+                if named.get(id(one)) not in self._untaught or one.grad is not None or optimizer.state.get(one):
+                    trained.add(id(one))
+        return trained
 
     def _follows(self, name: str) -> bool:
         # In a resumed run an earlier cut tells, where the weights have not moved again yet.
         is_cut = any(_is_about(entry, name) for step in recipe_of(self._module).steps for entry in _kept(step))
+        if any(_is_in_part(one, name) for one in self._written):
+            return True
         if is_cut or torch.equal(_digest(self._part(name)), self._start[name]):
             return is_cut
         return _cosine(self._part(name), self._part(self._model(name))) > NEAR
@@ -124,7 +171,16 @@ def _kept(step: Step) -> list[Any]:
 
 
 def _is_about(entry: list[Any], name: str) -> bool:
-    return entry[0] == name or entry[0].startswith(f"{name}.")
+    return _is_in_part(entry[0], name)
+
+
+def _is_in_part(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")
+
+
+def _outer(name: str, parts: Iterable[str]) -> str | None:
+    """Return which of several parts is one, or has it inside."""
+    return next((part for part in parts if _is_in_part(name, part)), None)
 
 
 def _renamed(step: Step, model: str, name: str) -> dict[str, list[Any]]:
@@ -134,11 +190,6 @@ def _renamed(step: Step, model: str, name: str) -> dict[str, list[Any]]:
         key: [[f"{name}{entry[0].removeprefix(model)}", *entry[1:]] for entry in found if _is_about(entry, model)]
         for key, found in entries.items()
     }
-
-
-def _trained(optimizers: Iterable[torch.optim.Optimizer]) -> set[int]:
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    return {id(parameter) for group in groups for parameter in group["params"] if parameter.requires_grad}
 
 
 def _is_in(part: nn.Module, trained: set[int]) -> bool:

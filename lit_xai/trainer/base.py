@@ -1,15 +1,27 @@
 """The base of the callbacks: Lightning's Callback, from whichever of its two packages the project uses."""
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback
 
+from lit_xai.trainer.charts import Chart
+from lit_xai.trainer.told import Plain, told
+
 
 class FromConfig(Callback):
-    """A callback whose constructor takes the lists and dicts of a Hydra configuration as plain ones."""
+    """A callback whose constructor takes the lists and dicts of a Hydra configuration as plain ones.
+
+    Attributes:
+        charts: for TensorBoard's page of custom scalars.
+        told: what the constructor was given, as plain values.
+    """
+
+    charts: tuple[Chart, ...] = ()
+    told: dict[str, Plain] = {}  # replaced, never changed
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -18,9 +30,13 @@ class FromConfig(Callback):
 
 
 def _with_plain_values(init: Callable[..., None]) -> Callable[..., None]:
+    signature = inspect.signature(init)
+
     @functools.wraps(init)
     def wrapped(self: Any, *args: Any, **options: Any) -> None:
-        init(self, *map(_plain, args), **{name: _plain(value) for name, value in options.items()})
+        args, options = tuple(map(_plain, args)), {name: _plain(value) for name, value in options.items()}
+        vars(self).setdefault("told", told(signature, args, options))  # of the subclass, which is called first
+        init(self, *args, **options)
 
     return wrapped
 

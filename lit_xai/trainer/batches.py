@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lit_xai.network.calling import BatchToTarget, Inputs, find_inputs
 from lit_xai.network.probing import Probe, read_probe
 from lit_xai.network.spec import Network
+from lit_xai.network.state import kept_state
 from lit_xai.network.untouched import fork_rng
 from lit_xai.trainer.access import to_model
 from lit_xai.trainer.agreement import agreed
@@ -69,8 +70,10 @@ def read_batch(
         # In training, a step gets one batch of several loaders at once; in evaluation, one of each in turn.
         return _read_all(loader, lambda one: read_probe(one, probe, seed, {device}, batch_to_target), name == "train")
 
-    # One that cannot read would leave the others waiting for the batch.
-    batch, indices = agreed(trainer, "The probe", read)
+    # A stream may be what the module makes by itself: the steps of an agent, say.
+    with kept_state(trainer.lightning_module):
+        # One that cannot read would leave the others waiting for the batch.
+        batch, indices = agreed(trainer, "The probe", read)
     if trainer.world_size > 1:  # a stream gives each process other samples
         batch, indices = trainer.strategy.broadcast((batch, indices))
     with fork_rng(seed, {device}):  # the user's transfer hooks may draw

@@ -4,14 +4,17 @@ Private names in use: ``ModelCheckpoint._last_checkpoint_saved``.
 """
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_xai.network.saving import unused
+from lit_xai.structure.schema import entries
 from lit_xai.trainer.access import callbacks_of, is_a
 
 
@@ -37,6 +40,54 @@ def start_over(trainer: Trainer, label: str) -> None:
             config.scheduler.best = config.scheduler.mode_worse
             # Epochs of the former structure say nothing about a plateau of this one.
             config.scheduler.num_bad_epochs = 0
+
+
+RANKING = entries(
+    {
+        "monitor": str | None,
+        "best_model_score": Tensor | None,
+        "best_model_path": str,
+        "current_score": Tensor | None,
+        "dirpath": str | None,
+        "best_k_models": dict[str, Tensor],
+        "kth_best_model_path": str,
+        "kth_value": Tensor,
+        "last_model_path": str,
+    }
+)
+"""What :func:`rankings` returns of each ModelCheckpoint."""
+
+
+def rankings(trainer: Trainer) -> list[dict[str, Any]]:
+    """Return the present ranking of each ModelCheckpoint, as plain values and tensors."""
+    names = RANKING.__annotations__
+    states = [one.state_dict() for one in callbacks_of(trainer) if is_a(one, "ModelCheckpoint") and _ranks(one)]
+    return [{name: state.get(name) for name in names} | _as_text(state) for state in states]
+
+
+def _as_text(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "dirpath": None if state.get("dirpath") is None else str(state["dirpath"]),
+        "best_k_models": dict(state["best_k_models"]),
+    }
+
+
+def return_to(trainer: Trainer, label: str, then: Sequence[Mapping[str, Any]], earlier: str) -> None:
+    """Return to an earlier ranking of epochs, whose files :func:`start_over` has renamed since.
+
+    Call it on every process.
+
+    Args:
+        trainer: inside ``fit``.
+        label: the structure that ends here.
+        then: the :func:`rankings` of that time.
+        earlier: the structure of that time.
+    """
+    start_over(trainer, label)
+    callbacks = [one for one in callbacks_of(trainer) if is_a(one, "ModelCheckpoint") and _ranks(one)]
+    for callback, state in zip(callbacks, then, strict=False):
+        callback.load_state_dict({**callback.state_dict(), **state, "last_model_path": callback.last_model_path})
+    find_best_again(trainer, earlier)
 
 
 def find_best_again(trainer: Trainer, label: str) -> None:

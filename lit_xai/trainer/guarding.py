@@ -6,6 +6,8 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from lit_xai.structure.checkpoints import read_checkpoint
+from lit_xai.trainer.logging import outlived
+from lit_xai.trainer.run_page import begin_page, end_page
 
 _TRUST = "add weights_only=False to the call of the Trainer"
 
@@ -14,12 +16,13 @@ def guard(trainer: Trainer) -> None:
     """Make a Trainer refuse a damaged checkpoint in one sentence, before anything in it is used.
 
     Call it in ``setup``, on every process: Lightning reads the file right after. The callbacks of the library share one
-    guard; :func:`unguard` removes it.
+    guard; :func:`unguard` removes it. A fit's page in TensorBoard begins and ends with it.
 
     Args:
         trainer: any; ``ckpt_path`` of its ``fit``, ``validate``, ``test`` and ``predict`` is what is checked.
     """
     strategy = trainer.strategy
+    begin_page(trainer, outlived)
     if hasattr(strategy.load_checkpoint, "guards"):
         return
     load = strategy.load_checkpoint
@@ -39,6 +42,7 @@ def guard(trainer: Trainer) -> None:
 
 def unguard(trainer: Trainer) -> None:
     """Undo :func:`guard`, and do nothing the second time."""
+    end_page(trainer)
     strategy = trainer.strategy
     guarded: Any = vars(strategy).get("load_checkpoint")
     if hasattr(guarded, "guards"):

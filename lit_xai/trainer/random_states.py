@@ -3,8 +3,9 @@
 Private names in use: ``_FitLoop._data_fetcher``, ``_FitLoop._combined_loader``.
 """
 
+import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NotRequired
 
 import numpy as np
@@ -105,6 +106,23 @@ def restore_random_states_(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"].cpu())
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"].cpu())
+
+
+@contextlib.contextmanager
+def random_numbers_kept() -> Iterator[None]:
+    """Restore the states of the generators after the block, which may draw.
+
+    Example:
+        >>> with random_numbers_kept():
+        ...     first = torch.rand(1)
+        >>> bool(torch.rand(1) == first)
+        True
+    """
+    states = random_states()
+    try:
+        yield
+    finally:
+        restore_random_states_(states)
 
 
 def gathered_states() -> list[dict[str, Any]]:

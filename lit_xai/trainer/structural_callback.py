@@ -1,10 +1,11 @@
 """The base of callbacks that change the structure of a module during training."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NotRequired
 
 from lightning.pytorch import LightningModule, Trainer
 
+from lit_xai.network.spec import Network
 from lit_xai.structure.attachment import attach, detach, take_step_
 from lit_xai.structure.kinds import Step
 from lit_xai.structure.recipe import recipe_of, save_structure_
@@ -18,6 +19,7 @@ from lit_xai.trainer.saved_state import FIX, check_saved_state, check_state
 from lit_xai.trainer.scheduling import Point, RunLength, Unit
 from lit_xai.trainer.structure_change import averaged_copies, bare_optimizers, change_structure, refuse_masks
 from lit_xai.trainer.watched_callback import WatchedCallback
+from lit_xai.trainer.watching import seen_in_step
 
 
 class StructuralCallback(WatchedCallback):
@@ -53,13 +55,20 @@ class StructuralCallback(WatchedCallback):
     instead_of_sharding: ClassVar[str] = "train on one device"
     """What to do with a network that is too large for one process, for the refusal of such strategies."""
 
+    before_step: "Callable[[StructuralCallback], bool] | None" = None
+    """Asked with this callback before it takes a step, on every process. Where it returns ``False`` it has brought the
+    module back to an earlier moment: the step is not taken, and :meth:`change` begins anew unless it was
+    :meth:`stopped <stop>`."""
+
     def __init__(self) -> None:
         super().__init__()
+        self.stopped = ""
         self._resumed: dict[str, Any] | None = None
         self._progress = Progress()
         self._last_seen: Point | None = None
         self._has_begun = False
         self._twins: Twins | None = None
+        self._compared: dict[str, str] = {}
 
     # --- for subclasses -----------------------------------------------------------------------------------------------
 
@@ -113,6 +122,8 @@ class StructuralCallback(WatchedCallback):
         Raises:
             ValueError: a step does not fit the module, or comes too late.
         """
+        if self.before_step is not None and not self.before_step(self):
+            raise _SteppedBack
         label = recipe_of(pl_module).label
         self.say_change(f"by its step {self.now(trainer).place}")
         for step in steps:
@@ -131,6 +142,29 @@ class StructuralCallback(WatchedCallback):
             )
         return self._twins.in_step(step)
 
+    def stop(self, reason: str) -> None:
+        """Take no further step in this run, nor in one that resumes it.
+
+        Args:
+            reason: kept as ``stopped``; not empty.
+        """
+        self.stopped = reason
+
+    def _change(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        while not self.stopped:
+            try:
+                return self.change(trainer, pl_module)
+            except _SteppedBack:  # what it was about to do was meant for another network
+                continue
+
+    @property
+    def compared_outputs(self) -> Mapping[str, str]:
+        """The parts of the module whose outputs have to keep their width, with the part that may follow each.
+
+        Known from ``on_train_start`` on: the training step compares the result of that with something of this width.
+        """
+        return self._compared
+
     @property
     def is_resumed(self) -> bool:
         """True if the run is resumed and its first epoch has not begun yet."""
@@ -141,7 +175,7 @@ class StructuralCallback(WatchedCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Attach to the module, so that its checkpoints carry the recipe and such checkpoints load."""
         if stage == "fit":
-            self._resumed, self._has_begun = None, False
+            self._resumed, self._has_begun, self.stopped = None, False, ""
             if self.changes_structure():
                 refuse_strategies(trainer, type(self).__name__, self.instead_of_sharding)
                 refuse_masks(trainer, type(self).__name__)
@@ -163,6 +197,7 @@ class StructuralCallback(WatchedCallback):
                 "random": gathered_states(),
                 "optimizer_steps": self._progress.steps(trainer),
             }
+            state |= {"stopped": self.stopped} if self.stopped else {}
         if state is not None:
             checkpoint.setdefault("callbacks", {})[self.state_key] = state
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
@@ -188,10 +223,11 @@ class StructuralCallback(WatchedCallback):
         except Exception as error:  # a callback of somebody else's may raise anything
             reason = f"{type(self).__name__} cannot load its state in the checkpoint ({type(error).__name__}: {error})"
             raise ValueError(f"{reason}. {FIX}") from error
-        self._resumed = state_dict
+        self._resumed, self.stopped = state_dict, state_dict.get("stopped", "")
 
     def _check_state(self, state: Any) -> None:
         own = {"random": RANDOM_STATES, "optimizer_steps": NotRequired[NonNegative]}  # 0.1 counted none
+        own["stopped"] = NotRequired[str]
         if self.state_entries is None and isinstance(state, dict):
             state = {key: value for key, value in state.items() if key in own}
         check_state(type(self).__name__, state, entries({**own, **(self.state_entries or {})}))
@@ -205,7 +241,9 @@ class StructuralCallback(WatchedCallback):
             def follow(step: Step) -> None:  # within a training step, which has gradients that are not to be dropped
                 take_step_(pl_module, step, copies=averaged_copies(trainer))
 
-            self._twins = Twins(pl_module, lambda: bare_optimizers(trainer), follow)
+            seen = seen_in_step(trainer, pl_module, getattr(self, "given", Network()))
+            self._twins = Twins(pl_module, lambda: bare_optimizers(trainer), follow, seen.written, seen.untaught)
+            self._compared = self._twins.compared(seen.others)
         if self._resumed is not None:
             find_best_again(trainer, recipe_of(pl_module).label)
 
@@ -220,7 +258,7 @@ class StructuralCallback(WatchedCallback):
             # A run may be resumed on more processes than it was saved by.
             restore_random_states_(states[trainer.global_rank % len(states)])
         self._last_seen = self.now(trainer)
-        self.change(trainer, pl_module)
+        self._change(trainer, pl_module)
         if resumed is not None:
             renew_batches_(trainer)
 
@@ -233,7 +271,7 @@ class StructuralCallback(WatchedCallback):
         # of callbacks. Gradients are never halfway, as the count moves with a step.
         if self.unit == "step" and (now := self.now(trainer)) != self._last_seen:
             self._last_seen = now
-            self.change(trainer, pl_module)
+            self._change(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Detach from the module, which keeps its structure."""
@@ -247,6 +285,10 @@ class StructuralCallback(WatchedCallback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Detach also after an exception, when Lightning calls no ``teardown``."""
         self.teardown(trainer, pl_module, "exception")
+
+
+class _SteppedBack(Exception):  # noqa: N818 - no error: it ends a change that became void
+    """The module is at an earlier moment again."""
 
 
 class FollowRecipe(StructuralCallback):

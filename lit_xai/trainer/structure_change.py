@@ -71,6 +71,31 @@ def averaged_copies(trainer: Trainer) -> list[nn.Module]:
     return found
 
 
+def average_counts(trainer: Trainer) -> list[torch.Tensor]:
+    """Return how many times each of the :func:`averaged_copies` has been updated, as the tensors that count it."""
+    found = []
+    for callback in callbacks_of(trainer):
+        if is_a(callback, "WeightAveraging") and callback._average_model is not None:
+            found.append(callback._average_model.n_averaged)
+        elif is_a(callback, "StochasticWeightAveraging") and getattr(callback, "n_averaged", None) is not None:
+            found.append(callback.n_averaged)
+    return found
+
+
+def put_averages_again(trainer: Trainer, observer: Any) -> None:
+    """Put averaged weights into the module again, where that was done before an observer changed both.
+
+    Args:
+        trainer: at the end of training.
+        observer: the callback in whose ``on_train_end`` this is; those before it have had theirs.
+    """
+    for callback in callbacks_of(trainer):
+        if callback is observer:
+            break
+        if is_a(callback, "WeightAveraging"):
+            callback.on_train_end(trainer, trainer.lightning_module)
+
+
 def change_structure(trainer: Trainer, pl_module: LightningModule, step: dict[str, Any]) -> None:
     """Take a structural step in a running ``fit``; call it on every process.
 
@@ -86,6 +111,16 @@ def change_structure(trainer: Trainer, pl_module: LightningModule, step: dict[st
         ValueError: the step does not fit the module. Nothing is changed then.
     """
     take_step_(pl_module, step, bare_optimizers(trainer), averaged_copies(trainer))
+    continue_with_parameters(trainer, pl_module)
+
+
+def continue_with_parameters(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Have DDP and compiled code continue with a module's present parameters; gradients are dropped.
+
+    Args:
+        trainer: as for :func:`change_structure`.
+        pl_module: its module.
+    """
     for parameter in pl_module.parameters():
         parameter.grad = None  # new parameters have none, and part of an accumulated gradient is no gradient
     if isinstance(trainer.strategy.model, DistributedDataParallel):

@@ -14,17 +14,19 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from lit_xai.network.arguments import inputs_of_call
 from lit_xai.network.calling import BatchToTarget, defines_call, find_network, plain_name
 from lit_xai.network.copying import copy_network, uncompiled_
 from lit_xai.network.describing import describe
-from lit_xai.network.observing import StepRecord, Told, observe, parts_with_weights
+from lit_xai.network.observing import StepRecord, Told, observe, observed_writing, parts_with_weights
 from lit_xai.network.probing import Probe
 from lit_xai.network.reading import AmbiguousError, Reading, UnwatchableError, describe_paths, read
+from lit_xai.network.rows import column, columns
 from lit_xai.network.selectors import ComputedInputs, InputsInBatch, InputsOfStep, LabelsAt, LogitsAt
 from lit_xai.network.spec import Network, weighted_parts
+from lit_xai.network.state import kept_state
 from lit_xai.network.step_view import StepCall, until
 from lit_xai.network.trees import leaves, replaced
 from lit_xai.network.untouched import fork_rng
@@ -133,6 +135,20 @@ def labels_of(
         return None
 
 
+def seen_in_step(trainer: Trainer, pl_module: LightningModule, given: Network) -> Reading:
+    """Return what a module's training step was seen to do; nothing if it cannot be watched.
+
+    Args:
+        trainer: as for :func:`watch`.
+        pl_module: likewise.
+        given: the network that the user named.
+    """
+    try:
+        return watch(trainer, pl_module, "train", given.module).reading
+    except ValueError:  # whoever needs the network says so
+        return Reading(())
+
+
 def resolved(
     trainer: Trainer, pl_module: LightningModule, loader: str, given: Network, as_called: bool = False
 ) -> Network:
@@ -202,10 +218,35 @@ def _watch(trainer: Trainer, pl_module: LightningModule, loader: str, step: str,
     if isinstance(outcome, Exception):
         raise outcome
     called, reading = outcome
-    target = None if reading.label is None else LabelsAt(reading.label)
+    target = None if reading.label is None or not _is_one_each(batch, reading.label) else LabelsAt(reading.label)
     network, inputs = _network(trainer, pl_module, step, record, reading)
     as_called, _ = _network(trainer, pl_module, step, record, called)
     return Watched(network, as_called, target, reading, step, inputs)
+
+
+def _opened(
+    trainer: Trainer, copied: Any, record: StepRecord, called: Reading, step: str, parts: dict[str, nn.Module]
+) -> tuple[StepRecord, Reading, dict[str, nn.Module]]:
+    """Look inside a network that returns losses or final detections, for the last parts of it that return more."""
+    closed = called.closed
+    inside = {
+        name: part
+        for name, part in parts.items()
+        if not any(f"{one}.".startswith(f"{name}.") for one in closed) and name
+    }
+    if not closed or len(inside) == len(parts):
+        return record, called, parts
+    try:
+        other = _observed(trainer, copied, record.batch, step, inside)
+        return _opened(trainer, copied, other, read(other), step, inside)
+    except (UnwatchableError, AmbiguousError):
+        return record, called, parts
+
+
+def _is_one_each(batch: Any, label: str) -> bool:
+    """Return whether a column has one label for each sample, rather than one for each of its boxes."""
+    labels = column(batch, label)
+    return isinstance(labels, Tensor) or all(not one.dim() for one in labels or ())
 
 
 def _read_step(
@@ -222,7 +263,10 @@ def _read_step(
                 parts = {module: parts[module]} if module in parts else parts
             record = _observed(trainer, copied, batch, step, parts)
             called = read(record)
-            return record, (called, called if module is not None else _by_own_forward(copied, record, called, parts))
+            if module is not None:
+                return record, (called, called)
+            record, called, parts = _opened(trainer, copied, record, called, step, parts)
+            return record, (called, _by_own_forward(copied, record, called, parts))
     except (UnwatchableError, AmbiguousError) as error:
         return record, type(error)(_in_words(pl_module, step, module, error))
     except ValueError as error:  # a module that cannot be copied says so itself
@@ -236,9 +280,14 @@ def _samples(loader: Any) -> int:
         if not isinstance(inside, DataLoader):
             break
         loader = inside
-    if not isinstance(loader, DataLoader) or loader.batch_sampler is None:
+    if not isinstance(loader, DataLoader) or loader.batch_sampler is None or _joins(loader):
         return 2**20  # what yields whole batches: one of them as it is
     return min(MOST, loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or MOST)
+
+
+def _joins(loader: DataLoader[Any]) -> bool:
+    """Return whether a loader reads from others, such that its own batch size tells nothing."""
+    return not (isinstance(loader.dataset, IterableDataset) or hasattr(loader.dataset, "__getitem__"))
 
 
 def _observed(trainer: Trainer, copied: Any, batch: Any, step: str, parts: dict[str, nn.Module]) -> StepRecord:
@@ -249,7 +298,13 @@ def _observed(trainer: Trainer, copied: Any, batch: Any, step: str, parts: dict[
         _try(getattr(copied, of_batch, None), batch, 0)
     told = Told()
     with standing_in(trainer, copied, step, told):
-        return observe(copied, batch, lambda own: run_step(copied, own, step, told), parts, told)
+        record = observe(copied, batch, lambda own: run_step(copied, own, step, told), parts, told)
+        if step == "train":  # averages of weights are often brought up to date here
+            given = ({"loss": told.losses[-1].detach()} if told.losses else None, batch, 0)
+            with observed_writing(copied, record):
+                _try(getattr(copied, "on_before_zero_grad", None), None)
+                _try(getattr(copied, "on_train_batch_end", None), *given)
+        return record
 
 
 def _try(hook: Callable[..., Any] | None, *args: Any) -> None:
@@ -307,7 +362,7 @@ def _network(
     run = partial(_run_alone, trainer, loader, reading.written)
     if reading.is_step:
         step = StepCall(run, reading.parts, reading.ends, reading.data)
-        found = dict(leaves(record.batch))
+        found = columns(record.batch)
         data = found[""] if reading.data == ("",) else {path: found[path] for path in reading.data}
         return Network(None, InputsOfStep(step), output, step), describe(data)
     (name,) = reading.parts
@@ -329,7 +384,8 @@ def _emptied(template: Any) -> dict[str, Tensor]:
 
 
 def _run_alone(trainer: Trainer, loader: str, written: tuple[str, ...], pl_module: nn.Module, batch: Any) -> None:
-    with standing_in(trainer, pl_module, loader), _kept(pl_module, written):
+    # An agent's environment, a counter: the module may be the one that is trained.
+    with kept_state(pl_module), standing_in(trainer, pl_module, loader), _kept(pl_module, written):
         run_step(pl_module, batch, loader, Told())
 
 

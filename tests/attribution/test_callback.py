@@ -639,7 +639,7 @@ def test_two_of_one_name(tmp_path):
 def test_integer_inputs_name_the_embedding(tmp_path):
     data = DataLoader(TensorDataset(torch.randint(20, (24, 5)), torch.arange(24) % 10), batch_size=8)
     with pytest.raises(ValueError, match=r"LayerIntegratedGradients' and layer='net\.embed'"):
-        run(tmp_path, AttributionMonitor(), NoSteps(), network=Tokens(), train=data, val=data)
+        run(tmp_path, AttributionMonitor("IntegratedGradients"), NoSteps(), network=Tokens(), train=data, val=data)
     run(
         tmp_path,
         AttributionMonitor("LayerIntegratedGradients", layer="net.embed"),
@@ -648,6 +648,42 @@ def test_integer_inputs_name_the_embedding(tmp_path):
         val=data,
     )
     assert next(iter(arrays(tmp_path).values()))["attributions"].shape == (8, 5, 4)
+
+
+def test_tokens_are_explained_at_their_embedding(tmp_path, caplog, monkeypatch):
+    import lit_xai.render
+
+    data = DataLoader(TensorDataset(torch.randint(20, (24, 5)), torch.arange(24) % 10), batch_size=8)
+    named = AttributionMonitor("LayerIntegratedGradients", layer="net.embed", name="named", baselines=0)
+    titles, sizes, monitor = [], [], AttributionMonitor()
+    original = lit_xai.render.attribution_figure
+
+    def figure(shown, maps, **options):
+        titles.append(options["title"])
+        sizes.append(lit_xai.render.registry.choose_renderer(shown, maps, None).find_shares(shown, maps).values.shape)
+        return original(shown, maps, **options)
+
+    monkeypatch.setattr(lit_xai.render, "attribution_figure", figure)
+    with caplog.at_level("INFO"):
+        run(tmp_path, monitor, named, network=Tokens(), train=data, val=data, max_epochs=1)
+    assert monitor.name == "LayerIntegratedGradients-net.embed"
+    assert monitor.state_key == "AttributionMonitor[IntegratedGradients]"
+    assert "explained at the embedding 'net.embed' that they enter" in caplog.text
+    assert "LayerIntegratedGradients, layer net.embed, target: label, baseline: token 0" in titles[0]
+    assert sizes[-1] == (8, 1, 5)  # one number for each token
+    files = {path.parts[-3]: path for path in tmp_path.rglob("attributions.npz")}
+    assert set(files) == {"LayerIntegratedGradients-net.embed", "named"}
+    with np.load(files["named"]) as other, np.load(files[monitor.name]) as own:
+        assert own["attributions"].shape == (8, 5, 4)
+        assert (own["attributions"] == other["attributions"]).all()
+    assert not list(tmp_path.rglob("attribution/IntegratedGradients"))
+
+
+def test_tokens_by_default_and_by_name_are_two_of_one_name(tmp_path):
+    data = DataLoader(TensorDataset(torch.randint(20, (24, 5)), torch.arange(24) % 10), batch_size=8)
+    named = AttributionMonitor("LayerIntegratedGradients", layer="net.embed")
+    with pytest.raises(MisconfigurationException, match=r"have the name 'LayerIntegratedGradients-net\.embed'"):
+        run(tmp_path, AttributionMonitor(), named, NoSteps(), network=Tokens(), train=data, val=data)
 
 
 @pytest.mark.filterwarnings("ignore:.*Total length of.*is zero")

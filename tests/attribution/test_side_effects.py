@@ -45,6 +45,7 @@ def test_witness_sees_a_careless_observer(tmp_path, baseline_folder):
     assert fit("plain", careless, tmp_path) != unmonitored("plain", baseline_folder)
 
 
+@pytest.mark.slow  # test_ddp.py trains on two processes as well
 def test_two_processes(tmp_path):
     run_script(Path(__file__).with_name("ddp_side_effects.py"), tmp_path)
     for rank in (0, 1):

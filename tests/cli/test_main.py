@@ -29,9 +29,9 @@ def in_fresh_process(*arguments, code=0):
 def test_alone_it_prints_what_it_can_do_and_imports_no_torch(arguments):
     said = in_fresh_process(*arguments)
     assert said.endswith("set()\n")
-    for part in ("fit", "validate|test|predict", "demo", "--ckpt_path", "--init_from", "attributions, base"):
+    for part in ("fit", "validate|test|predict", "demo", "compare", "--ckpt_path", "--init_from", "attributions, base"):
         assert part in said
-    assert 10 <= len(said.splitlines()) <= 15
+    assert 10 <= len(said.splitlines()) <= 16
     assert max(map(len, said.splitlines())) <= 110
 
 

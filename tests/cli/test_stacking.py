@@ -1,6 +1,7 @@
 """The overlays stacked on one config, every pair in both orders and all of them: the order changes nothing."""
 
 import itertools
+import json
 import random
 import re
 from pathlib import Path
@@ -15,7 +16,7 @@ from lit_xai.structure.recipe import KEY
 OVERLAYS = ("pruning", "distillation", "quantization", "export", "attributions")
 PAIRS = list(itertools.permutations(OVERLAYS, 2))
 QUICK = [("quantization", "pruning"), ("export", "distillation"), ("attributions", "quantization")]
-"""These run in the suite; the others are marked slow."""
+"""These run in the suite, as does a run with all of them in docs/start.md; the others are marked slow."""
 QUICKLY = (
     "--trainer.max_epochs=4",
     "--trainer.limit_train_batches=4",
@@ -32,7 +33,6 @@ LOGGED = {
     "attributions": r"IntegratedGradients: figures and attributions are in",
 }
 ALL = [tuple(random.Random(seed).sample(OVERLAYS, len(OVERLAYS))) for seed in range(3)]
-QUICK += ALL[:1]
 
 
 def cells(orders):
@@ -42,7 +42,6 @@ def cells(orders):
 
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*the student is ahead of its teacher",
     "ignore:.*slower than",  # networks this small do not gain
     "ignore:.*ModelExport",
     "ignore:.*does not add up",  # in two steps
@@ -66,7 +65,7 @@ def overlay(name: str, folder: Path) -> str:
     return str(file)
 
 
-def check(names: tuple[str, ...], log: str) -> None:
+def check(names: tuple[str, ...], log: str, more: int = 0) -> None:
     run = Path("logs/version_0")
     recipe = torch.load(run / "checkpoints/last.ckpt", weights_only=True).get(KEY, {"steps": []})
     kinds = {"prune"} if "pruning" in names else set()
@@ -78,7 +77,7 @@ def check(names: tuple[str, ...], log: str) -> None:
     # The log tells what ran at which epoch.
     assert {name for name, line in LOGGED.items() if re.search(line, log)} == set(names)
     saved = (run / "config.yaml").read_text()
-    assert saved.count("class_path: lit_xai.callbacks.") == len(names)
+    assert saved.count("class_path: lit_xai.callbacks.") == len(names) + more
 
 
 def fit(configs: list[str], lit_xai, caplog, *options: str) -> str:
@@ -110,4 +109,7 @@ def test_all_of_them(names, lit_xai, caplog):
 def test_compress_is_all_of_them(lit_xai, caplog):
     # Trained for longer than the others: the predictions of a network that has learned nothing are ties, and integers
     # then decide more than 1% of them otherwise, which the export refuses.
-    check(OVERLAYS, fit(["compress"], lit_xai, caplog, "--trainer.limit_train_batches=40"))
+    log = fit(["compress"], lit_xai, caplog, "--trainer.limit_train_batches=40")
+    check(OVERLAYS, log, more=1)
+    assert "ModelReport: Verdict: " in log
+    assert json.loads(Path("logs/version_0/facts.json").read_text())["facts"]["stated"] == "before"

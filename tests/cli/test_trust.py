@@ -179,6 +179,6 @@ def test_the_best_file_of_a_resumed_run_is_believed_no_more_than_the_resumed_one
     state |= {"best_model_path": best, "best_model_score": low, "best_k_models": {best: low}, "kth_value": low}
     state["kth_best_model_path"] = best
     torch.save(checkpoint, "last.ckpt")
-    with pytest.warns(UserWarning, match=r"exporting the last weights .* set ModelExport\(weights_only=False\)"):
+    with pytest.warns(UserWarning, match=r"taking the last weights .* set ModelExport\(weights_only=False\)"):
         report = fit(2, ckpt_path="last.ckpt")
     assert "the last weights" in str(report)

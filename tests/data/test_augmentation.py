@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lit_xai.data.augmentation import crop_and_flip
+from lit_xai.data.augmentation import crop_and_flip, darken
 
 
 def images(count=64, channels=3, height=8, width=6):
@@ -64,3 +64,19 @@ def test_follows_the_global_seed():
 
     assert torch.equal(moved(3), moved(3))
     assert not torch.equal(moved(3), moved(4))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_images_is_darkened_each_by_one_factor(share, dtype):
+    torch.manual_seed(0)
+    x = torch.full((2000, 1, 2, 2), 200).to(dtype)
+    dimmed = darken(x, share)
+    assert dimmed.dtype == dtype
+    assert torch.equal(dimmed.flatten(1).amin(1), dimmed.flatten(1).amax(1))
+    factors = dimmed[:, 0, 0, 0].double() / 200
+    changed = factors[factors < 1]
+    assert abs(len(changed) / 2000 - share) < 0.04
+    if share:
+        assert abs(float(changed.mean()) - 0.5) < 0.02
+        assert abs(float(changed.std()) - 12**-0.5) < 0.02

@@ -75,8 +75,9 @@ def test_training_order_follows_the_global_seed_and_changes_every_epoch(digits):
     assert torch.equal(first.sort().values, second.sort().values)
 
 
-def test_only_training_images_are_augmented(digits):
-    moving = Digits(batch_size=100, augment=True)
+@pytest.mark.parametrize("options", [{"augment": True}, {"darken": 1.0}, {"augment": True, "darken": 0.5}], ids=str)
+def test_only_training_images_are_augmented(digits, options):
+    moving = Digits(batch_size=100, **options)
     moving.setup()
     assert torch.equal(moving.train_dataset.images, digits.train_dataset.images)
     torch.manual_seed(0)
@@ -84,6 +85,24 @@ def test_only_training_images_are_augmented(digits):
     assert not torch.equal(x, digits.train_dataset.__getitems__(range(50))[0])
     assert torch.equal(moving.val_dataset[3][0], digits.val_dataset[3][0])
     assert torch.equal(moving.test_dataset[3][0], digits.test_dataset[3][0])
+
+
+def test_images_are_darkened_towards_black_before_normalization():
+    dim = Digits(darken=1.0)
+    dim.setup("fit")
+    black = (0.0 - dim.mean[0]) / dim.std[0]
+    torch.manual_seed(0)
+    (x, _), original = dim.train_dataset.__getitems__(range(50)), dim.train_dataset.images[:50].float() / 16
+    pixels = x * dim.std[0] + dim.mean[0]
+    assert float(x.min()) >= black - 1e-5
+    assert bool((pixels <= original + 0.5 / 16 + 1e-5).all())
+    assert float(pixels.mean() / original.mean()) == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, "half", True, float("nan")])
+def test_a_share_that_is_none_is_refused(share):
+    with pytest.raises(ValueError, match=r"^darken expected a share of the training images, 0 to 1, but got"):
+        Digits(darken=share)
 
 
 def test_digits_are_shifted_by_one_pixel_and_never_mirrored():
@@ -241,6 +260,7 @@ trainer.test(model, datamodule=data, verbose=False)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_images(tmp_path, write_mnist):
     write_mnist(tmp_path / "mnist", train=60, test=30)
     script = tmp_path / "two_processes.py"

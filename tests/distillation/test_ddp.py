@@ -6,6 +6,8 @@ import pytest
 import torch
 from processes import run_script
 
+pytestmark = pytest.mark.slow  # starts processes; pruning, quantization and attribution keep theirs in the quick tests
+
 SCRIPT = str(Path(__file__).with_name("ddp_distillation.py"))
 SETTINGS = ["adapters", "explained", "ema", "dense", "cached"]
 

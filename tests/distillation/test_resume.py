@@ -248,7 +248,8 @@ def uninterrupted(tmp_path_factory):
     return torch.load(folder / "end.pt")
 
 
-@pytest.mark.parametrize("point", ["1:3", pytest.param("3:1", marks=pytest.mark.slow)])
+@pytest.mark.slow  # integration/test_resume.py kills runs as well
+@pytest.mark.parametrize("point", ["1:3", "3:1"])
 def test_killed_and_resumed(uninterrupted, point, tmp_path):
     killed = run(tmp_path, point)
     assert killed.returncode == -9, killed.stderr[-3000:]

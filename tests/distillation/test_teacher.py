@@ -227,6 +227,78 @@ def test_a_batch_that_is_partly_cached_runs_as_a_whole():
     assert network.seen == [8, 8]
 
 
+# --- another form in evaluation ---------------------------------------------------------------------------------------
+
+
+class Scored(nn.Module):
+    """Maps in training, scores in evaluation mode."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        self.body = Conv(norm=True, seed=seed)
+        self.drop = nn.Dropout()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        maps = self.drop(self.body(x))
+        if not self.training:
+            return {"score": maps.amax(1)}
+        self.seen += 1
+        return {"maps": maps}
+
+
+class Scoring(Module):
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0])["maps"], batch[1])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("score", self(batch[0])["score"].mean())
+
+
+@pytest.mark.parametrize("options", [{}, {"optimize_teacher": False}, {"cache": "memory"}])
+def test_a_teacher_with_another_form_in_evaluation_runs_the_code_of_training(options, tmp_path, caplog):
+    teacher = Scored(seed=2)
+    teacher(torch.randn(64, 1, 8, 8))
+    before = copy.deepcopy(teacher.state_dict())
+    kept, record, student = KnowledgeDistillation(teacher, alpha=1.0, **options), Record(), Scoring(Scored())
+    with caplog.at_level("INFO"):
+        fit(student, tmp_path, kept, record, val=loader(16))
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    told = [line for line in caplog.messages if "its own code runs as in training" in line]
+    assert len(told) == 1
+    assert ("not cached" in told[0]) == ("cache" in options)
+
+
+@pytest.mark.parametrize("teacher", ["ema", "dense"])
+def test_averages_and_dense_networks_with_another_form_in_evaluation_teach(teacher, tmp_path):
+    pruning = StructuredPruning(0.25, start_epoch=1, end_epoch=1, round_to=1, report_latency=False)
+    others = [pruning] if teacher == "dense" else []
+    found = []
+    for alpha in (0.0, 0.5):
+        record = Record()
+        callbacks = [KnowledgeDistillation(teacher, alpha=alpha)] if alpha else []
+        fit(Scoring(Scored()), tmp_path, *callbacks, *copy.deepcopy(others), record, val=loader(16))
+        found.append(torch.stack(record.losses))
+    assert not torch.equal(*found)
+
+
+def test_logits_by_the_code_of_training_are_those_of_the_layers_in_evaluation():
+    network = Scored(seed=2)
+    network(torch.randn(64, 1, 8, 8))
+    expected = copy.deepcopy(network).eval().body(X[:8])
+    teacher, call = Teacher(network, output="maps", optimize=False), Call("", (X[:8],))
+    before = copy.deepcopy(network.state_dict())
+    for _ in range(2):
+        found = teacher.suited(call, torch.zeros(8, 10), lambda: teacher.outputs(call))
+        torch.testing.assert_close(found.logits, expected, rtol=1e-5, atol=1e-6)
+    assert teacher.has_training_code
+    assert all(torch.equal(value, before[name]) for name, value in teacher.network.state_dict().items())
+    other = Teacher(Scored(seed=2), output="maps", optimize=False)
+    with refused("teacher", "score"):  # the first error stands
+        other.suited(call, torch.zeros(8, 7), lambda: other.outputs(call))
+    assert not other.has_training_code
+
+
 # --- what does not fit ------------------------------------------------------------------------------------------------
 
 

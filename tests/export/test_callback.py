@@ -386,6 +386,7 @@ class Data(LightningDataModule):
 
 class NoValidation(Module):
     validation_step = LightningModule.validation_step
+    test_dataloader = None  # as some modules say that they have none
 
 
 @pytest.mark.parametrize(("names", "said", "samples"), [(["train", "test"], "test", 24), (["train"], "training", 48)])

@@ -26,6 +26,14 @@ class Broken(nn.Module):
         raise KeyError("weights")
 
 
+class OneByOne(nn.Module):
+    def forward(self, x):
+        batch = torch.zeros(len(x), 2)
+        for i, row in enumerate(list(x)):
+            batch[i, :2].copy_(row)
+        return batch
+
+
 def test_control_flow_by_its_line(tmp_path, capfd):
     line = Undecided.forward.__code__.co_firstlineno + 1
     with refused("Undecided cannot be exported to ONNX", f"{__file__}:{line}: if x.sum() > 0:"):
@@ -39,6 +47,21 @@ def test_control_flow_by_its_line(tmp_path, capfd):
 def test_one_number_of_samples(tmp_path):
     with refused("Fixed expected to take any number of samples", "its file runs with 2 alone"):
         write_onnx(Fixed(), torch.zeros(2, 2), tmp_path / "model.onnx")
+
+
+class InNumPy(nn.Module):
+    def forward(self, x):
+        return x + torch.from_numpy(x.detach().mean(0).numpy())
+
+
+def test_what_is_computed_with_numpy_is_refused(tmp_path):
+    with refused("InNumPy cannot be exported to ONNX", "its file computes NaN or infinity"):
+        write_onnx(InNumPy(), torch.zeros(2, 2), tmp_path / "model.onnx")
+
+
+def test_rows_that_are_left_out(tmp_path):
+    with refused("OneByOne expected to take any number of samples", "its file runs with 2 alone"):
+        write_onnx(OneByOne(), torch.zeros(2, 2), tmp_path / "model.onnx")
 
 
 def test_versions_of_operators(tmp_path):

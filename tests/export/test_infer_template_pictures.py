@@ -25,6 +25,7 @@ def reading(monkeypatch, tmp_path):
     def read(image, channels, suffix="png", **options):
         settings = {
             "inputs": {"input": {"shape": [channels, 8, 8], "dtype": "float32"}},
+            "whole": [],
             "normalized": "input",
             "mean": MEAN[:channels],
             "std": STD[:channels],
@@ -173,6 +174,7 @@ def test_damaged_pictures(suffix, reading, tmp_path, capfd):
 def test_numbers_far_from_training(monkeypatch, capsys):
     settings = {
         "inputs": {"image": {"shape": [1, 2, 2], "dtype": "float32"}, "row": {"shape": [3], "dtype": "float32"}},
+        "whole": [],
         "normalized": None,
         "ranges": {"image": [0.0, 1.0], "row": [-2.0, 2.0]},
         "not_of_bytes": {},

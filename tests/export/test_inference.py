@@ -83,6 +83,7 @@ def test_arrays_of_every_form(form, rows, trained):
     raw = (trained.images[:rows] * STD[0] + MEAN[0]).numpy()
     settings = {
         "inputs": {"input": {"shape": [1, 8, 8], "dtype": "float32"}},
+        "whole": [],
         "normalized": "input",
         "mean": MEAN,
         "std": STD,

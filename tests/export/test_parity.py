@@ -10,7 +10,15 @@ from torchmetrics import MeanSquaredError
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from witness import digest, rng_state
 
-from lit_xai.export.parity import OnnxPredictor, Parity, check_float, check_int8, measure_parity, network_predictor
+from lit_xai.export.parity import (
+    OnnxPredictor,
+    Parity,
+    Rounding,
+    check_float,
+    check_int8,
+    measure_parity,
+    network_predictor,
+)
 from lit_xai.runtime.onnx import export_onnx
 
 X = torch.randn(70, 6, generator=torch.Generator().manual_seed(0))
@@ -48,6 +56,25 @@ def test_against_numpy():
         "right": pytest.approx((right.argmax(1) == labels.numpy()).mean()),
     }
     assert (found.metric, found.classification, found.outputs) == ("accuracy", True, 5)
+
+
+class Tokens(nn.Module):
+    """Of five tokens, whose scores of classes differ, and which are hardly told apart."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def forward(self, x):
+        classes = torch.tensor([1.0, 3.0, 2.0]).expand(len(x), 5, 3)
+        return classes + self.step * torch.arange(5.0)[:, None]
+
+
+def test_tokens_are_predicted_by_their_classes():
+    predictors = {"left": network_predictor(Tokens(1e-6)), "right": network_predictor(Tokens(-1e-6))}
+    found = measure_parity(predictors, [("left", "right")], [torch.rand(4, 5, 7)], Tokens(0.0), progress=False)
+    parity = found.parities["left", "right"]
+    assert (parity.predictions, parity.equal, found.outputs) == (20, 20, 3)
 
 
 @pytest.mark.parametrize("metric", [MulticlassAccuracy(5, average="micro"), MulticlassF1Score(5)])
@@ -175,6 +202,31 @@ def test_limits_of_int8(found, verdict):
             check_int8(found)
     else:
         assert (check_int8(found) is None) == (verdict == "fine")
+
+
+@pytest.mark.parametrize(
+    ("network", "file", "verdict"),
+    [
+        (parity(0.9, mean=0.02), parity(0.9, mean=0.021), "warned of"),  # two roundings of one network
+        (parity(0.9, mean=0.02), parity(0.85, mean=0.021), "wrong"),
+        (parity(0.9, mean=0.02), parity(0.95, mean=0.03), "wrong"),
+        (parity(1.0, mean=0.001), parity(0.9, mean=0.001), "wrong"),
+        (parity(0.9, mean=0.02), parity(0.9, mean=float("nan")), "wrong"),
+        (Parity(1000, 0, 0, 0.1, 0.02), Parity(1000, 0, 0, 0.1, 0.02), "warned of"),
+        (Parity(1000, 0, 0, 0.1, 0.02), Parity(1000, 0, 0, 0.1, 0.03), "wrong"),
+    ],
+)
+def test_what_rounding_explains(network, file, verdict):
+    found, rounding = parity(0.9, mean=0.02), lambda: Rounding(network, file)
+    if verdict == "wrong":
+        with refused("model.int8.onnx expected what the quantized network computes"):
+            check_int8(found, rounding)
+    else:
+        assert "Quantization itself changes as much" in check_int8(found, rounding)
+
+
+def test_rounding_is_measured_in_doubt_alone():
+    assert check_int8(parity(0.99), lambda: 1 / 0) is None
 
 
 def test_limits_of_float():

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from lit_xai.attribution.attribution import attribute
 from lit_xai.attribution.explanation import explain
-from lit_xai.export.files import check_samples
 from lit_xai.export.parity import OnnxPredictor, in_float
 from lit_xai.network.arguments import Arguments, Inputs
 from lit_xai.network.calling import OutputSpec, call_network
@@ -211,14 +210,6 @@ def test_measured(case):
     latency = network_latency(case.network(), case.inputs, output=case.output, measure=lambda path: 1.0)
     assert latency.milliseconds == 1
     assert latency.batch_size == (1 if case.dynamic else ROWS)
-
-
-def test_what_has_no_samples_is_refused_before_an_export(case):
-    if case.dynamic:
-        check_samples(case.network(), case.inputs, case.output)
-        return
-    with refused(f"{case.network.__name__} is exported for any number of samples", "exactly these"):
-        check_samples(case.network(), case.inputs, case.output)
 
 
 def test_what_has_no_samples_is_kept_whole(case):

@@ -24,7 +24,6 @@ from lit_xai.quantization.quantization import is_quantized
 from lit_xai.structure.recipe import recipe_of
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*the student is ahead of its teacher",
     "ignore:.*slower than",  # networks this small do not gain
     "ignore:.*ModelExport",
 )

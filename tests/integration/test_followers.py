@@ -68,6 +68,50 @@ class Taught(Momentum):
         pass
 
 
+class Latents(LightningModule):
+    """BYOL: a predictor of what averages of the parts before it give; every parameter is given to the optimizer."""
+
+    def __init__(self, in_place=True, freezes=True, after_step=False):
+        super().__init__()
+        self.save_hyperparameters()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU())
+        self.head = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 12))
+        self.predictor = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 12))
+        self.body_mean, self.target = copy.deepcopy(self.body), copy.deepcopy(self.head)
+        if freezes:
+            self.body_mean.requires_grad_(False), self.target.requires_grad_(False)
+
+    def forward(self, x):
+        return self.predictor(self.head(self.body(x)))
+
+    @torch.no_grad()
+    def follow(self):
+        for model, average in ((self.body, self.body_mean), (self.head, self.target)):
+            for value, mean in zip(model.parameters(), average.parameters(), strict=True):
+                if self.hparams.in_place:
+                    mean.lerp_(value, 0.1)
+                else:
+                    mean.data = 0.9 * mean.data + 0.1 * value.data
+
+    def training_step(self, batch, batch_idx):
+        if not self.hparams.after_step:
+            self.follow()
+        goal = self.target(self.body_mean(batch[0] + 0.1)).detach()
+        return -F.cosine_similarity(self(batch[0]), goal).mean()
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        if self.hparams.after_step:
+            self.follow()
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), 0.01)
+
+    @property
+    def net(self):
+        return self.head
+
+
 def fit(folder, module, *callbacks, ckpt_path=None, epochs=4):
     seed_everything(0, verbose=False)
     x = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))
@@ -125,6 +169,29 @@ def test_an_average_is_cut_in_step(tmp_path):
     again = Momentum()
     fit(tmp_path, again, pruning(end_epoch=5), ckpt_path=tmp_path / "end.ckpt", epochs=7)
     assert shapes(again.target) == shapes(again.net)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"in_place": False}, {"freezes": False}, {"after_step": True}],
+    ids=["in place", "by data", "with gradients", "after the step"],
+)
+def test_averages_of_parts_are_cut_before_the_first_step(tmp_path, options):
+    """What the averages give is compared with what the predictor gives, and keeps its width."""
+    module = Latents(**options)
+    fit(tmp_path, module, StructuredPruning(0.5, start_epoch=0, end_epoch=1, round_to=1, report_latency=False))
+    assert [module.head[0].out_features, module.head[2].out_features, module.predictor[0].out_features] == [8, 12, 8]
+    assert shapes(module.target) == shapes(module.head)
+    assert shapes(module.body_mean) == shapes(module.body)
+    check_loads(tmp_path, module)
+
+
+def test_a_target_network_that_an_optimizer_is_given_too_is_cut_in_step(tmp_path):
+    module = Agent(every=3)
+    module.configure_optimizers = lambda: torch.optim.Adam(module.parameters(), 0.01)
+    fit(tmp_path, module, pruning())
+    assert shapes(module.target) == shapes(module.net)
+    check_loads(tmp_path, module)
 
 
 def test_a_frozen_teacher_stays_whole(tmp_path):

@@ -21,9 +21,7 @@ from lit_xai.quantization.quantization import is_quantized
 from lit_xai.recipe import take_step_
 from lit_xai.structure.recipe import recipe_of
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*slower than", "ignore:.*ModelExport", "ignore:.*the student is ahead of its teacher"
-)
+pytestmark = pytest.mark.filterwarnings("ignore:.*slower than", "ignore:.*ModelExport")
 
 
 def table() -> dict[str, dict[str, str]]:

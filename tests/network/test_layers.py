@@ -76,3 +76,10 @@ def test_one_name_is_as_good_as_a_list_of_it():
     network = ResNet(8, width=4)
     assert match_layers(network, "layer1*", "ignored_layers") == match_layers(network, ["layer1*"], "ignored_layers")
     assert match_layers(network, nn.Linear, "ignored_layers") == [network.fc]
+
+
+def test_only_a_number_is_a_width():
+    encoder = nn.Sequential(nn.Linear(4, 6))
+    encoder.out_channels = [3, 4, 6]  # of all its stages, as in segmentation-models-pytorch
+    encoder[0].out_channels = None
+    assert channels(nn.ModuleList([encoder])) == {"0.0": 6}

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lit_xai.network.observing import Told, by_name, observe, parts_with_weights
+from lit_xai.network.observing import Told, by_name, observe, observed_writing, parts_with_weights
 
 
 class Parts(nn.Module):
@@ -60,6 +60,30 @@ def test_what_comes_before_an_error_is_kept():
     record = observed(module, step, batch())
     assert [call.name for call in record.calls] == ["body"]
     assert str(record.error) == "on purpose"
+
+
+def test_what_learns_is_what_the_loss_has_a_gradient_for():
+    class Chained(Parts):
+        def step(self, batch):
+            goal = self.head(self.body(batch["x"])).detach()
+            return F.mse_loss(self.body(batch["x"])[:, :2], goal)
+
+    module = Chained()
+    record = observed(module, module.step, batch())
+    assert [(call.name, call.learns) for call in record.calls] == [("body", False), ("head", False), ("body", True)]
+    assert record.untaught == ("head.weight", "head.bias")
+    ended = observed(module, lambda own: module.body(own["x"]).detach(), batch())
+    assert ended.untaught == ()  # nothing is known of a step without a loss
+
+
+def test_what_is_written_to_after_a_step_is_added():
+    module = Parts()
+    record = observed(module, module.step, batch())
+    assert record.written == ()
+    with observed_writing(module, record):
+        module.head.bias.data = module.head.bias.data + 1
+        module.body[0].weight.data.mul_(0.5)
+    assert set(record.written) == {"head.bias", "body.0.weight"}
 
 
 def test_arguments_get_names_where_there_are_several():

@@ -21,7 +21,8 @@ from torch.utils.data import (
 from witness import digest, rng_state
 
 from lit_xai.network.probing import Probe, choose_indices, fingerprint, read_probe, reads_by_index
-from lit_xai.network.trees import leaves, take
+from lit_xai.network.rows import take
+from lit_xai.network.trees import leaves
 
 IMAGES = torch.arange(40.0).reshape(20, 2)
 LABELS = torch.tensor([0] * 14 + [1] * 5 + [2])
@@ -311,6 +312,14 @@ class TestFingerprint:
     def test_stays_what_it_is(self):
         """It is written into checkpoints, so that a later version has to find the same."""
         assert fingerprint({"x": torch.arange(6.0).reshape(2, 3)}) == "84e326d2931bf631"
+
+
+def test_samples_that_are_whole_batches_have_no_class_each():
+    batches = [{"x": torch.rand(8, 3), "label": torch.arange(8) % 3} for _ in range(4)]
+    loader = DataLoader(batches, collate_fn=lambda found: found[0])
+    batch, indices = read_probe(loader, Probe(n=8))
+    assert batch["x"] is batches[0]["x"]
+    assert indices == [0, 1, 2, 3]
 
 
 def test_collated_like_the_loader():

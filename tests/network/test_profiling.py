@@ -9,7 +9,14 @@ from torch.nn import functional as F
 from witness import digest, module_state, rng_state
 
 from lit_xai.models import MLP, ResNet, VisionTransformer
-from lit_xai.network.profiling import batch_size, count_macs, count_parameters, size_on_disk, with_batch_size
+from lit_xai.network.profiling import (
+    batch_size,
+    count_macs,
+    count_parameters,
+    count_samples,
+    size_on_disk,
+    with_batch_size,
+)
 
 
 class Calls(nn.Module):
@@ -174,3 +181,8 @@ def test_batch_sizes():
     assert found[1]["scale"].shape == ()
     assert found[2] == "text"
     assert batch_size({"flag": True}) == 1
+
+
+def test_a_loss_is_of_no_number_of_samples():
+    network = Calls(lambda batch: batch["x"].mean())
+    assert count_samples(network, ({"x": torch.zeros(4, 2)},)) is None

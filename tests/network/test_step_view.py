@@ -9,7 +9,6 @@ from torch import nn
 from lit_xai.network.calling import call_network
 from lit_xai.network.profiling import count_macs
 from lit_xai.network.step_view import StepCall, step_view
-from lit_xai.network.trees import leaves
 from lit_xai.runtime.onnx import export_onnx
 
 
@@ -33,7 +32,7 @@ BATCH = {"x": torch.randn(5, 4), "y": torch.zeros(5), "name": "a"}
 
 def view_of(module, parts=("body", "heads.one"), ends=(1,)):
     step = StepCall(lambda owner, batch: owner.step(batch), parts, ends, ("x",))
-    return step_view(module, step), step.inputs(BATCH, dict(leaves(BATCH)))
+    return step_view(module, step), step.inputs(BATCH)
 
 
 def expected(module, x):

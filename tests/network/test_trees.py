@@ -1,19 +1,20 @@
 import copy
 import weakref
 from collections import OrderedDict, UserDict, namedtuple
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from lit_xai.network.trees import changed, leaves, replaced, take, to_device
+from lit_xai.network.rows import take
+from lit_xai.network.trees import changed, leaves, replaced, to_device
 
 Pair = namedtuple("Pair", ["left", "right"])
 
@@ -108,6 +109,8 @@ VALUES = st.recursive(PARTS, nested, max_leaves=8)
 @settings(max_examples=150, deadline=None)
 def test_a_value_with_its_own_tensors_is_an_equal_copy_and_with_others_leaves_it_alone(value: Any) -> None:
     before = repr(value)
+    # Objects are searched for four levels, and a graph takes two of them.
+    assume(2 * before.count("Graph(") + before.count("namespace(") < 4)
     found = dict(leaves(value))
     # Every type here is written out with all that it holds: an independent count.
     assert len(found) == before.count("tensor(") == len(list(leaves(value)))
@@ -132,15 +135,6 @@ def test_one_path_replaces_one_tensor(value: Any, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(list(found)))
     other = dict(leaves(replaced(value, {path: torch.zeros(1)})))
     assert {p for p, part in other.items() if part is not found[p]} == {path}
-
-
-@given(VALUES, st.lists(st.integers(0, 2), min_size=1, max_size=4))
-@settings(max_examples=50, deadline=None)
-def test_rows_are_taken_of_what_has_that_many(value: Any, rows: list[int]) -> None:
-    found = dict(leaves(value))
-    part = dict(leaves(take(value, rows, 3)))
-    assert all(torch.equal(part[path], found[path][rows]) for path in found)
-    assert repr(take(value, rows, 4)) == repr(value)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +217,78 @@ class Computed(Mapping):  # type: ignore[type-arg]  # of anything
         return 1
 
 
+class Tensors(MutableMapping):  # type: ignore[type-arg]  # of tensors and others of its kind
+    """A mapping as in tensordict: it copies its tensors by itself, and all of them begin with one size."""
+
+    def __init__(self, values: dict[str, Any], batch_size: Any) -> None:
+        self._values: dict[str, Any] = {}
+        self._size = torch.Size(batch_size)
+        self.update(values)
+
+    @property
+    def batch_size(self) -> torch.Size:
+        return self._size
+
+    @batch_size.setter
+    def batch_size(self, size: Any) -> None:
+        assert all(value.shape[: len(size)] == tuple(size) for value in self._values.values())
+        self._size = torch.Size(size)
+
+    @property
+    def shape(self) -> torch.Size:
+        return self._size
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if value.shape[: len(self._size)] != self._size:
+            raise RuntimeError("batch dimension mismatch")
+        self._values[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._values[key]
+
+    def __iter__(self) -> Any:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __copy__(self) -> "Tensors":
+        return Tensors(self._values, self._size)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Tensors":
+        return Tensors({key: value.clone() for key, value in self._values.items()}, self._size)
+
+    def clone(self) -> "Tensors":
+        return copy.deepcopy(self)
+
+
+def test_a_mapping_that_copies_its_tensors_by_itself() -> None:
+    places, inner = torch.zeros(4, 2), torch.zeros(4, 3)
+    value = Tensors({"places": places, "more": Tensors({"kinds": inner}, [4])}, [4])
+    assert [path for path, _ in leaves(value)] == ["places", "more.kinds"]
+    other = replaced({"state": value, "flag": True}, {"state.more.kinds": torch.ones(4, 3)})["state"]
+    assert type(other) is type(other["more"]) is Tensors
+    assert other["places"] is places
+    assert other["more"]["kinds"].sum() == 12
+    assert value["more"]["kinds"] is inner
+    rows = take(value, [1, 3], 4)
+    assert (rows.batch_size, rows["more"].batch_size) == ((2,), (2,))
+    assert (rows["places"].shape, value["places"].shape, value.batch_size) == ((2, 2), (4, 2), (4,))
+
+
+def test_a_mapping_whose_copies_share_its_items_is_refused() -> None:
+    class Sharing(Tensors):
+        def __copy__(self) -> "Tensors":
+            return self
+
+    value = Sharing({"places": torch.zeros(4, 2)}, [4])
+    with pytest.raises(ValueError, match=r"Sharing holds tensors but cannot be copied .*it computes its tensors"):
+        replaced(value, {"places": torch.ones(4, 2)})
+
+
 def test_what_cannot_be_replaced_is_one_sentence() -> None:
     with pytest.raises(ValueError, match=r"'imag' is the path of no tensor.* Did you mean 'image'"):
         replaced({"image": torch.zeros(1)}, {"imag": torch.ones(1)})
@@ -284,3 +350,18 @@ def test_changed_keeps_every_type() -> None:
     assert doubled.data.sum() == 16
     assert changed(torch.Size([1]), lambda part: part) == torch.Size([1])
     assert changed(torch.ones(4, 3).max(1), lambda part: part * 2).values.sum() == 8
+
+
+def test_what_moves_itself_is_moved():
+    """A batch of molecules whose ``to`` works in place and returns nothing."""
+
+    class Graph:
+        def __init__(self):
+            self.V = torch.zeros(3, 2)
+
+        def to(self, device):
+            self.V = self.V.to(device)
+
+    moved = to_device([Graph(), 1], torch.device("meta"))
+    assert moved[0].V.device.type == "meta"
+    assert moved[1] == 1

@@ -30,9 +30,9 @@ def test_every_callback_says_what_it_would_do(name):
     assert str(found).count("\n") == len(SECTIONS) - 1
 
 
-def test_what_one_cannot_do_says_nothing_about_the_others():
+def test_tokens_are_explained_at_their_embedding():
     found = inspect(STEP_MODULES["masked_tags"].make(), STEP_MODULES["masked_tags"].batch())
-    assert found.lines["AttributionMonitor"].startswith("refused: ")  # tokens need a layer
+    assert found.lines["AttributionMonitor"].startswith("LayerIntegratedGradients of input [7, 8] at the embedding '0'")
     assert "can lose channels" in found.lines["StructuredPruning"]
 
 

@@ -41,6 +41,12 @@ def test_what_is_explained():
     assert text.startswith("IntegratedGradients of input [1, 8, 8]; ")
 
 
+def test_tokens_are_explained_at_their_embedding():
+    found = nn.Sequential(nn.Embedding(9, 4, padding_idx=1), nn.Flatten(), nn.Linear(20, 3))
+    text = sections.attribution(found, torch.randint(9, (2, 5)), torch.tensor([0, 1]), None)
+    assert text.startswith("LayerIntegratedGradients of input [5, 4] at the embedding '0'; ")
+
+
 def test_layers_that_stay_whole_are_named():
     class Shuffled(nn.Module):
         def __init__(self):

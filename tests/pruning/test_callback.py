@@ -194,6 +194,99 @@ def test_a_target_that_the_rest_cannot_meet_is_refused_with_what_is_within_reach
     assert "These layers stay whole: network.up (" in message
 
 
+def macs_of(network):
+    return count_ops_and_params(copy.deepcopy(network), torch.zeros(1, 1, 8, 8))[0]
+
+
+@pytest.mark.filterwarnings("ignore:StructuredPruning keeps layers whole")
+def test_without_a_target_half_of_the_macs_stay(tmp_path):
+    module = Module()
+    dense = macs_of(module.network)
+    fit(module, tmp_path, StructuredPruning(report_latency=False))
+    assert macs_of(module.network) == pytest.approx(0.5 * dense, rel=0.1)  # its own count has the norms in it
+
+
+class Coarse(Module):
+    """Cuts of eight channels are a quarter of its MACs each."""
+
+    def __init__(self):
+        super().__init__(nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)))
+
+
+def test_a_last_cut_for_which_no_width_is_left_says_so(tmp_path):
+    cuts = StructuredPruning(
+        target_macs=0.7, start_epoch=0, end_epoch=2, every_n_epochs=1, round_to=8, report_latency=False
+    )
+    with pytest.warns(UserWarning, match=r"epoch 2: nothing is cut, and .*\(75%\), the nearest to .*\(70%\)"):
+        fit(Coarse(), tmp_path, cuts, max_epochs=3)
+
+
+class Coarsely(lit_xai.StructuredPruning):
+    """Plans in multiples of eight, in which the last cut has nowhere to go."""
+
+    def _choose_widths(self, trainer, pl_module):
+        every, self._round_to = self._round_to, (8,)
+        decision = super()._choose_widths(trainer, pl_module)
+        self._round_to = every
+        return decision
+
+
+def test_a_last_cut_that_would_miss_the_target_takes_smaller_multiples(tmp_path):
+    module = Coarse()
+    dense = macs_of(module.network)
+    cuts = Coarsely(target_macs=0.65, start_epoch=0, end_epoch=2, every_n_epochs=1, report_latency=False)
+    fit(module, tmp_path, cuts, max_epochs=3)
+    assert macs_of(module.network) == pytest.approx(0.65 * dense, rel=0.05)
+
+
+SHORT = {"start_epoch": 1, "end_epoch": 2, "every_n_epochs": 1, "report_latency": False}
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_without_a_target_as_much_goes_as_can_and_is_said_before_the_first_step(tmp_path):
+    options = {**SHORT, "ignored_layers": "network.tail"}
+    whole, first, resumed = Module(Shuffled()), Module(Shuffled()), Module(Shuffled())
+    for other in (first, resumed):
+        other.load_state_dict(whole.state_dict())
+    dense = macs_of(whole.network)
+    with pytest.warns(
+        UserWarning, match=r"will leave .*\(8\d%\), the fewest within reach\..* whole: .*up \("
+    ) as warned:
+        fit(whole, tmp_path, StructuredPruning(**options))
+    assert sum("StructuredPruning" in str(one.message) for one in warned) == 1
+    assert channels(whole.network)["stem"] == 1
+    assert 0.8 < macs_of(whole.network) / dense < 0.9
+    with pytest.warns(UserWarning, match="the fewest within reach|did not make 1 of its 2 cuts"):
+        fit(first, tmp_path, StructuredPruning(**options), ModelCheckpoint(tmp_path, save_last=True), StopAfter(1))
+    saving = ModelCheckpoint(tmp_path, save_last=True)
+    fit(resumed, tmp_path, StructuredPruning(**options), saving, ckpt_path=tmp_path / "last.ckpt")
+    assert channels(resumed.network) == channels(whole.network)
+
+
+def test_without_a_target_a_run_in_which_hardly_anything_can_go_is_refused(tmp_path):
+    small = [nn.Conv2d(1, 32, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4), nn.Linear(4, 10)]
+    with pytest.raises(lightning.pytorch.utilities.exceptions.MisconfigurationException, match="out of reach"):
+        fit(Module(nn.Sequential(*small)), tmp_path, StructuredPruning(ignored_layers="network.0"))
+
+
+class Rows(nn.Module):
+    """An image as the sequence of its rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(8, 16, batch_first=True), nn.Linear(16, 10)
+
+    def forward(self, x):
+        return self.head(self.lstm(x.flatten(1, 2))[0][:, -1])
+
+
+def test_a_refused_target_names_the_recurrent_layers(tmp_path):
+    with pytest.raises(lightning.pytorch.utilities.exceptions.MisconfigurationException) as caught:
+        fit(Module(Rows()), tmp_path, StructuredPruning())
+    message = "These layers stay whole: lstm (recurrent layers keep their width); head (the output comes from it)."
+    assert message in str(caught.value).replace("network.", "")
+
+
 def test_latency_by_any_measure(tmp_path):
     """The measure counts the file's bytes: what is reached can be checked without a clock."""
     module = Module()
@@ -528,7 +621,7 @@ def test_what_can_be_measured_without_logits_is_reported(tmp_path, caplog):
     module = Scored(Odd(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10)))
     with caplog.at_level("INFO"), pytest.warns(UserWarning, match=r"no MACs: No logits were found .* output="):
         fit(module, tmp_path, cut, max_epochs=2)
-    (table,) = (line for line in caplog.messages if "dense and now" in line)
+    (table,) = (line for line in caplog.messages if "dense and final" in line)
     assert "| params" in table
     assert "| size on disk" in table
     assert "MACs" not in table
@@ -573,7 +666,6 @@ def test_report(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        ({}, ("exactly one of",)),
         ({"pruning_ratio": 0.5, "target_macs": 0.5}, ("exactly one of",)),
         ({"pruning_ratio": 1.0}, ("pruning_ratio expected",)),
         ({"pruning_ratio": 0.5, "pruning_ratio_dict": {"a": 2}}, ("pruning_ratio_dict['a'] expected",)),

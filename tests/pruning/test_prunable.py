@@ -366,3 +366,94 @@ def test_several_cuts_end_where_one_does_and_hollow_out_no_layer():
             apply_step_(one, prunable.step(reach(prunable, macs, share * dense)[0]))
     assert channels(network) == channels(at_once)
     assert all(width * 4 >= widths[name] for name, width in channels(network).items())
+
+
+def test_what_only_training_computes_is_cut_as_well():
+    class Auxiliary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU())
+            self.head, self.aux = nn.Linear(16, 4), nn.Sequential(nn.Linear(16, 16), nn.Dropout(), nn.Linear(16, 3))
+
+        def forward(self, x):
+            x = self.body(x)
+            return (self.head(x), self.aux(x)) if self.training else self.head(x)
+
+    network = Auxiliary()
+    prunable = Prunable.copy_of(network, torch.randn(4, 8), pruning_ratio=0.5, round_to=1)
+    _moves, step = prunable.take(lambda: prunable.due(1.0), exact=True)
+    apply_step_(network, step)
+    assert [one.out_features for one in (network.body[0], network.aux[0], network.aux[2])] == [8, 8, 3]
+    x = torch.randn(4, 8)
+    assert [tuple(out.shape) for out in network.train()(x)] == [(4, 4), (4, 3)]
+    assert network.eval()(x).shape == (4, 4)
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.into, self.lstm, self.head = (
+            nn.Embedding(5, 8),
+            nn.Linear(8, 8),
+            nn.LSTM(8, 8),
+            nn.Linear(8, 3),
+        )
+
+    def forward(self, x):
+        return self.head(self.lstm(self.into(self.words(x)))[0])
+
+
+class Mixed(nn.Module):
+    """Multiplies by a parameter of its own, which it adds as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 8))
+
+    def forward(self, x):
+        return x @ self.weight + self.weight.mean(0)
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.attention, self.mixed = nn.Embedding(5, 8), nn.MultiheadAttention(8, 2), nn.Linear(8, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.words(x)
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        return self.head(x + self.mixed(x))
+
+
+OUTPUT = "the output comes from it"
+STAYING = {
+    "recurrent": (
+        Recurrent(),
+        {
+            "words": "pruning does not know how Embedding uses its weight",
+            "into": "its channels are tied to those of a layer that stays whole",
+            "lstm": "recurrent layers keep their width",
+            "head": OUTPUT,
+        },
+    ),
+    "mixed": (
+        nn.Sequential(Mixed(), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)),
+        {"0": "pruning does not know how Mixed uses its weight", "4": OUTPUT},
+    ),
+    "residual": (Residual(), {"head": OUTPUT}),
+}
+
+
+@pytest.mark.parametrize("name", STAYING)
+def test_every_layer_that_stays_whole_is_named_with_the_reason(name):
+    network, expected = STAYING[name]
+    inputs = torch.zeros(1, 4) if name == "mixed" else torch.zeros(2, 3, dtype=torch.long)
+    prunable = Prunable.copy_of(network, inputs)
+    assert {layer: kept.reason for kept in prunable.staying() for layer in kept.layers} == expected
+
+
+def test_a_layer_in_ignored_layers_is_named_as_such():
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    staying = Prunable.copy_of(network, torch.zeros(1, 4), ignored_layers="0").staying()
+    assert [kept.reason for kept in staying] == ["listed in ignored_layers", OUTPUT]

@@ -219,7 +219,6 @@ def test_optimizers_go_on_with_what_is_left(tmp_path):
     assert {id(p) for p in trainer.optimizers[0].state} == set(held)
 
 
-@pytest.mark.filterwarnings("ignore:.*the student is ahead of its teacher")
 def test_after_pruning_and_with_a_dense_teacher(tmp_path):
     callbacks = [
         lit_xai.KnowledgeDistillation("dense"),
@@ -234,7 +233,6 @@ def test_after_pruning_and_with_a_dense_teacher(tmp_path):
     assert same(loaded.state_dict(), module.state_dict())
 
 
-@pytest.mark.filterwarnings("ignore:.*the student is ahead of its teacher")
 def test_what_is_copied_before_the_first_batch(tmp_path):
     cuts = StructuredPruning(0.5, start_epoch=0, end_epoch=0, round_to=1, report_latency=False)
     callbacks = [cuts, lit_xai.KnowledgeDistillation("dense"), QuantizationAwareTraining(1, calibration_batches=1)]
@@ -243,7 +241,6 @@ def test_what_is_copied_before_the_first_batch(tmp_path):
     assert not list(module.network._forward_pre_hooks)
 
 
-@pytest.mark.filterwarnings("ignore:.*the student is ahead of its teacher")
 def test_a_dense_teacher_without_pruning(tmp_path):
     _, module = fit(tmp_path, lit_xai.KnowledgeDistillation("dense"), QuantizationAwareTraining(1), epochs=3)
     assert is_quantized(module)
@@ -388,6 +385,33 @@ def test_precisions(precision, tmp_path):
     _, module = fit(tmp_path, QuantizationAwareTraining(1, calibration_batches=1), epochs=2, precision=precision)
     assert find_fake_quantizers(module).is_calibrated()
     assert torch.isfinite(module.network(torch.randn(2, 1, 8, 8))).all()
+
+
+class Wide(Module):
+    def data(self):
+        x, y = super().data().tensors
+        return TensorDataset(x.double(), y)
+
+
+def test_a_network_in_float64(tmp_path):
+    export = lit_xai.ModelExport(tmp_path / "export", program=False)
+    _, module = fit(tmp_path, QuantizationAwareTraining(1), export, epochs=2, precision="64-true", module=Wide())
+    assert find_fake_quantizers(module).is_calibrated()
+    assert {p.dtype for p in module.parameters()} == {torch.float64}
+    (row,) = [row for row in export.report.rows if row.name.startswith("int8")]
+    assert row.difference < 0.02
+    assert export.report.integer_operators
+
+
+@pytest.mark.filterwarnings("ignore:Found .* in eval mode")
+def test_a_network_that_trains_in_eval_mode(tmp_path):
+    module = Module()
+    module.network.eval()  # as those of transformers' from_pretrained() are
+    fit(tmp_path, QuantizationAwareTraining(1), epochs=2, module=module)
+    fake_quantizers = find_fake_quantizers(module)
+    assert fake_quantizers.is_calibrated()
+    assert not fake_quantizers.unobserved()
+    assert not module.network.conv1.training
 
 
 class Overflows(Callback):
@@ -537,6 +561,72 @@ def test_steps_that_call_parts_or_take_batches_are_quantized(make, tmp_path):
     assert quantized["val/loss"] == pytest.approx(in_float["val/loss"], abs=0.05)
 
 
+class Predicts(Chained):
+    """Calls its parts in all of its steps."""
+
+    def predict_step(self, batch, batch_idx):
+        return self.head(torch.tanh(self.body(batch[0])))
+
+
+class PredictsByForward(Predicts):
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def predict_step(self, batch, batch_idx):
+        return self(batch[0])
+
+
+@pytest.mark.parametrize("make", [Predicts, PredictsByForward])
+def test_predictions_are_quantized_as_the_steps_are(make, tmp_path):
+    trainer, module = fit(tmp_path, QuantizationAwareTraining(1), module=make())
+    data = module.val_dataloader()
+    same = torch.cat(trainer.predict(module, data))
+    options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    # In a Trainer that only predicts as well.
+    other = Trainer(callbacks=[QuantizationAwareTraining(1)], **options)
+    quantized = torch.cat(other.predict(module, data))
+    assert torch.equal(same, quantized)
+    find_fake_quantizers(module).enable_fake_quant_(False)
+    in_float = torch.cat(other.predict(module, data))
+    assert not torch.equal(quantized, in_float)
+    assert (quantized - in_float).norm() < 0.2 * in_float.norm()
+    assert "predict_step" not in vars(module)
+
+
+class ScoredNet(Net):
+    """Gives something else in evaluation mode, by layers of its own, over which nothing is ever observed."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Linear(4, 4)
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return logits if self.training else logits + 0.01 * self.scale(logits).sub(logits)
+
+
+def test_what_only_evaluation_computes_stays_in_float(tmp_path, caplog):
+    module = Module()
+    module.network = ScoredNet()
+    export = lit_xai.ModelExport(tmp_path / "export", program=False)
+    with caplog.at_level("INFO"):
+        fit(tmp_path, QuantizationAwareTraining(1), export, epochs=2, module=module)
+    fake_quantizers = find_fake_quantizers(module)
+    assert fake_quantizers.is_calibrated()
+    left = fake_quantizers.unobserved()
+    assert left
+    assert all("scale" in name or "sub" in name for name in left)
+    assert any("stays in float" in message and left[0] in message for message in caplog.messages)
+    assert not any("NaN or infinity" in message for message in caplog.messages)
+    x = next(iter(module.val_dataloader()))[0]
+    with torch.no_grad():
+        quantized = module.eval()(x)
+        fake_quantizers.enable_fake_quant_(False)
+        assert (quantized - module(x)).norm() < 0.2 * quantized.norm()
+    (row,) = [row for row in export.report.rows if row.name.startswith("int8")]
+    assert row.difference < 0.2
+
+
 @pytest.mark.parametrize(
     ("make", "callbacks", "message"),
     [
@@ -596,6 +686,26 @@ def test_a_run_that_ends_before_quantization_begins_warns(tmp_path):
     with pytest.warns(UserWarning, match=r"never began: the run ended before epoch 3.* max_steps"):
         _, module = fit(tmp_path, QuantizationAwareTraining(3), max_steps=5)
     assert not is_quantized(module)
+
+
+def test_a_run_that_ends_within_calibration_is_quantized_all_the_same(tmp_path):
+    export = lit_xai.ModelExport(tmp_path / "export", program=False)
+    with pytest.warns(UserWarning, match="ended while ranges were still observed.* Lower start_epoch"):
+        _, module = fit(tmp_path, QuantizationAwareTraining(2), export, max_steps=14)
+    x = module.data().tensors[0]
+    fake_quantizers = find_fake_quantizers(module)
+    with torch.no_grad():
+        quantized = module.eval()(x)
+        fake_quantizers.enable_fake_quant_(False)
+        assert 0 < (quantized - module(x)).norm() < 0.2 * quantized.norm()
+    (row,) = [row for row in export.report.rows if row.name.startswith("int8")]
+    assert row.difference < 0.02
+
+
+def test_the_one_step_of_a_run_is_quantized(tmp_path):
+    _, module = fit(tmp_path, QuantizationAwareTraining(1), epochs=2, limit_train_batches=1)
+    assert find_fake_quantizers(module).is_enabled()
+    assert not find_fake_quantizers(module).unobserved()
 
 
 def test_one_layer_may_be_named_alone(tmp_path):

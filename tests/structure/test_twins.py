@@ -22,10 +22,10 @@ def cut_parts(step):
     }
 
 
-def watched(trained=("net",), **parts):
+def watched(trained=("net",), seen=None, **parts):
     module = nn.ModuleDict(parts)
     optimizer = torch.optim.SGD([p for name in trained for p in module[name].parameters()], 0.1)
-    return module, optimizer, Twins(module, lambda: [optimizer], take_step=lambda step: None)
+    return module, optimizer, Twins(module, lambda: [optimizer], lambda step: None, **(seen or {}))
 
 
 def move(part):
@@ -60,6 +60,50 @@ def test_what_an_optimizer_trains_by_now_follows_nothing():
     # A part that is among an optimizer's parameters and needs no gradient is not trained by it.
     module["backbone"].requires_grad_(False)
     assert cut_parts(twins.in_step(cut("net")))[0] == {"net", "backbone"}
+
+
+def test_what_the_step_writes_to_follows_before_it_has_moved():
+    parts = {"net": network(), "target": network(), "teacher": network()}
+    _, _, twins = watched(seen={"written": ["target.0.weight"]}, **parts)
+    assert cut_parts(twins.in_step(cut("net"))) == ({"net", "target"}, {"net", "target"})
+    assert list(twins.resting(cut("net"))) == ["teacher"]
+
+
+def test_what_has_no_gradients_is_not_trained_by_its_optimizer():
+    net = network()
+    names = [f"target.{name}" for name, _ in net.named_parameters()]
+    parts = {"net": net, "target": copy.deepcopy(net)}
+    module, optimizer, twins = watched(("net", "target"), {"untaught": names}, **parts)
+    move(module["target"])
+    assert cut_parts(twins.in_step(cut("net")))[0] == {"net", "target"}
+    # A later step may teach it all the same: it has a gradient, or the optimizer a state of it.
+    first = next(module["target"].parameters())
+    first.grad = torch.zeros_like(first)
+    assert cut_parts(twins.in_step(cut("net")))[0] == {"net"}
+    first.grad = None
+    optimizer.state[first]["momentum_buffer"] = torch.zeros_like(first)
+    assert cut_parts(twins.in_step(cut("net")))[0] == {"net"}
+
+
+def test_what_is_compared_keeps_its_width_unless_a_follower_takes_it():
+    parts = {"net": network(), "head": network(), "net_m": network(), "head_m": network(), "other": nn.Linear(2, 2)}
+    parts["head"][0], parts["head_m"][0] = nn.Linear(4, 5), nn.Linear(4, 5)
+    parts["head"][2], parts["head_m"][2] = nn.Linear(5, 2), nn.Linear(5, 2)
+    _, _, twins = watched(("net", "head"), **parts)
+    assert twins.compared({"net_m": ("head_m",), "head_m": ()}) == {"head": "head_m"}
+    assert twins.compared({"net_m": ("head_m", "other"), "other": ()}) == {"net": "net_m"}
+    assert twins.compared({"net_m.2": ()}) == {"net.2": "net_m.2"}
+    assert twins.compared({"other": ()}) == {}
+
+
+def test_a_follower_within_a_part_that_is_none_keeps_the_width_of_its_result():
+    class Teacher(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network()
+
+    _, _, twins = watched(net=network(), teacher=Teacher())
+    assert twins.compared({"teacher": ()}) == {"net": "teacher.net"}
 
 
 def test_other_kinds_of_steps_stay_as_they_are():

@@ -26,6 +26,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_both_end_with_its_reason(found, name):
     for one in found:
@@ -34,12 +35,14 @@ def test_both_end_with_its_reason(found, name):
         assert seconds < 30
 
 
+@pytest.mark.slow
 def test_both_name_the_process_that_failed(found):
     failed, other = (one["quantization, data, 0"][0] for one in found)
     assert failed.startswith("OSError: this process")
     assert other.startswith("ValueError: The probe: process 0 of 2 failed. OSError: this process sees no disk")
 
 
+@pytest.mark.slow
 def test_what_is_whole_goes_on(found):
     assert [one["whole"][0] for one in found] == ["", ""]
 

@@ -1,9 +1,14 @@
+import importlib
 import inspect
+import pkgutil
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
+from lightning.pytorch import Callback
+
+import lit_xai
 
 PROJECT = """
 import sys
@@ -68,3 +73,29 @@ def test_hydra_builds_them(config):
     hydra, omegaconf = pytest.importorskip("hydra"), pytest.importorskip("omegaconf")
     built = hydra.utils.instantiate(omegaconf.OmegaConf.create({"callbacks": [config]})).callbacks[0]
     assert type(built).__name__ == config["_target_"].rpartition(".")[2]
+
+
+ALONE = {("FollowRecipe", "on_save_checkpoint")}
+"""Hooks that leave out what their base does on purpose: it attaches, and has no state of its own."""
+
+
+def descendants(one):
+    for child in one.__subclasses__():
+        yield child
+        yield from descendants(child)
+
+
+def test_hooks_go_on_to_the_hooks_of_their_bases():
+    for found in pkgutil.walk_packages(lit_xai.__path__, "lit_xai."):
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
+    hooks = [name for name in dir(Callback) if not name.startswith("_")]
+    forgotten, seen = set(), 0
+    for one in {one for one in descendants(Callback) if one.__module__.startswith("lit_xai")}:
+        for name in set(hooks) & set(vars(one)):
+            bases = [base for base in one.__mro__[1:] if name in vars(base) and base.__module__.startswith("lit_xai")]
+            seen += bool(bases)
+            if bases and f"super().{name}(" not in inspect.getsource(vars(one)[name]):
+                forgotten.add((one.__name__, name))
+    assert seen > 15
+    assert forgotten == ALONE

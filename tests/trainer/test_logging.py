@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_xai.trainer.access import logged_step, run_folder
-from lit_xai.trainer.logging import log_image, log_scalars
+from lit_xai.trainer.logging import log_files, log_image, log_scalars
 
 TAG = "attribution/IntegratedGradients (fc1, label)"  # brackets and a comma: more than MLflow takes in a name
 
@@ -98,6 +98,9 @@ def test_mlflow(pl: ModuleType, tmp_path: Path, mlflow: ModuleType) -> None:
     image, png = draw(tmp_path)
     log_image(trainer, TAG, image, 9, png)
     log_scalars(trainer, {"compression/macs": 2.5}, 9)
+    log_files(trainer, [png], "report")
+    [stored] = logger.experiment.list_artifacts(logger.run_id, "report")
+    assert stored.path == f"report/{png.name}"
 
     artifacts = tmp_path / "mlruns" / logger.experiment_id / logger.run_id / "artifacts" / "images"
     [shown] = artifacts.glob("attribution~IntegratedGradients _fc1_ label_+step+9+*.png")
@@ -125,6 +128,7 @@ def test_wandb(tmp_path: Path, wandb: ModuleType) -> None:
         log_scalars(trainer, {"compression/macs": 2.5}, step + 1)
         assert run.summary["compression/macs"] == 2.5
         assert run.summary["trainer/global_step"] == step + 1
+        log_files(trainer, [png], "report")  # a failure would be a warning
         assert run_folder(trainer) == tmp_path / "lightning_logs" / run.id
 
 

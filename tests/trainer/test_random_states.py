@@ -66,6 +66,7 @@ def test_killed_and_resumed_is_bit_identical(tmp_path):
     check(tmp_path)
 
 
+@pytest.mark.slow  # integration/test_resume.py kills runs as well
 def test_killed_and_resumed_is_bit_identical_with_checkpoints_of_validation(tmp_path):
     check(tmp_path, at_validation=True)
 

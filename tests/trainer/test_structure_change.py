@@ -497,14 +497,8 @@ def test_the_private_names_that_are_used_are_there():
     assert strategy._pl_static_graph_delay_done is False
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param([], id="plain"),
-        pytest.param(["--static-graph"], id="static graph", marks=pytest.mark.slow),
-        pytest.param(["--by-hand"], id="by hand", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow  # pruning/test_ddp.py trains on two processes as well
+@pytest.mark.parametrize("options", [[], ["--static-graph"], ["--by-hand"]], ids=["plain", "static graph", "by hand"])
 def test_two_processes_do_what_one_does(tmp_path, options):
     for processes, folder in ((2, "two"), (1, "one")):
         script = Path(__file__).with_name("ddp_structure.py")

@@ -233,6 +233,7 @@ def test_a_failing_observer_ends_no_run(tmp_path, monkeypatch):
     assert sum("cannot read" in str(one.message) for one in seen) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_say_it_once(tmp_path):
     run_script(Path(__file__).with_name("ddp_watch.py"), tmp_path)
     said = [json.loads((tmp_path / f"said-{rank}.json").read_text()) for rank in (0, 1)]

@@ -1,14 +1,18 @@
 import copy
 import warnings
+from collections import deque
 
 import lightning.pytorch
+import numpy as np
 import pytest
 import step_modules
 import torch
 from step_modules import STEP, STEP_MODULES
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import lit_xai
 from lit_xai.network.calling import call_network
+from lit_xai.network.rows import columns
 from lit_xai.network.trees import leaves
 from lit_xai.trainer.batches import read_batch
 from lit_xai.trainer.watching import Watched, watch
@@ -76,9 +80,13 @@ def same_tensors(found, wanted):
     return len(found) == len(wanted) and all(any(one is other for other in wanted) for one in found)
 
 
-# What a reader sees and this does not: one label in each of many leaves, and actions that index an output, which look
-# like classes that do.
-OTHER_LABELS = {"images_and_boxes": [], "value_learning": ["1"]}
+def of_columns(own, paths):
+    return [tensor for path in paths for tensor in (own[path] if isinstance(own[path], list) else [own[path]])]
+
+
+# What a reader sees and this does not: actions that index an output, which look like classes that do, and which of two
+# labels that meet inside a network is that of its logits.
+OTHER_LABELS = {"value_learning": ["1"], "query_detector": ["labels.*.labels", "labels.*.boxes"]}
 # Inputs that are drawn anew in each step.
 DRAWN = ("mixup", "masked_modelling")
 REFUSED = {"ensemble": "'members.0' and 'members.1' and 'members.2', which do not continue from each other"}
@@ -93,12 +101,12 @@ def test_the_answer_is_a_readers(name, tmp_path):
     answer, reading = found.answer, found.answer.reading
     network = STEP if reading.is_step else (answer.network.module or "")
     assert network in case.networks
-    own = dict(leaves(found.batch))
-    assert same_tensors([own[path] for path in reading.data], case.inputs(found.batch))
+    own = columns(found.batch)
+    assert same_tensors(of_columns(own, reading.data), case.inputs(found.batch))
     labels = [reading.label] if reading.label is not None else list(reading.candidates)
-    wanted = [own[path] for path in OTHER_LABELS[name]] if name in OTHER_LABELS else case.labels(found.batch)
+    wanted = of_columns(own, OTHER_LABELS[name]) if name in OTHER_LABELS else case.labels(found.batch)
     # Of several heads, the label of the one that the logits are taken from.
-    assert same_tensors([own[path] for path in labels], wanted[:1] if case.candidates else wanted)
+    assert same_tensors(of_columns(own, labels), wanted[:1] if case.candidates else wanted)
     if case.logits is not None and name not in DRAWN:
         module.load_state_dict(found.before)
         module.eval()
@@ -214,27 +222,49 @@ def test_a_network_may_return_something_else_in_evaluation_mode(tmp_path):
 class Momentum(step_modules.Base):
     """Its step moves a running average, writing to its values or putting others in their place."""
 
-    def __init__(self, in_place):
+    def __init__(self, update):
         super().__init__()
-        self.body, self.head, self.in_place = torch.nn.Linear(5, 8), torch.nn.Linear(8, 3), in_place
+        self.body, self.head, self.update = torch.nn.Linear(5, 8), torch.nn.Linear(8, 3), update
         self.average = copy.deepcopy(self.body).requires_grad_(False)
 
     def training_step(self, batch, batch_idx):
-        for mean, value in zip(self.average.parameters(), self.body.parameters(), strict=True):
-            if self.in_place:
-                mean.data.lerp_(value.data, 0.1)
-            else:
-                mean.data = 0.9 * mean.data + 0.1 * value.data
+        with torch.no_grad():
+            self.update(list(self.average.parameters()), list(self.body.parameters()))
         x, y = batch
         return torch.nn.functional.cross_entropy(self.head(self.body(x)) + self.head(self.average(x)), y)
 
 
-@pytest.mark.parametrize("in_place", [False, True])
-def test_an_observer_leaves_what_a_step_writes_to(in_place, tmp_path):
+def in_place(means, values):
+    for mean, value in zip(means, values, strict=True):
+        mean.data.lerp_(value.data, 0.1)
+
+
+def anew(means, values):
+    for mean, value in zip(means, values, strict=True):
+        mean.data = 0.9 * mean.data + 0.1 * value.data
+
+
+def copied(means, values):
+    for mean, value in zip(means, values, strict=True):
+        mean.copy_(0.9 * mean + 0.1 * value)
+
+
+def into(means, values):
+    for mean, value in zip(means, values, strict=True):
+        torch.add(0.9 * mean, value, alpha=0.1, out=mean)
+
+
+def all_at_once(means, values):
+    torch._foreach_mul_(means, 0.9)
+    torch._foreach_add_(means, values, alpha=0.1)
+
+
+@pytest.mark.parametrize("update", [in_place, anew, copied, into, all_at_once])
+def test_an_observer_leaves_what_a_step_writes_to(update, tmp_path):
     states = []
     for callbacks in ([], [lit_xai.AttributionMonitor(on_error="raise")]):
         torch.manual_seed(0)
-        module = Momentum(in_place)
+        module = Momentum(update)
         batch = torch.randn(6, 5), torch.arange(6) % 3
         options = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
         trainer = lightning.pytorch.Trainer(
@@ -246,3 +276,108 @@ def test_an_observer_leaves_what_a_step_writes_to(in_place, tmp_path):
         states.append(module.state_dict())
     assert list((tmp_path / "attribution").rglob("*.npz"))
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+class World:
+    """An environment: a state, and a generator that moves it."""
+
+    def __init__(self):
+        self.generator = np.random.default_rng(0)
+        self.state = self.generator.standard_normal(5)
+
+    def step(self):
+        self.state = 0.5 * self.state + self.generator.standard_normal(5)
+        return torch.tensor(self.state, dtype=torch.float32)
+
+
+class Experience(IterableDataset):
+    def __init__(self, play):
+        self.play = play
+
+    def __iter__(self):
+        return iter([self.play() for _ in range(12)])
+
+
+class Player(step_modules.Base):
+    """Trains on what it meets in an environment: the step and the data move it."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = torch.nn.Linear(5, 8), torch.nn.Linear(8, 3)
+        self.world, self.memory, self.steps = World(), deque(maxlen=4), 0
+
+    def play(self):
+        self.steps += 1
+        return self.world.step(), self.steps % 3
+
+    def train_dataloader(self):
+        return DataLoader(Experience(self.play), batch_size=4)
+
+    def training_step(self, batch, batch_idx):
+        self.memory.append(self.world.step())
+        x, y = batch
+        return torch.nn.functional.cross_entropy(self.head(self.body(x + sum(self.memory) / self.steps)), y)
+
+
+class PlayerOfOneNetwork(Player):
+    """The step computes what its network is called with."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = torch.nn.Sequential(self.body, torch.nn.ReLU(), self.head), torch.nn.Identity()
+
+
+@pytest.mark.parametrize("player", [Player, PlayerOfOneNetwork])
+def test_an_observer_leaves_the_environment_of_an_agent(player, tmp_path):
+    ends = []
+    for callbacks in ([], [lit_xai.AttributionMonitor(on_error="raise")]):
+        torch.manual_seed(0)
+        module = player()
+        options = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = lightning.pytorch.Trainer(
+            max_epochs=3, accelerator="cpu", logger=False, default_root_dir=tmp_path, callbacks=callbacks, **options
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer.fit(module)
+        ends.append(
+            (module.steps, *module.world.state, *torch.cat([p.flatten() for p in module.parameters()]).tolist())
+        )
+    assert list((tmp_path / "attribution").rglob("*.npz"))
+    assert ends[0] == ends[1]
+
+
+class Joined(DataLoader):
+    """Yields batches of two loaders at once, which its own batch size does not tell."""
+
+    def __init__(self, *loaders):
+        super().__init__(loaders[0])
+        self.loaders = loaders
+
+    def __iter__(self):
+        return zip(*self.loaders, strict=True)
+
+
+class OfTwo(step_modules.Base):
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 3))
+
+    def training_step(self, batch, batch_idx):
+        (x, y), (more,) = batch
+        return torch.nn.functional.cross_entropy(self.body(torch.cat([x, more]))[: len(x)], y)
+
+
+def test_batches_of_a_loader_of_its_own_kind_are_taken_whole(tmp_path):
+    labelled = DataLoader(TensorDataset(torch.randn(8, 5), torch.arange(8) % 3), batch_size=4)
+    others = DataLoader(TensorDataset(torch.randn(16, 5)), batch_size=8)
+    watching = Watch()
+    options = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = lightning.pytorch.Trainer(
+        max_steps=1, accelerator="cpu", logger=False, default_root_dir=tmp_path, callbacks=[watching], **options
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(OfTwo(), Joined(labelled, others))
+    assert (watching.answer.network.module, watching.answer.reading.label) == ("body", "0.1")
+    assert watching.inputs.shape == (12, 5)

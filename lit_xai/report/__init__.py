@@ -1,0 +1,1 @@
+"""A verdict on a run, and the report that shows it."""

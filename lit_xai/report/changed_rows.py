@@ -1,0 +1,103 @@
+"""The rows of a table whose prediction or explanation changed most, written out: a picture of one row says less."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from lit_xai.report import words
+from lit_xai.report.drawings import letter
+from lit_xai.report.facts import Plain, Table
+from lit_xai.report.measured import classes
+from lit_xai.report.networks import probabilities
+from lit_xai.report.pictures import Gallery, Look, against, first_input
+from lit_xai.report.record import Candidate, Record
+
+FEATURES = 3
+"""Features that are named of each sample."""
+
+
+def gallery_table(record: Record, gallery: Gallery, look: Look) -> Table:
+    """Return a gallery of rows as a table: what each network predicts, and what counts most for it.
+
+    Args:
+        record: what was measured.
+        gallery: of rows of a table.
+        look: whether their values may be shown.
+    """
+    if gallery.maps is None:
+        return {"title": gallery.title, "note": gallery.caption, "section": "pictures"}
+    networks = (record.reference, record.candidate)
+    heads = [
+        f"{letter(place)}: {one.name}" for place, one in ((0, networks[0]), (len(record.networks) - 1, networks[1]))
+    ]
+    has_labels = record.labels is not None
+    columns = [
+        "test sample",
+        *(["label"] if has_labels else []),
+        *heads,
+        *(f"what counts most for {one}" for one in heads),
+    ]
+    rows: list[list[Plain]] = []
+    for row in gallery.rows:
+        place = gallery.maps.places[row]
+        cells: list[Plain] = [str(place)]
+        if record.labels is not None:
+            cells.append(_label(record, place))
+        cells += [_answer(record, one, place) for one in networks]
+        cells += [_counts(gallery, one.name, row, look) for one in networks]
+        rows.append(cells)
+    values = " with their values" if look.samples == "show" else ""
+    note = (
+        f"{gallery.caption} By {gallery.maps.explainer}{against(gallery.maps)}: the {FEATURES} features{values} that"
+        " count most, with their signed share of all."
+    )
+    return {"title": gallery.title, "columns": columns, "rows": rows, "note": note, "section": "pictures"}
+
+
+def _label(record: Record, place: int) -> str:
+    value = np.asarray(record.labels)[place].reshape(-1)
+    return ", ".join(map(words.number, value.tolist())) if record.task == "values" else _class(record, int(value[0]))
+
+
+def _class(record: Record, value: int) -> str:
+    return record.class_names[value] if value < len(record.class_names) else str(value)
+
+
+def _answer(record: Record, network: Candidate, place: int) -> str:
+    if record.task == "values":
+        return ", ".join(map(words.number, network.outputs[place].astype(float).tolist()))
+    predicted = int(classes(record, network.outputs[[place]])[0])
+    chance = float(np.exp(probabilities(record, network)[place, predicted]))
+    return f"{_class(record, predicted)} ({100 * chance:.0f}%)"
+
+
+def _counts(gallery: Gallery, network: str, row: int, look: Look) -> str:
+    """Return the features that count most, each with its value and its signed share of the sample's total."""
+    assert gallery.maps is not None  # checked by the caller
+    name, values = first_input(gallery.maps)
+    own = gallery.maps.by_network[network][name][row].double().cpu()
+    total = float(own.abs().sum())
+    if total == 0:
+        return "nothing"
+    parts = []
+    for feature in torch.argsort(-own.abs(), stable=True)[:FEATURES].tolist():
+        label = look.feature_names[feature] if look.feature_names else f"x{feature}"
+        value = words.number(_value(float(values[row, feature]), feature, look))
+        equals = f" = {value}" if look.samples == "show" else ""
+        sign = "+" if own[feature] > 0 else words.MINUS
+        parts.append(f"{label}{equals} ({sign}{100 * abs(float(own[feature])) / total:.0f}%)")
+    return ", ".join(parts)
+
+
+def _value(value: float, feature: int, look: Look) -> float:
+    """Return a value as it was before normalization, where that is known."""
+    mean, std = (_number(one, feature) for one in (look.mean, look.std))
+    return value if mean is None or std is None else value * std + mean
+
+
+def _number(given: Sequence[float] | None, feature: int) -> float | None:
+    if given is None:
+        return None
+    numbers = torch.as_tensor(given, dtype=torch.float64).reshape(-1)
+    return float(numbers[feature if len(numbers) > 1 else 0]) if feature < len(numbers) or len(numbers) == 1 else None

@@ -1,0 +1,74 @@
+"""What a report does not show, in sentences that stand before its numbers."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from lit_xai.report.estimates import FEWEST
+from lit_xai.report.facts import Facts
+from lit_xai.report.record import Record
+from lit_xai.retention.predictions import ECE_FROM
+from lit_xai.retention.retention import LIMIT
+
+
+def limits_of(record: Record, facts: Facts, tested: int) -> list[str]:
+    """Return the limits of what a record shows.
+
+    Args:
+        record: what was measured.
+        facts: of it.
+        tested: classes and groups that were tested for losses.
+
+    Example:
+        >>> from lit_xai.report.record import Candidate
+        >>> networks = Candidate("dense", np.eye(2)), Candidate("pruned", np.eye(2))
+        >>> limits_of(Record(networks, "classes"), {}, 2)[2]
+        'There are no labels: what is counted are changes from the reference, right or wrong.'
+    """
+    return [*_of_the_verdict(record, facts), *_of_the_samples(record, tested), *_of_the_rest(record, facts)]
+
+
+def _of_the_verdict(record: Record, facts: Facts) -> Iterator[str]:
+    yield (
+        f"The numbers hold for the {record.n:,} test samples and for what these are a random sample of. They say"
+        " nothing about other data, such as data from another place or another year."
+    )
+    if facts.get("requirements") and facts.get("stated") != "before":
+        yield "The requirements were stated after the run: they may have been chosen to fit its numbers."
+    if facts.get("reading", 1) > 1:
+        yield (
+            f"This is reading number {facts.get('reading')} of the test samples. Whoever reads them again and again"
+            " finds a network that passes by chance."
+        )
+    yield "One training stands for each network: what another seed would give is not in the bounds."
+
+
+def _of_the_samples(record: Record, tested: int) -> Iterator[str]:
+    if record.labels is None:
+        yield "There are no labels: what is counted are changes from the reference, right or wrong."
+    elif record.task != "values" and record.n < ECE_FROM:
+        yield f"Fewer than {ECE_FROM} samples give no calibration error: most of it would be noise."
+    if tested:
+        yield (
+            f"Of {tested:,} classes and groups one is named as hurt only if it surely is, such that in 95 of 100"
+            " reports none is named by mistake. Smaller losses, and those of small groups, stay unnamed: look at their"
+            " bounds."
+        )
+    if record.groups is None:
+        yield "No groups were given: whether some people or places lost more than others cannot be seen here."
+    elif (fewest := int(np.unique(record.groups, return_counts=True)[1].min())) < FEWEST:
+        yield f"The smallest group has {fewest} samples, of which only the largest losses can be seen."
+
+
+def _of_the_rest(record: Record, facts: Facts) -> Iterator[str]:
+    if record.explained:
+        yield f"Of retention: {LIMIT[0].lower()}{LIMIT[1:]}"
+        if not facts.get("faithfulness"):
+            yield "Whether the explanations are faithful to the networks was not measured."
+    else:
+        yield "No explanations were compared."
+    if record.candidate.latency is None:
+        yield "No latency was measured."
+    else:
+        yield "Latencies are those of the machine below, with its threads and batch size, and of no other."
+    yield from facts.get("limits", [])
