@@ -29,13 +29,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_xai.export.inspection import inspect_onnx
 from lit_xai.models import ResNet, VisionTransformer
 from lit_xai.network.copying import copy_network
 from lit_xai.network.profiling import with_batch_size
 from lit_xai.quantization.folding import find_foldable, fold_batch_norms_
 from lit_xai.quantization.observers import quiet_import
 from lit_xai.quantization.quantization import quantize
+from lit_xai.runtime.inspection import inspect_onnx
 from lit_xai.runtime.latency import cpu_name
 from lit_xai.runtime.onnx import export_onnx, named_tensors
 from lit_xai.runtime.session import import_onnxruntime

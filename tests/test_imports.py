@@ -6,6 +6,7 @@ import sys
 
 HEAVY = [
     *("captum", "torch_pruning", "torchao", "matplotlib", "onnx", "onnxruntime", "sklearn", "transformers"),
+    *("openvino", "executorch"),
     *("mlflow", "wandb", "tensorboard", "lightning", "pytorch_lightning", "pydantic"),
 ]
 

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 EVERY = [Requirement(line) for line in [*PROJECT["dependencies"], *(one for extra in EXTRAS.values() for one in extra)]]
-USED = [Requirement(line) for line in (*PROJECT["dependencies"], *EXTRAS["export"])]
+RUN = [line for line in EXTRAS["openvino"] if not line.startswith("lit-xai")]
+USED = [Requirement(line) for line in (*PROJECT["dependencies"], *EXTRAS["export"], *RUN)]
 
 
 def lowest(requirement: Requirement) -> Version:

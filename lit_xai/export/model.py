@@ -12,7 +12,6 @@ from torch import nn
 from lit_xai.export.files import FixedSamplesError, take_onnx, write_onnx
 from lit_xai.export.folder import FILES, check_folder, staged
 from lit_xai.export.inference import check_normalization, write_inference
-from lit_xai.export.inspection import inspect_onnx
 from lit_xai.export.metadata import check_plain, read_metadata, write_metadata
 from lit_xai.export.parity import ParityResult, Predictor, Rounding, measure_parity
 from lit_xai.export.program import export_program
@@ -39,6 +38,7 @@ from lit_xai.network.draws import MeanDraws
 from lit_xai.network.metric import check_rereadable
 from lit_xai.network.profiling import batch_size
 from lit_xai.runtime.flat import named_tensors
+from lit_xai.runtime.inspection import inspect_onnx
 from lit_xai.runtime.onnx import FIXED_NUMBERS, check_opset
 
 INT8_TOLERANCE = 0.05

@@ -24,9 +24,9 @@ from lit_xai.network.draws import MeanDraws
 from lit_xai.network.metric import metric_name, metric_value, same_order
 from lit_xai.network.outputs import Found
 from lit_xai.network.trees import to_device, with_tensors
-from lit_xai.runtime.errors import one_line
 from lit_xai.runtime.flat import named_tensors
-from lit_xai.runtime.session import open_session, session_feed
+from lit_xai.runtime.loaded import caller_of
+from lit_xai.runtime.runtimes import load_model
 
 Predictor: TypeAlias = Callable[[Inputs], Tensor]
 """From inputs to logits."""
@@ -94,37 +94,36 @@ class ParityResult:
     without_metric: str = ""
 
 
-class OnnxPredictor:
-    """Runs an ONNX file in ONNX Runtime on the CPU.
+class FilePredictor:
+    """Runs a file in a runtime on the CPU.
 
     Args:
         path: of the file.
         threads: the number of threads for the runtime.
+        runtime: ``"onnxruntime"`` or ``"openvino"``.
+        precision: of floats.
 
     Raises:
-        ValueError: the file is no ONNX file; or, when called, does not take the inputs.
+        ModuleNotFoundError: the runtime is not installed.
+        ValueError: it does not run the file; or, when called, the file does not take the inputs.
     """
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        self._path, self._session = path, open_session(path, threads)
+    def __init__(self, path: Path, threads: int = 1, runtime: str = "onnxruntime", precision: str = "f32") -> None:
+        self._path, self._model = path, load_model(path, runtime, threads, precision)
 
     @property
     def sizes(self) -> dict[str, list[int | None]]:
         """The shapes that the file takes by name; ``None`` for a dimension of any size."""
-        inputs = self._session.get_inputs()
-        return {one.name: [size if isinstance(size, int) else None for size in one.shape] for one in inputs}
+        return {name: [*spec.shape] for name, spec in self._model.inputs.items()}
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """Return the logits."""
-        try:
-            (logits,) = self._session.run(None, session_feed(self._session, inputs))
-        except ValueError:
-            raise
-        except Exception as error:  # ONNX Runtime's own exceptions share no base class
-            raise ValueError(
-                f"{self._path.name} does not run on inputs of {describe(inputs)}: {one_line(error)}."
-            ) from None
+        (logits,) = caller_of(self._model, self._path.name, inputs)()
         return torch.from_numpy(logits)
+
+
+OnnxPredictor = FilePredictor
+"""The former name, of when there was one runtime."""
 
 
 def in_float(inputs: Inputs) -> Inputs:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lit_xai.export.inspection import Operator
 from lit_xai.export.versions import fingerprints
 from lit_xai.render.summary import markdown_table, write_number
+from lit_xai.runtime.inspection import Operator
 from lit_xai.runtime.latency import Latency
 
 

@@ -1,19 +1,43 @@
 """Latencies of several files, measured in turn so that they compare."""
 
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from lit_xai.network.calling import Inputs
-from lit_xai.runtime.latency import Latency, measure_latency
+from lit_xai.network.profiling import with_batch_size
+from lit_xai.runtime.latency import Latency, cpu_name
+from lit_xai.runtime.loaded import LoadedModel, caller_of
+from lit_xai.runtime.runtimes import load_model
+from lit_xai.runtime.timing import alternate
 
 SECONDS = 0.5
 """The total time for which a file is measured at one batch size."""
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A file and what runs it.
+
+    Args:
+        path: of the file.
+        runtime: ``"onnxruntime"`` or ``"openvino"``.
+        precision: of floats.
+        threads: the number of threads for the runtime.
+    """
+
+    path: Path
+    runtime: str = "onnxruntime"
+    precision: str = "f32"
+    threads: int = 1
+
+    def load(self) -> LoadedModel:
+        """Load the file."""
+        return load_model(self.path, self.runtime, self.threads, self.precision)
+
+
 def alternate_latencies(
-    paths: Mapping[str, Path],
+    candidates: Mapping[str, Path | Candidate],
     inputs: Inputs,
     batch_sizes: Sequence[int] | None = (1, 64),
     threads: int = 1,
@@ -25,10 +49,10 @@ def alternate_latencies(
     A CPU that warms up or gets other work in between would otherwise favor the file that was measured first.
 
     Args:
-        paths: ONNX files by name.
+        candidates: files by name, with what runs them; a path alone is run in ONNX Runtime.
         inputs: what they are called with, of any batch size.
         batch_sizes: the batch sizes to measure; ``None`` for the inputs as they are, which count as one sample.
-        threads: the number of threads for ONNX Runtime.
+        threads: the number of threads for ONNX Runtime, where a path alone is given.
         rounds: how often each is measured; reported are the median, and half the interquartile range as the spread.
         seconds: the total time for one file and batch size; default half a second.
 
@@ -40,22 +64,22 @@ def alternate_latencies(
         >>> alternate_latencies({}, torch.zeros(1, 4))
         {}
     """
-    sizes = (1,) if batch_sizes is None else batch_sizes
-    latencies: dict[str, dict[int, list[Latency]]] = {name: {size: [] for size in sizes} for name in paths}
-    each = (SECONDS if seconds is None else seconds) / rounds
-    for size in sizes:
-        for _ in range(rounds):
-            for name, path in paths.items():
-                # Short measurements in turn: each file gets its share of a slow moment.
-                measured = measure_latency(path, inputs, threads, None if batch_sizes is None else size, seconds=each)
-                latencies[name][size].append(replace(measured, batch_size=size))
-    return {
-        name: {size: _median(measured) for size, measured in by_size.items()} for name, by_size in latencies.items()
+    given = {
+        name: one if isinstance(one, Candidate) else Candidate(one, threads=threads) for name, one in candidates.items()
     }
-
-
-def _median(latencies: Sequence[Latency]) -> Latency:
-    times = [latency.milliseconds for latency in latencies]
-    # Median and quartiles: one round that another process disturbs does not count.
-    low, middle, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
-    return replace(latencies[0], milliseconds=middle, spread=(high - low) / 2)
+    models = {name: one.load() for name, one in given.items()}
+    latencies: dict[str, dict[int, Latency]] = {name: {} for name in given}
+    for size in (1,) if batch_sizes is None else batch_sizes:
+        some = inputs if batch_sizes is None else with_batch_size(inputs, size)
+        runs = {name: caller_of(model, str(given[name].path), some) for name, model in models.items()}
+        for name, timing in alternate(runs, rounds, SECONDS if seconds is None else seconds).items():
+            latencies[name][size] = Latency(
+                timing.milliseconds,
+                timing.spread,
+                models[name].label,
+                cpu_name(),
+                given[name].threads,
+                size,
+                timing.p95,
+            )
+    return latencies

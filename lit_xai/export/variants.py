@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from lit_xai.export.inspection import Operator
 from lit_xai.export.parity import OnnxPredictor, Parity, ParityResult, Predictor, Rounding, check_float, check_int8
 from lit_xai.export.parity import network_predictor as torch_predictor
 from lit_xai.export.report import Row
@@ -19,6 +18,7 @@ from lit_xai.network.profiling import count_macs
 from lit_xai.network.untouched import untouched
 from lit_xai.quantization.fake_quantizers import find_fake_quantizers, fold_paired_
 from lit_xai.quantization.quantization import describe_quantization
+from lit_xai.runtime.inspection import Operator
 from lit_xai.runtime.latency import Latency
 
 FLOAT, INT8 = "model.onnx", "model.int8.onnx"

@@ -6,7 +6,6 @@ from importlib.util import find_spec
 import torch
 from torch import nn
 
-from lit_xai.export.inspection import stored_weights
 from lit_xai.network.calling import module_names
 from lit_xai.network.layers import channels
 from lit_xai.quantization.fake_quantizers import weight_bits
@@ -14,6 +13,7 @@ from lit_xai.report.drawings import letter
 from lit_xai.report.facts import Plain, Table
 from lit_xai.report.words import NOTHING
 from lit_xai.runtime.file_network import FileNetwork
+from lit_xai.runtime.inspection import stored_weights
 
 MOST = 60
 """Layers in the table."""

@@ -1,4 +1,4 @@
-"""An ONNX file as a network, so that what ships can be called, compared and explained like any other."""
+"""A file as a network, so that what ships can be called, compared and explained like any other."""
 
 import os
 from pathlib import Path
@@ -7,22 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_xai.network.describing import describe
-from lit_xai.runtime.errors import one_line
-from lit_xai.runtime.session import open_session, session_feed
+from lit_xai.runtime.loaded import caller_of
+from lit_xai.runtime.runtimes import load_model
 
 
 class FileNetwork(nn.Module):
-    """Runs an ONNX file in ONNX Runtime on the CPU.
+    """Runs an exported file in a runtime on the CPU.
 
     It has no gradients: explain it with methods that need none, such as Occlusion, FeatureAblation or KernelShap.
 
     Args:
         path: of the file.
         threads: the number of threads for the runtime; default as it decides.
+        runtime: ``"onnxruntime"``, or ``"openvino"``, which computes floats in float32 here.
 
     Raises:
-        ValueError: the file is no ONNX file.
+        ModuleNotFoundError: the runtime is not installed.
+        ValueError: it does not run the file.
 
     Example:
         >>> import tempfile
@@ -33,10 +34,10 @@ class FileNetwork(nn.Module):
         True
     """
 
-    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None, runtime: str = "onnxruntime") -> None:
         super().__init__()
-        self.path, self._threads = Path(path), threads
-        self._session: Any = open_session(path, threads)
+        self.path, self._threads, self._runtime = Path(path), threads, runtime
+        self._model = load_model(path, runtime, threads)
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return the file's outputs for its inputs, given in their order or by name.
@@ -44,27 +45,20 @@ class FileNetwork(nn.Module):
         Raises:
             ValueError: the file takes other inputs.
         """
-        names = [entry.name for entry in self._session.get_inputs()]
+        names = [*self._model.inputs]
         if len(args) + len(kwargs) != len(names):
             raise ValueError(
                 f"{self.path.name} expected its inputs {names}, but got {len(args) + len(kwargs)} tensors."
             )
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         device = next(tensor.device for tensor in given.values())
-        try:
-            feed = session_feed(self._session, {name: tensor.detach().cpu() for name, tensor in given.items()})
-            found = self._session.run(None, feed)
-        except ValueError:
-            raise
-        except Exception as error:  # ONNX Runtime's own exceptions share no base class
-            shapes = describe(given)
-            raise ValueError(f"{self.path.name} does not run on inputs of {shapes}: {one_line(error)}.") from None
+        found = caller_of(self._model, self.path.name, {n: tensor.detach().cpu() for n, tensor in given.items()})()
         outputs = tuple(torch.from_numpy(array).to(device) for array in found)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FileNetwork":
-        """Return another session of the same file."""
-        return FileNetwork(self.path, self._threads)
+        """Return the same file, loaded once more."""
+        return FileNetwork(self.path, self._threads, self._runtime)
 
     def extra_repr(self) -> str:
         """Return the file's name."""

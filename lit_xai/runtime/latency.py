@@ -1,13 +1,11 @@
-"""The latency of a network in ONNX Runtime, or measured by a function of one's own."""
+"""The latency of a network in a runtime, or measured by a function of one's own."""
 
 import math
 import numbers
 import os
 import platform
 import re
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,14 +16,15 @@ from torch import nn
 
 from lit_xai.network.calling import Inputs, OutputSpec, check_call
 from lit_xai.network.check import check_integer
-from lit_xai.network.describing import describe
 from lit_xai.network.import_path import load_object
 from lit_xai.network.packages import ONNX, require
 from lit_xai.network.profiling import count_samples, with_batch_size
 from lit_xai.network.untouched import untouched
-from lit_xai.runtime.errors import one_line
+from lit_xai.runtime.flat import named_tensors
+from lit_xai.runtime.loaded import caller_of
 from lit_xai.runtime.onnx import export_onnx
-from lit_xai.runtime.session import import_onnxruntime, open_session, session_feed
+from lit_xai.runtime.runtimes import find_runtime
+from lit_xai.runtime.timing import summarize, time_calls
 
 Measure = Callable[[Path], float]
 """From an ONNX file to milliseconds."""
@@ -42,10 +41,11 @@ class Latency:
     Args:
         milliseconds: the median.
         spread: half the interquartile range of the medians of short blocks of calls; 0 where it is unknown.
-        runtime: its name and version.
+        runtime: its name and version, and what its floats are computed in where it has a choice.
         cpu: the processor's name.
         threads: the number of threads.
         batch_size: the number of samples per call.
+        p95: the time that 95% of the calls do not exceed; ``None`` where it is unknown.
 
     Example:
         >>> print(Latency(3.2071, 0.0412, "ONNX Runtime 1.32.0", "AMD EPYC", threads=1, batch_size=64))
@@ -58,6 +58,7 @@ class Latency:
     cpu: str
     threads: int
     batch_size: int
+    p95: float | None = None
 
     def __str__(self) -> str:
         spread = f" ± {self.spread:.2g}" if self.spread else ""
@@ -74,22 +75,24 @@ def network_latency(
     measure: Measure | str | None = None,
     call: str = "forward",
     output: OutputSpec = None,
+    runtime: str = "onnxruntime",
 ) -> Latency:
     """Export a network to a temporary ONNX file and measure how long one call takes; the network is left as it is.
 
     Args:
         network: the module.
         inputs: what it is called with, of any batch size.
-        threads: the number of threads for ONNX Runtime.
+        threads: the number of threads for the runtime.
         batch_size: the number of samples in the call, and in the file; inputs that cannot be cut into samples (a batch
             of graphs) are measured as they are.
-        measure: a function from the file's path to milliseconds to use instead of ONNX Runtime, or its import path.
+        measure: a function from the file's path to milliseconds to use instead of a runtime, or its import path.
         call: the network's method that is called.
         output: the logits in its output.
+        runtime: ``"onnxruntime"`` or ``"openvino"``, which computes floats in float32 here.
 
     Raises:
-        ModuleNotFoundError: onnx, onnxscript or onnxruntime is not installed.
-        ValueError: the network cannot be exported, or ``measure`` returns no time.
+        ModuleNotFoundError: onnx, onnxscript or the runtime is not installed.
+        ValueError: there is no such runtime, the network cannot be exported, or ``measure`` returns no time.
 
     Example:
         >>> import torch
@@ -101,7 +104,11 @@ def network_latency(
     function = load_object(measure, "measure") if isinstance(measure, str) else measure
     if function is not None and not callable(function):
         raise ValueError(f"measure expected a function from an ONNX file's path to milliseconds, but got {measure!r}.")
-    require("A latency", *ONNX, *([] if function else ["onnxruntime"]))
+    # An ONNX file is measured, whatever runs it.
+    chosen = find_runtime(runtime)
+    require("A latency", *ONNX, *([chosen.name] if function is None and chosen.extra == "export" else []))
+    if function is None:
+        chosen.require("A latency")
     rows = count_samples(network, inputs, call, output)
     if rows is None:
         with untouched(network), torch.no_grad():
@@ -112,7 +119,7 @@ def network_latency(
         path = Path(folder) / "network.onnx"
         export_onnx(network, inputs, path, call, output, dynamic_batch=False)
         if function is None:
-            return replace(measure_latency(path, inputs, threads), batch_size=n)
+            return replace(measure_latency(path, inputs, threads, runtime=runtime), batch_size=n)
         name = getattr(function, "__name__", type(function).__name__)
         return Latency(_checked_time(function(path), name), 0.0, name, cpu_name(), threads, n)
 
@@ -124,23 +131,28 @@ def measure_latency(
     batch_size: int | None = None,
     repeats: int = 10,
     seconds: float | None = None,
+    runtime: str = "onnxruntime",
+    precision: str = "f32",
 ) -> Latency:
-    """Measure how long one call of an ONNX file takes in ONNX Runtime on the CPU.
+    """Measure how long one call of a file takes in a runtime on the CPU.
 
     The result is the median of the medians of ``repeats`` blocks, each of as many calls as fit into its share of the
     time. Where one call takes longer than that, there are fewer blocks, at least three. A disturbance of a few calls
     changes neither the median nor the spread.
 
     Args:
-        path: of the ONNX file.
+        path: of the file.
         inputs: what it is called with.
-        threads: the number of threads for ONNX Runtime.
+        threads: the number of threads for the runtime.
         batch_size: the number of samples in the call, those given cut or repeated; default as given.
         repeats: the largest number of blocks.
         seconds: about how long to measure, after a fifth of it to warm up; default half a second.
+        runtime: ``"onnxruntime"`` or ``"openvino"``.
+        precision: of floats: ``"f32"``, or ``"bf16"`` in OpenVINO on a CPU that has it.
 
     Raises:
-        ValueError: the file is no ONNX file, or does not take these inputs.
+        ModuleNotFoundError: the runtime is not installed.
+        ValueError: the runtime does not run the file, or the file does not take these inputs.
 
     Example:
         >>> import torch
@@ -155,21 +167,9 @@ def measure_latency(
     seconds = SECONDS if seconds is None else seconds
     if batch_size is not None:
         inputs = with_batch_size(inputs, check_integer("batch_size", batch_size))
-    session = open_session(path, threads)
-    feed = session_feed(session, inputs)
-    start = time.perf_counter()
-    try:
-        session.run(None, feed)
-    except Exception as error:
-        raise ValueError(f"{path} does not run on inputs of {describe(inputs)}: {one_line(error)}.") from None
-    # A call that takes longer than the warm-up has warmed up already.
-    if time.perf_counter() - start < seconds / 5:
-        _block(session, feed, seconds / 5)
-    blocks = _blocks(session, feed, repeats, seconds)
-    # One block has no spread, and quantiles needs two.
-    low, middle, high = statistics.quantiles(blocks, n=4, method="inclusive") if len(blocks) > 1 else blocks * 3
-    runtime = f"ONNX Runtime {import_onnxruntime().__version__}"
-    return Latency(middle, (high - low) / 2, runtime, cpu_name(), threads, _rows(feed))
+    model = find_runtime(runtime).load(path, threads, precision)
+    timing = summarize(time_calls(caller_of(model, str(path), inputs), repeats, seconds))
+    return Latency(timing.milliseconds, timing.spread, model.label, cpu_name(), threads, _rows(inputs), timing.p95)
 
 
 def cpu_name() -> str:
@@ -187,28 +187,8 @@ def cpu_name() -> str:
     return described[1].strip() if described else platform.processor() or platform.machine() or "unknown CPU"
 
 
-def _blocks(session: Any, feed: dict[str, Any], repeats: int, seconds: float) -> list[float]:
-    medians: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(medians) < repeats and (len(medians) < 3 or time.perf_counter() < end):
-        medians.append(_block(session, feed, seconds / repeats))
-    return medians
-
-
-def _block(session: Any, feed: dict[str, Any], seconds: float) -> float:
-    """Return the median of as many calls as fit into the time, in milliseconds."""
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while not times or time.perf_counter() < end:
-        start = time.perf_counter()
-        session.run(None, feed)
-        times.append(time.perf_counter() - start)
-    # The median: other processes delay a few calls by far more than the rest.
-    return 1e3 * statistics.median(times)
-
-
-def _rows(feed: dict[str, Any]) -> int:
-    return next((len(array) for array in feed.values() if array.ndim), 1)
+def _rows(inputs: Inputs) -> int:
+    return next((len(tensor) for tensor in named_tensors(inputs).values() if tensor.ndim), 1)
 
 
 def _checked_time(value: Any, name: str) -> float:

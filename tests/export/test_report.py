@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from lit_xai.export.inspection import Operator
 from lit_xai.export.report import ExportReport, Row, count_integers, gains, report_table, slower_warnings, write_report
+from lit_xai.runtime.inspection import Operator
 from lit_xai.runtime.latency import Latency
 
 

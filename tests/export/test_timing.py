@@ -2,26 +2,42 @@
 
 import itertools
 
+import pytest
 import torch
 
-from lit_xai.export import timing
-from lit_xai.export.timing import alternate_latencies
-from lit_xai.runtime.latency import Latency
+from lit_xai.export import timing as export_timing
+from lit_xai.export.timing import Candidate, alternate_latencies
+from lit_xai.runtime import timing
+from lit_xai.runtime.latency import Latency, cpu_name
+from lit_xai.runtime.loaded import InputSpec
 
 
 def test_the_order_the_median_and_the_spread(monkeypatch):
     calls, times = [], itertools.count(1)
 
-    def measure(path, inputs, threads, size, seconds):
-        calls.append((path, size, threads))
-        return Latency(float(next(times)), 0.1, "a runtime", "a CPU", threads, size)
+    class Model:
+        label, inputs = "a runtime", {"input": InputSpec((None,))}
 
-    monkeypatch.setattr(timing, "measure_latency", measure)  # the clock, which no test can set
-    found = alternate_latencies({"fp32": "f", "int8": "i"}, torch.zeros(1), (1, 64), 2, rounds=3)
-    assert calls == [("f", 1, 2), ("i", 1, 2)] * 3 + [("f", 64, 2), ("i", 64, 2)] * 3
+        def __init__(self, path, runtime, threads, precision):
+            self.name = path, runtime, precision, threads
+
+        def run(self, arrays):
+            calls.append((self.name, len(arrays["input"])))
+            return (arrays["input"],)
+
+    def time_calls(run, repeats, seconds):
+        run()
+        return [[float(next(times))]]
+
+    monkeypatch.setattr(export_timing, "load_model", Model)
+    monkeypatch.setattr(timing, "time_calls", time_calls)  # the clock, which no test can set
+    other = Candidate("i", "openvino", "bf16", 2)
+    found = alternate_latencies({"fp32": "f", "int8": other}, torch.zeros(1), (1, 64), 2, rounds=3)
+    f, i = ("f", "onnxruntime", "f32", 2), ("i", "openvino", "bf16", 2)
+    assert calls == [(name, size) for size in (1, 64) for name in (f, i) * 3]
     assert [found["fp32"][size].milliseconds for size in (1, 64)] == [3, 9]
     assert [found["int8"][size].milliseconds for size in (1, 64)] == [4, 10]
-    assert found["fp32"][64] == Latency(9, 1, "a runtime", "a CPU", 2, 64)
+    assert found["fp32"][64] == Latency(9, 1, "a runtime", cpu_name(), 2, 64, pytest.approx(10.8))
 
 
 def test_of_files(exported):

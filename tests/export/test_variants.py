@@ -4,9 +4,9 @@ import torch
 from networks import cnn, plain_cnn
 from refusals import refused
 
-from lit_xai.export.inspection import Operator
 from lit_xai.export.variants import FLOAT_ROW, INT8_ROW, QUANTIZED_ROW, Variants
 from lit_xai.quantization.quantization import plan_quantization, prepare_, quantize
+from lit_xai.runtime.inspection import Operator
 
 X = torch.randn(8, 2, 6, 6)
 

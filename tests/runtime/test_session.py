@@ -1,25 +1,18 @@
 """ONNX Runtime is imported in one place, and contacts nobody."""
 
-import ast
-import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import lookups
 import pytest
 import torch
+from silence import PACKAGE, SECONDS, cut_network, environment, imports, looked_up
 from torch import nn
 
-import lit_xai
 from lit_xai.export.inference import write_inference
 from lit_xai.runtime.onnx import export_onnx
 from lit_xai.runtime.session import TELEMETRY, import_onnxruntime
-
-PACKAGE = Path(lit_xai.__file__).parent
-SECONDS = 20  # ONNX Runtime 1.32 looks up its host ten seconds after the import
 
 OPEN = """
 import sys, time
@@ -29,17 +22,6 @@ session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExec
 time.sleep({seconds})
 """
 OURS = "from lit_xai.runtime.session import import_onnxruntime; onnxruntime = import_onnxruntime()"
-
-
-def environment() -> dict[str, str]:
-    own = {name: value for name, value in os.environ.items() if name != TELEMETRY}
-    return {**own, "PYTHONPATH": str(PACKAGE.parent)}
-
-
-def imports(file: Path) -> set[str]:
-    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
-    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    return names | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
 
 
 def test_one_file_imports_it_and_the_script_that_stands_alone():
@@ -71,26 +53,6 @@ def test_the_users_word_stands_and_an_earlier_import_is_told_once(monkeypatch):
     import_onnxruntime()  # a warning is an error here
 
 
-def looked_up(tmp_path: Path, *command: object) -> list[str]:
-    """Return the names that a command looks up with the network cut."""
-    result = tmp_path / "lookups.json"
-    unshare = ["unshare", "--user", "--map-root-user", "--mount", "--net"]
-    stub = [*unshare, sys.executable, lookups.__file__, str(result), *map(str, command)]
-    done = subprocess.run(stub, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=900)
-    found = json.loads(result.read_text())
-    assert found["code"] == 0, done.stderr[-2000:]
-    assert found["without_route"] == 0  # and nothing is sent to an address that it had without a name
-    return sorted({*found["names"]})
-
-
-def can_cut_the_network() -> bool:
-    command = ["unshare", "--user", "--map-root-user", "--mount", "--net", "true"]
-    return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
-
-
-cut_network = pytest.mark.skipif(not can_cut_the_network(), reason="needs namespaces of its own")
-
-
 @pytest.fixture
 def network(tmp_path: Path) -> Path:
     inputs = torch.rand(2, 4)
@@ -102,10 +64,10 @@ def network(tmp_path: Path) -> Path:
 @pytest.mark.slow
 @cut_network
 def test_an_open_session_looks_up_nothing(network, tmp_path):
-    for imports, expected in (("import onnxruntime", True), (OURS, False), ("import infer, onnxruntime", False)):
-        program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + OPEN.format(imports=imports, seconds=SECONDS)
+    for code, expected in (("import onnxruntime", True), (OURS, False), ("import infer, onnxruntime", False)):
+        program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + OPEN.format(imports=code, seconds=SECONDS)
         names = looked_up(tmp_path, sys.executable, "-c", program, network)
-        assert bool(names) is expected, (imports, names)  # the first shows that the name server sees it
+        assert bool(names) is expected, (code, names)  # the first shows that the name server sees it
 
 
 @pytest.mark.slow

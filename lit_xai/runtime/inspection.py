@@ -3,7 +3,7 @@
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def inspect_onnx(path: str | os.PathLike[str]) -> tuple[Operator, ...]:
     import onnx
 
     graph = onnx.load_from_string(_optimized(Path(path))).graph
-    names = _Names(onnx.load(path).graph)
+    names = LayerNames(onnx.load(path).graph)
     constant = {tensor.name for tensor in graph.initializer}
     operators = []
     for node in graph.node:
@@ -117,7 +117,7 @@ def stored_weights(path: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
     import onnx
 
     graph = onnx.load(Path(path), load_external_data=False).graph
-    names, weights = _Names(graph), {tensor.name: tensor for tensor in graph.initializer}
+    names, weights = LayerNames(graph), {tensor.name: tensor for tensor in graph.initializer}
     found: dict[str, tuple[int, int]] = {}
     products = OPERATORS["convolution"], OPERATORS["matrix product"]
     for node in graph.node:
@@ -165,7 +165,7 @@ def _optimized(path: Path) -> bytes:
         return optimized.read_bytes()
 
 
-class _Names:
+class LayerNames:
     """Finds the layers of executed operators by the names from the file that their own names contain.
 
     ONNX Runtime appends ``_token_7`` to the name of an operator that it replaced, ``_nchwc`` to the output of one that
@@ -180,8 +180,18 @@ class _Names:
     def of(self, node: Any, kind: str) -> str:
         """Return the layer of an executed operator."""
         original = self._original(node)
-        if original is None:
-            return str(node.name)
+        return str(node.name) if original is None else self._of_original(original, kind)
+
+    def named(self, names: Iterable[str], kind: str) -> str | None:
+        """Return the layer of an executed operator by the names of those in the file that it stands for.
+
+        The first of them that the file has, or whose output has that name; ``None`` where there is none.
+        """
+        known = (self._nodes.get(name) or self._producers.get(name) for name in names)
+        original = next((node for node in known if node is not None), None)
+        return None if original is None else self._of_original(original, kind)
+
+    def _of_original(self, original: Any, kind: str) -> str:
         if kind == "sum" and original.op_type == "Add":
             return " + ".join(self._source(name) for name in original.input)
         return self.layer(original) or (self._source(original.output[0]) if kind == "convolution" else original.name)
