@@ -77,8 +77,9 @@ def bootstrap(similarity: Tensor, null: Tensor, seed: int = 0, n: int = 2000) ->
         ``None`` with fewer than 30 samples.
 
     Example:
-        >>> bootstrap(torch.full((40,), 0.5), torch.zeros(10, 40))
-        Interval(low=0.5, high=0.5)
+        >>> interval = bootstrap(torch.full((40,), 0.5), torch.zeros(10, 40))
+        >>> round(interval.low, 6), round(interval.high, 6)
+        (0.5, 0.5)
     """
     draws = _draws(similarity, null, seed, n)
     return None if draws is None else _percentiles(draws)
