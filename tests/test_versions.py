@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,19 @@ def test_what_an_export_needs_is_an_extra():
     assert [one.name for one in USED if one.name in ("onnx", "onnxscript", "onnxruntime", "torchao")] == [
         Requirement(line).name for line in EXTRAS["export"]
     ]
+
+
+def test_the_linters_are_installed_with_every_package_whose_types_mypy_reads():
+    (overrides,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["overrides"]
+    untyped = {name.partition(".")[0] for name in overrides["module"]}
+    (given,) = re.findall(r"/\.lint: EXTRAS = \[(.*)\]", (ROOT / "Makefile").read_text())
+    installed = {Requirement(one).name for extra in given.split(",") for one in EXTRAS[extra]}
+    source = "\n".join(file.read_text() for file in (ROOT / "lit_xai").rglob("*.py"))
+    distributions = packages_distributions()
+    for extra in EXTRAS.keys() - {"test", "docs", "lint"}:
+        for name in {Requirement(one).name for one in EXTRAS[extra]} - installed:
+            modules = {module for module, owners in distributions.items() if name in owners}
+            imported = {
+                module for module in modules if re.search(rf"^\s*(from|import) {module}\b", source, re.MULTILINE)
+            }
+            assert imported <= untyped, f"mypy reads {imported}, but the linters are installed without [{extra}]"

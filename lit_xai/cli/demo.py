@@ -4,16 +4,26 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lit_xai.cli.run import start
 from lit_xai.trainer.access import run_folder
 
-_CONFIGS = ("base", "digits", "attributions")
-_FULL = ("base", "digits", "compress")
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+_DATA = ("base", "digits")
 
 # So wide that compression pays: at width 16 the network is too small for fewer channels and integers to be much faster.
-# Digits need fewer epochs than the config's 20, and a demonstration has to end soon.
-_FULL_OPTIONS = ("--model.network.width", "64", "--trainer.max_epochs", "16")
+_WIDE = ("--model.network.width", "64")
+
+_FIRST = """
+First the dense network is trained, which the compressed one is held against:
+"""
+
+_THEN = """
+Then it is pruned, taught by itself as it was, quantized, exported, explained and compared:
+"""
 
 _EXPORTED = """
 The compressed network, which runs without torch; `python {infer}` checks it, and predicts from .npy files:
@@ -38,17 +48,15 @@ def demo(options: Sequence[str]) -> int:
     """Train as ``lit-xai fit --config base --config digits --config attributions`` would, and print where to look.
 
     Args:
-        options: ``--full`` for ``--config compress --model.network.width 64 --trainer.max_epochs 16`` in place of
-            ``--config attributions``; further options of ``fit``, such as ``--trainer.max_epochs 3``.
+        options: ``--full`` to train a wide network, and then to run ``--config compress`` from its best weights, in
+            place of ``--config attributions``; further options of ``fit``, such as ``--trainer.max_epochs 3``.
     """
     full = "--full" in options
-    configs = [part for name in (_FULL if full else _CONFIGS) for part in ("--config", name)]
-    fit_options = [option for option in options if option != "--full"]
-    more = _FULL_OPTIONS if full else ()
-    cli = start(["fit", *configs, *more, "--trainer.devices", "1", *fit_options])
-    if cli is None:
+    given = [option for option in options if option != "--full"]
+    trainer = _compress(given) if full else _fit("attributions", given)
+    if trainer is None:
         return 1
-    folder = run_folder(cli.trainer)
+    folder = run_folder(trainer)
     pictures = sorted(folder.glob("attribution/**/*.png"), key=os.path.getmtime)
     if not pictures:
         sys.stderr.write(f"lit-xai: error: the run in '{folder}' left no picture; the warnings above tell why.\n")
@@ -64,6 +72,22 @@ def demo(options: Sequence[str]) -> int:
             sys.stdout.write(_REPORTED.format(report=_relative(report), folder=_relative(folder)))
     sys.stdout.write(_END.format(picture=_relative(pictures[-1]), logs=_relative(folder.parent)))
     return 0
+
+
+def _compress(given: Sequence[str]) -> "Trainer | None":
+    sys.stdout.write(_FIRST)
+    dense = _fit(None, [*_WIDE, "--trainer.max_epochs", "20", *given])
+    if dense is None:
+        return None
+    sys.stdout.write(_THEN)
+    best: str = getattr(dense.checkpoint_callback, "best_model_path", "")
+    return _fit("compress", [*_WIDE, "--init_from", best, *given])
+
+
+def _fit(config: str | None, options: Sequence[str]) -> "Trainer | None":
+    configs = [part for name in filter(None, (*_DATA, config)) for part in ("--config", name)]
+    cli = start(["fit", *configs, "--trainer.devices", "1", *options])
+    return None if cli is None else cli.trainer
 
 
 def _relative(path: Path) -> str:

@@ -25,6 +25,7 @@ from lit_xai.network.spec import Network
 from lit_xai.report.changes import changes, protocols
 from lit_xai.report.checking import verdict_of
 from lit_xai.report.comparison import ROUNDS, CompareOptions, compare_networks
+from lit_xai.report.limits import gain_of_training
 from lit_xai.report.measured import EXPLANATIONS, FEWEST, needs_labels, read_measured
 from lit_xai.report.of_run import (
     Ending,
@@ -66,6 +67,9 @@ from lit_xai.trainer.random_states import random_numbers_kept
 from lit_xai.trainer.saved_state import AnyNumber, check_saved_state, check_state
 from lit_xai.trainer.structural_callback import structural_callbacks
 from lit_xai.trainer.watching import labels_of, resolved
+
+_LOSSES = (("accuracy", "drop<="), ("mae", "drop<="))
+"""Requirements that a reference which was hardly trained makes easy."""
 
 SPLITS = {"test": "test", "val": "validation"}
 
@@ -425,6 +429,7 @@ class ModelReport(AnyCallback):
             std=info.std,
             batch_to_target=self._labels,
             output=end.compared.output,
+            files=end.compared.exported,
         )
 
     def _facts(
@@ -471,10 +476,7 @@ class ModelReport(AnyCallback):
         if self.reference != "dense":
             return []
         when = "just before the first structural step" if structural_callbacks(trainer) else "at the start of the run"
-        return [
-            f"The reference is the model as it was {when}, and was trained no further, while the others were: that may"
-            " hide what compression costs. reference= names a dense model that was trained to the end."
-        ]
+        return [f"The reference is the model as it was {when}, and was trained no further, while the others were."]
 
     def _limits_of_split(self, split: str, served: str) -> list[str]:
         if split == "test":
@@ -528,6 +530,9 @@ class ModelReport(AnyCallback):
             f"It took {self._budget.sentence()}."
         )
         rank_zero_info(f"ModelReport: {text}")
+        margins = [one.bound for one in self.requirements if (one.name, one.relation) in _LOSSES]
+        if margins and (gain := gain_of_training(self.record, max(margins))):
+            rank_zero_warn(f"ModelReport: {gain}")
         step = trainer.global_step
         log_scalars(trainer, {"report/seconds": seconds, "report/share": share}, step)
         log_text(trainer, "report", text.replace("\n", "\n\n"), step)

@@ -71,6 +71,8 @@ class CompareOptions:
         corruption: whether networks are also compared on disturbed inputs, of up to 1,000 samples.
         adverse_class: of a table, the class whose reasons are compared: its number, or its name.
         feature_groups: the columns of a table that are one feature (a one-hot encoding), by number or name.
+        files: ONNX files of networks, by the networks' names: their latencies are measured instead of those of further
+            exports.
     """
 
     batch_to_inputs: BatchToInputs = None
@@ -95,6 +97,7 @@ class CompareOptions:
     corruption: bool = True
     adverse_class: int | str | None = None
     feature_groups: Mapping[str, Sequence[int | str]] | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_integer("n", self.n, 2)
@@ -442,8 +445,9 @@ def _latency(networks: Mapping[str, nn.Module], inputs: Inputs, options: Compare
     with tempfile.TemporaryDirectory(prefix="lit_xai-") as folder:
         files: dict[str, FileNetwork] = {}
         for name, network in networks.items():
-            path = network.path if isinstance(network, FileNetwork) else Path(folder, f"{len(files)}.onnx")
-            if not isinstance(network, FileNetwork):
+            known = network.path if isinstance(network, FileNetwork) else options.files.get(name)
+            path = known or Path(folder, f"{len(files)}.onnx")
+            if known is None:
                 export_onnx(network, given, path, "forward", options.output, dynamic_batch=False)
             files[name] = FileNetwork(path, options.threads)
         found: dict[str, list[float]] = {name: [] for name in files}

@@ -146,7 +146,7 @@ def _predictions(record: Record, name: str, relation: str) -> Evidence | str:
         return _counted(record, name, relation)
     if (n := record.n if record.clusters is None else len(np.unique(record.clusters))) < FEWEST:
         return f"there are {n} samples or clusters, of {FEWEST} or more that an interval takes"
-    was, now = _each(record, name)
+    was, now = each_sample(record, name)
     if relation == "ratio":
         return Mean.of_ratio(now, was, record.clusters) if was.mean() > 0 else "the reference's is 0"
     is_share = name in ("flips", "negative_flips", "accuracy")
@@ -155,7 +155,7 @@ def _predictions(record: Record, name: str, relation: str) -> Evidence | str:
 
 
 def _counted(record: Record, name: str, relation: str) -> Evidence | str:
-    was, now = _each(record, name)
+    was, now = each_sample(record, name)
     if not relation:
         return Share(int(now.sum()), record.n)
     if relation == "ratio":
@@ -163,7 +163,7 @@ def _counted(record: Record, name: str, relation: str) -> Evidence | str:
     return ShareDrop(int(((was == 1) & (now == 0)).sum()), int(((was == 0) & (now == 1)).sum()), record.n)
 
 
-def _each(record: Record, name: str) -> tuple[_Values, _Values]:
+def each_sample(record: Record, name: str) -> tuple[_Values, _Values]:
     """Return a number of each sample, of the reference and of the candidate, ``(N,)`` each."""
     labels = record.labels
     first, last = record.reference.outputs, record.candidate.outputs

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lit_xai.report.estimates import drop, mean, share
 from lit_xai.report.hurt import worth
-from lit_xai.report.measured import _each, classes
+from lit_xai.report.measured import classes, each_sample
 from lit_xai.report.record import Candidate, Record
 from lit_xai.retention.predictions import ECE_FROM, calibration_error
 
@@ -142,7 +142,7 @@ def _calibration(pair: Record) -> dict[str, Any] | None:
     if pair.n >= ECE_FROM:
         logs, labels = probabilities(pair, pair.candidate), pair.labels.reshape(-1).astype(np.int64)
         ece = calibration_error(torch.from_numpy(logs), torch.from_numpy(labels))
-    return {"ece": ece, **{name: mean(_each(pair, name)[1], pair.clusters) for name in ("brier", "nll")}}
+    return {"ece": ece, **{name: mean(each_sample(pair, name)[1], pair.clusters) for name in ("brier", "nll")}}
 
 
 def _changes(pair: Record) -> dict[str, Any]:

@@ -44,12 +44,14 @@ class Compared:
         output: the logits in their outputs.
         limits: sentences on what could not be compared.
         files: that have a checksum in the report, by name.
+        exported: ONNX files of networks in torch, by the networks' names.
     """
 
     networks: dict[str, nn.Module]
     output: OutputSpec
     limits: list[str] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
+    exported: dict[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,11 @@ def compared(
         else:
             found.networks[INT8], found.output = FileNetwork(path, threads=1), output
     found.files.update({path.name: path for one in exports for path in _files(one) if path.suffix == ".onnx"})
+    # After quantization-aware training model.onnx holds the weights of before it.
+    is_in_integers = any(step["kind"] == "quantize" for step in weights.recipe.steps)
+    file = path if is_in_integers else found.files.get("model.onnx")
+    if file is not None:
+        found.exported[final] = file
     return found
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from lit_xai.report.estimates import mean, retention, share
 from lit_xai.report.hurt import parts_of, surely_hurt, worth
-from lit_xai.report.measured import _each
+from lit_xai.report.measured import each_sample
 from lit_xai.report.networks import flips
 from lit_xai.report.record import Record
 
@@ -27,7 +27,7 @@ def part_rows(record: Record, margin: float | None) -> list[dict[str, Any]]:
     parts = parts_of(record)
     before, after = worth(record)
     has_brier = record.task != "values" and record.labels is not None
-    brier = np.subtract(*_each(record, "brier")[::-1]) if has_brier else None
+    brier = np.subtract(*each_sample(record, "brier")[::-1]) if has_brier else None
     found = []
     for part, is_surely_hurt in zip(parts, surely_hurt(record, parts, margin), strict=True):
         rows = part.rows
