@@ -1,10 +1,12 @@
-"""Predict with an exported network: needs onnxruntime and numpy, and the other files of this folder.
+"""Predict with an exported network: needs numpy, onnxruntime or openvino, and the other files of this folder.
 
     python infer.py                    checks that this machine computes what the exporting machine did
     python infer.py image.npy ...      predicts from arrays, each of one sample or of several
     python infer.py photo.png ...      predicts from pictures, where the network takes these and Pillow is installed
     python infer.py inputs.npz         predicts from arrays by name, where the network takes several inputs
     python infer.py --model FILE ...   uses another of the files
+    python infer.py --runtime NAME ... runs it in onnxruntime or openvino; by default in the first that is installed
+    python infer.py --precision bf16   computes floats in bfloat16, in openvino on a CPU that has it; by default in f32
 
 Arrays of bytes and pictures are divided by 255 (pictures of 16 bits by 65535), and refused where the network was not
 trained with that; then they are normalized with the mean and standard deviation of the training data, if it was trained
@@ -14,31 +16,32 @@ or in numbers whose white is unknown, and values far from those in training. Fro
 """
 
 import base64
+import difflib
 import hashlib
+import importlib.util
 import io
 import os
+import re
 import sys
 import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
-# From release 1.32 on, ONNX Runtime contacts a host of its makers unless this is set before it is imported.
-if "onnxruntime" in sys.modules and "ORT_DISABLE_TELEMETRY" not in os.environ:
-    print("onnxruntime was imported before infer.py could switch off its telemetry.", file=sys.stderr)
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
 try:
     import numpy as np
-    import onnxruntime
 except ImportError as error:
-    raise SystemExit(f"infer.py needs onnxruntime and numpy ({error}): pip install onnxruntime numpy") from None
+    raise SystemExit(f"infer.py needs numpy, and onnxruntime or openvino ({error}): pip install numpy") from None
 
 SETTINGS: dict[str, Any] = {}
 
 SAMPLE = ""  # one sample before preprocessing, and each file's output for it; a large one is in sample.npz instead
 
 FOLDER = Path(__file__).resolve().parent
+
+OPTIONS = {"--model": "the name of a file", "--runtime": "the name of a runtime", "--precision": "f32 or bf16"}
+
+RUNTIMES = ("onnxruntime", "openvino")  # the first that is installed runs the network, unless one is named
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of pictures, by the number of channels
 
@@ -47,21 +50,84 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF
 
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # modes whose white is 255
 
+BF16_TOLERANCE = 0.05  # of the largest output: its numbers have 8 bits
+
 LARGEST_PICTURE = 100_000_000  # pixels
 
 LARGEST_ARCHIVE = 4_000_000_000  # bytes, unpacked
 
 
-def load(model: str | Path | None = None) -> onnxruntime.InferenceSession:
-    """Open a network; by default the int8 one, if there is one."""
+def load(model: str | Path | None = None, runtime: str | None = None, precision: str = "f32", threads: int = 0) -> Any:
+    """Open a network; by default the int8 one, if there is one, on as many threads as the runtime decides."""
     path = FOLDER / (model or SETTINGS["model"])
     content = read_own(path)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # it prints each error that it also raises
+    chosen = find_runtime(runtime)
+    if precision not in ("f32", "bf16") or (precision != "f32" and chosen != "openvino"):
+        raise SystemExit(f"--precision expected f32, or bf16 with --runtime openvino, but got {precision}.")
+    opened = open_in_openvino if chosen == "openvino" else open_in_onnxruntime
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return opened(content, precision, threads)
     except Exception as error:
         raise SystemExit(f"{path} is no ONNX file that can be read: {_line(error)}.") from None
+
+
+def find_runtime(name: str | None = None) -> str:
+    """Return the runtime of this name, or the first that is installed."""
+    if name is not None and name not in RUNTIMES:
+        near = difflib.get_close_matches(name, RUNTIMES, 1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        raise SystemExit(f"--runtime expected {' or '.join(RUNTIMES)}, but got {name}.{meant}")
+    installed = [one for one in RUNTIMES if importlib.util.find_spec(one) is not None]
+    if name is not None and name not in installed:
+        raise SystemExit(f"--runtime {name} needs {name}, which is not installed: pip install {name}")
+    if not installed:
+        raise SystemExit(f"infer.py needs {' or '.join(RUNTIMES)}: pip install {RUNTIMES[0]}")
+    return name or installed[0]
+
+
+def open_in_onnxruntime(content: bytes, precision: str = "f32", threads: int = 0) -> Any:
+    """Open an ONNX file's content in ONNX Runtime, with its telemetry switched off."""
+    # From release 1.32 on, ONNX Runtime contacts a host of its makers unless this is set before it is imported.
+    if "onnxruntime" in sys.modules and "ORT_DISABLE_TELEMETRY" not in os.environ:
+        print("onnxruntime was imported before infer.py could switch off its telemetry.", file=sys.stderr)
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # it prints each error that it also raises
+    options.intra_op_num_threads = threads  # 0: as it decides
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+class OpenVinoSession:
+    """A network in OpenVINO, called as ONNX Runtime's sessions are."""
+
+    def __init__(self, compiled: Any) -> None:
+        self.compiled, self._request = compiled, compiled.create_infer_request()
+
+    def run(self, names: None, arrays: dict[str, Any]) -> list[Any]:
+        """Return the outputs."""
+        results = self._request.infer(arrays)
+        return [np.array(results[place]) for place in range(len(self.compiled.outputs))]
+
+
+def open_in_openvino(content: bytes, precision: str = "f32", threads: int = 0) -> OpenVinoSession:
+    """Open an ONNX file's content in OpenVINO, without its telemetry and in the precision that is asked for."""
+    # OpenVINO's import starts a process that contacts an analytics host, unless this package cannot be imported.
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # documented: an import then fails
+    elif sys.modules.get("openvino_telemetry") is not None:
+        print("openvino was imported before infer.py could switch off its telemetry.", file=sys.stderr)
+    import openvino
+    import openvino.frontend
+
+    # As ONNX: asked for any format, OpenVINO prints the errors of every reader.
+    reader = openvino.frontend.FrontEndManager().load_by_framework("onnx")
+    model = reader.convert(reader.load(io.BytesIO(content)))
+    # On CPUs with bfloat16 that would be its default.
+    settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    settings |= {"INFERENCE_NUM_THREADS": str(threads)} if threads else {}
+    return OpenVinoSession(openvino.Core().compile_model(model, "CPU", settings))
 
 
 def read_own(path: Path) -> bytes:
@@ -170,7 +236,7 @@ def predict(session: Any, arrays: dict[str, Any]) -> Any:
     ready = {name: preprocess(arrays[name], name) for name in SETTINGS["inputs"]}
     try:
         return session.run(None, ready)[0]
-    except Exception as error:  # ONNX Runtime's own exceptions share no base class
+    except Exception as error:  # the runtimes' own exceptions share no base class
         given = ", ".join(f"{n} of {[*a.shape[n not in SETTINGS['whole'] :]]}" for n, a in ready.items())
         wanted = ", ".join(f"{name} of {SETTINGS['inputs'][name]['shape']}" for name in ready)
         raise SystemExit(f"The network expected samples with {wanted}, but got {given}: {_line(error)}.") from None
@@ -301,13 +367,14 @@ def sample() -> dict[str, Any]:
     return read_archive(io.BytesIO(base64.b64decode(SAMPLE) if SAMPLE else read_own(FOLDER / "sample.npz")))
 
 
-def check(session: Any, model: str | Path | None = None) -> bool:
+def check(session: Any, model: str | Path | None = None, precision: str = "f32") -> bool:
     """Compare a network's output for the sample with its file's output when it was exported."""
     name = Path(model or SETTINGS["model"]).name
     if name not in SETTINGS["tolerances"]:
         known = " and ".join(SETTINGS["tolerances"])
         raise SystemExit(f"infer.py can check {known}, but has no output to compare {name} with.")
     arrays, tolerance = sample(), SETTINGS["tolerances"][name]
+    tolerance = max(tolerance, BF16_TOLERANCE) if precision == "bf16" else tolerance
     expected = arrays[f"expected/{name}"]
     got = predict(session, arrays)
     difference = float("inf")
@@ -326,7 +393,9 @@ def _count(which: Any) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+    # OpenVINO begins with the places in its own code.
+    text = re.sub(r"^.*\.(?:cpp|hpp|h):\d+:", "", str(error), flags=re.DOTALL)
+    return " ".join(text.split())[:200].rstrip(".!") or type(error).__name__
 
 
 def main(arguments: list[str]) -> int:
@@ -334,17 +403,20 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & {*arguments}:
         print(__doc__)
         return 0
-    model = None
-    if arguments[:1] == ["--model"]:
+    options: dict[str, Any] = {}
+    while arguments and arguments[0] in OPTIONS:
         if len(arguments) < 2:
-            raise SystemExit("--model expected the name of a file.")
-        named, arguments = arguments[1], arguments[2:]
+            raise SystemExit(f"{arguments[0]} expected {OPTIONS[arguments[0]]}.")
+        options[arguments[0].removeprefix("--")], arguments = arguments[1], arguments[2:]
+    model = None
+    if "model" in options:
+        named = options.pop("model")
         model = next((path for path in (Path(named).resolve(), FOLDER / named) if path.is_file()), None)
         if model is None:
             raise SystemExit(f"--model expected an ONNX file, but there is no file {named}.")
-    session = load(model)
+    session = load(model, **options)
     if not arguments:
-        return 0 if check(session, model) else 1
+        return 0 if check(session, model, options.get("precision", "f32")) else 1
     for path in arguments:
         for outputs in predict(session, read(path)):
             print(f"{path}: {describe(outputs)}")

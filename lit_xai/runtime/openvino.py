@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lit_xai.network.packages import require
+from lit_xai.runtime.errors import one_line
 from lit_xai.runtime.inspection import Operator
 from lit_xai.runtime.loaded import Arrays, InputSpec
 from lit_xai.runtime.openvino_graph import inspect_openvino
@@ -130,9 +132,9 @@ def _read(path: Path) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """Return the last line of an error: those before are places in OpenVINO's own code."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200].rstrip(".!") if lines else type(error).__name__
+    """Return an error without the places in OpenVINO's own code that it begins with."""
+    text = re.sub(r"^.*\.(?:cpp|hpp|h):\d+:", "", str(error), flags=re.DOTALL)
+    return one_line(Exception(text)).rstrip("!") or type(error).__name__
 
 
 def operators(path: str | os.PathLike[str]) -> tuple[Operator, ...]:

@@ -16,6 +16,7 @@ from torch import nn
 from lit_xai.export import infer_template
 from lit_xai.export.inference import LARGEST_INSIDE, check_normalization, write_inference
 from lit_xai.runtime.onnx import export_onnx
+from lit_xai.runtime.openvino import precisions
 
 from .conftest import CLASSES, MEAN, STD
 
@@ -54,6 +55,85 @@ def test_it_needs_numpy_and_onnxruntime_alone(exported):
         "print('loaded', *sorted(known & {name.split('.')[0] for name in sys.modules}))"
     )
     assert in_a_fresh_process(exported.folder, code)[-1] == "loaded"
+
+
+@pytest.mark.parametrize(("runtime", "other"), [("onnxruntime", "openvino"), ("openvino", "onnxruntime")])
+def test_either_runtime_alone_does(runtime, other, exported):
+    code = f"""
+sys.modules[{other!r}] = None  # as if it were not installed
+for model in ("model.onnx", "model.int8.onnx"):
+    assert infer.check(infer.load(model), model)
+assert {runtime!r} in sys.modules
+assert sys.modules.get("openvino_telemetry") is None
+try:
+    infer.load(runtime={other!r})
+except SystemExit as error:
+    print(str(error).replace(" ", "_"))
+"""
+    said = in_a_fresh_process(exported.folder, code)[-1].replace("_", " ")
+    assert said == f"--runtime {other} needs {other}, which is not installed: pip install {other}"
+
+
+def test_without_any_runtime(exported):
+    code = """
+sys.modules["onnxruntime"] = sys.modules["openvino"] = None
+try:
+    infer.load()
+except SystemExit as error:
+    print(str(error).replace(" ", "_"))
+"""
+    said = in_a_fresh_process(exported.folder, code)[-1].replace("_", " ")
+    assert said == "infer.py needs onnxruntime or openvino: pip install onnxruntime"
+
+
+def test_both_runtimes_predict_alike(exported, trained):
+    raw = (trained.images[:64] * STD[0] + MEAN[0]).numpy()
+    code = """
+import numpy as np
+raw = np.load(sys.argv[1])
+for name in infer.RUNTIMES:
+    np.save(f"{sys.argv[1]}.{name}.npy", infer.predict(infer.load(runtime=name, threads=1), {"input": raw}))
+"""
+    np.save(exported.folder.parent / "raw.npy", raw)
+    program = f"import sys; sys.path.insert(0, {str(exported.folder)!r}); import infer\n{code}"
+    command = [sys.executable, "-I", "-B", "-c", program, str(exported.folder.parent / "raw.npy")]
+    subprocess.run(command, check=True, timeout=120)
+    found = [np.load(exported.folder.parent / f"raw.npy.{name}.npy") for name in infer_template.RUNTIMES]
+    expected = trained.quantized(trained.images[:64]).argmax(1).numpy()
+    for outputs in found:
+        assert (outputs.argmax(1) == expected).mean() > 0.98
+
+
+@pytest.mark.skipif("bf16" not in precisions(), reason="this CPU has no bfloat16")
+def test_bfloat16_where_asked_for(exported):
+    said = run(exported.folder, "--model", "model.onnx", "--runtime", "openvino", "--precision", "bf16")
+    assert "ok: differs by" in said
+    assert "up to 0.05" in said
+
+
+def test_options_of_the_runtime_are_checked(exported):
+    for arguments, said in (
+        (
+            ["--runtime", "openvno"],
+            "--runtime expected onnxruntime or openvino, but got openvno. Did you mean openvino?",
+        ),
+        (["--runtime"], "--runtime expected the name of a runtime."),
+        (["--precision", "f16"], "--precision expected f32, or bf16 with --runtime openvino, but got f16."),
+        (["--precision", "bf16"], "--precision expected f32, or bf16 with --runtime openvino, but got bf16."),
+    ):
+        assert run(exported.folder, *arguments, code=1) == f"{said}\n"
+
+
+def test_openvino_refuses_in_one_sentence_too(exported, tmp_path):
+    np.save(tmp_path / "wide.npy", np.zeros((2, 1, 8, 9), np.float32))
+    said = run(exported.folder, "--runtime", "openvino", tmp_path / "wide.npy", code=1)
+    assert said.startswith("The network expected samples with input of [1, 8, 8], but got input of [1, 8, 9]: ")
+    (tmp_path / "broken.onnx").write_bytes(b"garbage")
+    broken = run(exported.folder, "--runtime", "openvino", "--model", tmp_path / "broken.onnx", code=1)
+    assert broken.startswith(f"{tmp_path / 'broken.onnx'} is no ONNX file that can be read: ")
+    for sentence in (said, broken):
+        assert sentence.count("\n") == 1
+        assert "src/" not in sentence
 
 
 def test_it_predicts_what_torch_does(exported, trained, tmp_path):
@@ -267,7 +347,7 @@ def test_a_large_sample_lies_beside(tmp_path):
     export_onnx(network, x, tmp_path / "model.onnx")
     write_inference(tmp_path, {"model.onnx": 1e-3}, x)
     assert (tmp_path / "sample.npz").stat().st_size > LARGEST_INSIDE
-    assert (tmp_path / "infer.py").stat().st_size < 20_000
+    assert (tmp_path / "infer.py").stat().st_size < 30_000
     assert "ok" in run(tmp_path)
 
 
