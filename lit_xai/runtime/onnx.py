@@ -17,6 +17,7 @@ from lit_xai.network.packages import ONNX, require
 from lit_xai.network.untouched import untouched
 from lit_xai.runtime.errors import describe_cause, is_data_dependent
 from lit_xai.runtime.flat import FlatNetwork, named_tensors, quiet_export
+from lit_xai.runtime.pooling import pool_globally_
 
 __all__ = ["FIXED_NUMBERS", "OLDEST_OPSET", "PreparesExport", "check_opset", "export_onnx", "named_tensors"]
 
@@ -119,6 +120,7 @@ def export_onnx(
                 f"{type(network).__name__} cannot be exported to ONNX ({describe_cause(error)}): name the part of it"
                 " that can with module=, or how it is called with output=."
             ) from error
+        pool_globally_(program.model.graph)
         _strip(program)
         if fixed:
             program.model.metadata_props[FIXED_NUMBERS] = json.dumps(fixed)

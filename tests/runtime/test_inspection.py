@@ -41,7 +41,7 @@ def test_quantized_layers_by_name(tmp_path):
         ("convolution", True): 9,
         ("sum", True): 3,
         ("matrix product", True): 1,
-        ("average", False): 1,
+        ("average", True): 1,
     }
     layers = [one.layer for one in found if one.kind in ("convolution", "matrix product")]
     assert sorted(layers) == sorted(n for n, m in network.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
