@@ -19,14 +19,15 @@ lit-xai export: write a checkpoint as ONNX files and compare them with the model
   --batch_to_target ..  the labels in a batch, for the metric: a key, an index, a function's import path
   --output ..           the logits in its output: a key, an attribute, an index, a function's import path
   --metric CLASS        a torchmetrics class by import path, its arguments as --metric.NAME (accuracy)
-  --threads N           of ONNX Runtime, for the latency (1)
+  --threads N           of the runtime, for the latency (1); --batch_sizes [N,M]: of the latencies ([1,64])
+  --runtimes [A,B]      compare the files in [onnxruntime,openvino], on all threads too ([onnxruntime])
   --program false       without the torch.export program
   --overwrite           replace the files of an earlier export
 
 Written are model.onnx, model.int8.onnx (with --int8, or after quantization-aware training), infer.py (which needs
-onnxruntime and numpy alone), a torch.export program, and a table of metric, agreement, size and latency. Options
-that are left out are taken from the ModelExport in the config, if there is one. The options of `lit-xai validate`
-work here too: --data.batch_size 256, --model ..., --weights_only false, --print_config."""
+numpy, and onnxruntime or openvino), a torch.export program, and a table of metric, agreement, size and latency.
+Options that are left out are taken from the ModelExport in the config, if there is one. The options of
+`lit-xai validate` work here too: --data.batch_size 256, --model ..., --weights_only false, --print_config."""
 
 _FLAGS = ("--int8", "--overwrite")
 

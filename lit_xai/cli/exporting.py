@@ -75,6 +75,8 @@ class ExportTrainer(Trainer):
         threads: int | None = None,
         program: bool | None = None,
         overwrite: bool = False,
+        runtimes: list[str] | None = None,
+        batch_sizes: list[int] | None = None,
     ) -> None:
         """Write a checkpoint as ONNX files, and compare them with the model.
 
@@ -95,6 +97,8 @@ class ExportTrainer(Trainer):
             threads: of ONNX Runtime, for the latency; default 1.
             program: false to leave out the torch.export program.
             overwrite: replace the files of an earlier export.
+            runtimes: to compare, such as [onnxruntime, openvino]; default ONNX Runtime alone.
+            batch_sizes: of the latencies; default [1, 64].
 
         Arguments left out are taken from the ModelExport among the callbacks, if there is one.
         """
@@ -109,6 +113,8 @@ class ExportTrainer(Trainer):
             "metric": metric,
             "threads": threads,
             "program": program,
+            "runtimes": runtimes,
+            "batch_sizes": batch_sizes,
         }
         network = replace(configured.network, **_not_none(network_options))
         exporter = replace(configured, network=network, int8=int8 or configured.int8, **_not_none(options))
@@ -210,7 +216,8 @@ class ExportCLI(LitXaiCLI):
         require("lit-xai export", *ONNX, "onnxruntime")
         super()._check(config)
         options = _not_none({"int8": config.int8 or None, "cpu": config.cpu, "calibrate": config.calibrate})
-        ModelExport(config.dirpath, **_not_none({"threads": config.threads}), **options)  # checks the values
+        settings = {name: config[name] for name in ("threads", "runtimes", "batch_sizes")}
+        ModelExport(config.dirpath, **_not_none(settings), **options)  # checks the values
         try:
             check_folder(config.dirpath, config.overwrite)
         except ValueError as error:

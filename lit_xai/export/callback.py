@@ -84,11 +84,15 @@ class ModelExport(AnyCallback):
         mean: the normalization's mean, one number per channel; default the data module's ``mean``.
         std: its standard deviation, one number per channel; default the data module's ``std``.
         overwrite: whether files of an earlier export may be replaced. A resumed run replaces its own.
-        threads: of ONNX Runtime, for the latency.
+        threads: of the runtimes, for the latency; several runtimes are compared on all threads as well.
         program: whether to write a ``torch.export`` program too.
         weights_only: ``False`` to unpickle objects of any class in ModelCheckpoint's best checkpoint, such as a module
             among the hyperparameters; otherwise the last weights are exported in place of such a file's, with a
             warning.
+        runtimes: to compare: ``"onnxruntime"`` and ``"openvino"``; of more than one the table shows each file in each,
+            and a sentence says which file to run where. What is not installed is left out, with a line; default ONNX
+            Runtime alone.
+        batch_sizes: of the latencies; default 1 and 64.
 
     Attributes:
         report: the :class:`lit_xai.export.ExportReport` of the export; ``None`` before.
@@ -123,6 +127,8 @@ class ModelExport(AnyCallback):
         program: bool = True,
         batch_to_target: BatchToTarget = None,
         weights_only: bool | None = None,
+        runtimes: list[str] | None = None,
+        batch_sizes: list[int] | None = None,
     ) -> None:
         super().__init__()
         if weights_only not in (None, True, False):
@@ -141,6 +147,8 @@ class ModelExport(AnyCallback):
             threads,
             program,
             batch_to_target,
+            runtimes=["onnxruntime"] if runtimes is None else runtimes,
+            batch_sizes=[1, 64] if batch_sizes is None else batch_sizes,
         )
         self.weights_only = weights_only
         self.report: ExportReport | None = None

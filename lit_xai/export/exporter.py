@@ -1,6 +1,6 @@
 """Export from weights to files: the part that :class:`~lit_xai.callbacks.ModelExport` and ``lit-xai export`` share."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from torch import nn
 
 from lit_xai.attribution.callback import AttributionMonitor
 from lit_xai.attribution.evaluation import DataInfo
+from lit_xai.export.timing import check_batch_sizes
 from lit_xai.export.weights import Weights, calibration_batches, evaluation_batches
 from lit_xai.network.calling import BatchToTarget, call_network, find_inputs
 from lit_xai.network.check import check_flag, check_integer, refusal
@@ -20,6 +21,7 @@ from lit_xai.network.spec import Network
 from lit_xai.network.untouched import fork_rng
 from lit_xai.quantization.quantization import check_scheme, is_quantized, quantize
 from lit_xai.quantization.steps import Quantize
+from lit_xai.runtime.runtimes import check_runtimes
 from lit_xai.trainer.access import callbacks_of, is_a, without_log
 from lit_xai.trainer.batches import datasets, loaders
 from lit_xai.trainer.watching import labels_of, resolved
@@ -43,9 +45,11 @@ class Exporter:
         int8: whether to quantize a network that was not trained for it.
         calibrate: the number of training samples to calibrate on.
         cpu: the target of the integers.
-        threads: of ONNX Runtime.
+        threads: of the runtimes.
         program: whether to write a ``torch.export`` program too.
         training: the network as the training step calls it, for batches of the training data; default ``network``.
+        runtimes: to compare, by name.
+        batch_sizes: to measure latencies at.
 
     Raises:
         ValueError: an argument is wrong.
@@ -61,8 +65,12 @@ class Exporter:
     program: bool = True
     batch_to_target: BatchToTarget = None
     training: Network | None = None
+    runtimes: Sequence[str] = ("onnxruntime",)
+    batch_sizes: Sequence[int] = (1, 64)
 
     def __post_init__(self) -> None:
+        check_runtimes(self.runtimes)
+        check_batch_sizes(self.batch_sizes)
         check_flag("int8", self.int8)
         check_flag("program", self.program)
         check_integer("calibrate", self.calibrate)
@@ -141,6 +149,8 @@ class Exporter:
                 threads=self.threads,
                 program=self.program,
                 progress=end_progress(trainer),
+                runtimes=self.runtimes,
+                batch_sizes=self.batch_sizes,
             )
 
     def _variants(self, trainer: Trainer, weights: Weights, before: Weights | None) -> tuple[dict[str, Any], str]:

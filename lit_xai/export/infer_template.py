@@ -85,14 +85,20 @@ def find_runtime(name: str | None = None) -> str:
     return name or installed[0]
 
 
-def open_in_onnxruntime(content: bytes, precision: str = "f32", threads: int = 0) -> Any:
-    """Open an ONNX file's content in ONNX Runtime, with its telemetry switched off."""
+def import_onnxruntime() -> Any:
+    """Import ONNX Runtime with its telemetry switched off."""
     # From release 1.32 on, ONNX Runtime contacts a host of its makers unless this is set before it is imported.
     if "onnxruntime" in sys.modules and "ORT_DISABLE_TELEMETRY" not in os.environ:
         print("onnxruntime was imported before infer.py could switch off its telemetry.", file=sys.stderr)
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
+    return onnxruntime
+
+
+def open_in_onnxruntime(content: bytes, precision: str = "f32", threads: int = 0) -> Any:
+    """Open an ONNX file's content in ONNX Runtime."""
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # it prints each error that it also raises
     options.intra_op_num_threads = threads  # 0: as it decides
@@ -111,8 +117,8 @@ class OpenVinoSession:
         return [np.array(results[place]) for place in range(len(self.compiled.outputs))]
 
 
-def open_in_openvino(content: bytes, precision: str = "f32", threads: int = 0) -> OpenVinoSession:
-    """Open an ONNX file's content in OpenVINO, without its telemetry and in the precision that is asked for."""
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry."""
     # OpenVINO's import starts a process that contacts an analytics host, unless this package cannot be imported.
     if "openvino" not in sys.modules:
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # documented: an import then fails
@@ -121,6 +127,12 @@ def open_in_openvino(content: bytes, precision: str = "f32", threads: int = 0) -
     import openvino
     import openvino.frontend
 
+    return openvino
+
+
+def open_in_openvino(content: bytes, precision: str = "f32", threads: int = 0) -> OpenVinoSession:
+    """Open an ONNX file's content in OpenVINO, in the precision that is asked for."""
+    openvino = import_openvino()
     # As ONNX: asked for any format, OpenVINO prints the errors of every reader.
     reader = openvino.frontend.FrontEndManager().load_by_framework("onnx")
     model = reader.convert(reader.load(io.BytesIO(content)))

@@ -1,6 +1,7 @@
 """Export of a trained network to a folder for others to run: ONNX in float and int8, a program, a script, a report."""
 
 import os
+import warnings as python_warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from lit_xai.export.comparison import candidates_of, make_runtime_rows
+from lit_xai.export.deployments import Deployment, find_deployments, installed_runtimes
 from lit_xai.export.files import FixedSamplesError, take_onnx, write_onnx
 from lit_xai.export.folder import FILES, check_folder, staged
 from lit_xai.export.inference import check_normalization, write_inference
 from lit_xai.export.metadata import check_plain, read_metadata, write_metadata
 from lit_xai.export.parity import ParityResult, Predictor, Rounding, measure_parity
 from lit_xai.export.program import export_program
-from lit_xai.export.report import ExportReport, Row, slower_warnings, write_report
+from lit_xai.export.report import ExportReport, Row, count_integers, slower_warnings, write_report
+from lit_xai.export.timing import alternate_latencies, check_batch_sizes
 from lit_xai.export.variants import (
     DENSE,
     DENSE_ROW,
@@ -26,9 +30,11 @@ from lit_xai.export.variants import (
     PTQ_ROW,
     UNROUNDED,
     Variants,
+    agreements_of,
     check_parities,
     int8_parity,
     make_rows,
+    paths_of,
 )
 from lit_xai.export.versions import find_versions
 from lit_xai.export.wholes import Examples, Fitting, Sizes, describe_sizes, read_examples
@@ -40,6 +46,7 @@ from lit_xai.network.profiling import batch_size
 from lit_xai.runtime.flat import named_tensors
 from lit_xai.runtime.inspection import inspect_onnx
 from lit_xai.runtime.onnx import FIXED_NUMBERS, check_opset
+from lit_xai.runtime.runtimes import check_runtimes
 
 INT8_TOLERANCE = 0.05
 """Tolerance of an int8 file's own check on other machines, where no larger difference was measured here."""
@@ -72,11 +79,13 @@ def export_model(
     output: OutputSpec = None,
     overwrite: bool = False,
     threads: int = 1,
-    latency_batches: Sequence[int] = (1, 64),
+    latency_batches: Sequence[int] | None = None,
     tolerance: float = 1e-3,
     opset: int | None = None,
     program: bool = True,
     progress: bool = True,
+    runtimes: Sequence[str] = ("onnxruntime",),
+    batch_sizes: Sequence[int] = (1, 64),
 ) -> ExportReport:
     """Export a network to files, and measure on data that the files compute what was trained.
 
@@ -118,12 +127,16 @@ def export_model(
             the usual places.
         output: the logits in its output.
         overwrite: whether an earlier export in the folder may be replaced.
-        threads: the number of threads for ONNX Runtime.
-        latency_batches: the batch sizes to measure latencies at.
+        threads: the number of threads for ONNX Runtime, and for the other runtimes beside all that there are.
+        latency_batches: the former name of ``batch_sizes``.
         tolerance: see above.
         opset: version of ONNX's operators, 18 or newer; default torch's.
         program: whether to write ``model.pt2``; if the network cannot be exported that way, a warning is given.
         progress: whether to show a progress bar.
+        runtimes: to compare: ``"onnxruntime"``, ``"openvino"``. Of more than one the report has a table of the files
+            in each, on ``threads`` and on all threads, and a sentence which file to run where. Every file has to agree
+            with its network in each of them. What is not installed is left out, with a note.
+        batch_sizes: the batch sizes to measure latencies at.
 
     Raises:
         ValueError: an argument is wrong, files would be overwritten or cannot be written, the network cannot be
@@ -138,7 +151,9 @@ def export_model(
     """
     # Wrong arguments are refused before the first file is written, but for those that depend on the outputs.
     path = check_folder(dirpath, overwrite)
-    _check_numbers(opset, threads, latency_batches, tolerance)
+    batch_sizes = renamed_batches(batch_sizes, latency_batches)
+    _check_numbers(opset, threads, batch_sizes, tolerance)
+    compared, notes = installed_runtimes(check_runtimes(runtimes))
     check_plain("recipe", recipe)
     variants = Variants.of(network, quantized, ptq, dense, is_dense_known, epochs)
     with variants.untouched():
@@ -164,19 +179,24 @@ def export_model(
                 *(predictors, pairs, loader, variants.network, metric), *(batch_to_inputs, progress, batch_to_target)
             )
 
-        def rounding() -> Rounding:  # a second pass, where the first one left a doubt
-            predictors = variants.without_rounding(temporary, output, threads)
+        def rounding(deployment: Deployment | None) -> Rounding:  # a second pass, where the first one left a doubt
+            predictors = variants.without_rounding(temporary, output, threads, deployment)
             pairs = [(name, UNROUNDED) for name in predictors if name != UNROUNDED]
-            return variants.rounding(measure(predictors, pairs, None).parities)
+            parities = measure(predictors, pairs, None).parities
+            return variants.rounding(parities, INT8_ROW if deployment is None else deployment.name)
 
-        result = measure(variants.predictors(temporary, output, threads), variants.pairs(), metric)
+        deployments = find_deployments(temporary, compared) if len(compared) > 1 else ()
+        predictors = variants.predictors(temporary, output, threads, deployments)
+        result = measure(predictors, variants.pairs(deployments), metric)
         _check_classes(classes, result)
-        warnings = check_parities(result, tolerance, float_file is not None, rounding)
+        warnings = check_parities(result, tolerance, float_file is not None, rounding, deployments)
         # After the parities: latencies of wrong files would only cost time.
-        batch_sizes = None if examples.is_whole else latency_batches
+        sizes_measured: Sequence[int] | None = None if examples.is_whole else batch_sizes
         if examples.is_fixed:
-            batch_sizes = (batch_size(inputs),)
-        rows = make_rows(variants, result, temporary, inputs, batch_sizes, threads, output)
+            sizes_measured = (batch_size(inputs),)
+        candidates = paths_of(temporary) | candidates_of(temporary, deployments, threads)
+        latencies = alternate_latencies(candidates, inputs, sizes_measured, threads)
+        rows = make_rows(variants, result, temporary, inputs, latencies, output)
         (temporary / DENSE).unlink(missing_ok=True)
         warnings += slower_warnings(rows, FLOAT_ROW, INT8_ROW)
         advice = " Runtimes are fast at multiples of 8 or 16 channels: prune with round_to=8."
@@ -191,6 +211,11 @@ def export_model(
         warnings += _write_program(temporary, variants.network, examples, output) if program else []
         _write_script(temporary, inputs, facts, result, tolerance, sizes if examples.is_whole else None)
         report = _report(path, temporary, variants, result, rows, warnings, source)
+        if deployments:
+            facts_of = result.metrics, agreements_of(result, deployments), inputs, sizes_measured, threads
+            in_runtimes = make_runtime_rows(temporary, deployments, latencies, *facts_of)
+            report = replace(report, runtimes=in_runtimes, **_others(variants, temporary, deployments, report))
+        report = replace(report, notes=(*report.notes, *notes))
         write_report(report, temporary, {"metadata": read_metadata(temporary / FLOAT)})
     return report
 
@@ -198,8 +223,7 @@ def export_model(
 def _check_numbers(opset: Any, threads: Any, batch_sizes: Sequence[int], tolerance: Any) -> None:
     check_opset(opset)
     check_integer("threads", threads)
-    for i, size in enumerate(batch_sizes):
-        check_integer(f"latency_batches[{i}]", size)
+    check_batch_sizes(batch_sizes)
     check_positive("tolerance", tolerance)
 
 
@@ -342,6 +366,40 @@ def _report(
         versions=find_versions(temporary / FLOAT),
         notes=_notes(variants, result),
     )
+
+
+def _others(
+    variants: Variants, folder: Path, deployments: Sequence[Deployment], report: ExportReport
+) -> dict[str, Any]:
+    """Return what the report says of integers in other runtimes than ONNX Runtime, and the warnings with theirs."""
+    integers, warnings = dict[str, str](), [*report.warnings]
+    for one in deployments:
+        if one.file == INT8 and one.name != INT8_ROW:
+            operators = one.runtime.operators(folder / INT8)
+            groups = ([op for op in operators if op.integer is is_integer] for is_integer in (True, False))
+            integers[one.runtime.label] = count_integers(*groups)
+            warnings += variants.surprises(operators, one.runtime.label)
+    return {"integers": integers, "warnings": tuple(warnings)}
+
+
+def renamed_batches(batch_sizes: Sequence[int], latency_batches: Sequence[int] | None) -> Sequence[int]:
+    """Return the batch sizes, whichever of the names they were given by.
+
+    Warns:
+        FutureWarning: by the former one.
+
+    Example:
+        >>> renamed_batches((1, 64), None)
+        (1, 64)
+    """
+    if latency_batches is None:
+        return batch_sizes
+    python_warnings.warn(
+        "latency_batches is now batch_sizes: the old name will be removed in the next release.",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return latency_batches
 
 
 def _notes(variants: Variants, result: ParityResult) -> tuple[str, ...]:

@@ -318,8 +318,13 @@ def _finite(logits: Tensor, name: str) -> Tensor:
     return logits.detach()
 
 
-def check_float(parity: Parity, tolerance: float) -> None:
+def check_float(parity: Parity, tolerance: float, name: str = "model.onnx") -> None:
     """Refuse a float file whose outputs differ from the network's by more than ``tolerance`` of the largest one.
+
+    Args:
+        parity: of the file and the network.
+        tolerance: relative to the largest output.
+        name: of the file, and of the runtime where it is not ONNX Runtime.
 
     Raises:
         ValueError: the outputs differ by more.
@@ -329,7 +334,20 @@ def check_float(parity: Parity, tolerance: float) -> None:
     """
     # `not <=` rather than `>`, so that NaN is refused too.
     if not parity.largest <= tolerance:
-        raise ValueError(f"model.onnx expected what the network computes, within {tolerance:g}, but {parity}.")
+        raise ValueError(f"{name} expected what the network computes, within {tolerance:g}, but {parity}.")
+
+
+def check_bfloat16(parity: Parity, name: str) -> str | None:
+    """Return a warning where floats in bfloat16 predict something else than the network in more than 1% of the cases.
+
+    Example:
+        >>> check_bfloat16(Parity(1000, 1000, 996, 0.011, 0.001), "model.onnx in OpenVINO in bf16")
+        >>> check_bfloat16(Parity(1000, 1000, 970, 0.11, 0.01), "model.onnx in OpenVINO in bf16")
+        'model.onnx in OpenVINO in bf16 and the network: outputs differ by at most 0.11 of the largest one, by 0.01 on
+        average, 97.00% of 1000 predictions equal.'
+    """
+    agreed = parity.agreement
+    return f"{name} and the network: {parity}." if agreed is not None and agreed < LEAST_AGREEMENT else None
 
 
 @dataclass(frozen=True)
@@ -356,7 +374,9 @@ class Rounding:
         return self.file.mean <= ROUNDING * self.network.mean and wrong[1] <= ROUNDING * wrong[0]
 
 
-def check_int8(parity: Parity, rounding: Callable[[], Rounding] | None = None) -> str | None:
+def check_int8(
+    parity: Parity, rounding: Callable[[], Rounding] | None = None, name: str = "model.int8.onnx"
+) -> str | None:
     """Refuse an int8 file that does not predict what the fake-quantized network does; return a warning if in doubt.
 
     Single outputs may differ by a quantization step, since an activation halfway between two integers is rounded to
@@ -368,6 +388,7 @@ def check_int8(parity: Parity, rounding: Callable[[], Rounding] | None = None) -
     Args:
         parity: of the file and the network.
         rounding: measures what rounding does; called beyond the limit.
+        name: of the file, and of the runtime where it is not ONNX Runtime.
 
     Returns:
         A warning where less than 99% of the predictions are equal.
@@ -380,14 +401,14 @@ def check_int8(parity: Parity, rounding: Callable[[], Rounding] | None = None) -
     """
     agreed, enough = parity.agreement, parity.predictions >= ENOUGH_SAMPLES
     wrong = agreed is not None and agreed < LEAST_AGREEMENT
-    told = f"model.int8.onnx and the quantized network: {parity}"
+    told = f"{name} and the quantized network: {parity}"
     if (wrong and enough) or (not enough and not parity.mean <= LARGEST_MEAN):
         measured = None if rounding is None else rounding()
         if measured is not None and measured.explains:
             return f"{told}. Quantization itself changes as much: {measured.network}."
         limit = f"{LEAST_AGREEMENT:.0%} equal predictions" if enough else f"a mean difference of {LARGEST_MEAN:g}"
         raise ValueError(
-            f"model.int8.onnx expected what the quantized network computes, within {limit}, but {parity}: leave layers"
+            f"{name} expected what the quantized network computes, within {limit}, but {parity}: leave layers"
             " in float with ignored_layers= to find the one that differs."
         )
     return f"{told}." if wrong else None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lit_xai.export.comparison import RuntimeRow, advise, runtime_table
 from lit_xai.export.versions import fingerprints
 from lit_xai.render.summary import markdown_table, write_number
 from lit_xai.runtime.inspection import Operator
@@ -58,6 +59,8 @@ class ExportReport:
         quantization: from :func:`~lit_xai.quantization.quantization.describe_quantization`.
         versions: of the packages that wrote and ran the files.
         notes: sentences on what the table leaves out.
+        runtimes: the files in several runtimes, where more than one was asked for.
+        integers: how many operators run in integers in runtimes other than ONNX Runtime, in words by their names.
     """
 
     folder: Path
@@ -72,11 +75,20 @@ class ExportReport:
     quantization: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    runtimes: tuple[RuntimeRow, ...] = ()
+    integers: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         parts = [f"Warning: {warning}" for warning in self.warnings]
         parts += [report_table(self.rows, self.metric), *self._sentences()]
+        if self.runtimes:
+            parts += [runtime_table(self.runtimes, self.metric), self.advice]
         return "\n\n".join(parts)
+
+    @property
+    def advice(self) -> str:
+        """Which file to run in which runtime, in a sentence; empty where one runtime alone was measured."""
+        return advise(self.runtimes, self.runtimes[0].threads) if self.runtimes else ""
 
     def _sentences(self) -> list[str]:
         sentences = [*gains(self.rows), *self.notes]
@@ -89,6 +101,7 @@ class ExportReport:
             sentences += [
                 "In integers in ONNX Runtime: " + count_integers(self.integer_operators, self.float_operators) + "."
             ]
+        sentences += [f"In integers in {runtime}: {counted}." for runtime, counted in self.integers.items()]
         floats = [str(operator) for operator in self.float_operators]
         return sentences + ([f"In float: {', '.join(floats)}."] if floats else [])
 
@@ -111,6 +124,8 @@ class ExportReport:
             "rows": [_row_to_dict(row) for row in self.rows],
             "warnings": [*self.warnings],
             "notes": [*self.notes],
+            "runtimes": [row.to_dict() for row in self.runtimes],
+            "advice": self.advice,
             "operators": {name: [vars(operator) for operator in group] for name, group in operators.items()},
             "quantization": self.quantization,
             "versions": self.versions,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_xai.network.calling import Inputs
+from lit_xai.network.check import check_integer, refusal
 from lit_xai.network.profiling import with_batch_size
 from lit_xai.runtime.latency import Latency, cpu_name
 from lit_xai.runtime.loaded import LoadedModel, caller_of
@@ -34,6 +35,25 @@ class Candidate:
     def load(self) -> LoadedModel:
         """Load the file."""
         return load_model(self.path, self.runtime, self.threads, self.precision)
+
+
+def check_batch_sizes(sizes: Sequence[int], name: str = "batch_sizes") -> Sequence[int]:
+    """Refuse anything but a list of positive integers.
+
+    Raises:
+        ValueError: names the argument.
+
+    Example:
+        >>> check_batch_sizes(64)
+        Traceback (most recent call last):
+        ...
+        ValueError: batch_sizes expected a list of positive integers, but got 64.
+    """
+    if not isinstance(sizes, (list, tuple)) or not sizes:
+        raise refusal(name, "a list of positive integers", sizes)
+    for i, size in enumerate(sizes):
+        check_integer(f"{name}[{i}]", size)
+    return sizes
 
 
 def alternate_latencies(

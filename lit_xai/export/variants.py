@@ -3,15 +3,25 @@
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from lit_xai.export.parity import OnnxPredictor, Parity, ParityResult, Predictor, Rounding, check_float, check_int8
+from lit_xai.export.deployments import FLOAT, INT8, Deployment
+from lit_xai.export.parity import (
+    FilePredictor,
+    Parity,
+    ParityResult,
+    Predictor,
+    Rounding,
+    check_bfloat16,
+    check_float,
+    check_int8,
+)
 from lit_xai.export.parity import network_predictor as torch_predictor
 from lit_xai.export.report import Row
-from lit_xai.export.timing import alternate_latencies
 from lit_xai.network.calling import Inputs, OutputSpec, find_network
 from lit_xai.network.copying import copy_network
 from lit_xai.network.profiling import count_macs
@@ -21,7 +31,6 @@ from lit_xai.quantization.quantization import describe_quantization
 from lit_xai.runtime.inspection import Operator
 from lit_xai.runtime.latency import Latency
 
-FLOAT, INT8 = "model.onnx", "model.int8.onnx"
 DENSE = "dense.onnx"
 """The network before it was pruned: measured, and then deleted."""
 
@@ -107,54 +116,71 @@ class Variants:
                 stack.enter_context(untouched(network))
         return stack
 
-    def predictors(self, folder: Path, output: OutputSpec, threads: int) -> dict[str, Predictor]:
-        """Return the predictor of each row; files are those in ``folder``."""
-        predictors: dict[str, Predictor] = {FLOAT_ROW: OnnxPredictor(folder / FLOAT, threads)}
+    def predictors(
+        self, folder: Path, output: OutputSpec, threads: int, deployments: Sequence[Deployment] = ()
+    ) -> dict[str, Predictor]:
+        """Return the predictor of each row and of each deployment; files are those in ``folder``."""
+        predictors: dict[str, Predictor] = {FLOAT_ROW: FilePredictor(folder / FLOAT, threads)}
         predictors[_NETWORK] = torch_predictor(self.network, output)
         if self.dense is not None and self.is_dense_known:
-            predictors[DENSE_ROW] = OnnxPredictor(folder / DENSE, threads)
+            predictors[DENSE_ROW] = FilePredictor(folder / DENSE, threads)
         if self.ptq is not None:
             predictors[PTQ_ROW] = torch_predictor(self.ptq, output)
         if self.quantized is not None:
             predictors[self.row] = torch_predictor(self.quantized, output)
-            predictors[INT8_ROW] = OnnxPredictor(folder / INT8, threads)
+            predictors[INT8_ROW] = FilePredictor(folder / INT8, threads)
+        for one in deployments:
+            if one.name not in predictors:
+                predictors[one.name] = FilePredictor(folder / one.file, threads, one.runtime.name, one.precision)
         return predictors
 
-    def pairs(self) -> list[tuple[str, str]]:
+    def pairs(self, deployments: Sequence[Deployment] = ()) -> list[tuple[str, str]]:
         """Return the pairs of rows to compare: each row with the float file, and the files with torch."""
         names = [DENSE_ROW] if self.dense is not None and self.is_dense_known else []
         names += [FLOAT_ROW, *([PTQ_ROW] if self.ptq is not None else [])]
         names += [self.row, INT8_ROW] if self.quantized is not None else []
         with_torch = {FLOAT_ROW: _NETWORK, INT8_ROW: self.row}
+        more = {one.name: self.row if one.file == INT8 else _NETWORK for one in deployments}
+        names += [name for name in more if name not in names]
+        with_torch |= more
         return [(name, FLOAT_ROW) for name in names] + [(n, with_torch[n]) for n in names if n in with_torch]
 
-    def without_rounding(self, folder: Path, output: OutputSpec, threads: int) -> dict[str, Predictor]:
-        """Return the predictors of the quantized network and its file, and of the same weights without rounding."""
+    def without_rounding(
+        self, folder: Path, output: OutputSpec, threads: int, deployment: Deployment | None = None
+    ) -> dict[str, Predictor]:
+        """Return the predictors of the quantized network and its file, and of the same weights without rounding.
+
+        Args:
+            folder: of the files.
+            output: the logits in the network's output.
+            threads: for the runtime.
+            deployment: of the int8 file; default in ONNX Runtime.
+        """
         assert self.quantized is not None
         float_weights = copy_network(self.quantized)
         fake_quantizers = find_fake_quantizers(float_weights)
         assert fake_quantizers is not None
         fake_quantizers.enable_fake_quant_(False)
-        predictors = self.predictors(folder, output, threads)
-        own = {name: predictors[name] for name in (self.row, INT8_ROW)}
+        predictors = self.predictors(folder, output, threads, () if deployment is None else (deployment,))
+        own = {name: predictors[name] for name in (self.row, deployment.name if deployment else INT8_ROW)}
         return {**own, UNROUNDED: torch_predictor(float_weights, output)}
 
-    def rounding(self, parities: Mapping[tuple[str, str], Parity]) -> Rounding:
+    def rounding(self, parities: Mapping[tuple[str, str], Parity], name: str = INT8_ROW) -> Rounding:
         """Return what rounding does, from how far apart the :meth:`without_rounding` are."""
-        return Rounding(parities[self.row, UNROUNDED], parities[INT8_ROW, UNROUNDED])
+        return Rounding(parities[self.row, UNROUNDED], parities[name, UNROUNDED])
 
-    def surprises(self, operators: Sequence[Operator]) -> list[str]:
-        """Return warnings of layers that ONNX Runtime executes in another precision than they were trained in."""
+    def surprises(self, operators: Sequence[Operator], runtime: str = "ONNX Runtime") -> list[str]:
+        """Return warnings of layers that a runtime executes in another precision than they were trained in."""
         meant, floats = self.quantization.get("integer", ()), self.quantization.get("float", {})
         left = [operator.layer for operator in operators if not operator.integer and operator.layer in meant]
         taken = [operator.layer for operator in operators if operator.integer and operator.layer in floats]
         surprises = []
         if left:
             surprises.append(
-                f"ONNX Runtime leaves {len(left)} of {len(meant)} quantized layers in float: {', '.join(left)}."
+                f"{runtime} leaves {len(left)} of {len(meant)} quantized layers in float: {', '.join(left)}."
             )
         if taken:  # ONNX Runtime quantizes the weights of a float layer between two integer ones to 8 bits
-            surprises.append(f"ONNX Runtime quantizes layers that were to stay in float: {', '.join(taken)}.")
+            surprises.append(f"{runtime} quantizes layers that were to stay in float: {', '.join(taken)}.")
         return surprises
 
 
@@ -162,15 +188,18 @@ def check_parities(
     result: ParityResult,
     tolerance: float,
     float_is_given: bool,
-    rounding: Callable[[], Rounding] | None = None,
+    rounding: Callable[[Deployment | None], Rounding] | None = None,
+    deployments: Sequence[Deployment] = (),
 ) -> list[str]:
     """Refuse files that do not compute what the networks do; return warnings.
 
     Args:
         result: from :func:`~lit_xai.export.parity.measure_parity`.
         tolerance: of the float file.
-        float_is_given: whether that is a file of other weights, which need not agree with anything.
+        float_is_given: whether that is a file of other weights, which need not agree with anything; other runtimes
+            then have to agree with ONNX Runtime.
         rounding: measures what rounding does; called where the int8 file differs by more than it should.
+        deployments: in other runtimes, and in other precisions of floats.
 
     Raises:
         ValueError: a file is beyond the limits of :func:`~lit_xai.export.parity.check_float` and ``check_int8``.
@@ -178,13 +207,32 @@ def check_parities(
     if not float_is_given:
         check_float(result.parities[FLOAT_ROW, _NETWORK], tolerance)
     parity = int8_parity(result)
-    warning = None if parity is None else check_int8(parity, rounding)
-    return [] if warning is None else [warning]
+    warnings = [] if parity is None else [check_int8(parity, rounding and partial(rounding, None))]
+    for one in deployments:
+        if one.name in (FLOAT_ROW, INT8_ROW):
+            continue
+        if one.file == INT8:
+            found = network_parity(result, one.name)
+            assert found is not None
+            warnings.append(check_int8(found, rounding and partial(rounding, one), str(one)))
+            continue
+        found = result.parities[one.name, FLOAT_ROW if float_is_given else _NETWORK]
+        if one.precision == "f32":
+            check_float(found, tolerance, str(one))
+        else:
+            warnings.append(check_bfloat16(found, str(one)))
+    return [warning for warning in warnings if warning is not None]
+
+
+def agreements_of(result: ParityResult, deployments: Sequence[Deployment]) -> dict[str, float | None]:
+    """Return the share of predictions in which each deployment agrees with the network its file was written from."""
+    parities = {one.name: network_parity(result, one.name) for one in deployments}
+    return {name: None if parity is None else parity.agreement for name, parity in parities.items()}
 
 
 def int8_parity(result: ParityResult) -> Parity | None:
     """Return the difference between the int8 file and the quantized network, if there are both."""
-    return _with_torch(result, INT8_ROW)
+    return network_parity(result, INT8_ROW)
 
 
 def _by_row(epochs: Mapping[str, int], row: str) -> dict[str, int]:
@@ -194,10 +242,18 @@ def _by_row(epochs: Mapping[str, int], row: str) -> dict[str, int]:
     return {name: epochs[argument] for name, argument in arguments.items() if argument in epochs}
 
 
-def _with_torch(result: ParityResult, name: str) -> Parity | None:
-    """Return the difference between a file and the network that it was written from."""
-    pairs = [(left, right) for left, right in result.parities if left == name and right != FLOAT_ROW]
-    return result.parities[pairs[0]] if pairs and name in (FLOAT_ROW, INT8_ROW) else None
+def network_parity(result: ParityResult, name: str) -> Parity | None:
+    """Return the difference between a file, by its row or deployment, and the network that it was written from."""
+    return next((one for (left, right), one in result.parities.items() if left == name and right != FLOAT_ROW), None)
+
+
+def paths_of(folder: Path) -> dict[str, Path]:
+    """Return the files whose latency is measured, by the names of their rows.
+
+    The fake-quantized rows compute in float in torch, which says nothing about integers.
+    """
+    files = {DENSE_ROW: DENSE, FLOAT_ROW: FLOAT, INT8_ROW: INT8}
+    return {name: folder / file for name, file in files.items() if (folder / file).exists()}
 
 
 def make_rows(
@@ -205,26 +261,20 @@ def make_rows(
     result: ParityResult,
     folder: Path,
     inputs: Inputs,
-    batch_sizes: Sequence[int] | None,
-    threads: int,
+    latency: Mapping[str, dict[int, Latency]],
     output: OutputSpec = None,
 ) -> tuple[Row, ...]:
-    """Return the table's rows; measures latencies.
+    """Return the table's rows.
 
     Args:
         variants: the networks of the rows.
         result: of the pass over the loader.
         folder: the folder of the files.
         inputs: what the files are called with.
-        batch_sizes: the batch sizes to measure latencies at; ``None`` for the inputs as they are.
-        threads: the number of threads to measure them with.
+        latency: of the files, by the rows' names.
         output: where the logits are in the networks' output.
     """
-    # Latencies of the files alone: the fake-quantized rows compute in float in torch, which says nothing about
-    # integers.
-    files = {DENSE_ROW: DENSE, FLOAT_ROW: FLOAT, INT8_ROW: INT8}
-    paths = {name: folder / file for name, file in files.items() if (folder / file).exists()}
-    latency = alternate_latencies(paths, inputs, batch_sizes, threads)
+    paths = paths_of(folder)
     every = (DENSE_ROW, FLOAT_ROW, PTQ_ROW, QUANTIZED_ROW, INT8_ROW)
     macs = dict.fromkeys(every, count_macs(variants.network, inputs, output=output))
     if variants.dense is not None:
@@ -241,7 +291,7 @@ def make_rows(
 
 
 def _row(name: str, result: ParityResult, path: Path | None, latency: dict[int, Latency]) -> Row:
-    with_torch, with_float = _with_torch(result, name), result.parities.get((name, FLOAT_ROW))
+    with_torch, with_float = network_parity(result, name), result.parities.get((name, FLOAT_ROW))
     return Row(
         name,
         metric=result.metrics.get(name),

@@ -66,6 +66,20 @@ def test_a_checkpoint_is_exported_and_the_table_printed_and_no_run_is_left_behin
     assert sorted(Path("logs").rglob("*")) == before
 
 
+def test_runtimes_are_compared(fit, capsys):
+    assert fit(*LOGS) == 0
+    capsys.readouterr()
+    options = ["--ckpt", str(checkpoint()), "--program=false"]
+    assert export(*options, "--runtimes=[onnxruntime,openvno]") == 2
+    assert "runtimes[1] expected one of onnxruntime, openvino" in capsys.readouterr().err
+    assert not Path("export").exists()
+    assert export(*options, "--runtimes=[onnxruntime,openvino]", "--batch_sizes=[1,4]") == 0
+    said = capsys.readouterr().out
+    assert "| model.onnx | OpenVINO" in said
+    assert "ms, batch 4" in said
+    assert "On 1 thread, model.onnx in" in said
+
+
 def test_int8_quantizes_without_training_into_the_given_folder(fit):
     assert fit(*LOGS) == 0
     assert export("--ckpt", str(checkpoint()), "--int8", "--calibrate", "12", "--dirpath", "files/here") == 0

@@ -106,6 +106,21 @@ def rows(callback):
     return [row.name for row in callback.report.rows]
 
 
+def test_runtimes_are_compared_with_the_best_weights(tmp_path):
+    export = ModelExport(int8=True, runtimes=["openvino"], batch_sizes=[2], program=False)
+    fit(tmp_path, export, best(tmp_path))
+    assert {row.runtime for row in export.report.runtimes} == {"ONNX Runtime", "OpenVINO"}
+    assert {size for row in export.report.runtimes for size in row.latency} == {2}
+    assert export.report.advice in (tmp_path / "export" / "report.md").read_text()
+
+
+def test_runtimes_are_checked_when_it_is_made():
+    with pytest.raises(ValueError, match=r"runtimes\[0\] expected one of .* Did you mean 'openvino'?"):
+        ModelExport(runtimes=["open-vino"])
+    with pytest.raises(ValueError, match=r"batch_sizes\[0\] expected a positive integer, but got 0"):
+        ModelExport(batch_sizes=[0])
+
+
 # --- which weights ------------------------------------------------------------------------------------------------
 
 

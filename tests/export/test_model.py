@@ -24,7 +24,7 @@ from lit_xai.runtime.onnx import export_onnx
 
 from .conftest import CLASSES, MEAN, STD
 
-OPTIONS = {"progress": False, "program": False, "latency_batches": (1,)}
+OPTIONS = {"progress": False, "program": False, "batch_sizes": (1,)}
 LOADER = [(torch.randn(40, 2, 6, 6), torch.randint(3, (40,))) for _ in range(3)]
 
 
@@ -285,7 +285,7 @@ def test_refusals(tmp_path):
     for arguments, said in (
         ({"opset": 11}, "opset expected an integer of at least 18, but got 11"),
         ({"threads": 0}, "threads expected"),
-        ({"latency_batches": (1, 0)}, "latency_batches[1] expected"),
+        ({"batch_sizes": (1, 0)}, "batch_sizes[1] expected"),
         ({"tolerance": -1}, "tolerance expected"),
         ({"mean": [0.5]}, "mean and std"),
         ({"classes": ["a", "b"]}, "classes expected 3 names"),

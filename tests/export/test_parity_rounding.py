@@ -42,7 +42,7 @@ def deep():
 
 def export(deep, folder):
     network, quantized, loader = deep
-    options = {"program": False, "progress": False, "latency_batches": (1,)}
+    options = {"program": False, "progress": False, "batch_sizes": (1,)}
     return export_model(network, loader, folder, quantized=quantized, **options)
 
 
