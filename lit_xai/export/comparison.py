@@ -194,7 +194,7 @@ def _milliseconds(latency: Latency | None) -> str:
 def advise(rows: Sequence[RuntimeRow], threads: int = 1) -> str:
     """Return which file to run where, in one sentence: the fastest at each batch size, as measured.
 
-    Where the fastest ones are no further apart than their spreads, nor than 5%, the first of them in the table is named.
+    Where the fastest are no further apart than their spreads, nor than 5%, the first of them in the table is named.
 
     Args:
         rows: of the comparison; the first is what the others are compared with.

@@ -61,7 +61,7 @@ class StructuredPruning(StructuralCallback):
         target_macs: multiply-accumulates to keep: a float up to 1 is a share of the dense network's, an integer or text
             such as ``"5M"`` an amount, for one sample.
         target_params: parameters to keep, in the same way.
-        target_latency: milliseconds to keep, in the same way, such as ``"3 ms"``; measured in ONNX Runtime. One of
+        target_latency: milliseconds to keep, in the same way, such as ``"3 ms"``; measured in ``runtime``. One of
             these four is given, or none: half of the multiply-accumulates, or if layers that stay whole put that out
             of reach, as few as can be reached, if at least 5% go; a warning before the first step says how many.
         start_epoch: the first epoch that begins with a cut, counted from 0: an integer, or a fraction of the run.
@@ -92,7 +92,7 @@ class StructuredPruning(StructuralCallback):
         max_pruning_ratio: of any one layer.
         regularize: sparse training up to the last cut: ``"bn_scale"`` (network slimming) or ``"group"`` (group lasso).
         regularize_strength: how strongly.
-        threads: of ONNX Runtime, for the latency.
+        threads: of the runtime, for the latency.
         batch_size: for the latency.
         report_latency: whether to measure it after each cut as well when it is not the target; takes a few seconds.
         measure: measures latency instead: a function from an ONNX file's path to milliseconds, or its import path.
@@ -100,6 +100,7 @@ class StructuredPruning(StructuralCallback):
         batch_to_inputs: the model's inputs in a batch: a key, an index, several, a function or its import path.
         output: the logits in its output: a key, an attribute, an index, a function or its import path.
         seed: for importances that draw.
+        runtime: for the latency: ``"onnxruntime"``, or ``"openvino"``, with floats in float32.
 
     Raises:
         ValueError: in the constructor or before the first step, one sentence on the argument that is wrong.
@@ -162,6 +163,7 @@ class StructuredPruning(StructuralCallback):
         batch_to_inputs: BatchToInputs = None,
         output: OutputSpec = None,
         seed: int = 0,
+        runtime: str = "onnxruntime",
     ) -> None:
         super().__init__()
         targets = {
@@ -191,7 +193,7 @@ class StructuredPruning(StructuralCallback):
         self._when = Schedule(times, schedule)
         self._importance = ImportanceSpec(importance, importance_args, importance_samples)
         self.given = Network(module, batch_to_inputs, output)
-        self._latency = Latency(threads, batch_size, measure, output)
+        self._latency = Latency(threads, batch_size, measure, output, runtime)
         self._goal = Goal(self.target, self._latency, LEAST if self._is_default else None)
         self._report_latency = report_latency or self.target.name == "target_latency"
         self._seed = seed
@@ -419,7 +421,8 @@ class StructuredPruning(StructuralCallback):
             reason = not_ranked(self._importance.make(), decision.unranked) if decision.unranked else self._too_narrow()
             rank_zero_warn(f"StructuredPruning will remove nothing: {reason}")
         plan = ", ".join(f"{point}: {self._in_words(progress)}" for point, progress in self._plan.items())
-        rank_zero_info(f"StructuredPruning cuts {next(iter(self._plan)).place.split(self.unit)[0]}{plan}.")
+        measured = f" Latency is measured {self._latency}." if self.target.name == "target_latency" else ""
+        rank_zero_info(f"StructuredPruning cuts {next(iter(self._plan)).place.split(self.unit)[0]}{plan}.{measured}")
 
     def _choose_widths(self, trainer: Trainer, pl_module: LightningModule) -> Decision:
         """Return the last step with the largest ``round_to`` that meets the target, and keep to that."""

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from lit_xai.network.calling import Inputs, OutputSpec
-from lit_xai.network.check import check_integer
+from lit_xai.network.check import check_integer, refusal
 from lit_xai.network.copying import copy_network
 from lit_xai.network.layers import channels
 from lit_xai.network.profiling import count_macs, count_parameters
@@ -19,19 +19,21 @@ from lit_xai.pruning.prunable import Prunable, PruningOptions, dense_widths
 from lit_xai.pruning.pruning import TOLERANCE, reach
 from lit_xai.pruning.targets import Target
 from lit_xai.runtime.latency import network_latency
+from lit_xai.runtime.runtimes import find_runtime
 from lit_xai.structure.kinds import Step
 from lit_xai.trainer.access import without_log
 
 
 @dataclass(frozen=True)
 class Latency:
-    """The latency of a network in ONNX Runtime, or by a measure of the user's.
+    """The latency of a network in a runtime, or by a measure of the user's.
 
     Args:
-        threads: of ONNX Runtime.
+        threads: of the runtime.
         batch_size: of the inputs.
         measure: from an ONNX file's path to milliseconds, or its import path.
         output: where the logits are.
+        runtime: its name.
 
     Raises:
         ValueError: names the argument that is wrong.
@@ -41,8 +43,11 @@ class Latency:
     batch_size: int = 1
     measure: str | Callable[[Any], float] | None = None
     output: OutputSpec = None
+    runtime: str = "onnxruntime"
 
     def __post_init__(self) -> None:
+        if find_runtime(self.runtime) != find_runtime("onnxruntime") and self.measure is not None:
+            raise refusal("runtime", "its default beside measure, which runs the file by itself", self.runtime)
         check_integer("threads", self.threads)
         check_integer("batch_size", self.batch_size)
 
@@ -55,7 +60,17 @@ class Latency:
             threads=self.threads,
             batch_size=self.batch_size,
             measure=self.measure,
+            runtime=self.runtime,
         ).milliseconds
+
+    def __str__(self) -> str:
+        """What it is measured with."""
+        if self.measure is not None:
+            where = f"by {self.measure if isinstance(self.measure, str) else 'measure'}"
+        else:
+            runtime = find_runtime(self.runtime)
+            where = f"in {runtime.label} {runtime.version}, floats in float32"
+        return f"{where}, {self.threads} thread{'s' if self.threads > 1 else ''}, batch {self.batch_size}"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import warnings
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from lit_xai import load_from_checkpoint
 from lit_xai.data import Digits
 from lit_xai.models import MLP, Classifier, ResNet
 from lit_xai.network.layers import channels
+from lit_xai.runtime.latency import Latency
 from lit_xai.structure.recipe import recipe_of
 
 # Exporting and measuring takes seconds: test_report does it.
@@ -301,6 +303,38 @@ def test_latency_by_any_measure(tmp_path):
     )
     assert set(measured) == {".onnx"}
     assert sum(p.numel() for p in module.network.parameters()) < 0.6 * sum(p.numel() for p in resnet().parameters())
+
+
+def test_latency_in_another_runtime(tmp_path, monkeypatch, caplog):
+    asked = []
+
+    def network_latency(network, inputs, **options):
+        asked.append((options["runtime"], options["threads"], options["batch_size"]))
+        return Latency(sum(p.numel() for p in network.parameters()) / 1e4, 0.0, "a runtime", "a CPU", 1, 1)
+
+    monkeypatch.setattr("lit_xai.pruning.decision.network_latency", network_latency)  # the clock, which no test can set
+    options = {"target_latency": 0.5, "round_to": 1, "runtime": "openvino", "threads": 2, "batch_size": 4}
+    options |= {"start_epoch": 0, "end_epoch": 1, "every_n_epochs": 1}
+    whole, first, resumed = Module(), Module(), Module()
+    for other in (first, resumed):
+        other.load_state_dict(whole.state_dict())
+    with caplog.at_level("INFO"):
+        fit(whole, tmp_path, StructuredPruning(**options))
+    assert set(asked) == {("openvino", 2, 4)}
+    said = "Latency is measured in OpenVINO 2026.4.1, floats in float32, 2 threads, batch 4."
+    assert any(re.sub(r"OpenVINO [\d.]+", "OpenVINO 2026.4.1", text).endswith(said) for text in caplog.messages)
+    assert sum(p.numel() for p in whole.network.parameters()) < 0.6 * sum(p.numel() for p in resnet().parameters())
+    with pytest.warns(UserWarning, match="did not make 1 of its 2 cuts"):
+        fit(first, tmp_path, StructuredPruning(**options), ModelCheckpoint(tmp_path, save_last=True), StopAfter(0))
+    fit(resumed, tmp_path, StructuredPruning(**options), ckpt_path=tmp_path / "last.ckpt")
+    assert channels(resumed.network) == channels(whole.network)
+
+
+def test_runtimes_are_checked():
+    with pytest.raises(ValueError, match=r"runtime expected one of .*, but got 'openvno'. Did you mean 'openvino'"):
+        StructuredPruning(target_latency=0.5, runtime="openvno")
+    with pytest.raises(ValueError, match="runtime expected its default beside measure"):
+        StructuredPruning(target_latency=0.5, runtime="openvino", measure="os.path.getsize")
 
 
 def test_widths_suit_the_runtime_by_default(tmp_path):

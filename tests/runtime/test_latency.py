@@ -44,6 +44,20 @@ def test_agrees_with_a_stopwatch(resnet):
     assert found.runtime == f"ONNX Runtime {onnxruntime.__version__}"
 
 
+def test_in_openvino(resnet):
+    x = torch.randn(2, 1, 28, 28)
+    found = measure_latency(resnet, x, threads=1, batch_size=4, seconds=0.1, runtime="openvino")
+    assert (found.threads, found.batch_size, found.cpu) == (1, 4, cpu_name())
+    assert re.fullmatch(r"OpenVINO [\d.]+, f32", found.runtime)
+    assert 0 < found.milliseconds <= found.p95
+    of_network = network_latency(cnn(), X, batch_size=3, runtime="openvino")
+    assert (of_network.runtime, of_network.batch_size) == (found.runtime, 3)
+    with refused("runtime expected one of onnxruntime, openvino"):
+        measure_latency(resnet, x, runtime="tensorrt")
+    with refused("runtime expected one of onnxruntime, openvino"):
+        network_latency(cnn(), X, runtime="tensorrt")
+
+
 def test_more_samples_take_longer(resnet):
     x = torch.randn(2, 1, 28, 28)
     one, many = (measure_latency(resnet, x, batch_size=n, seconds=0.1) for n in (1, 32))
