@@ -1,10 +1,11 @@
-"""What 8-bit integers buy at run time: an int8 file's latency as a share of the fp32 file's, in ONNX Runtime.
+"""What 8-bit integers buy at run time: an int8 file's latency as a share of the fp32 file's, in each runtime.
 
     python benchmarks/quantization_speed.py [--rounds 15] [--network resnet8-16 ...]
 
 Quantised after training, for any CPU (the default), on random images; one thread, batches of 1, 16 and 64, medians over
 rounds in which the files alternate, in time of the processor. Beside it: the size of the file, and how many of the
-convolutions, sums and matrix products with weights are integer in the graph that ONNX Runtime executes.
+convolutions, sums and matrix products with weights are integer in the graph that the runtime executes. Where a runtime
+can compute floats in fewer bits on this CPU (bf16 in OpenVINO), that is a row too.
 
 On some networks the same for NNCF, which gets the network with its BatchNorms folded, and for torchao's PT2E with its
 X86InductorQuantizer, each exported by the exporter of torch that can; where one is not installed (``pip install nncf``)
@@ -35,12 +36,10 @@ from lit_xai.network.profiling import with_batch_size
 from lit_xai.quantization.folding import find_foldable, fold_batch_norms_
 from lit_xai.quantization.observers import quiet_import
 from lit_xai.quantization.quantization import quantize
-from lit_xai.runtime.inspection import inspect_onnx
 from lit_xai.runtime.latency import cpu_name
-from lit_xai.runtime.onnx import export_onnx, named_tensors
-from lit_xai.runtime.session import import_onnxruntime
-
-onnxruntime = import_onnxruntime()
+from lit_xai.runtime.loaded import feed_of
+from lit_xai.runtime.onnx import export_onnx
+from lit_xai.runtime.runtimes import RUNTIMES
 
 BATCHES = (1, 16, 64)
 KINDS = ("convolution", "sum", "matrix product")
@@ -194,44 +193,50 @@ def quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def session(path: Path) -> Any:
-    """Open a file."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+def opened(files: dict[str, Path]) -> dict[tuple[str, str, str], Any]:
+    """Load each file on one thread in each runtime that is installed, float files in each precision that it has."""
+    return {
+        (name, runtime.name, precision): runtime.load(path, 1, precision)
+        for runtime in RUNTIMES.values()
+        if runtime.is_installed and ".onnx" in runtime.suffixes
+        for name, path in files.items()
+        for precision in (runtime.precisions() if name == "fp32" else ("f32",))
+    }
 
 
-def seconds(one: Any, feed: dict[str, Any], calls: int) -> float:
+def seconds(model: Any, feed: dict[str, Any], calls: int) -> float:
     """Return the time of the processor that a call takes."""
     start = time.process_time()
     for _ in range(calls):
-        one.run(None, feed)
+        model.run(feed)
     return (time.process_time() - start) / calls
 
 
-def latencies(files: dict[str, Path], inputs: Any, rounds: int) -> dict[str, tuple[float, float]]:
-    """Return milliseconds, and the share of the fp32 file's in the same round; medians."""
-    sessions = {name: session(path) for name, path in files.items()}
-    values = list(named_tensors(inputs).values())
-    feeds = {
-        name: {one.name: value.numpy() for one, value in zip(opened.get_inputs(), values, strict=True)}
-        for name, opened in sessions.items()
-    }
-    calls = {name: 1 + int(0.02 / seconds(opened, feeds[name], 3)) for name, opened in sessions.items()}
-    found: dict[str, list[float]] = {name: [] for name in files}
+Shares = dict[tuple[str, str, str], tuple[float, float]]
+"""Milliseconds, and the share of the float file's in the same runtime and round, of a file, runtime and precision."""
+
+
+def latencies(files: dict[str, Path], inputs: Any, rounds: int) -> Shares:
+    """Return milliseconds, and the share of the fp32 file's in the same runtime and round; medians."""
+    models = opened(files)
+    feeds = {key: feed_of(model, inputs) for key, model in models.items()}
+    calls = {key: 1 + int(0.02 / seconds(model, feeds[key], 3)) for key, model in models.items()}
+    found: dict[tuple[str, str, str], list[float]] = {key: [] for key in models}
     for _ in range(rounds):
-        for name, opened in sessions.items():
-            found[name].append(seconds(opened, feeds[name], calls[name]))
+        for key, model in models.items():
+            found[key].append(seconds(model, feeds[key], calls[key]))
     return {
-        name: (1e3 * median(times), median(a / b for a, b in zip(times, found["fp32"], strict=True)))
-        for name, times in found.items()
+        (name, runtime, precision): (
+            1e3 * median(times),
+            median(a / b for a, b in zip(times, found["fp32", runtime, "f32"], strict=True)),
+        )
+        for (name, runtime, precision), times in found.items()
     }
 
 
-def integers(path: Path) -> str:
-    """Count what computes in integers."""
-    found = inspect_onnx(path)
+def integers(path: Path, runtime: str) -> str:
+    """Count what a runtime computes in integers."""
+    found = RUNTIMES[runtime].operators(path)
     counted = {kind: [one.integer for one in found if one.kind == kind] for kind in KINDS}
     return "".join(f"{f'{sum(one)}/{len(one)}':>15}" for one in counted.values())
 
@@ -254,9 +259,10 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    print(f"{cpu()}; ONNX Runtime {onnxruntime.__version__}, 1 thread; shares of the fp32 file")
-    titles = "".join(f"{f'batch {n}':>10}" for n in BATCHES) + "".join(f"{kind:>15}" for kind in KINDS)
-    print(f"{'':18}{'file':>7}{titles}")
+    versions = ", ".join(f"{one.label} {one.version}" for one in RUNTIMES.values() if one.is_installed)
+    print(f"{cpu()}; {versions}, 1 thread; milliseconds of the fp32 file, and shares of it in the same runtime")
+    titles = "".join(f"{f'batch {n}':>11}" for n in BATCHES) + "".join(f"{kind:>15}" for kind in KINDS)
+    print(f"{'':36}{'size':>7}{titles}")
     for name in arguments.network or NETWORKS:
         torch.manual_seed(0)
         make, inputs = NETWORKS[name]
@@ -268,14 +274,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             files = dict(written(name, network, batches, Path(folder)))
             found = [latencies(files, with_batch_size(batches[0], n), arguments.rounds) for n in BATCHES]
-            for variant, path in files.items():
+            for variant, runtime, precision in found[0]:
+                path = files[variant]
                 size = path.stat().st_size / files["fp32"].stat().st_size
-                row = f"{name:12}{variant:6}{size:7.2f}"
-                if variant == "fp32":
-                    row = f"{name:12}{variant:6}{path.stat().st_size / 1e3:5.0f}kB"
+                row = f"{name:12}{variant:6}{runtime:12}{precision:6}{size:7.2f}"
                 for one in found:
-                    row += f"{one[variant][0]:8.2f}ms" if variant == "fp32" else f"{one[variant][1]:10.2f}"
-                print(row + integers(path), flush=True)
+                    milliseconds, share = one[variant, runtime, precision]
+                    row += f"{milliseconds:9.3f}ms" if (variant, precision) == ("fp32", "f32") else f"{share:11.2f}"
+                print(row + (integers(path, runtime) if precision == "f32" else ""), flush=True)
 
 
 if __name__ == "__main__":
