@@ -305,6 +305,7 @@ def test_latency_by_any_measure(tmp_path):
     assert sum(p.numel() for p in module.network.parameters()) < 0.6 * sum(p.numel() for p in resnet().parameters())
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_latency_in_another_runtime(tmp_path, monkeypatch, caplog):
     asked = []
 
@@ -326,7 +327,8 @@ def test_latency_in_another_runtime(tmp_path, monkeypatch, caplog):
     assert sum(p.numel() for p in whole.network.parameters()) < 0.6 * sum(p.numel() for p in resnet().parameters())
     with pytest.warns(UserWarning, match="did not make 1 of its 2 cuts"):
         fit(first, tmp_path, StructuredPruning(**options), ModelCheckpoint(tmp_path, save_last=True), StopAfter(0))
-    fit(resumed, tmp_path, StructuredPruning(**options), ckpt_path=tmp_path / "last.ckpt")
+    saving = ModelCheckpoint(tmp_path, save_last=True)
+    fit(resumed, tmp_path, StructuredPruning(**options), saving, ckpt_path=tmp_path / "last.ckpt")
     assert channels(resumed.network) == channels(whole.network)
 
 
