@@ -61,7 +61,7 @@ def test_tests_mirror_the_package():
 WHOLE_ROOMS = {
     "attribution": ("ddp", "loggers", "side_effects", "tensorboard"),
     "distillation": ("ddp", "refusals", "resume"),
-    "export": ("ddp",),
+    "export": ("ddp", "dense_outputs"),
     "pruning": ("ddp", "networks", "own_importance"),
     "quantization": ("ddp",),
     "cli": ("distillation", "stacking", "trust"),

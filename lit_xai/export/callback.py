@@ -28,6 +28,7 @@ from lit_xai.network.calling import (
     check_call,
     find_inputs,
     find_labels,
+    find_targets,
 )
 from lit_xai.network.check import check_flag, refusal
 from lit_xai.network.describing import describe
@@ -316,7 +317,8 @@ class ModelExport(AnyCallback):
             return
         batch, _ = read_batch(trainer, loader_name(trainer, Probe(n=1), "fit"), Probe(n=1), seed=0)
         network = exporter.network.of(pl_module)
-        if find_labels(batch, network, batch_to_target=exporter.batch_to_target) is None:
+        find = find_labels if exporter.metric is None else find_targets
+        if find(batch, network, batch_to_target=exporter.batch_to_target) is None:
             raise ValueError(
                 f"metric expected labels in each batch, but got {describe(batch)}: name them with batch_to_target=, as"
                 " a key, an index or a function."

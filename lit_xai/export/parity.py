@@ -1,7 +1,8 @@
 """Agreement of exported files with the network, and the metric of each, in one pass over a loader."""
 
+import contextlib
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,12 +19,14 @@ from lit_xai.network.calling import (
     call_network,
     find_inputs,
     find_labels,
+    find_targets,
 )
 from lit_xai.network.describing import describe
 from lit_xai.network.draws import MeanDraws
 from lit_xai.network.metric import metric_name, metric_value, same_order
 from lit_xai.network.outputs import Found
 from lit_xai.network.trees import to_device, with_tensors
+from lit_xai.runtime.errors import one_line
 from lit_xai.runtime.flat import named_tensors
 from lit_xai.runtime.loaded import caller_of
 from lit_xai.runtime.runtimes import load_model
@@ -191,12 +194,15 @@ def measure_parity(
         for batch in loader:
             batch = to_device(batch, torch.device("cpu"))
             inputs = in_float(find_inputs(batch, network, batch_to_inputs))
-            labels = find_labels(batch, network, batch_to_target=batch_to_target)
+            # A metric of one's own may take any labels, such as a detector's boxes.
+            targets = (find_labels if metric is None else find_targets)(batch, network, "forward", batch_to_target)
+            labels = targets if isinstance(targets, Tensor) else None
             logits = {name: _finite(predict(inputs), name) for name, predict in predictors.items()}
             first = next(iter(logits.values()))
-            task = task or _Task(first, labels, describe(batch), _class_dim(first, labels, network, inputs))
+            dimension = _class_dim(first, labels, network, inputs)
+            task = task or _Task(first, labels, describe(batch), dimension, targets is not None)
             for name, meter in meters.items():
-                meter.update(logits[name], labels, task)
+                meter.update(logits[name], targets, task)
             for (left, right), tally in tallies.items():
                 tally.update(logits[left], logits[right], task)
             bar.update()
@@ -212,8 +218,10 @@ def measure_parity(
 class _Task:
     """The kind of task, inferred from the first batch."""
 
-    def __init__(self, logits: Tensor, labels: Tensor | None, batch: str, class_dim: int = 1) -> None:
-        self._has_labels, self._batch, self._class_dim = labels is not None, batch, class_dim
+    def __init__(
+        self, logits: Tensor, labels: Tensor | None, batch: str, class_dim: int = 1, has_labels: bool = True
+    ) -> None:
+        self._has_labels, self._batch, self._class_dim = has_labels, batch, class_dim
         # With one output, integer labels are those of a binary task: the sign of the logit decides.
         whole = labels is not None and not labels.is_floating_point()
         # Tokens may be labeled by those that follow them, of which only the loss knows.
@@ -254,13 +262,14 @@ class _Meter:
         if hasattr(metric, "update"):
             self._metric.reset()
         self._correct = self._total = 0
-        self._collected: list[tuple[Tensor, Tensor]] = []
+        self._collected: list[tuple[Tensor, Any]] = []
 
-    def update(self, logits: Tensor, labels: Tensor | None, task: _Task) -> None:
+    def update(self, logits: Tensor, labels: Any, task: _Task) -> None:
         if labels is None:
             return
         if hasattr(self._metric, "update"):
-            self._metric.update(logits, labels)
+            with self._refusing(logits, labels):
+                self._metric.update(logits, labels)
         # A plain function has no state to accumulate in: it gets everything at the end.
         elif self._metric is not None:
             self._collected.append((logits, labels))
@@ -280,7 +289,21 @@ class _Meter:
         if not self._collected:
             return None
         logits, labels = zip(*self._collected, strict=True)
-        return metric_value(self._metric(torch.cat(logits), torch.cat(labels)))
+        of_all = torch.cat(labels) if isinstance(labels[0], Tensor) else [one for part in labels for one in part]
+        with self._refusing(logits[0], labels[0]):
+            value = self._metric(torch.cat(logits), of_all)
+        return metric_value(value)
+
+    @contextlib.contextmanager
+    def _refusing(self, logits: Tensor, labels: Any) -> Iterator[None]:
+        """Turn what somebody's metric raises into a sentence that names it and what it was given."""
+        try:
+            yield
+        except Exception as error:
+            raise ValueError(
+                f"metric={metric_name(self._metric)} failed on logits {describe(logits)} and labels {describe(labels)}:"
+                f" {type(error).__name__}: {one_line(error)}."
+            ) from error
 
 
 class _Tally:

@@ -288,6 +288,32 @@ def find_labels(
         >>> find_labels({"image": torch.zeros(2, 4), "digit": torch.arange(2)}, batch_to_target="digit")
         tensor([0, 1])
     """
+    labels = find_targets(batch, network, call, batch_to_target)
+    is_missing = labels is None and not callable(batch_to_target) and not _is_path(batch, batch_to_target)
+    if batch_to_target is not None and not isinstance(labels, Tensor) and (labels is not None or is_missing):
+        raise ValueError(f"batch_to_target={batch_to_target!r} expected to give a tensor, but got {describe(labels)}.")
+    return labels if isinstance(labels, Tensor) else None
+
+
+def find_targets(
+    batch: Any, network: nn.Module | None = None, call: str = "forward", batch_to_target: BatchToTarget = None
+) -> Any:
+    """Return the labels in a batch in any form, as a metric of one's own takes them: a list of a detector's boxes, say.
+
+    Args:
+        batch: as the data loader yields it.
+        network: see :func:`find_labels`, as are all others.
+        call: the method that is called.
+        batch_to_target: where they are, if in none of the usual places.
+
+    Raises:
+        ValueError: there is nothing at ``batch_to_target``, or the function fails; describes the batch.
+
+    Example:
+        >>> import torch
+        >>> find_targets((torch.zeros(2, 3, 8, 8), [{"boxes": torch.zeros(0, 4)}, {"boxes": torch.zeros(1, 4)}]))
+        [{'boxes': tensor([], size=(0, 4))}, {'boxes': tensor([[0., 0., 0., 0.]])}]
+    """
     if batch_to_target is not None:
         return _select_labels(batch, batch_to_target)
     if isinstance(batch, (tuple, list)) and len(batch) == 1:
@@ -299,23 +325,21 @@ def find_labels(
         required = _parameters(network, call)[1] if network is not None else 1
         place = required if _takes_several(batch, required) else 1
         labels = batch[place] if place < len(batch) else None
-    return labels if isinstance(labels, Tensor) else None
+    return labels
 
 
-def _select_labels(batch: Any, spec: Any) -> Tensor | None:
-    is_path = isinstance(spec, str) and "." in spec and not (isinstance(batch, Mapping) and spec in batch)
-    function = load_object(spec, "batch_to_target") if is_path else spec
+def _is_path(batch: Any, spec: Any) -> bool:
+    return isinstance(spec, str) and "." in spec and not (isinstance(batch, Mapping) and spec in batch)
+
+
+def _select_labels(batch: Any, spec: Any) -> Any:
+    function = load_object(spec, "batch_to_target") if _is_path(batch, spec) else spec
     try:
-        labels = function(batch) if callable(function) else _item(batch, spec, "batch_to_target")
+        return function(batch) if callable(function) else _item(batch, spec, "batch_to_target")
     except (LookupError, TypeError) as error:
         raise ValueError(
             f"batch_to_target={spec!r} is not in a batch of {describe(batch)} ({type(error).__name__}: {error})."
         ) from None
-    if labels is None and callable(function):  # of a batch without labels
-        return None
-    if not isinstance(labels, Tensor):
-        raise ValueError(f"batch_to_target={spec!r} expected to give a tensor, but got {describe(labels)}.")
-    return labels
 
 
 def call_network(network: nn.Module, inputs: Inputs, call: str = "forward", output: OutputSpec = None) -> Tensor:

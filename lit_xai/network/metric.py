@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from lit_xai.network.calling import BatchToInputs, OutputSpec, call_network, find_inputs, find_labels
+from lit_xai.network.calling import BatchToInputs, OutputSpec, call_network, find_inputs, find_targets
 from lit_xai.network.copying import copy_network
 from lit_xai.network.describing import describe
 from lit_xai.network.trees import to_device
@@ -70,7 +70,7 @@ class LoaderMetric:
             for batch in self.loader:
                 batch = to_device(batch, device)
                 inputs = find_inputs(batch, network, self.batch_to_inputs, self.call)
-                labels = find_labels(batch, network, self.call)
+                labels = find_targets(batch, network, self.call)
                 if labels is None:
                     raise ValueError(
                         f"loader expected labels in each batch, but got {describe(batch)}: give metric= a function of"
