@@ -24,11 +24,25 @@ def changed(logits, share, rng):
     )
 
 
-def explanations(n, names, rng, networks=10, explainer="IntegratedGradients", mean=0.7, **arguments: Any):
+def explanations(
+    n, names, rng, networks=10, explainer="IntegratedGradients", mean=0.7, faithful=None, **arguments: Any
+):
     similarity = {name: np.clip(rng.normal(mean - 0.1 * i, 0.1, n), -1, 1) for i, name in enumerate(names)}
     null = np.clip(rng.normal(0.02, 0.08, (networks, n)), -1, 1)
     arguments = {"baseline": "zero", "steps": 32, "references": {"8 bits": 0.98, "3 bits": 0.6}, **arguments}
-    return Explained(explainer, np.arange(n), similarity, null, arguments)
+    return Explained(explainer, np.arange(n), similarity, null, arguments, faithful or {})
+
+
+def faithful_curves(n, names, seed=0):
+    """Return deletion, insertion and change of networks, some samples of which do not count."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for place, name in enumerate(names):
+        counts = rng.random(n) > 0.1
+        curves = {"deletion": rng.normal(-0.2, 0.1, n), "insertion": rng.normal(0.2 + 0.05 * place, 0.1, n)}
+        found[name] = {key: np.where(counts, one, np.nan).astype(np.float32) for key, one in curves.items()}
+        found[name]["change"] = rng.uniform(0.05, 1, n).astype(np.float32)
+    return found
 
 
 def record(
@@ -38,6 +52,7 @@ def record(
     labels=True,
     groups=True,
     explained=True,
+    faithful=False,
     latency=True,
     costs=True,
     change=0.01,
@@ -61,6 +76,8 @@ def record(
     prices = [
         {"size kB": kb, "MACs": macs, "parameters": macs / 10} for kb, macs in ((812, 2e7), (330, 6e6), (90, 6e6))
     ]
+    curves = faithful_curves(min(n, 128), names) if faithful else None
+    told = {"faithfulness": {"steps": 11, "orders": 3, "removed": "zero"}} if faithful else {}
     networks = tuple(
         Candidate(name, one.astype(np.float32), price if costs else {}, ms if latency else None)
         for name, one, price, ms in zip(names, outputs, prices, rounds, strict=True)
@@ -70,7 +87,7 @@ def record(
         task,
         truth if labels else None,
         rng.integers(3, size=n) if groups else None,
-        explained=(explanations(min(n, 128), names[1:], rng),) if explained else (),
+        explained=(explanations(min(n, 128), names[1:], rng, faithful=curves, **told),) if explained else (),
         group_names=("north", "south", NASTY),
         class_names=tuple(f"class {i}" for i in range(classes)) if classes < 5 else (),
         facts=facts,

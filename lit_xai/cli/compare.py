@@ -22,6 +22,7 @@ lit-xai compare: hold one model against another on your test data, without train
   --samples ..            show, maps_only (explanations without inputs) or none (no sample in the folder)
   --adverse_class ..      of a table, the class whose reason codes are compared: a name, a number
   --corruption false      leave out noise, blur, shift and missing values
+  --faithfulness false    leave out whether explanations are faithful to the network that they explain
   --overwrite             replace an earlier comparison
   --sign KEY              sign its manifest with an SSH key
 

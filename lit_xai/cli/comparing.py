@@ -61,6 +61,7 @@ class CompareTrainer(Trainer):
         threads: int = 1,
         samples: Literal["show", "maps_only", "none"] = "show",
         corruption: bool = True,
+        faithfulness: bool = True,
         adverse_class: int | str | None = None,
         overwrite: bool = False,
         sign: str | None = None,
@@ -92,6 +93,7 @@ class CompareTrainer(Trainer):
             samples: what the report may hold of samples: pictures of them and of their explanations, explanations
                 alone, or neither.
             corruption: compare on disturbed inputs as well.
+            faithfulness: hold explanations to the network that they explain as well.
             adverse_class: of a table, the class whose reason codes are compared: its number, or its name.
             overwrite: replace an earlier comparison.
             sign: an SSH key to sign the report's manifest with.
@@ -130,6 +132,7 @@ class CompareTrainer(Trainer):
             std=known.std,
             samples=samples,
             corruption=corruption,
+            faithfulness=faithfulness,
             adverse_class=adverse_class,
             feature_groups=getattr(datamodule, "feature_groups", None),
         )

@@ -109,6 +109,7 @@ class ModelReport(AnyCallback):
         samples: what the report may hold of samples: ``"show"`` for pictures of them and of their explanations,
             ``"maps_only"`` for explanations without the inputs, ``"none"`` for neither.
         corruption: whether networks are also compared on disturbed inputs.
+        faithfulness: whether explanations are also held to the network that they explain.
         adverse_class: of a table, the class whose reason codes are compared: its number, or its name.
         title: of the report; default the module's class.
         subject: one sentence on what the model is for.
@@ -154,6 +155,7 @@ class ModelReport(AnyCallback):
         output: OutputSpec = None,
         samples: Literal["show", "maps_only", "none"] = "show",
         corruption: bool = True,
+        faithfulness: bool = True,
         adverse_class: int | str | None = None,
         title: str = "",
         subject: str = "",
@@ -184,6 +186,7 @@ class ModelReport(AnyCallback):
             split=split,
             samples=samples,
             corruption=corruption,
+            faithfulness=faithfulness,
             adverse_class=adverse_class,
         )
         self._refuse_unmeasured()

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lit_xai.report import words
+from lit_xai.report.axes import LIMIT
 from lit_xai.report.facts import Facts, facts_of
 from lit_xai.report.networks import measures
 from lit_xai.report.record import Record
@@ -166,6 +167,8 @@ def _explanations(report: Mapping[str, Any]) -> list[str]:
         for one in report["explainers"]
         for row in one["networks"]
     ]
+    both = [markdown(one["faithful"]["reading"]) for one in report["explainers"] if one["faithful"]]
+    found += [*filter(None, both), *([LIMIT] if any(both) else [])]
     return ["## Explanations", *found] if found else []
 
 

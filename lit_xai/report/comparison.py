@@ -24,6 +24,7 @@ from lit_xai.network.profiling import count_macs, count_parameters, size_on_disk
 from lit_xai.network.untouched import untouched
 from lit_xai.report.explaining import Explaining, Maps
 from lit_xai.report.facts import Table
+from lit_xai.report.faithful import explained_target, with_faithfulness
 from lit_xai.report.pictures import SAMPLES, Look
 from lit_xai.report.provenance import sample_hashes, split_facts
 from lit_xai.report.reasons import Reasons, reasons_table
@@ -69,6 +70,8 @@ class CompareOptions:
             ``"maps_only"`` for explanations without the inputs, ``"none"`` for neither. Outputs, labels and groups
             of every sample are kept in any case, as the numbers are made of them.
         corruption: whether networks are also compared on disturbed inputs, of up to 1,000 samples.
+        faithfulness: whether explanations are also held to the network that they explain: deletion and insertion, of
+            the samples that are explained.
         adverse_class: of a table, the class whose reasons are compared: its number, or its name.
         feature_groups: the columns of a table that are one feature (a one-hot encoding), by number or name.
         files: ONNX files of networks, by the networks' names: their latencies are measured instead of those of further
@@ -95,6 +98,7 @@ class CompareOptions:
     std: Any = None
     samples: str = "show"
     corruption: bool = True
+    faithfulness: bool = True
     adverse_class: int | str | None = None
     feature_groups: Mapping[str, Sequence[int | str]] | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
@@ -106,6 +110,7 @@ class CompareOptions:
         check_integer("batch_size", self.batch_size, 1)
         check_choice("samples", self.samples, SAMPLES)
         check_flag("corruption", self.corruption)
+        check_flag("faithfulness", self.faithfulness)
 
 
 def compare_networks(
@@ -168,7 +173,8 @@ def compare_networks(
         seed=options.seed,
     )
     is_file = any(isinstance(one, FileNetwork) for one in networks.values())
-    explained, drawn = _explain(explaining, first if task == "classes" else None, is_file, options, step)
+    as_outputs = _as_logits if task == "classes" else _unchanged
+    explained, drawn = _explain(explaining, first, task, is_file, options, as_outputs, step)
     latency, limits = _latency_or_limit(networks, read.inputs, options)
     step()
     (groups, group_names), (clusters, _) = _numbered(read.groups), _numbered(read.clusters)
@@ -193,7 +199,7 @@ def compare_networks(
         class_names=tuple(class_names),
         facts={**_with_limits(facts or {}, limits), "data": {"splits": [splits]}},
     )
-    measures = _measures(networks, read, look, adverse, drawn, options, _as_logits if task == "classes" else _unchanged)
+    measures = _measures(networks, read, look, adverse, drawn, options, as_outputs)
     shown = with_shown(record, networks, explaining, drawn, look, measures)
     return replace(record, facts=shown)
 
@@ -391,17 +397,26 @@ def _numbered(values: Sequence[Any]) -> tuple[Array | None, tuple[str, ...]]:
 
 
 def _explain(
-    explaining: Explaining, logits: Tensor | None, is_file: bool, options: CompareOptions, step: Callable[[], object]
+    explaining: Explaining,
+    outputs: Tensor,
+    task: str,
+    is_file: bool,
+    options: CompareOptions,
+    as_outputs: Callable[[Tensor], Tensor],
+    step: Callable[[], object],
 ) -> tuple[list[Explained], tuple[Explainer, Maps] | None]:
     """Return what is recorded of the explanations, and the first explainer with its maps, for pictures."""
-    places = explaining.choose(None if logits is None else logits.argmax(1), options.n)
+    places = explaining.choose(outputs.argmax(1) if task == "classes" else None, options.n)
     has_gradients = not is_file and all(one.is_floating_point() for one in explained_tensors(explaining.inputs))
     default = ["IntegratedGradients", "Occlusion"] if has_gradients else ["Occlusion"]
+    target = explained_target(outputs[places], task == "values")
     found: list[Explained] = []
     drawn = None
     for given in default if options.explainers is None else options.explainers:
         explainer = as_explainer(given, "explainers")
         explained, maps = explaining.explain(explainer, places, options.nulls, step)
+        if options.faithfulness:
+            explained = with_faithfulness(explained, maps, explaining, explainer, target, as_outputs)
         found.append(explained)
         drawn = drawn or (explainer, maps)
         step()

@@ -71,7 +71,7 @@ def scatter(points: Sequence[Mapping[str, Any]], x: str, y: str, key: str) -> st
 
     axes = _axes(x, y)
     figure = _figure(axes)
-    ends = [[one["value"] if one.get(end) is None else one[end] for end in ("low", "high")] for one in points]
+    ends = [_ends(one) for one in points]
     lowest, highest = min(low for low, _ in ends), max(high for _, high in ends)
     margin = 0.1 * (highest - lowest) or 0.05 * abs(highest) or 0.05
     right, left = max(1.15 * max(one["x"] for one in points), 0.0), min(one["x"] for one in points)
@@ -97,6 +97,72 @@ def scatter(points: Sequence[Mapping[str, Any]], x: str, y: str, key: str) -> st
             ha="center",
         )
     return to_svg(figure, key)
+
+
+def both_axes(points: Sequence[Mapping[str, Any]], x: str, y: str, key: str) -> str:
+    """Return each network's explanations on both axes: how much they are the reference's, and how faithful to itself.
+
+    Args:
+        points: each with its ``letter``, whether it ``is_reference``, and ``x`` and ``y``, numbers with bounds.
+        x: what is drawn to the right, 0 for an untrained network.
+        y: what is drawn upwards, 0 for random orders.
+        key: of the figure, unlike that of any other on the page.
+
+    Example:
+        >>> numbers = {"value": 0.3, "low": 0.2, "high": 0.4}
+        >>> one = {"letter": "A", "is_reference": True, "x": {"value": 1.0}, "y": numbers}
+        >>> both_axes([one], "retention", "faithfulness", "one").startswith("<svg")
+        True
+    """
+    axes = _axes(x, y)
+    ends = {axis: [_ends(one[axis]) for one in points] for axis in "xy"}
+    for axis, margins in (("x", (0.05, 0.1)), ("y", (0.1, 0.16))):
+        lowest = min(0.0, *(low for low, _ in ends[axis]))
+        highest = max(1.0 if axis == "x" else 0.0, *(high for _, high in ends[axis]))
+        room = (highest - lowest) or 1.0
+        axes.set(**{f"{axis}lim": (lowest - margins[0] * room, highest + margins[1] * room)})
+    axes.axhline(0, color=GREY, linewidth=1, linestyle="--")
+    axes.axvline(0, color=GREY, linewidth=1, linestyle="--")
+    for one, across, up in zip(points, ends["x"], ends["y"], strict=True):
+        color, mark, size = (FIRST, "s", 9) if one["is_reference"] else (SECOND, "o", 6)
+        at = one["x"]["value"], one["y"]["value"]
+        axes.plot(across, [at[1]] * 2, color=color, linewidth=1.5)
+        axes.plot([at[0]] * 2, up, color=color, linewidth=1.5)
+        axes.plot(*at, mark, color=color, markersize=size, zorder=3)
+    sides = float(np.ptp(axes.get_xlim())), float(np.ptp(axes.get_ylim()))
+    for group in _near([(one["x"]["value"], one["y"]["value"]) for one in points], sides):
+        top = max(ends["y"][place][1] for place in group)
+        middle = sum(points[place]["x"]["value"] for place in group) / len(group)
+        for rank, place in enumerate(group):  # from left to right, as the marks below them
+            shift = (12 * (rank - (len(group) - 1) / 2), 6)
+            axes.annotate(
+                points[place]["letter"],
+                (middle, top),
+                shift,
+                textcoords="offset points",
+                color=INK,
+                weight="bold",
+                ha="center",
+            )
+    return to_svg(_figure(axes), key)
+
+
+def _near(places: Sequence[tuple[float, float]], sides: tuple[float, float]) -> list[list[int]]:
+    """Return marks whose letters would cover each other, each group from left to right."""
+    groups: list[list[int]] = []
+    for place, at in sorted(enumerate(places), key=lambda one: (one[1], one[0])):
+        for group in groups:
+            if all(abs(at[i] - places[group[-1]][i]) < share * sides[i] for i, share in enumerate((0.06, 0.15))):
+                group.append(place)
+                break
+        else:
+            groups.append([place])
+    return groups
+
+
+def _ends(numbers: Mapping[str, Any]) -> tuple[float, float]:
+    low, high = (numbers["value"] if numbers.get(end) is None else numbers[end] for end in ("low", "high"))
+    return low, high
 
 
 def _side_by_side(places: Sequence[float], width: float) -> list[float]:

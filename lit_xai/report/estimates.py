@@ -1,13 +1,14 @@
 """Numbers of a report with their bounds, each end a one-sided bound of 95% as in the verdict."""
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_xai.report.evidence import Evidence, Mean, Share, ShareDrop, retained
+from lit_xai.report.evidence import Evidence, Mean, Share, ShareDrop, retained, weighted
 
 Array = NDArray[np.float64]
 
@@ -72,6 +73,18 @@ def mean(
     if n < 2:
         return {"value": float(values.mean()), "low": None, "high": None, "n": n}
     return estimate(Mean.of(values, clusters, within))
+
+
+def weighted_mean(series: Sequence[tuple[Array, Array]], clusters: NDArray[np.int64] | None = None) -> Estimate:
+    """Return the weighted mean of values and weights ``(n,)``; of two series that of the first minus the second's.
+
+    Example:
+        >>> one = weighted_mean([(np.array([1.0, 4.0]), np.array([2.0, 1.0]))])
+        >>> one["value"]
+        2.0
+    """
+    found = weighted(series, clusters)
+    return {"value": found.value, "low": None, "high": None, "n": found.n} if found.n < 2 else estimate(found)
 
 
 def retention(similarity: Array, null: Array, clusters: NDArray[np.int64] | None = None) -> Estimate | None:

@@ -6,7 +6,7 @@ skewness of means.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Protocol
@@ -382,6 +382,31 @@ def retained(similarity: ArrayLike, null: ArrayLike, clusters: ArrayLike | None 
         influence *= len(influence) / len(near)
     of_networks = slope**2 * float(far.mean(1).var(ddof=1)) / len(far)
     found = Mean.of_influence((s - s0) / (1 - s0), influence, of_networks, len(far) - 1)
+    return found if clusters is None else replace(found, unit="clusters")
+
+
+def weighted(series: Sequence[tuple[ArrayLike, ArrayLike]], clusters: ArrayLike | None = None) -> Mean:
+    """Return the evidence of a weighted mean, or of how far one lies above another of the same samples.
+
+    Args:
+        series: values and weights of each sample, ``(n,)`` each, of positive mean weight; one or two of them.
+        clusters: to which each sample belongs.
+
+    Example:
+        >>> values, weights = np.arange(4.0), np.array([1.0, 0.0, 0.0, 3.0])
+        >>> weighted([(values, weights)]).value, weighted([(values, weights), (values, weights)]).bounds()
+        (2.25, (0.0, 0.0))
+    """
+    value, influence = 0.0, np.zeros(1)
+    for sign, (given, weights) in zip((1, -1), series, strict=False):
+        each, weight = np.asarray(given, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+        mean = float((weight * each).sum() / weight.sum())
+        value, influence = value + sign * mean, influence + sign * (each - mean) * weight / weight.mean()
+    n = len(influence)
+    if clusters is not None:
+        influence = _by_cluster(influence, clusters)
+        influence *= len(influence) / n
+    found = Mean.of_influence(value, influence) if len(influence) > 1 else Mean(value, math.inf, 1, 0.0, 1)
     return found if clusters is None else replace(found, unit="clusters")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lit_xai.report.axes import faithful_of
 from lit_xai.report.estimates import Estimate, mean, retention
 from lit_xai.report.measured import classes
 from lit_xai.report.record import Candidate, Explained, Record
@@ -28,8 +29,11 @@ def explainer_row(record: Record, one: Explained) -> dict[str, Any]:
     arguments = dict(one.arguments)
     references = arguments.pop("references", None) or {}
     sanity = arguments.pop("sanity", None)
+    arguments.pop("faithfulness", None)
     networks = [network for network in record.networks[1:] if network.name in one.similarity]
     found = [_summarized(record, one, network, references) for network in networks]
+    rows = [_row(record, one, name, each) for name, each in zip(networks, found, strict=True)]
+    speaks = bool(found) and found[0].retention is not None
     return {
         "explainer": one.explainer,
         "n": len(one.samples),
@@ -37,8 +41,9 @@ def explainer_row(record: Record, one: Explained) -> dict[str, Any]:
         "sanity": sanity,
         "null": _null(found[0]) if found else None,
         "references": found[0].references if found else {},
-        "speaks": bool(found) and found[0].retention is not None,
-        "networks": [_row(record, one, name, each) for name, each in zip(networks, found, strict=True)],
+        "speaks": speaks,
+        "networks": rows,
+        "faithful": faithful_of(record, one, rows, "retention" if speaks else "similarity"),
     }
 
 

@@ -70,8 +70,8 @@ class Explaining:
         data_info: Any,
         seed: int,
     ) -> None:
-        self._networks, self.inputs = networks, inputs
-        self._each, self._output, self._seed = each_output, output, seed
+        self.networks, self.inputs = networks, inputs
+        self._each, self.output, self.seed = each_output, output, seed
         self._baselines, self._data_info = baselines, data_info
         self._steps: dict[str, int | None] = {}
         self.held = SplitInputs(inputs, any_dtype=True).n
@@ -101,7 +101,7 @@ class Explaining:
         is_file = isinstance(reference.network, FileNetwork)
         held_against = measure_references(reference, 0 if is_file else nulls, () if is_file else LADDER, step=step)
         arguments = {
-            "reference": next(iter(self._networks)),
+            "reference": next(iter(self.networks)),
             "baseline": maps.baseline or "none, as the method takes none",
             "steps": reference.steps,
             "completeness_error": reference.completeness_error,
@@ -127,6 +127,18 @@ class Explaining:
         method, inputs = resolve_method(explainer.method), take(self.inputs, list(places), self.held)
         return choose_baseline(inputs, method, given, self._data_info, self._background)
 
+    def removed(self, explainer: Explainer, places: Sequence[int]) -> tuple[Any, str]:
+        """Return what stands for removed elements of some samples, and its name: an explainer's baseline, if any.
+
+        Args:
+            explainer: of the networks.
+            places: of the samples.
+        """
+        given = explainer.baselines if self._baselines is None else self._baselines
+        inputs = take(self.inputs, list(places), self.held)
+        # Of one sample for each, where the explainer draws from many; and also where it takes none.
+        return choose_baseline(inputs, resolve_method("Occlusion"), given, self._data_info, self._background)
+
     def _background(self) -> list[Tensor]:
         # There are no training samples: what the networks are compared on stands for them.
         return explained_tensors(take(self.inputs, list(range(min(BACKGROUND, self.held))), self.held))
@@ -138,11 +150,11 @@ class Explaining:
         names: Sequence[str] | None = None,
         steps: int | None = None,
     ) -> tuple[ReferenceExplanations, Maps]:
-        (first, network), *others = self._networks.items()
+        (first, network), *others = self.networks.items()
         baseline, words = self.baseline(explainer, places)
         inputs: Inputs = take(self.inputs, list(places), self.held)
-        explain = partial(ReferenceExplanations, network, inputs, explainer, output=self._output)
-        reference = explain(baselines=baseline, each_output=self._each, seed=self._seed, steps=steps)
+        explain = partial(ReferenceExplanations, network, inputs, explainer, output=self.output)
+        reference = explain(baselines=baseline, each_output=self._each, seed=self.seed, steps=steps)
         compared = {name: reference.compare(one) for name, one in others if names is None or name in names}
         by_network = {first: reference.attributions} | {name: one.attributions for name, one in compared.items()}
         similarity = {name: one.similarity for name, one in compared.items()}

@@ -64,7 +64,7 @@ class Change(TypedDict, total=False):
 
 @closed
 class Faithful(TypedDict, total=False):
-    """How faithful an explainer is to a network, not to another's explanations.
+    """How faithful an explainer is to a network, as measured elsewhere; what a comparison measures is in its record.
 
     ``network``, ``explainer``: names. ``measure``: such as ``"insertion minus deletion"``. ``value``, ``low``,
     ``high``: the number and its bounds. ``n``: samples.
@@ -122,7 +122,8 @@ class Facts(TypedDict, total=False):
 
     Of the ``arguments`` of an :class:`~lit_xai.report.record.Explained` these are more than a line of a table:
     ``steps``, ``completeness_error``, ``references`` (mean similarity of what is no candidate, by name: ``"8 bits"``),
-    and ``sanity``, ``{"passed": bool, "text": str}``.
+    ``sanity``, ``{"passed": bool, "text": str}``, and ``faithfulness``, ``{"steps": int, "orders": int, "removed": str}``
+    or ``{"failed": str}``.
     """
 
     title: str

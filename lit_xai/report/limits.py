@@ -100,8 +100,12 @@ def _of_the_samples(record: Record, tested: int) -> Iterator[str]:
 def _of_the_rest(record: Record, facts: Facts) -> Iterator[str]:
     if record.explained:
         yield f"Of retention: {LIMIT[0].lower()}{LIMIT[1:]}"
-        if not facts.get("faithfulness"):
+        is_measured = any(one.faithful for one in record.explained)
+        if not is_measured and not facts.get("faithfulness"):
             yield "Whether the explanations are faithful to the networks was not measured."
+        for one in record.explained:
+            if failed := (one.arguments.get("faithfulness") or {}).get("failed"):
+                yield f"How faithful {one.explainer} is could not be measured: {failed.rstrip('.')}."
     else:
         yield "No explanations were compared."
     if record.candidate.latency is None:

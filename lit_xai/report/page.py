@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lit_xai.report import crosswalk, words
-from lit_xai.report.drawings import letter, reliability, similarities, trade_off
+from lit_xai.report.axes import LIMIT, MEASURE
+from lit_xai.report.drawings import both_axes, letter, reliability, similarities, trade_off
 from lit_xai.report.estimates import FEWEST
 from lit_xai.report.facts import Facts, facts_of, in_section
 from lit_xai.report.networks import measures
@@ -79,7 +80,11 @@ def page(record: Record, numbers: Mapping[str, Any] | None = None) -> str:
         "fewest": FEWEST,
         "lines": [_line(line) for line in report["verdict"]["lines"]],
         "axis": axis,
-        "faithful": _faithful(report["faithfulness"]),
+        "faithful": _with_strips(report["faithfulness"]),
+        "measured_faithful": [
+            _faithful(one, report, place) for place, one in enumerate(report["explainers"]) if one["faithful"]
+        ],
+        "axes_limit": LIMIT,
         "parts": [_most_hurt(report[kind], kind, report["hurt"]["margin"]) for kind in ("groups", "classes")],
         "measures": [(title, cells, words.decimals(cells)) for title, cells in measures(report, explained)],
         "changed": _decimals([one["changes"] or {} for one in report["networks"]], _OF_CHANGES),
@@ -150,7 +155,21 @@ def _decimals(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[st
     return {key: words.decimals(row.get(key) for row in rows) for key in keys}
 
 
-def _faithful(given: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _faithful(one: Mapping[str, Any], report: Mapping[str, Any], place: int) -> dict[str, Any]:
+    """Return how faithful an explainer is to each network, to be shown."""
+    found, points = one["faithful"], _points(one, report)
+    x = "retention" if one["speaks"] else "similarity to the reference's"
+    return {
+        **found,
+        "explainer": one["explainer"],
+        "n": one["n"],
+        "rows": _with_strips(found["networks"]),
+        "zero": "an untrained network" if one["speaks"] else "no similarity",
+        "figure": both_axes(points, x, MEASURE, f"axes-{place}") if points else None,
+    }
+
+
+def _with_strips(given: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**one, "strip": where} for one, where in zip(given, strips(given), strict=True)]
 
 
@@ -175,6 +194,25 @@ def _figures(record: Record, report: Mapping[str, Any]) -> dict[str, Any]:
             similarities(record, one, f"similarity-{place}") for place, one in enumerate(record.explained)
         ],
     }
+
+
+def _points(one: Mapping[str, Any], report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return where each network lies on both axes; nothing where there are not two of them."""
+    key = "retention" if one["speaks"] else "similarity"
+    kept = {row["name"]: row[key] for row in one["networks"]} | {report["reference"]: {"value": 1.0}}
+    names = [row["name"] for row in report["networks"]]
+    rows = (one["faithful"] or {}).get("networks", [])
+    found = [
+        {
+            "letter": letter(names.index(row["name"])),
+            "is_reference": row["name"] == report["reference"],
+            "x": kept[row["name"]],
+            "y": row,
+        }
+        for row in rows
+        if row["value"] is not None and kept.get(row["name"])
+    ]
+    return found if len(found) > 1 else []
 
 
 _FILLED = ("pictures", "robustness", "reasons", "layers", "tables")

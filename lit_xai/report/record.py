@@ -24,6 +24,9 @@ ARRAYS, FACTS = "samples.npz", "facts.json"
 
 TASKS = ("classes", "binary", "values")
 
+FAITHFUL = ("deletion", "insertion", "change")
+"""What is known of how faithful the explanation of a sample is."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -52,6 +55,9 @@ class Explained:
         similarity: of each network but the reference to it, ``(n,)``, by name.
         null: similarity of untrained networks, ``(networks, n)``; empty if there are none.
         arguments: baseline, steps, completeness error, for the reader.
+        faithful: of each network, by its name: ``"deletion"`` and ``"insertion"``, its explanations less random orders,
+            and the ``"change"`` of its prediction that both are shares of, ``(n,)``. NaN of samples that do not count;
+            empty where it was not measured.
     """
 
     explainer: str
@@ -59,6 +65,7 @@ class Explained:
     similarity: dict[str, Array]
     null: Array
     arguments: dict[str, Any] = field(default_factory=dict)
+    faithful: dict[str, dict[str, Array]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,8 @@ class Record:
         for i, one in enumerate(self.explained):
             arrays |= {f"explained/{i}/samples": one.samples, f"explained/{i}/null": one.null}
             arrays |= {f"explained/{i}/similarity/{self._place(k)}": v for k, v in one.similarity.items()}
+            for name, values in one.faithful.items():
+                arrays |= {f"explained/{i}/{measure}/{self._place(name)}": values[measure] for measure in FAITHFUL}
         plain = {
             "version": 1,
             "task": self.task,
@@ -200,6 +209,11 @@ def _assembled(plain: _Facts, arrays: Mapping[str, Array]) -> Record:
             {n: arrays[key] for p, n in enumerate(names) if (key := f"explained/{i}/similarity/{p}") in arrays},
             arrays[f"explained/{i}/null"],
             one["arguments"],
+            {
+                n: {measure: arrays[f"explained/{i}/{measure}/{p}"] for measure in FAITHFUL}
+                for p, n in enumerate(names)
+                if f"explained/{i}/{FAITHFUL[0]}/{p}" in arrays
+            },
         )
         for i, one in enumerate(plain["explained"])
     )

@@ -124,6 +124,56 @@ def faithfulness(
     return {name: found[name] for name in names}
 
 
+def prediction_change(
+    network: nn.Module,
+    inputs: Inputs,
+    target: int | Tensor | None = None,
+    *,
+    baselines: Any = None,
+    seed: int = 0,
+    call: str = "forward",
+    output: OutputSpec = None,
+    internal_batch_size: int = 64,
+) -> Tensor:
+    r"""Return the change of the prediction from baselines to samples, :math:`p_x - p_b`, which scores are shares of.
+
+    As weights of a mean these take away the say of samples that their baseline predicts nearly as well, whose scores
+    are of any size.
+
+    Args:
+        network: left as it is.
+        inputs: what it is called with, ``(N, ...)`` each.
+        target: as for :func:`faithfulness`.
+        baselines: likewise.
+        seed: of a network that draws.
+        call: the network's method that is called.
+        output: where the logits are.
+        internal_batch_size: a quarter of the most samples in one forward pass.
+
+    Returns:
+        ``(N,)``.
+
+    Raises:
+        ValueError: as for :func:`faithfulness`.
+
+    Example:
+        >>> prediction_change(nn.Flatten(0), torch.tensor([[3.0], [-1.0]]))
+        tensor([ 3., -1.])
+    """
+    network = find_network(network)
+    with untouched(network, seed), torch.no_grad():
+        samples = _Samples(network, inputs, None, baselines, call, output)
+        base, shown = _Prediction(
+            network,
+            samples,
+            target,
+            call,
+            output,
+            FORWARD_ONLY * check_integer("internal_batch_size", internal_batch_size),
+        ).ends()
+    return shown - base
+
+
 def gini(values: Tensor) -> Tensor:
     """Return the Gini index of absolute values, ``(N, D)`` to ``(N,)``; 0 where all of them are 0.
 
@@ -158,7 +208,7 @@ def check_metrics(metrics: Sequence[str] | str) -> tuple[str, ...]:
 
 
 class _Samples:
-    """Inputs, baselines and attributions by element.
+    """Inputs, baselines and attributions by element; without attributions where none are needed.
 
     Attributes:
         values: attributions of all explained inputs side by side, ``(N, D)``.
@@ -180,6 +230,9 @@ class _Samples:
         self.baselines = [_expanded(part, value) for part, value in zip(given, self.inputs, strict=True)]
         # It is one pass then: expanded tensors have a stride of 0.
         self.has_one_baseline = not self.along and all(part.stride(0) == 0 for part in self.baselines)
+        if attributions is None:
+            self.values = self.inputs[0].new_zeros((self.arguments.n, 0))
+            return
         maps = self._maps(attributions)
         self.values = torch.cat([_by_element(part, value) for part, value in zip(maps, self.inputs, strict=True)], 1)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lit_xai.report.evidence import LEVEL, Mean, MedianRatio, Share, ShareDrop, retained, samples_needed
+from lit_xai.report.evidence import LEVEL, Mean, MedianRatio, Share, ShareDrop, retained, samples_needed, weighted
 
 
 def passes_at_margin(n, changed, margin):
@@ -129,3 +129,27 @@ def test_as_many_samples_as_are_asked_for_decide_in_four_of_five_cases(drop):
     passed = np.mean([ShareDrop(b, c, n).below(0.01) <= LEVEL for b, c in zip(lost, gained, strict=True)])
     assert 0.76 < passed < 0.86
     assert samples_needed(0.0, 1.0, 1.0) is None
+
+
+def test_a_weighted_mean_is_that_of_a_ratio():
+    rng = np.random.default_rng(0)
+    values, weights = rng.normal(0.3, 1, 200), rng.uniform(0.05, 1, 200)
+    clusters = np.arange(200) // 4
+    for belongs in (None, clusters):
+        found, ratio = weighted([(values, weights)], belongs), Mean.of_ratio(values * weights, weights, belongs)
+        assert found.value == pytest.approx(ratio.value)
+        assert found.bounds() == pytest.approx(ratio.bounds())
+        assert found.n == ratio.n
+
+
+def test_a_difference_of_weighted_means_is_paired():
+    rng = np.random.default_rng(1)
+    values, weights = rng.normal(0, 1, 300), rng.uniform(0.05, 1, 300)
+    moved = weighted([(values + 0.1, weights), (values, weights)])
+    assert moved.value == pytest.approx(0.1)
+    assert moved.bounds() == pytest.approx((0.1, 0.1))
+    other, own = rng.normal(0, 1, 300), rng.uniform(0.05, 1, 300)
+    found = weighted([(values, weights), (other, own)])
+    drawn = [rng.integers(300, size=300) for _ in range(4000)]
+    bootstrap = [np.average(values[i], weights=weights[i]) - np.average(other[i], weights=own[i]) for i in drawn]
+    assert found.error == pytest.approx(np.std(bootstrap), rel=0.06)

@@ -6,12 +6,14 @@ from html.parser import HTMLParser
 import pytest
 from reports import FACTS, NASTY, record
 
+from lit_xai.report.drawings import both_axes
 from lit_xai.report.page import MOST, SECTIONS, page
 from lit_xai.report.summary import summary
 
 VOID = {"meta", "link", "input", "img", "br", "line", "circle", "rect", "path", "use"}
 CASES = {
     "full": {"facts": FACTS},
+    "both axes": {"faithful": True, "facts": {**FACTS, "faithfulness": []}},
     "afterwards": {"classes": 2, "facts": {**FACTS, "stated": "afterwards", "reading": 3}},
     "binary": {"task": "binary", "classes": 2},
     "values": {"task": "values", "facts": {"requirements": {"mae": "ratio<=1.05"}}},
@@ -180,3 +182,24 @@ def test_letters_stand_out_in_light_and_dark():
             for paper in ("paper", "soft", "tint"):
                 dark, light = sorted((luminance(theme[letters]), luminance(theme[paper])))
                 assert (light + 0.05) / (dark + 0.05) >= 4.5, (letters, paper)
+
+
+def test_both_axes_are_read_together():
+    one = record(faithful=True, requirements={})
+    numbers, found = summary(one), "".join(Reader(page(one)).text)
+    rows = numbers["explainers"][0]["faithful"]["networks"]
+    assert [row["name"] for row in rows] == [network.name for network in one.networks]
+    assert "11 steps and 3 random orders" in found
+    assert numbers["explainers"][0]["faithful"]["reading"] in found
+    assert "Neither axis says whether predictions are right" in found
+    assert "was not measured" not in found
+    assert page(one).count('"Scatter plot of how faithful each network') == 1
+
+
+def test_marks_at_one_place_have_their_letters_beside_each_other():
+    numbers = {"value": 0.5, "low": 0.4, "high": 0.6}
+    points = [{"letter": one, "is_reference": one == "A", "x": {"value": 1.0}, "y": numbers} for one in "ABC"]
+    drawn = both_axes(points, "retention", "faithfulness", "one")
+    places = [float(re.search(rf'<text [^>]* x="([^"]*)"[^>]*>{one}</text>', drawn)[1]) for one in "ABC"]
+    assert sorted(places) == places
+    assert min(b - a for a, b in itertools.pairwise(places)) > 8
