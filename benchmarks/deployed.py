@@ -3,11 +3,12 @@
     python benchmarks/deployed.py [--data-dir data] [--seeds 0 1 2] [--speed-only]
 
 Fashion-MNIST, a ResNet-8 of width 64, dense for 4 epochs on 19,200 images (``--stem_stride 2``: at a quarter of the
-cost, and with less to gain). Compressed from there in 6 more epochs, with the dense network as a teacher: channels go in
-the first three of them until a quarter of the multiply-accumulates is left, and the last two train for 8-bit integers. Each network is exported and its file run in every runtime that is
-installed: accuracy on 10,000 test images, the share of predictions that are the quantized network's in torch, and
-latency on one thread at batch 1 and 64, in time of the processor, in rounds in which all files run in turn. Ratios are
-against the dense network in float in ONNX Runtime.
+cost, and with less to gain). Compressed from there in 6 more epochs, with the dense network as a teacher: channels go
+in the first three of them until a quarter of the multiply-accumulates is left, and the last two train for 8-bit
+integers. Each network is exported and its file run in every runtime that is installed: accuracy on 10,000 test images,
+the share of predictions that are the quantized network's in torch, and latency on one thread at batch 1 and 64, in time
+of the processor, in rounds in which all files run in turn. Ratios are against the dense network in float in ONNX
+Runtime.
 
 ``--speed-only``: latencies of networks of these shapes with random weights, in a minute. ``--ignore conv1`` leaves the
 first convolution in float, which ONNX Runtime computes faster on images of one channel.
