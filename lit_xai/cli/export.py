@@ -14,6 +14,8 @@ lit-xai export: write a checkpoint as ONNX files and compare them with the model
   --int8                quantize to 8 bits without training, to compare with quantization-aware training
   --calibrate N         with --int8: on N training samples (512)
   --cpu any|vnni|arm64  with --int8: the target CPU; any: correct results on every x86 (any)
+  --max_drop X          with --int8: the fewest layers that it takes stay in float for the metric to lose no more
+  --activations float   with --int8: weights alone become integers (unsigned; symmetric for GPU runtimes)
   --module NAME         the submodule to export: a dotted name inside the LightningModule (all of it)
   --batch_to_inputs ..  the model's inputs in a batch: a key, an index, several, a function's import path
   --batch_to_target ..  the labels in a batch, for the metric: a key, an index, a function's import path

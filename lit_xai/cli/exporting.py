@@ -17,7 +17,7 @@ from lit_xai.cli.checkpoints import read_checkpoint
 from lit_xai.cli.files import is_file_name
 from lit_xai.cli.run import LitXaiCLI
 from lit_xai.export.callback import ModelExport
-from lit_xai.export.exporter import Exporter, check_int8_options
+from lit_xai.export.exporter import INT8_OPTIONS, Exporter, check_int8_options
 from lit_xai.export.weights import Weights, live_weights, saved_weights
 from lit_xai.network.calling import BatchToInputs, OutputSpec
 from lit_xai.network.import_path import load_object
@@ -77,6 +77,8 @@ class ExportTrainer(Trainer):
         overwrite: bool = False,
         runtimes: list[str] | None = None,
         batch_sizes: list[int] | None = None,
+        activations: str | None = None,
+        max_drop: float | None = None,
     ) -> None:
         """Write a checkpoint as ONNX files, and compare them with the model.
 
@@ -99,6 +101,8 @@ class ExportTrainer(Trainer):
             overwrite: replace the files of an earlier export.
             runtimes: to compare, such as [onnxruntime, openvino]; default ONNX Runtime alone.
             batch_sizes: of the latencies; default [1, 64].
+            activations: unsigned or symmetric integers, or float: weights alone become integers; default unsigned.
+            max_drop: how much of the metric int8 may lose: the fewest layers that it takes stay in float.
 
         Arguments left out are taken from the ModelExport among the callbacks, if there is one.
         """
@@ -115,6 +119,8 @@ class ExportTrainer(Trainer):
             "program": program,
             "runtimes": runtimes,
             "batch_sizes": batch_sizes,
+            "activations": activations,
+            "max_drop": max_drop,
         }
         network = replace(configured.network, **_not_none(network_options))
         exporter = replace(configured, network=network, int8=int8 or configured.int8, **_not_none(options))
@@ -215,7 +221,7 @@ class ExportCLI(LitXaiCLI):
 
         require("lit-xai export", *ONNX, "onnxruntime")
         super()._check(config)
-        options = _not_none({"int8": config.int8 or None, "cpu": config.cpu, "calibrate": config.calibrate})
+        options = _not_none({"int8": config.int8 or None, **{name: config[name] for name in INT8_OPTIONS[1:]}})
         settings = {name: config[name] for name in ("threads", "runtimes", "batch_sizes")}
         ModelExport(config.dirpath, **_not_none(settings), **options)  # checks the values
         try:
@@ -258,7 +264,7 @@ def _check_integer_options(options: dict[str, Any], configured: bool, checkpoint
     """Return a note on options that have no effect on this checkpoint's integers, and refuse those that contradict it.
 
     Args:
-        options: ``int8``, ``cpu`` and ``calibrate``, those that were given.
+        options: those of :data:`~lit_xai.export.exporter.INT8_OPTIONS` that were given.
         configured: whether the config's ModelExport sets ``int8``.
         checkpoint: the one to export.
     """

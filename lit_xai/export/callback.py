@@ -14,8 +14,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torchmetrics import Metric
 
 from lit_xai.attribution.evaluation import DataInfo
-from lit_xai.export.exporter import Exporter, check_int8_options
+from lit_xai.export.exporter import INT8_OPTIONS, Exporter, check_int8_options
 from lit_xai.export.files import FixedSamplesError, write_onnx
+from lit_xai.export.layer_blame import SECONDS
 from lit_xai.export.parity import in_float
 from lit_xai.export.report import numbers_of
 from lit_xai.export.weights import Weights, final_weights, live_weights, saved_weights
@@ -39,6 +40,7 @@ from lit_xai.network.spec import Network
 from lit_xai.network.untouched import untouched
 from lit_xai.quantization.callback import QuantizationAwareTraining
 from lit_xai.quantization.steps import quantize_steps
+from lit_xai.render.png import read_png
 from lit_xai.structure.attachment import attach, detach
 from lit_xai.structure.recipe import KEY, Recipe, recipe_of
 from lit_xai.structure.schema import Weights as StateWeights
@@ -48,7 +50,7 @@ from lit_xai.trainer.agreement import agreed
 from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.batches import example_inputs, loader_name, read_batch
 from lit_xai.trainer.guarding import guard, unguard
-from lit_xai.trainer.logging import log_scalars, log_text
+from lit_xai.trainer.logging import log_image, log_scalars, log_text
 from lit_xai.trainer.progress import is_within_epoch
 from lit_xai.trainer.saved_state import FIX, check_saved_state, check_state
 from lit_xai.trainer.structure_change import bare_optimizers
@@ -63,7 +65,8 @@ class ModelExport(AnyCallback):
 
     The folder then holds ``model.onnx``, ``model.int8.onnx`` if the network computes in integers, ``infer.py`` (which
     needs ONNX Runtime and NumPy alone), a ``torch.export`` program, and a table of metric, agreement, size and latency,
-    which also goes to the log and to TensorBoard. The exported weights are ModelCheckpoint's best ones of the final
+    which also goes to the log and to TensorBoard; of the layers in integers, how noisy each is, and which to leave in
+    float if they cost too much. The exported weights are ModelCheckpoint's best ones of the final
     structure, or the last ones where nothing is monitored. After QuantizationAwareTraining ``model.onnx`` holds the
     float weights of just before it, and the table has a row for quantizing those without training. Training is bit for
     bit that of a run without it; an export that fails at the end is a warning.
@@ -80,6 +83,11 @@ class ModelExport(AnyCallback):
         calibrate: the number of training samples to calibrate on.
         cpu: the target of the integers: ``"any"``, ``"vnni"`` or ``"arm64"``, see
             :func:`~lit_xai.quantization.quantization.plan_quantization`; has to agree with QuantizationAwareTraining.
+        activations: with ``int8``: ``"unsigned"`` or ``"symmetric"`` integers, or ``"float"``: weights alone become
+            integers, for a file of a quarter the size, where activations do not tolerate it; see
+            :func:`~lit_xai.quantization.quantization.plan_quantization`.
+        max_drop: with ``int8``: how much of the metric may be lost against float, in its own unit: the fewest layers
+            that it takes stay in float, chosen on the evaluation data; default no limit.
         classes: names of the labels, which ``infer.py`` prints; default ``class_names`` of the data module, the module
             or an AttributionMonitor of the run, or the ``classes`` of the dataset, as torchvision's have.
         mean: the normalization's mean, one number per channel; default the data module's ``mean``.
@@ -130,6 +138,8 @@ class ModelExport(AnyCallback):
         weights_only: bool | None = None,
         runtimes: list[str] | None = None,
         batch_sizes: list[int] | None = None,
+        activations: str = "unsigned",
+        max_drop: float | None = None,
     ) -> None:
         super().__init__()
         if weights_only not in (None, True, False):
@@ -150,6 +160,8 @@ class ModelExport(AnyCallback):
             batch_to_target,
             runtimes=["onnxruntime"] if runtimes is None else runtimes,
             batch_sizes=[1, 64] if batch_sizes is None else batch_sizes,
+            activations=activations,
+            max_drop=max_drop,
         )
         self.weights_only = weights_only
         self.report: ExportReport | None = None
@@ -302,7 +314,7 @@ class ModelExport(AnyCallback):
     def _check_int8_options(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Saved configurations spell out the defaults too, so only other values are taken for the user's choice.
         given, default = vars(self.exporter), vars(Exporter())
-        options = {name: given[name] for name in ("int8", "cpu", "calibrate") if given[name] != default[name]}
+        options = {name: given[name] for name in INT8_OPTIONS if given[name] != default[name]}
         taken = [step["plan"]["scheme"] for step in quantize_steps(recipe_of(pl_module))]
         training = [qat.scheme for qat in callbacks_of(trainer) if isinstance(qat, QuantizationAwareTraining)]
         scheme = next(iter([*taken, *training]), None)
@@ -374,13 +386,23 @@ class ModelExport(AnyCallback):
         # Between the last epoch and the table is otherwise half a minute without a word.
         rank_zero_info(
             f"ModelExport: writing the files with the weights of {weights.source}, comparing them with the network on"
-            " the evaluation data, and measuring latencies ..."
+            " the evaluation data, and measuring latencies; where integers cost accuracy, searching for the layers that"
+            f" do, for about {SECONDS:.0f} s ..."
         )
         # Files in the folder were checked before the first step, or are this run's own: overwrite them.
         self.report = self.exporter.export(trainer, weights, before, self._folder, True, self._dense)
         rank_zero_info(f"ModelExport, in '{self._folder}':\n{self.report}")
         log_scalars(trainer, numbers_of(self.report.rows), trainer.global_step)
         log_text(trainer, "compression/export", str(self.report), trainer.global_step)
+        self._log_layers(trainer)
+
+    def _log_layers(self, trainer: Trainer) -> None:
+        figure = self._folder / "layers.png"
+        if self.report is None or self.report.blame is None or not figure.exists():
+            return
+        blame = self.report.blame
+        log_text(trainer, "compression/layers", f"{blame}\n\n{blame.table()}", trainer.global_step)
+        log_image(trainer, "compression/layers", read_png(figure), trainer.global_step, figure)
 
 
 T = TypeVar("T")

@@ -11,14 +11,16 @@ from torch import nn
 
 from lit_xai.attribution.callback import AttributionMonitor
 from lit_xai.attribution.evaluation import DataInfo
+from lit_xai.export.parity import measure_parity, network_predictor
 from lit_xai.export.timing import check_batch_sizes
 from lit_xai.export.weights import Weights, calibration_batches, evaluation_batches
 from lit_xai.network.calling import BatchToTarget, call_network, find_inputs
 from lit_xai.network.check import check_flag, check_integer, refusal
 from lit_xai.network.copying import uncompiled_
-from lit_xai.network.metric import first_batch
+from lit_xai.network.metric import first_batch, metric_name, resolve_direction
 from lit_xai.network.spec import Network
-from lit_xai.network.untouched import fork_rng
+from lit_xai.network.untouched import fork_rng, untouched
+from lit_xai.quantization.float_layers import check_max_drop, quantize_within
 from lit_xai.quantization.quantization import check_scheme, is_quantized, quantize
 from lit_xai.quantization.steps import Quantize
 from lit_xai.runtime.runtimes import check_runtimes
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 BATCH = 64
 """Samples per calibration batch."""
+
+INT8_OPTIONS = ("int8", "cpu", "calibrate", "activations", "max_drop")
+"""The settings that say how a network is quantized that was not trained for it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,9 @@ class Exporter:
         cpu: the target of the integers.
         threads: of the runtimes.
         program: whether to write a ``torch.export`` program too.
+        activations: what they are quantized to, of a network that was not trained for it.
+        max_drop: how much such a network may lose of the metric; see
+            :func:`~lit_xai.quantization.float_layers.quantize_within`.
         training: the network as the training step calls it, for batches of the training data; default ``network``.
         runtimes: to compare, by name.
         batch_sizes: to measure latencies at.
@@ -67,6 +75,8 @@ class Exporter:
     training: Network | None = None
     runtimes: Sequence[str] = ("onnxruntime",)
     batch_sizes: Sequence[int] = (1, 64)
+    activations: str = "unsigned"
+    max_drop: float | None = None
 
     def __post_init__(self) -> None:
         check_runtimes(self.runtimes)
@@ -77,7 +87,9 @@ class Exporter:
         check_integer("threads", self.threads)
         if self.metric is not None and (not callable(self.metric) or isinstance(self.metric, type)):
             raise refusal("metric", "a torchmetrics.Metric, a function or None", self.metric)
-        check_scheme(8, self.cpu, "unsigned")
+        check_scheme(8, self.cpu, self.activations)
+        if check_max_drop(self.max_drop) is not None and self.metric is not None:
+            _check_direction(self.metric)
         _check_data_info(self.data_info)
 
     def watched(self, trainer: Trainer, pl_module: LightningModule, loader: str) -> "Exporter":
@@ -157,8 +169,12 @@ class Exporter:
         """Return the networks of an export by their arguments' names, and where their weights come from."""
         network = self._network(weights)
         if not is_quantized(network):
-            ptq = {"ptq": self._quantized(trainer, weights)} if self.int8 else {}
-            return {"network": network, **ptq}, weights.source
+            if not self.int8:
+                return {"network": network}, weights.source
+            if self.max_drop is None:
+                return {"network": network, "ptq": self._quantized(trainer, weights)}, weights.source
+            quantized, note = self._quantized_within(trainer, weights, self.max_drop)
+            return {"network": network, "ptq": quantized, "notes": [note]}, weights.source
         # Both files hold the same weights, so that they differ by the quantization alone.
         in_float = weights.as_before(Quantize.name)
         variants: dict[str, Any] = {"network": self._network(in_float), "quantized": network}
@@ -181,17 +197,41 @@ class Exporter:
     def _quantized(self, trainer: Trainer, weights: Weights, step: dict[str, Any] | None = None) -> nn.Module:
         """Quantize after training, with the scheme of a recorded step if there is one."""
         network = self._network(weights)
-        scheme = {"cpu": self.cpu} if step is None else _scheme(step, self.network.prefix(weights.pl_module))
-        batches = calibration_batches(trainer, network, self.training or self.network, self.calibrate)
-        return quantize(
-            network,
-            batches,
-            batches=len(batches),
-            batch_to_inputs=(self.training or self.network).batch_to_inputs,
-            output=self.network.output,
-            progress=False,
-            **scheme,
-        )
+        scheme = self._scheme() if step is None else _scheme(step, self.network.prefix(weights.pl_module))
+        batches, options = self._calibration(trainer, network)
+        return quantize(network, batches, **options, progress=False, **scheme)
+
+    def _scheme(self) -> dict[str, Any]:
+        return {"cpu": self.cpu, "activations": self.activations}
+
+    def _calibration(self, trainer: Trainer, network: nn.Module) -> tuple[list[Any], dict[str, Any]]:
+        """Return the batches to observe ranges on, and how they are read."""
+        training = self.training or self.network
+        batches = calibration_batches(trainer, network, training, self.calibrate)
+        options = {"batches": len(batches), "batch_to_inputs": training.batch_to_inputs, "output": self.network.output}
+        return batches, options
+
+    def _quantized_within(self, trainer: Trainer, weights: Weights, max_drop: float) -> tuple[nn.Module, str]:
+        """Quantize after training with as few layers in float as it takes, and say which."""
+        network = self._network(weights)
+        batches, options = self._calibration(trainer, network)
+        loader = evaluation_batches(trainer)
+
+        def measure(changed: nn.Module) -> float:
+            predictors = {"network": network_predictor(changed.cpu().float(), self.network.output)}
+            read = self.network.batch_to_inputs, False, self.batch_to_target
+            with untouched(changed):
+                result = measure_parity(predictors, [], loader, changed, self.metric, *read)
+            if not result.metrics:
+                raise ValueError(f"max_drop expected a metric to measure, but got none. {result.without_metric}")
+            return result.metrics["network"]
+
+        measure.__name__ = "accuracy" if self.metric is None else metric_name(self.metric)
+        upwards = self.metric is None or resolve_direction(self.metric)
+        limits: dict[str, Any] = {"metric": measure, "higher_is_better": upwards, "progress": end_progress(trainer)}
+        quantized, found = quantize_within(network, batches, max_drop, **limits, **options, **self._scheme())
+        on = {"val": "validation", "test": "test", "train": "training"}[loader.name]
+        return quantized, f"{found} The layers were chosen on the {on} data, so the metric on them flatters a little."
 
     def _data_info(self, trainer: Trainer, network: nn.Module, batches: Iterable[Any]) -> DataInfo:
         data_info = self.data_info.completed_by(getattr(trainer, "datamodule", None))
@@ -208,6 +248,17 @@ class Exporter:
         with torch.no_grad():
             logits = call_network(network, inputs, output=self.network.output)
         return logits.size(1) if logits.dim() > 1 else 1
+
+
+def _check_direction(metric: Any) -> None:
+    try:
+        resolve_direction(metric)
+    except ValueError:
+        raise refusal(
+            "metric",
+            "a torchmetrics.Metric with higher_is_better, or a function with an attribute of that name, for max_drop",
+            metric_name(metric),
+        ) from None
 
 
 def _class_names(trainer: Trainer) -> list[list[str]]:
@@ -264,7 +315,7 @@ def check_int8_options(
     """Refuse int8 options that contradict how the network was trained; return a sentence on those without effect.
 
     Args:
-        options: those of ``int8``, ``cpu`` and ``calibrate`` that were given.
+        options: those of ``int8``, ``cpu``, ``calibrate``, ``activations`` and ``max_drop`` that were given.
         scheme: the scheme of quantization-aware training, ``None`` where there was none.
         is_kept: whether the float weights from before that training are known; they are quantized for comparison.
         spell: returns how an option is written, by its name.

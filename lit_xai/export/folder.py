@@ -10,7 +10,10 @@ from pathlib import Path
 from lit_xai.export.swap import prefix, remove, roll_forward, swap
 from lit_xai.network.check import refusal
 
-FILES = ("model.onnx", "model.int8.onnx", "model.pt2", "sample.npz", "infer.py", "report.md", "report.json")
+FILES = (
+    *("model.onnx", "model.int8.onnx", "model.pt2", "sample.npz", "infer.py"),
+    *("layers.md", "layers.png", "report.md", "report.json"),
+)
 """The files of an export."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)

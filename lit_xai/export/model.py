@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from lit_xai.export.blame import blame_export, first_calls
 from lit_xai.export.comparison import candidates_of, make_runtime_rows
 from lit_xai.export.deployments import Deployment, find_deployments, installed_runtimes
 from lit_xai.export.files import FixedSamplesError, take_onnx, write_onnx
 from lit_xai.export.folder import FILES, check_folder, staged
 from lit_xai.export.inference import check_normalization, write_inference
+from lit_xai.export.layer_blame import LayerBlame
 from lit_xai.export.metadata import check_plain, read_metadata, write_metadata
 from lit_xai.export.parity import ParityResult, Predictor, Rounding, measure_parity
 from lit_xai.export.program import export_program
@@ -86,12 +88,15 @@ def export_model(
     progress: bool = True,
     runtimes: Sequence[str] = ("onnxruntime",),
     batch_sizes: Sequence[int] = (1, 64),
+    blame: bool = True,
+    notes: Sequence[str] = (),
 ) -> ExportReport:
     """Export a network to files, and measure on data that the files compute what was trained.
 
     The folder then holds ``model.onnx``; ``model.int8.onnx`` where a quantized network is given; ``model.pt2``, a
     program of ``torch.export``; ``infer.py``, which needs only onnxruntime and numpy; ``report.md`` and
-    ``report.json``. Either all files are written or none. Networks, loader and metric are left unchanged.
+    ``report.json``; with an int8 file ``layers.md`` and ``layers.png``, the noise of its layers. Either all
+    files are written or none. Networks, loader and metric are left unchanged.
 
     Every output over the whole loader is compared with torch's, on the CPU and in float32. The float file may differ
     by ``tolerance`` of the largest output. The int8 file has to agree with the quantized network in 99% of the
@@ -137,6 +142,9 @@ def export_model(
             in each, on ``threads`` and on all threads, and a sentence which file to run where. Every file has to agree
             with its network in each of them. What is not installed is left out, with a note.
         batch_sizes: the batch sizes to measure latencies at.
+        blame: whether to find out which layers of the int8 file cost most, see
+            :func:`~lit_xai.export.blame.blame_layers`; if that fails, a warning is given.
+        notes: sentences for the report.
 
     Raises:
         ValueError: an argument is wrong, files would be overwritten or cannot be written, the network cannot be
@@ -153,7 +161,7 @@ def export_model(
     path = check_folder(dirpath, overwrite)
     batch_sizes = renamed_batches(batch_sizes, latency_batches)
     _check_numbers(opset, threads, batch_sizes, tolerance)
-    compared, notes = installed_runtimes(check_runtimes(runtimes))
+    compared, missing = installed_runtimes(check_runtimes(runtimes))
     check_plain("recipe", recipe)
     variants = Variants.of(network, quantized, ptq, dense, is_dense_known, epochs)
     with variants.untouched():
@@ -210,12 +218,18 @@ def export_model(
         warnings += _fixed_numbers(name, read_metadata(temporary / FLOAT))
         warnings += _write_program(temporary, variants.network, examples, output) if program else []
         _write_script(temporary, inputs, facts, result, tolerance, sizes if examples.is_whole else None)
-        report = _report(path, temporary, variants, result, rows, warnings, source)
+        blamed, doubts = None, list[str]()
+        if blame and variants.quantized is not None:
+            calls = first_calls(loader, variants.network, batch_to_inputs)
+            blamed, doubts = blame_export(
+                temporary, variants, result, measure, calls, metric, output, threads, progress
+            )
+        report = _report(path, temporary, variants, result, rows, [*warnings, *doubts], source, blamed)
         if deployments:
             facts_of = result.metrics, agreements_of(result, deployments), inputs, sizes_measured, threads
             in_runtimes = make_runtime_rows(temporary, deployments, latencies, *facts_of)
             report = replace(report, runtimes=in_runtimes, **_others(variants, temporary, deployments, report))
-        report = replace(report, notes=(*report.notes, *notes))
+        report = replace(report, notes=(*notes, *report.notes, *missing))
         write_report(report, temporary, {"metadata": read_metadata(temporary / FLOAT)})
     return report
 
@@ -348,6 +362,7 @@ def _report(
     rows: tuple[Row, ...],
     warnings: list[str],
     source: str,
+    blame: LayerBlame | None,
 ) -> ExportReport:
     # Read from the graph that the runtime executes: a file may hold integers that it computes with in float.
     operators = inspect_onnx(temporary / INT8) if variants.quantized is not None else ()
@@ -365,6 +380,7 @@ def _report(
         quantization=variants.quantization,
         versions=find_versions(temporary / FLOAT),
         notes=_notes(variants, result),
+        blame=blame,
     )
 
 

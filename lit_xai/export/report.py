@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lit_xai.export.comparison import RuntimeRow, advise, runtime_table
+from lit_xai.export.layer_blame import LayerBlame
 from lit_xai.export.versions import fingerprints
+from lit_xai.quantization.quantization import IN_FLOAT
 from lit_xai.render.summary import markdown_table, write_number
 from lit_xai.runtime.inspection import Operator
 from lit_xai.runtime.latency import Latency
@@ -61,6 +63,7 @@ class ExportReport:
         notes: sentences on what the table leaves out.
         runtimes: the files in several runtimes, where more than one was asked for.
         integers: how many operators run in integers in runtimes other than ONNX Runtime, in words by their names.
+        blame: the layers that cost most in integers, where there is an int8 file.
     """
 
     folder: Path
@@ -77,6 +80,7 @@ class ExportReport:
     notes: tuple[str, ...] = ()
     runtimes: tuple[RuntimeRow, ...] = ()
     integers: dict[str, str] = field(default_factory=dict)
+    blame: LayerBlame | None = None
 
     def __str__(self) -> str:
         parts = [f"Warning: {warning}" for warning in self.warnings]
@@ -98,12 +102,16 @@ class ExportReport:
             sentences += [
                 f"Quantized: weights {self.quantization['weights']}; activations {self.quantization['activations']}."
             ]
+            counted = count_integers(self.integer_operators, self.float_operators)
             sentences += [
-                "In integers in ONNX Runtime: " + count_integers(self.integer_operators, self.float_operators) + "."
+                "Integers are how weights are stored: ONNX Runtime computes with them in float."
+                if self.quantization["activations"] == IN_FLOAT
+                else f"In integers in ONNX Runtime: {counted}."
             ]
         sentences += [f"In integers in {runtime}: {counted}." for runtime, counted in self.integers.items()]
         floats = [str(operator) for operator in self.float_operators]
-        return sentences + ([f"In float: {', '.join(floats)}."] if floats else [])
+        sentences += [f"In float: {', '.join(floats)}."] if floats else []
+        return sentences + ([str(self.blame)] if self.blame is not None else [])
 
     def _machine(self) -> str:
         # All were measured on one machine in one session, so any of them will do.
@@ -129,6 +137,7 @@ class ExportReport:
             "operators": {name: [vars(operator) for operator in group] for name, group in operators.items()},
             "quantization": self.quantization,
             "versions": self.versions,
+            "layers": None if self.blame is None else self.blame.to_dict(),
         }
 
 

@@ -27,7 +27,7 @@ from lit_xai.network.copying import copy_network
 from lit_xai.network.profiling import count_macs
 from lit_xai.network.untouched import untouched
 from lit_xai.quantization.fake_quantizers import find_fake_quantizers, fold_paired_
-from lit_xai.quantization.quantization import describe_quantization
+from lit_xai.quantization.quantization import IN_FLOAT, describe_quantization
 from lit_xai.runtime.inspection import Operator
 from lit_xai.runtime.latency import Latency
 
@@ -172,6 +172,8 @@ class Variants:
     def surprises(self, operators: Sequence[Operator], runtime: str = "ONNX Runtime") -> list[str]:
         """Return warnings of layers that a runtime executes in another precision than they were trained in."""
         meant, floats = self.quantization.get("integer", ()), self.quantization.get("float", {})
+        if self.quantization.get("activations") == IN_FLOAT:  # where integers are only how weights are stored
+            meant = ()
         left = [operator.layer for operator in operators if not operator.integer and operator.layer in meant]
         taken = [operator.layer for operator in operators if operator.integer and operator.layer in floats]
         surprises = []

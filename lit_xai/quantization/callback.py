@@ -75,7 +75,8 @@ class QuantizationAwareTraining(StructuralCallback):
             that tolerate it, see :func:`~lit_xai.quantization.sensitivity.quantization_sensitivity`.
         cpu: ``"any"``: 8 bits in weights become 7, with correct results on every x86; ``"vnni"`` or ``"arm64"``: all 8,
             for CPUs with AVX-512 VNNI, AVX-VNNI or AMX, and for ARM.
-        activations: ``"unsigned"``, or ``"symmetric"``: -128..127 around 0, as GPU runtimes need it.
+        activations: ``"unsigned"``; ``"symmetric"``: -128..127 around 0, as GPU runtimes need it; or ``"float"``:
+            weights alone become integers, for a smaller file.
         ignored_layers: layers that stay in float: names, patterns (``"network.head*"``) or classes. Names may begin at
             the LightningModule or inside its network.
         calibration_batches: how many training batches ranges are observed on before anything is quantized; at most half

@@ -89,16 +89,17 @@ class FakeQuantizers(nn.Module):
         """Return whether tensors are quantized, not only observed."""
         return any(bool(fake_quant.fake_quant_enabled) for fake_quant in self.fake_quants.values())
 
-    def enable_fake_quant_only_(self, names: Collection[str], bits: int) -> None:
+    def enable_fake_quant_only_(self, names: Collection[str], bits: int | None = None) -> None:
         """Have only these sites quantized, in eval mode, their weights to a number of bits.
 
         Args:
-            names: of the sites.
-            bits: of weights, 2 or more.
+            names: of the sites; those that were never observed stay in float.
+            bits: of weights, 2 or more; default as they are.
         """
+        names = {*names} - {*self.unobserved()}
         for name, fake_quant in self.fake_quants.items():
             fake_quant.fake_quant_enabled.fill_(int(name in names))
-            if name in names and self.sites[name]["channels"]:
+            if bits is not None and name in names and self.sites[name]["channels"]:
                 # The scale has to follow the new limits, as it is range / limit.
                 fake_quant.quant_min, fake_quant.quant_max = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
                 recompute_scale_(fake_quant, self.off)

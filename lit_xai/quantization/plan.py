@@ -12,7 +12,7 @@ from lit_xai.network.calling import module_names
 from lit_xai.network.check import refusal
 from lit_xai.network.spelling import nearest
 from lit_xai.quantization.folding import check_pairs
-from lit_xai.quantization.quantization import check_scheme
+from lit_xai.quantization.quantization import check_scheme, most_bits
 from lit_xai.structure.schema import Checked, ListOf, NonNegative, Row, closed, shown
 
 
@@ -71,7 +71,7 @@ def check_plan(plan: Mapping[str, Any]) -> None:
             "The sites of a 'quantize' step", "names that differ", next(n for n in names if names.count(n) > 1)
         )
     weights = _weight_limits(scheme)
-    activations = [(0, 255) if scheme["activations"] == "unsigned" else (-128, 127)]
+    activations = {"unsigned": [(0, 255)], "symmetric": [(-128, 127)], "float": []}[scheme["activations"]]
     for site in plan["sites"]:
         name, is_weight = site["name"], site["name"].endswith("/weight")
         # A name is a key of a ModuleDict; those of the network's own functions have no layer before them.
@@ -86,7 +86,7 @@ def check_plan(plan: Mapping[str, Any]) -> None:
 
 def _weight_limits(scheme: Mapping[str, Any]) -> list[tuple[int, int]]:
     bits = {8, *scheme["bits"].values()} if isinstance(scheme["bits"], Mapping) else {scheme["bits"]}
-    most = 7 if scheme["cpu"] == "any" else 8
+    most = most_bits(scheme["cpu"], scheme["activations"])
     return [(-(2 ** (n - 1)), 2 ** (n - 1) - 1) for n in {min(n, most) for n in bits}]
 
 

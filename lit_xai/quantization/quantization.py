@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
@@ -25,6 +26,7 @@ from lit_xai.network.copying import copy_network, uncompiled_
 from lit_xai.network.describing import describe
 from lit_xai.network.layers import match_layers
 from lit_xai.network.linearized import linearize_
+from lit_xai.network.metric import Metric
 from lit_xai.network.trees import to_device
 from lit_xai.network.untouched import untouched
 from lit_xai.quantization.fake_quantizers import NAME, FakeQuantizers, find_fake_quantizers, insert_fake_quantizers_
@@ -37,7 +39,11 @@ CPUS = ("any", "vnni", "arm64")
 """The CPUs that integers are for. Without VNNI, x86 adds two 8-bit products in 16 bits, which can overflow unless
 weights have only 7 bits (ONNX Runtime's ``reduce_range``)."""
 
-ACTIVATIONS = ("unsigned", "symmetric")
+ACTIVATIONS = ("unsigned", "symmetric", "float")
+"""What activations are quantized to; with ``"float"`` only weights are, which products in float take."""
+
+IN_FLOAT = "in float"
+"""How activations are described that are not quantized."""
 
 Plan = dict[str, Any]
 """The tensors to quantize, as plain values: ``{"sites", "float_layers", "norms", "scheme"}``.
@@ -73,7 +79,8 @@ def plan_quantization(
             that tolerate it.
         cpu: ``"any"``: 8 bits in weights become 7, with correct results on every x86; ``"vnni"`` or ``"arm64"``: all 8,
             for CPUs with AVX-512 VNNI, AVX-VNNI or AMX, and for ARM.
-        activations: ``"unsigned"``, or ``"symmetric"``: -128..127 around 0, as GPU runtimes need it.
+        activations: ``"unsigned"``; ``"symmetric"``: -128..127 around 0, as GPU runtimes need it; or ``"float"``:
+            weights alone become integers, all 8 bits of them whatever the CPU, for a file of a quarter the size.
         ignored_layers: layers that stay in float: names, patterns or classes; a module's submodules are included.
         call: the method that is called.
         output: the logits in its output: a key, an attribute, an index or a function.
@@ -106,11 +113,14 @@ def plan_quantization(
     norms = find_foldable(network, example_inputs, call, output)
     sites: dict[str, Site] = {}
 
+    most = most_bits(cpu, activations)
+
     def add_site(name: str, tensor: Tensor, layer: str) -> Tensor:
+        if activations == "float" and not name.endswith("/weight"):
+            return tensor
         sites[name] = {"name": name, "layer": layer}
         if name.endswith("/weight"):
-            # With 7 bits, two products of uint8 * int8 fit into the 16 bits that x86 without VNNI adds them in.
-            weight_bits = min(bits_of.get(layer, bits_of["*"]), 7 if cpu == "any" else 8)
+            weight_bits = min(bits_of.get(layer, bits_of["*"]), most)
             low, high = -(2 ** (weight_bits - 1)), 2 ** (weight_bits - 1) - 1
             sites[name] |= {"low": low, "high": high, "channels": len(tensor)}
         else:
@@ -121,9 +131,10 @@ def plan_quantization(
     # One forward decides which tensors have sites; training and export then follow the same rules at the same places.
     passing = [norm for _, norm in norms]
     placement = Placement(add_site, owners_of_weights(network), float_layers, passing=passing)
-    inputs_of = _run_once(network, placement, example_inputs, call, output)
-    for name, site_of_inputs in inputs_of.items():
-        sites[name]["inputs"] = site_of_inputs
+    run_placement(network, placement, example_inputs, call, output)
+    for name, site_of_inputs in placement.inputs_of.items():
+        if site_of_inputs in sites:
+            sites[name]["inputs"] = site_of_inputs
     if not any(site["channels"] for site in sites.values()):
         raise ValueError(
             f"{type(network).__name__} calls no convolution or linear layer that can be quantized: name fewer"
@@ -136,10 +147,8 @@ def plan_quantization(
     return {"sites": list(sites.values()), "float_layers": float_layers, "norms": pairs, "scheme": scheme}
 
 
-def _run_once(
-    network: nn.Module, placement: Placement, inputs: Inputs, call: str, output: OutputSpec
-) -> dict[str, str]:
-    """Run a network under a placement, and return the site of the input of each weight."""
+def run_placement(network: nn.Module, placement: Placement, inputs: Inputs, call: str, output: OutputSpec) -> None:
+    """Run a network without fake-quantizers under a placement, once; it is left unchanged."""
     running = Running(network, placement)
 
     def finish(result: Any) -> Tensor:
@@ -152,7 +161,6 @@ def _run_once(
             call_network(network, inputs, call, finish)
         finally:
             running.stop()
-    return placement.inputs_of
 
 
 def check_scheme(bits: Any, cpu: Any, activations: Any) -> None:
@@ -165,6 +173,17 @@ def check_scheme(bits: Any, cpu: Any, activations: Any) -> None:
         check_integer(f"bits[{_plain(name)!r}]" if name else "bits", value, 2, 8)
     check_choice("cpu", cpu, CPUS)
     check_choice("activations", activations, ACTIVATIONS)
+
+
+def most_bits(cpu: str, activations: str) -> int:
+    """Return how many bits weights may have.
+
+    Example:
+        >>> most_bits("any", "unsigned"), most_bits("vnni", "unsigned"), most_bits("any", "float")
+        (7, 8, 8)
+    """
+    # With 7 bits, two products of uint8 * int8 fit into the 16 bits that x86 without VNNI adds them in.
+    return 7 if cpu == "any" and activations != "float" else 8
 
 
 def _bits_by_layer(network: nn.Module, bits: int | Mapping[str, int]) -> dict[str, int]:
@@ -225,6 +244,9 @@ def quantize(
     call: str = "forward",
     output: OutputSpec = None,
     progress: bool = True,
+    max_drop: float | None = None,
+    metric: Metric | None = None,
+    higher_is_better: bool | None = None,
 ) -> nn.Module:
     """Return a copy that computes as in integers, without training.
 
@@ -232,9 +254,12 @@ def quantize(
     is in eval mode; :func:`~lit_xai.runtime.onnx.export_onnx` writes it with integer weights. The copy of a compiled
     network is not compiled, as the functions inside have to be intercepted.
 
+    With ``max_drop`` the layers that cost most of a metric stay in float, as few as possible: they are chosen on all
+    batches of the loader, the one that adds most noise to the logits first. A line says which, and what was reached.
+
     Args:
         network: the module to copy; it is left unchanged.
-        loader: yields batches.
+        loader: yields batches; with ``max_drop`` again and again, the same ones, with labels.
         batches: how many of them to calibrate on.
         bits: of weights; see :func:`plan_quantization`.
         cpu: see :func:`plan_quantization`.
@@ -244,9 +269,16 @@ def quantize(
         call: the method that is called.
         output: the logits in its output: a key, an attribute, an index or a function.
         progress: whether to show a progress bar.
+        max_drop: how much a metric may be worse than in float, in its own unit; default no limit.
+        metric: with ``max_drop``: a ``torchmetrics.Metric`` that is updated with logits and labels, or a function that
+            takes a network and returns a number; default the accuracy.
+        higher_is_better: of the metric, where it has no attribute of that name.
 
     Raises:
         ValueError: an argument is wrong, the loader is empty, nothing can be quantized, or the outputs are not finite.
+
+    Warns:
+        UserWarning: no set of layers that was tried is within ``max_drop``; the best one stays in float.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
@@ -262,6 +294,26 @@ def quantize(
     if isinstance(loader, Tensor):
         raise ValueError(f"loader expected batches, such as a DataLoader's, but got {describe(loader)}: give [tensor].")
     check_scheme(bits, cpu, activations)
+    if max_drop is not None:
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]  # ships no types
+
+        from lit_xai.quantization.float_layers import quantize_within  # which calls this function
+
+        options: dict[str, Any] = {
+            "bits": bits,
+            "cpu": cpu,
+            "activations": activations,
+            "ignored_layers": ignored_layers,
+        }
+        options |= {"batches": batches, "batch_to_inputs": batch_to_inputs, "output": output, "progress": progress}
+        quantized, found = quantize_within(
+            network, loader, max_drop, metric=metric, higher_is_better=higher_is_better, call=call, **options
+        )
+        if progress and found.is_reached:
+            tqdm.write(str(found), file=sys.stderr)
+        return quantized
+    if metric is not None:
+        raise refusal("metric", "None, as nothing is measured without max_drop", metric, ": give max_drop= as well.")
     # Parameters that are made in inference mode cannot enter autograd later.
     with torch.inference_mode(False):
         return _quantized(
@@ -348,7 +400,7 @@ def _only_observing(network: nn.Module, fake_quantizers: FakeQuantizers) -> Iter
 
 
 def _first(loader: Iterable[Any], batches: int, progress: bool) -> Iterator[Any]:
-    from tqdm.auto import tqdm  # type: ignore[import-untyped]  # ships no types
+    from tqdm.auto import tqdm
 
     shown = min(batches, len(loader)) if isinstance(loader, Sized) else batches
     with tqdm(total=shown, desc="calibration", disable=not progress, leave=False) as bar:
@@ -392,10 +444,11 @@ def describe_quantization(network: nn.Module) -> dict[str, Any]:
     integer = list(dict.fromkeys(prefix + site["layer"] for site in weights))
     bits = sorted({(site["high"] + 1).bit_length() for site in weights})
     is_symmetric = bool(activations) and activations[0]["low"] < 0
+    words = "8 bits, -128..127 around 0, per tensor" if is_symmetric else "8 bits, 0..255, per tensor"
     return {
         "weights": f"{' and '.join(map(str, bits))} bits, symmetric, per output channel",
-        "activations": "8 bits, -128..127 around 0, per tensor" if is_symmetric else "8 bits, 0..255, per tensor",
-        "cpu": "any" if bits[-1] < 8 else "vnni or arm64",
+        "activations": words if activations else IN_FLOAT,
+        "cpu": "any" if bits[-1] < 8 or not activations else "vnni or arm64",
         "integer": integer,
         "float": _float_layers(
             network,

@@ -33,6 +33,10 @@ QuantizeBias = Callable[[Tensor, str, str], Tensor]
 """From a bias and the sites of the input and the weight whose product it is added to, to the quantized bias."""
 
 
+Place = tuple[str, str, int, str]
+"""The module that calls a function, the function's name, the number of the call, and the operand."""
+
+
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
@@ -84,12 +88,19 @@ class _State:
         quantized: the tensor after quantization, if it was quantized.
         site: where it was quantized, for a quantized tensor.
         version: how often it had been written to.
+        source: the layer whose output it is, if only fused operators came after; of a sum, that of its newer term.
     """
 
     kind: _Kind = _Kind.FLOAT
     quantized: Tensor | None = None
     site: str = ""
     version: int = 0
+    source: str = ""
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether it was quantized already, for another operator."""
+        return self.kind is _Kind.QUANTIZED or self.quantized is not None
 
     @property
     def is_of_integers(self) -> bool:
@@ -101,7 +112,10 @@ class Placement(TorchFunctionMode):
     """Quantize tensors inside one forward; :attr:`path` holds the names of the modules that run.
 
     Once :attr:`is_over` returns True, nothing is quantized any more. :attr:`inputs_of` maps the site of each weight to
-    the site of the input that it is multiplied with.
+    the site of the input that it is multiplied with, :attr:`layer_of` each site to the layer because of which its
+    tensor is quantized: the one that computed it, where runtimes cannot fuse that otherwise, or the one that takes it.
+    :attr:`place_of` maps each site to a place in the forward that does not depend on what else is quantized, as the
+    number in a site's name does: the calling module, the function, the number of the call among all, and the operand.
 
     Args:
         quantize: called for each tensor to quantize.
@@ -125,10 +139,14 @@ class Placement(TorchFunctionMode):
         self.path: list[str] = []
         self.is_over: Callable[[], bool] = lambda: False
         self.inputs_of: dict[str, str] = {}
+        self.layer_of: dict[str, str] = {}
+        self.place_of: dict[str, Place] = {}
         self.passing = frozenset(passing)
         self._quantize_bias = quantize_bias
         self._quantize, self._owner_of, self._float_layers = quantize, owner_of, frozenset(float_layers)
         self._calls: Counter[str] = Counter()
+        self._all_calls: Counter[tuple[str, str]] = Counter()
+        self._call = ("", "output", 1)
         # By the tensor's identity, without keeping it alive: a forward's activations are freed as they would be without
         # this mode.
         self._states: Any = WeakTensorKeyDictionary()
@@ -136,6 +154,7 @@ class Placement(TorchFunctionMode):
     def finish(self, result: Any) -> Any:
         """Return the network's result, with convolutions' outputs in it quantized."""
         self.path.append("")
+        self._call = ("", "output", 1)
         pending = {path: value for path, value in leaves(result) if self._kind(value) is _Kind.PENDING}
         quantized = {path: self._quantized(value, self._site("output")) for path, value in pending.items()}
         return replaced(result, quantized) if quantized else result
@@ -145,7 +164,7 @@ class Placement(TorchFunctionMode):
         kind = self._kind(inputs)
         # Not of another tensor that happens to be quantized: normalized, it is on its grid no more.
         if kind in (_Kind.PENDING, _Kind.LIKELY):
-            self._set_kind(result, kind)
+            self._set_kind(result, kind, source=self._source(inputs))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -160,6 +179,8 @@ class Placement(TorchFunctionMode):
         if func is F.multi_head_attention_forward:  # its linear layers are called inside
             with self:
                 return _seen_through(func)(*args, **kwargs)
+        self._all_calls[self._layer, name] += 1
+        self._call = (self._layer, name, self._all_calls[self._layer, name])
         return self._rule(name, args, kwargs)(func, name, args, kwargs)
 
     def _rule(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[..., Any]:
@@ -194,9 +215,9 @@ class Placement(TorchFunctionMode):
             self.path.pop()
         out = func(inputs, weight, bias, *args, **kwargs)
         if name in CONVOLUTIONS:
-            self._set_kind(out, _Kind.PENDING)
+            self._set_kind(out, _Kind.PENDING, source=owner)
         elif out.dim() == 2:  # of higher rank it is exported as a product and a sum, whose output mostly stays in float
-            self._set_kind(out, _Kind.LIKELY)
+            self._set_kind(out, _Kind.LIKELY, source=owner)
         return out
 
     def _operands(self, name: str, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Any, Any, Any]:
@@ -206,21 +227,27 @@ class Placement(TorchFunctionMode):
         self.inputs_of[place] = state.site if state is not None else ""
         if bias is not None and self._quantize_bias is not None and (name in CONVOLUTIONS or inputs.dim() == 2):
             bias = self._quantize_bias(bias, self.inputs_of[place], place)
+        self.layer_of[place], self.place_of[place] = self._layer, (*self._call, "weight")
         return inputs, self._quantize(place, weight, self._layer), bias
 
     def _run_sum(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         (left, right), args, kwargs = _taken(args, kwargs, ("input", "other"))
-        site = self._site("add")
+        site, source = self._site("add"), self._newer(left, right)
         sides = self._quantized(left, "left", site), self._quantized(right, "right", site)
         out = torch.add(*sides, *args, **kwargs)
         if name in ("add_", "__iadd__"):  # views of the tensor have to see the sum
             out = left.copy_(out)
-        self._set_kind(out, _Kind.PENDING)
+        self._set_kind(out, _Kind.PENDING, source=source)
         return out
+
+    def _newer(self, left: Tensor, right: Tensor) -> str:
+        """Return the layer that computed the side of a sum that nothing else has taken yet: the branch's last."""
+        states = [state for state in map(self._state, (left, right)) if state is not None and state.source]
+        return min(states, key=lambda state: state.is_taken, default=_State()).source
 
     def _run_fused(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         state, writes = self._state(args[0]), _writes(name, kwargs)
-        kind = self._kind(args[0])
+        kind, source = self._kind(args[0]), self._source(args[0])
         if kind is _Kind.PENDING and state is not None and state.quantized is not None and not writes:
             args = (state.quantized, *args[1:])  # another operator had it quantized: a runtime keeps only the integers
         out = func(*args, **kwargs)
@@ -228,7 +255,7 @@ class Placement(TorchFunctionMode):
         if writes:
             self._states.pop(args[0], None)
         if kind is not _Kind.FLOAT and isinstance(out, Tensor) and (out is not args[0] or writes):
-            self._set_kind(out, _Kind.LIKELY if kind is _Kind.LIKELY else _Kind.PENDING)
+            self._set_kind(out, _Kind.LIKELY if kind is _Kind.LIKELY else _Kind.PENDING, source=source)
         return out
 
     def _run_selecting(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -238,7 +265,7 @@ class Placement(TorchFunctionMode):
         out, state = func(inputs, *args[1:], **kwargs), self._state(inputs)
         # Selected values lie on the same grid, and share the site's scale.
         if state is not None and state.kind is _Kind.QUANTIZED:
-            self._set_kind(out, _Kind.QUANTIZED, state.site)
+            self._set_kind(out, _Kind.QUANTIZED, state.site, state.source)
         return out
 
     def _run_in_float(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -246,6 +273,7 @@ class Placement(TorchFunctionMode):
         tensors = [v for v in tree_leaves((args, kwargs)) if isinstance(v, Tensor) and v.is_floating_point()]
         # Before the function runs: an in-place one changes what is known of its arguments.
         keeps_integers = name in REQUANTIZED | SELECTING and all(self._kind(v) is not _Kind.FLOAT for v in tensors)
+        source = next((self._source(v) for v in tensors), "")
         target = args[0] if args and isinstance(args[0], Tensor) and _writes(name, kwargs) else None
         if any(self._kind(v) is _Kind.PENDING for v in tensors):
             args, kwargs = self._quantize_pending(name, tensors, (args, kwargs), target)
@@ -254,7 +282,7 @@ class Placement(TorchFunctionMode):
             self._states.pop(target, None)
         if keeps_integers:
             for value in tree_leaves(out):
-                self._set_kind(value, _Kind.LIKELY)
+                self._set_kind(value, _Kind.LIKELY, source=source)
         return out
 
     def _quantize_pending(self, name: str, tensors: list[Tensor], arguments: Any, target: Tensor | None) -> Any:
@@ -289,9 +317,13 @@ class Placement(TorchFunctionMode):
         self._calls[site] += 1
         return site if self._calls[site] == 1 else f"{site}-{self._calls[site]}"
 
-    def _set_kind(self, value: Any, kind: _Kind, site: str = "") -> None:
+    def _set_kind(self, value: Any, kind: _Kind, site: str = "", source: str = "") -> None:
         if isinstance(value, Tensor) and value.is_floating_point():
-            self._states[value] = _State(kind, site=site, version=_version(value))
+            self._states[value] = _State(kind, site=site, version=_version(value), source=source)
+
+    def _source(self, value: Any) -> str:
+        state = self._state(value)
+        return state.source if state is not None else ""
 
     def _state(self, value: Any) -> _State | None:
         state = self._states.get(value) if isinstance(value, Tensor) else None
@@ -323,11 +355,16 @@ class Placement(TorchFunctionMode):
             return tensor
         if state.quantized is None:
             name = f"{site}/{operand}" if site else operand
+            # What a convolution returns is quantized whoever takes it, what a linear layer returns only for the next
+            # product, or for a sum, which is one of integers because of its terms.
+            is_of_source = state.kind is _Kind.PENDING or operand in ("left", "right")
+            self.layer_of[name] = state.source if state.source and is_of_source else self._layer
+            self.place_of[name] = (*self._call, operand)
             out = self._quantize(name, tensor, self._layer)
             if out is tensor:  # it has no site and stays in float
                 state.kind = _Kind.FLOAT
                 return tensor
-            self._set_kind(out, _Kind.QUANTIZED, name)
+            self._set_kind(out, _Kind.QUANTIZED, name, state.source)
             state.quantized = out
         return state.quantized
 

@@ -139,5 +139,5 @@ def _sites_by_layer(fake_quantizers: FakeQuantizers) -> dict[tuple[str, ...], se
     by_layer: dict[tuple[str, ...], set[str]] = {}
     for name, site in fake_quantizers.sites.items():
         if site["channels"]:
-            by_layer.setdefault((site["layer"],), set()).update({name, site["inputs"]} & set(fake_quantizers.sites))
+            by_layer.setdefault((site["layer"],), set()).update({name, site.get("inputs")} & set(fake_quantizers.sites))
     return by_layer

@@ -4,6 +4,7 @@ Pictures are a matplotlib ``Figure``, an array or a PNG file. matplotlib is impo
 never through pyplot: no global figure state, no backend chosen on the user's behalf.
 """
 
+from lit_xai.render.blame import blame_figure
 from lit_xai.render.channels import channels_figure, channels_table
 from lit_xai.render.figure import attribution_figure, color_limit
 from lit_xai.render.networks import networks_figure
@@ -19,6 +20,7 @@ __all__ = [
     "Renderer",
     "attribution_figure",
     "before_after_table",
+    "blame_figure",
     "channels_figure",
     "channels_table",
     "color_limit",

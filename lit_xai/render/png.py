@@ -50,6 +50,20 @@ def png_bytes(figure: Figure | NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
+def read_png(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """Return a picture that :func:`save_png` wrote as :func:`figure_to_rgb` made it.
+
+    Example:
+        >>> import tempfile
+        >>> path = save_png(np.full((2, 3, 3), 7, np.uint8), Path(tempfile.mkdtemp()) / "picture.png")
+        >>> read_png(path)[0, 0].tolist()
+        [7, 7, 7]
+    """
+    from matplotlib.image import imread
+
+    return np.rint(255 * imread(Path(path))[..., :3]).astype(np.uint8)
+
+
 def save_png(figure: Figure | NDArray[np.uint8], path: str | os.PathLike[str]) -> Path:
     """Write a figure, or the pixels that :func:`figure_to_rgb` made of it, to ``path`` and return it; folders are made.
 

@@ -17,7 +17,11 @@ OPERATORS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
         frozenset({"QLinearConv", "QLinearConvTranspose", "ConvInteger"}),
     ),
     "matrix product": (
-        frozenset({"MatMul", "FusedMatMul", "FusedMatMulActivation", "Gemm", "FusedGemm", "GemmFloat8", "Einsum"}),
+        # MatMulNBits takes weights in integers, and activations in float.
+        frozenset(
+            {"MatMul", "FusedMatMul", "FusedMatMulActivation", "Gemm", "FusedGemm", "GemmFloat8", "Einsum"}
+            | {"MatMulNBits"}
+        ),
         frozenset({"QLinearMatMul", "QGemm", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}),
     ),
     "attention": (frozenset({"Attention", "MultiHeadAttention"}), frozenset({"QAttention"})),

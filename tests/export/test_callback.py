@@ -439,7 +439,8 @@ def test_the_folder_the_log_and_tensorboard(tmp_path, caplog):
     with caplog.at_level("INFO"):
         fit(tmp_path, export, logger=logger, max_epochs=1, log_every_n_steps=1)
     folder = tmp_path / "version_0" / "export"
-    names = ["infer.py", "model.int8.onnx", "model.onnx", "model.pt2", "report.json", "report.md"]
+    names = ["infer.py", "layers.md", "layers.png"]
+    names += ["model.int8.onnx", "model.onnx", "model.pt2", "report.json", "report.md"]
     assert [name for name in sorted(file.name for file in folder.iterdir()) if name != "sample.npz"] == names
     assert any(f"ModelExport, in '{folder}'" in text and INT8 in text for text in caplog.messages)
     events = EventAccumulator(str(tmp_path / "version_0")).Reload()

@@ -37,7 +37,8 @@ def run(path, images):
 
 
 def test_the_files(exported):
-    names = ["model.onnx", "model.int8.onnx", "model.pt2", "infer.py", "report.md", "report.json"]
+    names = ["model.onnx", "model.int8.onnx", "model.pt2", "infer.py", "layers.md", "layers.png"]
+    names += ["report.md", "report.json"]
     assert [file.name for file in exported.report.files] == names
     assert sorted(file.name for file in exported.folder.iterdir()) == sorted(names)
     for name in names[:2]:
@@ -87,7 +88,8 @@ def test_the_metadata(exported):
         assert torch.__version__.startswith(found["versions"]["torch"])
     assert "7 bits" in found["quantization"]["weights"]
     read = json.loads((exported.folder / "report.json").read_text())
-    assert set(read["files"]) == {"model.onnx", "model.int8.onnx", "model.pt2", "infer.py", "report.md"}
+    files = {"model.onnx", "model.int8.onnx", "model.pt2", "infer.py", "layers.md", "layers.png", "report.md"}
+    assert set(read["files"]) == files
     assert read["source"] == "epoch 2, in a test"
 
 
