@@ -14,7 +14,7 @@ lit-xai export: write a checkpoint as ONNX files and compare them with the model
   --int8                quantize to 8 bits without training, to compare with quantization-aware training
   --calibrate N         with --int8: on N training samples (512); --activations float: weights alone in integers
   --cpu any|vnni|arm64  with --int8: the target CPU; any: correct results on every x86 (any)
-  --max_drop X          with --int8: leave the fewest layers in float that it takes to lose no more of the metric
+  --max_drop X          with --int8: the fewest layers in float to lose no more of a metric; --ignored_layers [A]
   --module NAME         the submodule to export: a dotted name inside the LightningModule (all of it)
   --batch_to_inputs ..  the model's inputs in a batch: a key, an index, several, a function's import path
   --batch_to_target ..  the labels in a batch, for the metric: a key, an index, a function's import path
@@ -25,9 +25,9 @@ lit-xai export: write a checkpoint as ONNX files and compare them with the model
   --program false       without the torch.export program
   --overwrite           replace the files of an earlier export
 
-Written are model.onnx, model.int8.onnx (with --int8, or after quantization-aware training), infer.py (for numpy, and
-onnxruntime or openvino), a torch.export program, and tables. Options left out are those of the config's ModelExport;
-those of `lit-xai validate` work too: --data.batch_size 256, --model ..., --weights_only false, --print_config."""
+Written are model.onnx, model.int8.onnx (with --int8, or after quantization-aware training), infer.py (which needs
+numpy, and onnxruntime or openvino), a torch.export program, and tables. Options left out are those of the
+ModelExport in the config. Those of `lit-xai validate` work too: --data.batch_size 256, --print_config."""
 
 _FLAGS = ("--int8", "--overwrite")
 

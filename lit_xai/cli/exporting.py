@@ -78,6 +78,7 @@ class ExportTrainer(Trainer):
         runtimes: list[str] | None = None,
         batch_sizes: list[int] | None = None,
         activations: str | None = None,
+        ignored_layers: list[str] | None = None,
         max_drop: float | None = None,
     ) -> None:
         """Write a checkpoint as ONNX files, and compare them with the model.
@@ -102,6 +103,7 @@ class ExportTrainer(Trainer):
             runtimes: to compare, such as [onnxruntime, openvino]; default ONNX Runtime alone.
             batch_sizes: of the latencies; default [1, 64].
             activations: unsigned or symmetric integers, or float: weights alone become integers; default unsigned.
+            ignored_layers: with int8, those that stay in float: names or patterns.
             max_drop: how much of the metric int8 may lose: the fewest layers that it takes stay in float.
 
         Arguments left out are taken from the ModelExport among the callbacks, if there is one.
@@ -120,6 +122,7 @@ class ExportTrainer(Trainer):
             "runtimes": runtimes,
             "batch_sizes": batch_sizes,
             "activations": activations,
+            "ignored_layers": ignored_layers,
             "max_drop": max_drop,
         }
         network = replace(configured.network, **_not_none(network_options))

@@ -33,6 +33,7 @@ from lit_xai.network.calling import (
 )
 from lit_xai.network.check import check_flag, refusal
 from lit_xai.network.describing import describe
+from lit_xai.network.layers import one_or_more
 from lit_xai.network.packages import ONNX, require
 from lit_xai.network.probing import Probe
 from lit_xai.network.profiling import count_samples
@@ -86,6 +87,7 @@ class ModelExport(AnyCallback):
         activations: with ``int8``: ``"unsigned"`` or ``"symmetric"`` integers, or ``"float"``: weights alone become
             integers, for a file of a quarter the size, where activations do not tolerate it; see
             :func:`~lit_xai.quantization.quantization.plan_quantization`.
+        ignored_layers: with ``int8``: layers that stay in float: names, patterns (``"network.head*"``) or classes.
         max_drop: with ``int8``: how much of the metric may be lost against float, in its own unit: the fewest layers
             that it takes stay in float, chosen on the evaluation data; default no limit.
         classes: names of the labels, which ``infer.py`` prints; default ``class_names`` of the data module, the module
@@ -139,6 +141,7 @@ class ModelExport(AnyCallback):
         runtimes: list[str] | None = None,
         batch_sizes: list[int] | None = None,
         activations: str = "unsigned",
+        ignored_layers: str | list[Any] | None = None,
         max_drop: float | None = None,
     ) -> None:
         super().__init__()
@@ -161,6 +164,7 @@ class ModelExport(AnyCallback):
             runtimes=["onnxruntime"] if runtimes is None else runtimes,
             batch_sizes=[1, 64] if batch_sizes is None else batch_sizes,
             activations=activations,
+            ignored_layers=tuple(one_or_more(ignored_layers)),
             max_drop=max_drop,
         )
         self.weights_only = weights_only

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 BATCH = 64
 """Samples per calibration batch."""
 
-INT8_OPTIONS = ("int8", "cpu", "calibrate", "activations", "max_drop")
+INT8_OPTIONS = ("int8", "cpu", "calibrate", "activations", "ignored_layers", "max_drop")
 """The settings that say how a network is quantized that was not trained for it."""
 
 
@@ -53,6 +53,7 @@ class Exporter:
         threads: of the runtimes.
         program: whether to write a ``torch.export`` program too.
         activations: what they are quantized to, of a network that was not trained for it.
+        ignored_layers: of such a network, those that stay in float: names, patterns or classes.
         max_drop: how much such a network may lose of the metric; see
             :func:`~lit_xai.quantization.float_layers.quantize_within`.
         training: the network as the training step calls it, for batches of the training data; default ``network``.
@@ -76,6 +77,7 @@ class Exporter:
     runtimes: Sequence[str] = ("onnxruntime",)
     batch_sizes: Sequence[int] = (1, 64)
     activations: str = "unsigned"
+    ignored_layers: Sequence[str | type] = ()
     max_drop: float | None = None
 
     def __post_init__(self) -> None:
@@ -202,7 +204,7 @@ class Exporter:
         return quantize(network, batches, **options, progress=False, **scheme)
 
     def _scheme(self) -> dict[str, Any]:
-        return {"cpu": self.cpu, "activations": self.activations}
+        return {"cpu": self.cpu, "activations": self.activations, "ignored_layers": self.ignored_layers}
 
     def _calibration(self, trainer: Trainer, network: nn.Module) -> tuple[list[Any], dict[str, Any]]:
         """Return the batches to observe ranges on, and how they are read."""
@@ -315,7 +317,7 @@ def check_int8_options(
     """Refuse int8 options that contradict how the network was trained; return a sentence on those without effect.
 
     Args:
-        options: those of ``int8``, ``cpu``, ``calibrate``, ``activations`` and ``max_drop`` that were given.
+        options: those of :data:`INT8_OPTIONS` that were given.
         scheme: the scheme of quantization-aware training, ``None`` where there was none.
         is_kept: whether the float weights from before that training are known; they are quantized for comparison.
         spell: returns how an option is written, by its name.

@@ -82,6 +82,19 @@ def test_the_planted_layer_stays_in_float_and_the_file_is_good(make, pair, layer
     assert export.report.blame.is_lossless
 
 
+def test_the_line_to_paste_is_taken_here(tmp_path):
+    network = plant_(trained(Plain), "stem", "deep")
+    fit(tmp_path / "a", network, first := ModelExport())
+    line = str(first.report.blame).split("ignored_layers=")[1].rstrip(".")
+    assert set(json.loads(line)) == {"network.stem", "network.deep"}
+    fit(tmp_path / "b", network, second := ModelExport(ignored_layers=json.loads(line)))
+    assert second.report.blame.is_lossless
+    assert {one.name for one in first.report.blame.layers} == {
+        *json.loads(line),
+        *(one.name for one in second.report.blame.layers),
+    }
+
+
 def test_where_nothing_is_lost_nothing_is_left_in_float(tmp_path):
     fit(tmp_path, trained(Plain), export := ModelExport(max_drop=0.1))
     assert any(note.startswith("No layer is left in float: accuracy") for note in export.report.notes)
