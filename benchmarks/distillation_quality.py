@@ -16,16 +16,14 @@ trained on.
 """
 
 import argparse
-import json
-import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache, partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
+from _cells import Cell, missing_cells, read_cells, run_cells
 from lightning.pytorch import Trainer, seed_everything
 from pruning_quality import accuracy, be_quiet, data, dense, interval, test_set, train_dense
 from torch import Tensor, nn
@@ -62,8 +60,6 @@ EXPLAINERS: dict[str, dict[str, Any]] = {
     "Occlusion": {"attribute_args": {"sliding_window_shapes": [1, 4, 4], "strides": [1, 2, 2]}, "baselines": 0},
     "IntegratedGradients": {"attribute_args": {"n_steps": 16}},
 }
-
-Cell = dict[str, Any]
 
 
 def cells(part: str, seeds: list[int]) -> Iterator[Cell]:
@@ -180,17 +176,10 @@ def main() -> None:
     args = parser.parse_args()
     out = Path(args.out)
     Path(args.work_dir).mkdir(parents=True, exist_ok=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     wanted = [cell for part in args.part or ["small", "pruned"] for cell in cells(part, args.seeds)]
-    missing = [cell for cell in wanted if not any(cell.items() <= line.items() for line in done)]
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(args.jobs) as pool, out.open("a") as file:
-        list(pool.map(partial(train_dense, args=args), args.seeds))
-        for future in as_completed([pool.submit(measure, cell, args) for cell in missing]):
-            done.append(future.result())
-            print(json.dumps(done[-1]), file=file, flush=True)
-            print(f"{len(done)} of {len(wanted)} cells", done[-1]["method"], flush=True)
+    missing = missing_cells(wanted, read_cells(out))
+    first = [partial(train_dense, seed, args) for seed in args.seeds]
+    done = run_cells(out, missing, partial(measure, args=args), args.jobs, first)
     report(done)
 
 

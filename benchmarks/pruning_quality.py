@@ -19,19 +19,18 @@ elsewhere.
 
 import argparse
 import copy
-import json
 import logging
 import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache, partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
+from _cells import Cell, missing_cells, read_cells, run_cells
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelPruning
 from torch import Tensor, nn
@@ -62,8 +61,6 @@ IMPORTANCES: dict[str, tuple[str, dict[str, Any]]] = {
     "Activation": ("ActivationImportance", {}),
     "Random": ("RandomImportance", {}),
 }
-
-Cell = dict[str, Any]
 
 
 def cells(part: str, seeds: list[int]) -> Iterator[Cell]:
@@ -346,20 +343,13 @@ def main() -> None:
     args = parser.parse_args()
     out = Path(args.out)
     Path(args.work_dir).mkdir(parents=True, exist_ok=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     parts = args.part or ["criterion", "recovery"]
     wanted = [cell for part in parts for cell in cells(part, args.seeds)]
-    missing = [cell for cell in wanted if not any(cell.items() <= line.items() for line in done)]
+    missing = missing_cells(wanted, read_cells(out))
     if args.methods:
         missing = [cell for cell in missing if cell["method"].startswith(tuple(args.methods))]
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(args.jobs) as pool, out.open("a") as file:
-        list(pool.map(partial(train_dense, args=args), args.seeds))
-        for future in as_completed([pool.submit(measure, cell, args) for cell in missing]):
-            done.append(future.result())
-            print(json.dumps(done[-1]), file=file, flush=True)
-            print(f"{len(done)} cells", done[-1]["method"], flush=True)
+    first = [partial(train_dense, seed, args) for seed in args.seeds]
+    done = run_cells(out, missing, partial(measure, args=args), args.jobs, first)
     for part, reference in (("criterion", "AttributionImportance"), ("recovery", "StructuredPruning")):
         of_part = [line for line in done if line["part"] == part]
         if of_part:

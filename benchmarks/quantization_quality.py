@@ -16,17 +16,14 @@ the int8 file against the dense float one in ONNX Runtime, one thread, alternati
 """
 
 import argparse
-import json
-import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from _cells import Cell, missing_cells, read_cells, run_cells
 from pruning_quality import (
     accuracy,
     be_quiet,
@@ -50,8 +47,6 @@ TUNING_LR = 0.02
 WIDTHS = (64, 32)
 DENSE_EPOCHS, EPOCHS, LR = 3, 5, 0.05
 EXAMPLE = torch.zeros(2, 1, 28, 28)
-
-Cell = dict[str, Any]
 
 
 def cells(part: str, seeds: list[int], bits: Iterable[int] = BITS) -> Iterator[Cell]:
@@ -186,21 +181,11 @@ def main() -> None:
     args = parser.parse_args()
     out = Path(args.out)
     Path(args.work_dir).mkdir(parents=True, exist_ok=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     wanted = [cell for part in args.part or ["ladder", "whole"] for cell in cells(part, args.seeds, args.bits)]
-    missing = [cell for cell in wanted if not any(cell.items() <= line.items() for line in done)]
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(args.jobs) as pool, out.open("a") as file:
-        if any(cell["part"] == "ladder" for cell in missing):
-            list(pool.map(partial(train_dense, args=args), args.seeds))
-        for future in as_completed([pool.submit(measure, cell, args) for cell in missing]):
-            if future.exception() is not None:  # the others go on
-                print(f"a cell failed: {future.exception()!r}", flush=True)
-                continue
-            done.append(future.result())
-            print(json.dumps(done[-1]), file=file, flush=True)
-            print(f"{len(done)} of {len(wanted)} cells", json.dumps(done[-1]), flush=True)
+    missing = missing_cells(wanted, read_cells(out))
+    trains = any(cell["part"] == "ladder" for cell in missing)
+    first = [partial(train_dense, seed, args) for seed in args.seeds if trains]
+    done = run_cells(out, missing, partial(measure, args=args), args.jobs, first)
     report(done)
 
 

@@ -18,13 +18,13 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache, partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
+from _cells import Cell, read_cells, run_cells
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from pruning_quality import accuracy, be_quiet
@@ -50,8 +50,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "SGD cosine": {"optimizer": sgd, "lr_scheduler": CosineAnnealingLR},
     "AdamW": {"optimizer": partial(AdamW, lr=3e-3), "lr_scheduler": CosineAnnealingLR},
 }
-
-Cell = dict[str, Any]
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
@@ -300,26 +298,16 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
     out = Path(args.out)
-    for folder in (Path(args.work_dir), out.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    Path(args.work_dir).mkdir(parents=True, exist_ok=True)
+    done = read_cells(out)
     wanted = [] if args.table else list(cells(args))
     keys = ("part", "network", "recipe", "seed", "options", "start")
     there = [] if args.again else [{key: line[key] for key in keys if key in line} for line in done]
     missing = [cell for cell in wanted if cell not in there]
-    os.environ["OMP_NUM_THREADS"] = "1"
     if any(cell["part"] == "distillation" for cell in missing):
         be_quiet()
         print(f"teacher: ResNet-14 of width 16, {100 * accuracy(teacher(args), test_batches(args.data_dir)):.2f} %")
-    with ProcessPoolExecutor(args.jobs) as pool, out.open("a") as file:
-        for future in as_completed([pool.submit(measure, cell, args) for cell in missing]):
-            if future.exception() is not None:  # the others go on
-                print(f"a run failed: {future.exception()!r}", flush=True)
-                continue
-            done.append(future.result())
-            print(json.dumps(done[-1]), file=file, flush=True)
-            print(json.dumps(done[-1]), flush=True)
-    report(done)
+    report(run_cells(out, missing, partial(measure, args=args), args.jobs))
 
 
 if __name__ == "__main__":

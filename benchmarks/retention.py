@@ -29,17 +29,16 @@ predictions), medians of alternating runs.
 import argparse
 import copy
 import itertools
-import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
 import torch
+from _cells import Cell, missing_cells, read_cells, run_cells
 from _retention import (
     CORRUPTIONS,
     EXAMPLE,
@@ -79,7 +78,6 @@ from lit_xai.retention.intervals import prediction_band
 
 UNTRAINED, TUNING_LR = 50, 0.05
 
-Cell = dict[str, Any]
 
 # --- parts ------------------------------------------------------------------------------------------------------------
 
@@ -446,20 +444,10 @@ def main() -> None:
     args = parser.parse_args()
     out, parts = Path(args.out), args.part or list(PARTS)
     Path(args.work_dir).mkdir(parents=True, exist_ok=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     wanted = [] if args.table else [{"part": part, **cell} for part in parts for cell in PARTS[part][0](args.seeds)]
     wanted = [cell for cell in wanted if not args.only or set(args.only) & set(map(str, cell.values()))]
-    missing = [cell for cell in wanted if not any(cell.items() <= line.items() for line in done)]
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(args.jobs) as pool, out.open("a") as file:
-        for future in as_completed([pool.submit(measure, cell, args) for cell in missing]):
-            if future.exception() is not None:  # the others go on
-                print(f"a cell failed: {future.exception()!r}", flush=True)
-                continue
-            done.append(future.result())
-            print(json.dumps(done[-1]), file=file, flush=True)
-            print(f"{len(done)} cells", json.dumps(done[-1]), flush=True)
+    missing = missing_cells(wanted, read_cells(out))
+    done = run_cells(out, missing, partial(measure, args=args), args.jobs)
     for part in parts:
         if lines := [line for line in done if line["part"] == part]:
             print(f"\n{part}")

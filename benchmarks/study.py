@@ -24,14 +24,14 @@ minutes. ``--full``: CIFAR-10 and a ResNet-20 of width 16, dense for 60 epochs a
 import argparse
 import copy
 import json
-import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 import torch
+from _cells import Cell, missing_cells, read_cells, run_cells
 from _retention import batches, dense, fit, images, predictions, reference, where
 from filelock import FileLock
 from pruning_quality import be_quiet, interval
@@ -42,8 +42,6 @@ from lit_xai.functional import count_macs
 from lit_xai.runtime.file_network import FileNetwork
 from lit_xai.runtime.latency import cpu_name, measure_latency
 from lit_xai.runtime.onnx import export_onnx
-
-Cell = dict[str, Any]
 
 LR, BATCH, ROUNDS = 0.05, 64, 15
 JUDGES = ["IG", "Occlusion"]
@@ -278,25 +276,15 @@ def main() -> None:
     args.work_dir = args.work_dir or f"logs/study{'-quick' if args.quick else '-full' if args.full else ''}"
     Path(args.work_dir).mkdir(parents=True, exist_ok=True)
     out = Path(args.work_dir, "cells.jsonl")
-    done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    wanted = [] if args.table else cells(args)
-    missing = [cell for cell in wanted if not any(cell.items() <= line.items() for line in done)]
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(args.jobs) as pool, out.open("a") as file:
-        for future in as_completed([pool.submit(measure, cell, args) for cell in missing]):
-            if future.exception() is not None:  # the others go on
-                print(f"a cell failed: {future.exception()!r}", flush=True)
-                continue
-            done.append(future.result())
-            print(json.dumps(done[-1]), file=file, flush=True)
-            print(f"{len(done)} of {len(wanted)} cells", json.dumps(done[-1]), flush=True)
+    missing = missing_cells([] if args.table else cells(args), read_cells(out))
+    done = run_cells(out, missing, partial(measure, args=args), args.jobs)
     if not args.table:
         with FileLock(Path(args.work_dir, "latency.lock")):
             torch.set_num_threads(1)
             with_latency(done, args)
-            partial = out.with_suffix(".partial")
-            partial.write_text("".join(json.dumps(line) + "\n" for line in done))
-            partial.replace(out)
+            whole = out.with_suffix(".partial")
+            whole.write_text("".join(json.dumps(line) + "\n" for line in done))
+            whole.replace(out)
     report(done)
     if args.figure:
         draw(done, Path(args.figure))

@@ -5,7 +5,6 @@ Its argument is a list of jobs in JSON, ``[{"folder": ..., "when": "save"}, ...]
 
 import json
 import os
-import signal
 import sys
 import traceback
 import warnings
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader
 
 sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
+from processes import kill, write_half
 from test_guard import FAST, MISSED, QUIET, Cut, Module, Witness, data
 
 from lit_xai import RetentionMonitor
@@ -43,16 +43,6 @@ class Kill(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if self.when == "save" and trainer.current_epoch == 2:  # the next file that is written is a checkpoint
             LocalFileOpener.write = write_half
-
-
-def kill():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def write_half(self, data, *args):
-    self.f.write(bytes(data)[: len(data) // 2])
-    self.f.flush()
-    kill()
 
 
 def fit(folder, when, average):

@@ -23,6 +23,10 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+sys.path.append(str(Path(__file__).parents[1]))
+
+from processes import kill, write_half
+
 from lit_xai.pruning.pruning import prune_step
 from lit_xai.structure.attachment import attach, detach
 from lit_xai.structure.checkpoints import newest_whole_checkpoint
@@ -132,16 +136,6 @@ class Kill(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if self.when == "save" and trainer.current_epoch == 3:  # the next file that is written is a checkpoint
             LocalFileOpener.write = write_half
-
-
-def kill():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def write_half(self, data, *args):
-    self.f.write(bytes(data)[: len(data) // 2])
-    self.f.flush()
-    kill()
 
 
 def fit(folder, when, at_validation, workers):
