@@ -122,8 +122,8 @@ class Facts(TypedDict, total=False):
 
     Of the ``arguments`` of an :class:`~lit_xai.report.record.Explained` these are more than a line of a table:
     ``steps``, ``completeness_error``, ``references`` (mean similarity of what is no candidate, by name: ``"8 bits"``),
-    ``sanity``, ``{"passed": bool, "text": str}``, and ``faithfulness``: ``steps``, ``orders`` and what is ``removed``, or
-    why it ``failed``.
+    ``sanity``, ``{"passed": bool, "text": str}``, and ``faithfulness``: ``steps``, ``orders`` and what is ``removed``,
+    or why it ``failed``.
     """
 
     title: str
