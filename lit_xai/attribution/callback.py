@@ -31,6 +31,7 @@ from lit_xai.network.spec import Network
 from lit_xai.network.untouched import untouched
 from lit_xai.render.registry import find_renderer
 from lit_xai.render.renderer import Renderer
+from lit_xai.render.samples import LEFT_OUT, SAMPLES
 from lit_xai.structure.schema import NonNegative, entries
 from lit_xai.trainer.access import (
     callbacks_of,
@@ -104,6 +105,9 @@ class AttributionMonitor(AnyCallback):
             with every evaluation and logged as ``attribution/<name>/<class>``, over all processes. They go to the
             loggers and into ``attributions.npz``; ModelCheckpoint and EarlyStopping do not see them.
         seed: for methods that draw samples, and for augmentation while the probe is read.
+        samples: what figures and files may hold of samples: ``"show"``; ``"maps_only"`` for maps without the inputs,
+            and without baselines that are made of samples; ``"none"`` for numbers alone, without figures and maps.
+            Logits, labels and indices are kept in any case, and checkpoints never hold samples.
 
     Raises:
         ValueError: in the constructor or before the first step, one sentence that names the argument.
@@ -143,9 +147,11 @@ class AttributionMonitor(AnyCallback):
         metrics: list[AnyMetric] | AnyMetric | None = None,
         seed: int = 0,
         batch_to_target: BatchToTarget = None,
+        samples: Literal["show", "maps_only", "none"] = "show",
     ) -> None:
         super().__init__()
         check_target(target)
+        self.samples = check_choice("samples", samples, SAMPLES)
         check_baseline(baselines)
         check_choice("on_error", on_error, ("warn", "raise"))
         check_integer("internal_batch_size", internal_batch_size)
@@ -276,7 +282,8 @@ class AttributionMonitor(AnyCallback):
         self._evaluate_at(trainer, pl_module, self._regular.at_end())
         if self._is_reported:
             took = self._budget.sentence()
-            rank_zero_info(f"{self.name}: figures and attributions are in '{self._folder}'. They took {took}.")
+            what = "numbers" if self.samples == "none" else "figures and attributions"
+            rank_zero_info(f"{self.name}: {what} are in '{self._folder}'. They took {took}.")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the probe and rehearse before ``trainer.validate`` starts, which may take long."""
@@ -338,7 +345,9 @@ class AttributionMonitor(AnyCallback):
             self._state |= {"indices": samples.indices if samples.by_index else []}
             self._state |= {"loader": samples.loader, "hash": samples.hash, "probe": repr(self.probe)}
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
-            save_samples(self._folder, samples)
+            save_samples(self._folder, samples, self.samples)
+        if self.samples != "show":
+            rank_zero_info(f"{self.name}: {LEFT_OUT[self.samples]}")
         self._rehearse_figure(trainer, pl_module, self._samples)
 
     def _choose_method(self, trainer: Trainer, network: nn.Module, samples: Samples) -> None:
@@ -371,7 +380,8 @@ class AttributionMonitor(AnyCallback):
         except Exception:  # a method that fails is for the evaluation to report, as on_error says
             return
         self.data_info.check_classes(explanation.logits)
-        list(draw(self._evaluation(few, explanation, "rehearsal", 0), self._known, limits={}))
+        if self.samples != "none":
+            list(draw(self._evaluation(few, explanation, "rehearsal", 0), self._known, limits={}))
 
     def _read(self, trainer: Trainer, network: nn.Module, stage: str) -> Samples:
         """Read the probe, the one of the resumed run if ``probe`` is unchanged."""
@@ -450,7 +460,16 @@ class AttributionMonitor(AnyCallback):
         title = self._title(samples, explanation)
         has_target = "target" in attribute_parameters(resolve_method(self.method))
         return Evaluation(
-            self.name, title, when, weights, step, samples, explanation, metrics or {}, has_target=has_target
+            self.name,
+            title,
+            when,
+            weights,
+            step,
+            samples,
+            explanation,
+            metrics or {},
+            has_target=has_target,
+            shown=self.samples,
         )
 
     def _explain(self, pl_module: LightningModule, share: Samples) -> Explanation:

@@ -14,7 +14,7 @@ from torch import Tensor
 from lit_xai.attribution.adapter import SplitInputs
 from lit_xai.attribution.explanation import Explanation, by_name, is_multi_hot
 from lit_xai.attribution.normalization import find_normalization
-from lit_xai.attribution.samples import Samples, baseline_arrays
+from lit_xai.attribution.samples import MADE_OF_SAMPLES, Samples, baseline_arrays, kept_labels
 from lit_xai.network.saving import save_arrays
 from lit_xai.trainer.batches import datasets
 from lit_xai.trainer.logging import log_image, log_scalars
@@ -72,6 +72,7 @@ class Evaluation:
         explanation: of the whole probe.
         metrics: numbers about the explanation's quality, by name.
         has_target: whether the method explains an output; LayerActivation's maps speak for no class.
+        shown: what files and figures may hold of samples, one of :data:`~lit_xai.render.samples.SAMPLES`.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Evaluation:
     explanation: Explanation
     metrics: Mapping[str, float] = field(default_factory=dict)
     has_target: bool = True
+    shown: str = "show"
 
     @property
     def tag(self) -> str:
@@ -105,7 +107,7 @@ class Evaluation:
 def report(
     trainer: Trainer, evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float], folder: Path
 ) -> None:
-    """Write ``attributions.npz`` and ``figure.png``, and log the figure and the numbers.
+    """Write ``attributions.npz`` and ``figure.png``, and log the figure and the numbers, as far as they may be shown.
 
     Args:
         trainer: whose loggers to log to.
@@ -124,7 +126,7 @@ def report(
         numbers[f"{evaluation.tag}/convergence_delta"] = explanation.delta.abs().mean().item()
     numbers |= {f"{evaluation.tag}/{name}": value for name, value in evaluation.metrics.items()}
     log_scalars(trainer, numbers, evaluation.step)
-    for name, figure in draw(evaluation, data_info, limits):
+    for name, figure in draw(evaluation, data_info, limits) if evaluation.shown != "none" else ():
         pixels = figure_to_rgb(figure)
         png = place / (f"figure-{name}.png" if name else "figure.png")
         save_png(pixels, png)
@@ -135,13 +137,18 @@ def arrays_of(evaluation: Evaluation) -> dict[str, Tensor]:
     """Return the arrays of ``attributions.npz``.
 
     Their names follow from network, method and metrics, and not from how a batch is put together: a single explained
-    input has no name, and without labels their array is empty.
+    input has no name, and without labels their array is empty. What must not be shown is left out.
     """
     explanation, samples = evaluation.explanation, evaluation.samples
     maps, baselines = explanation.attributions, baseline_arrays(samples)
     named = replace(explanation, attributions=maps if len(maps) > 1 else {"": next(iter(maps.values()))})
+    if evaluation.shown == "none":
+        named = replace(named, attributions={})
+    if evaluation.shown == "none" or (evaluation.shown != "show" and samples.compared in MADE_OF_SAMPLES):
+        baselines = {}
     arrays = named.tensors() | {"sample_ids": torch.as_tensor(samples.indices)}
-    arrays |= {"labels": torch.empty(0) if samples.labels is None else samples.labels}
+    labels = kept_labels(samples, evaluation.shown)
+    arrays |= {"labels": torch.empty(0) if labels is None else labels}
     arrays |= {f"baseline.{name}" if len(baselines) > 1 else "baseline": value for name, value in baselines.items()}
     # A run without a logger keeps them nowhere else.
     return arrays | {
@@ -178,7 +185,7 @@ def draw(evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float]) 
     samples, inputs = evaluation.samples, by_name(evaluation.samples.inputs)
     arguments = SplitInputs(samples.inputs, any_dtype=True)
     explanation = evaluation.explanation
-    answers = answers_of(explanation.logits, explanation.labels)
+    answers: dict[str, Any] = {**answers_of(explanation.logits, explanation.labels)}
     if explanation.whole:  # the rows of a figure are not samples
         answers = dict.fromkeys(answers)
     for name, maps in evaluation.explanation.attributions.items():
@@ -187,6 +194,8 @@ def draw(evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float]) 
             shown, maps = shown.reshape(-1, 1), maps.reshape(-1, 1)
         if explanation.whole and maps.dim() == 3:  # an image, or one of a list
             shown, maps = shown[None], maps[None]
+        shows_inputs = evaluation.shown == "show"
+        shown = shown if shows_inputs else torch.zeros_like(shown)  # also for a renderer that asks what suits them
         if maps.any():  # the first map that is not blank sets the color limit of the run
             limits.setdefault(name, color_limit(maps, shown, data_info.kind))
         yield (
@@ -204,6 +213,7 @@ def draw(evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float]) 
                 ends=_ends(maps, answers, evaluation.has_target),
                 places=() if explanation.whole else explanation.places(),
                 boxes=None if explanation.whole else _boxes(explanation, shown),
+                shows_inputs=shows_inputs,
                 **answers,
             ),
         )

@@ -23,6 +23,9 @@ from lit_xai.trainer.batches import loaders, read_batch
 BACKGROUND = 64
 """Number of training samples that the baselines ``"mean"`` and ``"training"`` are made of."""
 
+MADE_OF_SAMPLES = ("mean", "blur", "training", "given")
+"""Names of baselines that are samples, or tell of them; one that was given may be."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -163,13 +166,22 @@ def baseline_arrays(samples: Samples) -> dict[str, Tensor]:
     }
 
 
-def save_samples(folder: Path, samples: Samples) -> None:
-    """Write the samples into the run's folder, once."""
+def kept_labels(samples: Samples, shown: str) -> Tensor | None:
+    """Return labels, unless inputs must not be shown and labels have their shape, as an autoencoder's."""
+    labels = samples.labels
+    if shown == "show" or labels is None:
+        return labels
+    return None if any(labels.shape == value.shape for value in dict(named_leaves(samples.inputs)).values()) else labels
+
+
+def save_samples(folder: Path, samples: Samples, shown: str = "show") -> None:
+    """Write the samples into the run's folder, once; unless they are shown, their labels and indices alone."""
     # The hash in the name: a resumed run whose data changed keeps both.
     path = folder / f"probe-{samples.loader}-{samples.hash}.npz"
-    if path.exists():
+    if path.exists() and shown == "show":
         return
-    inputs = dict(named_leaves(samples.inputs))
+    inputs = dict(named_leaves(samples.inputs)) if shown == "show" else {}
     arrays = {f"inputs.{name}" if len(inputs) > 1 else "inputs": value for name, value in inputs.items()}
-    arrays |= {"labels": torch.empty(0) if samples.labels is None else samples.labels}
+    labels = kept_labels(samples, shown)
+    arrays |= {"labels": torch.empty(0) if labels is None else labels}
     save_arrays(path, arrays | {"sample_ids": torch.as_tensor(samples.indices)})

@@ -11,6 +11,7 @@ from lit_xai.render.captions import PerSample, make_captions
 from lit_xai.render.pixels import PerChannel
 from lit_xai.render.registry import choose_renderer
 from lit_xai.render.renderer import Drawing, Renderer
+from lit_xai.render.samples import blank
 from lit_xai.render.shares import ArrayLike, to_array
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def attribution_figure(
     ends: Ends = ENDS,
     places: Sequence[str] = (),
     boxes: ArrayLike | None = None,
+    shows_inputs: bool = True,
 ) -> Figure:
     r"""Draw what speaks for a class (red) and against it (blue), by sample or, for tables, by feature.
 
@@ -65,6 +67,8 @@ def attribution_figure(
         places: what was explained in each sample where the network answers for many places: ``"pixel (12, 30)"``.
         boxes: where in the picture that is, ``(N, 4)``: top, left, bottom and right edge, as shares of its height and
             width; framed in the figure.
+        shows_inputs: whether the inputs themselves are drawn, alone and faintly under the maps. Where they are not, any
+            renderer gets zeros of their shape and dtype.
 
     Raises:
         TypeError: inputs or attributions are no tensor or array of real numbers, or a renderer returned no Figure.
@@ -77,15 +81,17 @@ def attribution_figure(
         >>> figure.canvas.get_width_height()
         (700, 371)
     """
+    to_array(inputs, "inputs")  # refuses what no renderer could draw
+    inputs = inputs if shows_inputs else blank(inputs)
     renderer = choose_renderer(inputs, attributions, kind)
     shares = renderer.find_shares(inputs, attributions)
     captions = make_captions(len(inputs), labels, predictions, probabilities, class_names, places)
     limit = renderer.find_limit(shares) if limit is None else limit
     if not (math.isfinite(limit) and limit > 0):
         raise ValueError(f"limit expected a positive share, such as 0.02 for 2%, but got {limit}.")
-    to_array(inputs, "inputs")  # refuses what no renderer could draw
+    drawing = Drawing(inputs, shares, captions, title, limit, feature_names, mean, std, ends, boxes, shows_inputs)
     with plain_style():
-        figure = renderer.draw(Drawing(inputs, shares, captions, title, limit, feature_names, mean, std, ends, boxes))
+        figure = renderer.draw(drawing)
     if not hasattr(figure, "savefig"):  # a forgotten return, or axes; a Figure by what it can do, as the rest needs it
         raise TypeError(f"{type(renderer).__name__}.draw expected to return a matplotlib Figure, but got {figure!r}.")
     return figure

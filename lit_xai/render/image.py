@@ -31,13 +31,17 @@ def image_figure(
     limit: float,
     ends: Ends = ENDS,
     boxes: Array | None = None,
+    shows_inputs: bool = True,
 ) -> Figure:
-    """Return the figure of images ``(N, H, W, 3)`` in [0, 1] and their maps ``(N, H, W)``; boxes are framed in both."""
+    """Return the figure of images ``(N, H, W, 3)`` in [0, 1] and their maps ``(N, H, W)``; boxes are framed in both.
+
+    Where inputs are not shown, maps stand alone on white paper.
+    """
     shown = min(len(pictures), MOST)
     columns = 1 if shown == 1 else 2 if shown <= 16 else 4
     width = WIDTH if columns < 4 else 2 * WIDTH
     cell = (width - 2 * MARGIN - 20 * (columns - 1)) / columns
-    box = (cell - 8) / 2
+    box = (cell - 8) / 2  # also of a map alone: in more columns its caption would be cut
     high, wide = pictures.shape[1:3]
     tile_width, tile_height = (max(24, round(side * box / max(high, wide))) for side in (wide, high))
     lines = lines_of(captions)
@@ -46,17 +50,19 @@ def image_figure(
     canvas = Canvas(title, row * -(-shown // columns) + BAR + (LINE if left_out else 0), width, ends)
     scale = color_scale(limit)
     colors = at_size(to_colors(scale, shares.values[:shown]), shares.cell, (high, wide))
-    # Multiplied, not blended: white, a share of zero, shows the input alone.
-    colors *= faint(pictures[:shown])[..., None]
+    if shows_inputs:  # multiplied, not blended: white, a share of zero, shows the input alone
+        colors *= faint(pictures[:shown])[..., None]
+    beside = tile_width + 8 if shows_inputs else 0
     for i in range(shown):
         x, y = MARGIN + (cell + 20) * (i % columns), canvas.top + row * (i // columns)
         canvas.caption(captions[i], shares.total(i), x, y, cell)
         y += LINE * lines
-        canvas.tile(pictures[i], x, y, tile_width, tile_height)
-        canvas.tile(colors[i], x + tile_width + 8, y, tile_width, tile_height)
-        canvas.note(shares.note(i), x + tile_width + 8, y, tile_width, tile_height)
+        if shows_inputs:
+            canvas.tile(pictures[i], x, y, tile_width, tile_height)
+        canvas.tile(colors[i], x + beside, y, tile_width, tile_height)
+        canvas.note(shares.note(i), x + beside, y, tile_width, tile_height)
         if boxes is not None:
-            for left in (x, x + tile_width + 8):
+            for left in dict.fromkeys((x, x + beside)):
                 canvas.mark(boxes[i], left, y, tile_width, tile_height)
     canvas.text(MARGIN, canvas.height - BAR - LINE, left_out, color=GREY)
     unit = "pixel" if shares.cell == 1 else f"{shares.cell} by {shares.cell} pixels"

@@ -23,7 +23,7 @@ LARGEST_MAP = 128
 
 
 class ImageRenderer(Renderer):
-    """Draws each input beside its attribution, over the input in light gray.
+    """Draws each input beside its attribution, over the input in light gray; or the attribution alone on white.
 
     Example:
         >>> import torch
@@ -61,7 +61,14 @@ class ImageRenderer(Renderer):
         """Return a figure of up to 32 samples."""
         pixels = to_pixels(to_array(drawing.inputs, "inputs"), drawing.mean, drawing.std)
         return image_figure(
-            pixels, drawing.shares, drawing.captions, drawing.title, drawing.limit, drawing.ends, _boxes(drawing)
+            pixels,
+            drawing.shares,
+            drawing.captions,
+            drawing.title,
+            drawing.limit,
+            drawing.ends,
+            _boxes(drawing),
+            drawing.shows_inputs,
         )
 
 
@@ -106,7 +113,8 @@ class HeatmapRenderer(Renderer):
     def draw(self, drawing: Drawing) -> Figure:
         """Return a figure of up to 16 samples."""
         # Token ids are names: a line through them would mean nothing.
-        series = None if are_tokens(drawing.inputs) else to_array(drawing.inputs, "inputs")
+        has_lines = drawing.shows_inputs and not are_tokens(drawing.inputs)
+        series = to_array(drawing.inputs, "inputs") if has_lines else None
         return heatmap_figure(
             series, drawing.shares, drawing.captions, drawing.title, drawing.limit, drawing.ends, _boxes(drawing)
         )

@@ -37,6 +37,7 @@ class Drawing:
         ends: the effects of negative and positive values, in words; the first is empty if none are negative.
         boxes: where in the picture is what was explained, ``(N, 4)``: top, left, bottom and right edge, as shares of
             its height and width; ``None`` where the network answers for the whole of it.
+        shows_inputs: whether inputs may be drawn; ``False`` leaves zeros of their shape in ``inputs``.
     """
 
     inputs: ArrayLike
@@ -49,6 +50,7 @@ class Drawing:
     std: PerChannel = None
     ends: Ends = ENDS
     boxes: ArrayLike | None = None
+    shows_inputs: bool = True
 
 
 class Renderer(ABC):

@@ -16,6 +16,7 @@ from lit_xai.render.pixels import PerChannel, to_pixels
 from lit_xai.render.registry import choose_renderer
 from lit_xai.render.renderer import Renderer
 from lit_xai.render.retention_pages import Compared, bars_page, images_page, strips_page
+from lit_xai.render.samples import blank
 from lit_xai.render.shares import ArrayLike, Shares, to_array
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def retention_figure(
     limit: float | None = None,
     kind: str | None = None,
     ends: Ends = ENDS,
+    shows_inputs: bool = True,
 ) -> Figure:
     """Draw explanations before and after on one color scale: input, reference, now, and now minus reference.
 
@@ -75,6 +77,7 @@ def retention_figure(
             figures that are to be compared.
         kind: ``"image"``, ``"tabular"`` or ``"heatmap"``; default by the shapes.
         ends: the effects of negative and positive values, in words.
+        shows_inputs: whether the inputs themselves are drawn, alone and faintly under the maps.
 
     Raises:
         TypeError: inputs or attributions are no tensor or array of real numbers.
@@ -87,6 +90,8 @@ def retention_figure(
         >>> figure.canvas.get_width_height()
         (700, 543)
     """
+    to_array(inputs, "inputs")  # refuses what no renderer could draw
+    inputs = inputs if shows_inputs else blank(inputs)
     renderer = _renderer(inputs, reference, kind)
     if len(present.shape) < 1 or len(present) != len(reference):
         raise ValueError(
@@ -108,10 +113,11 @@ def retention_figure(
     )
     with plain_style():
         if isinstance(renderer, ImageRenderer):
-            return images_page(to_pixels(to_array(inputs, "inputs"), mean, std), compared)
+            return images_page(to_pixels(to_array(inputs, "inputs"), mean, std), compared, shows_inputs)
         if isinstance(renderer, TabularRenderer):
             return bars_page(compared, feature_names)
-        return strips_page(None if are_tokens(inputs) else to_array(inputs, "inputs"), compared)
+        has_lines = shows_inputs and not are_tokens(inputs)
+        return strips_page(to_array(inputs, "inputs") if has_lines else None, compared)
 
 
 def _renderer(inputs: ArrayLike, attributions: ArrayLike, kind: str | None) -> Renderer:

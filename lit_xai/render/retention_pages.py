@@ -94,27 +94,30 @@ class Compared:
         ]
 
 
-def images_page(pictures: Array, compared: Compared) -> Figure:
-    """Return rows of four tiles, of images ``(N, H, W, 3)`` in [0, 1] and their maps ``(N, H, W)``."""
+def images_page(pictures: Array, compared: Compared, shows_inputs: bool = True) -> Figure:
+    """Return rows of four tiles, of images ``(N, H, W, 3)`` in [0, 1] and their maps ``(N, H, W)``, or of three."""
     shown = min(len(pictures), MOST)
     high, wide = pictures.shape[1:3]
     tile_width, tile_height = (max(24, round(side * CELL / max(high, wide))) for side in (wide, high))
     row = LINE + tile_height + 14
     canvas = Canvas(compared.title, LINE + row * shown + BAR + LINE * bool(compared.left_out), ends=compared.ends)
     scale = color_scale(compared.limit)
-    gray = faint(pictures[:shown])[..., None]
+    gray = faint(pictures[:shown])[..., None] if shows_inputs else 1.0
     maps = [
         at_size(to_colors(scale, values[:shown]), compared.reference.cell, (high, wide)) * gray
         for values in (compared.reference.values, compared.present.values, compared.difference)
     ]
     lefts = [MARGIN + (CELL + GAP) * k for k in range(4)]
-    _write_row(canvas, lefts, canvas.top, [(head, "normal") for head in HEADS], SMALL, color=GREY)
+    heads = HEADS if shows_inputs else ("", *HEADS[1:])
+    _write_row(canvas, lefts, canvas.top, [(head, "normal") for head in heads], SMALL, color=GREY)
     size = _caption_size([compared.words(i) for i in range(shown)])
     for i in range(shown):
         y = canvas.top + LINE + row * i
         _write_row(canvas, lefts, y, compared.words(i), size)
-        for x, picture in zip(lefts, (pictures[i], *(one[i] for one in maps)), strict=True):
-            canvas.tile(picture, x, y + LINE, tile_width, tile_height)
+        if shows_inputs:
+            canvas.tile(pictures[i], lefts[0], y + LINE, tile_width, tile_height)
+        for x, one in zip(lefts[1:], maps, strict=True):
+            canvas.tile(one[i], x, y + LINE, tile_width, tile_height)
         for x, shares in zip(lefts[1:3], (compared.reference, compared.present), strict=True):
             canvas.note(shares.note(i), x, y + LINE, tile_width, tile_height)
     cell = compared.reference.cell

@@ -22,10 +22,11 @@ from lit_xai.network.check import check_choice, check_flag, check_integer, refus
 from lit_xai.network.describing import describe
 from lit_xai.network.profiling import count_macs, count_parameters, size_on_disk, with_batch_size
 from lit_xai.network.untouched import untouched
+from lit_xai.render.samples import SAMPLES
 from lit_xai.report.explaining import Explaining, Maps
 from lit_xai.report.facts import Table
 from lit_xai.report.faithful import explained_target, with_faithfulness
-from lit_xai.report.pictures import SAMPLES, Look
+from lit_xai.report.pictures import Look
 from lit_xai.report.provenance import sample_hashes, split_facts
 from lit_xai.report.reasons import Reasons, reasons_table
 from lit_xai.report.record import Array, Candidate, Explained, Record

@@ -24,9 +24,6 @@ from lit_xai.report.record import Record
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SAMPLES = ("show", "maps_only", "none")
-"""What a report may hold of the samples: them and their maps, their maps alone, or neither."""
-
 FEW, MOST = 4, 8
 """Samples in the one picture, and in a gallery."""
 

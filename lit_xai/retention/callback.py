@@ -16,10 +16,11 @@ from lit_xai.attribution.samples import Samples
 from lit_xai.distillation.callback import KnowledgeDistillation
 from lit_xai.distillation.teacher_source import read_teacher
 from lit_xai.network.calling import BatchToInputs, BatchToTarget, OutputSpec
-from lit_xai.network.check import Name, refusal
+from lit_xai.network.check import Name, check_choice, refusal
 from lit_xai.network.copying import copy_network
 from lit_xai.network.probing import Probe
 from lit_xai.network.spec import Network
+from lit_xai.render.samples import LEFT_OUT, SAMPLES
 from lit_xai.retention.cache import ReferenceCache, cache_folder
 from lit_xai.retention.comparison import Comparison
 from lit_xai.retention.conclusion import Conclusion, ReferenceLines, against_nothing
@@ -121,6 +122,9 @@ class RetentionMonitor(AnyCallback):
             a few kB: in ``retention-cache`` beside the run's folder, or in a folder of yours; ``False`` to measure it
             in every run.
         seed: of the samples, the untrained networks, and explainers that draw.
+        samples: what figures and files may hold of samples: ``"show"``; ``"maps_only"`` for maps without the inputs;
+            ``"none"`` for numbers alone, without figures and maps. Predictions, labels, groups and indices are kept in
+            any case, and checkpoints never hold samples.
 
     Raises:
         ValueError: in the constructor or before the first step, one sentence that names the argument.
@@ -163,8 +167,10 @@ class RetentionMonitor(AnyCallback):
         on_error: Literal["warn", "raise"] = "warn",
         cache: bool | Name = True,
         seed: int = 0,
+        samples: Literal["show", "maps_only", "none"] = "show",
     ) -> None:
         super().__init__()
+        self.samples = check_choice("samples", samples, SAMPLES)
         if not isinstance(reference, (str, Path, nn.Module)):
             raise refusal("reference", "'dense', 'previous', a checkpoint's path or a module", reference)
         self._is_named = explainer is not None
@@ -327,6 +333,8 @@ class RetentionMonitor(AnyCallback):
                 options.pop("internal_batch_size")
                 rehearse(self._network.of(pl_module), few.inputs, output=self._network.output, **options)
                 self._with_baseline(trainer, pl_module, explainer, few)
+        if self.samples != "show":
+            rank_zero_info(f"RetentionMonitor: {LEFT_OUT[self.samples]}")
         if len(pool) < 2:
             raise ValueError(f"RetentionMonitor expected two samples or more to explain, but got {len(pool)}.")
         self._comparison = Comparison(
@@ -537,7 +545,7 @@ class RetentionMonitor(AnyCallback):
             numbers = comparison.numbers(self.explainer, found, logits)
             self._history.append(Reading(str(moment.point), moment.step, numbers))
             log_scalars(trainer, {f"retention/{name}": value for name, value in numbers.items()}, moment.step)
-            self._both = comparison.both_maps(self.explainer, found, logits)
+            self._both = None if self.samples == "none" else comparison.both_maps(self.explainer, found, logits)
         with self._budget.extra():
             self._draw(trainer, moment, always)
         if self.reference == "previous":
@@ -553,7 +561,8 @@ class RetentionMonitor(AnyCallback):
                 own = comparison.sample
                 samples = Samples(own.inputs, own.labels, own.indices, self._loader, True, own.hash)
                 title = f"{self.explainer.name} · reference: {self.label}"
-                self._figures = Figures(title, self._folder, known_about(trainer, self._data_info, samples))
+                known = known_about(trainer, self._data_info, samples)
+                self._figures = Figures(title, self._folder, known, shows_inputs=self.samples == "show")
             if moment is None:
                 self._figures.gallery(trainer, both, self._history[-1].step)
             elif always or self._budget.allows(self._figures.seconds):
@@ -592,7 +601,8 @@ class RetentionMonitor(AnyCallback):
         conclusion.log(trainer, first, last)
         log_text(trainer, "retention", "\n\n".join(paragraphs), last)
         try:
-            conclusion.write(self._folder, comparison, self._logits, self._history, self._budget.shares())
+            shares, has_maps = self._budget.shares(), self.samples != "none"
+            conclusion.write(self._folder, comparison, self._logits, self._history, shares, has_maps)
         except OSError as error:  # a full disk
             self._warn(f"nothing was written to '{self._folder}' ({error})")
         rank_zero_info("\n".join(["RetentionMonitor:", *paragraphs, f"It took {self._budget.sentence()}."]))

@@ -149,7 +149,13 @@ class Conclusion:
                 log_scalars(trainer, lines(found), step)
 
     def write(
-        self, folder: Path, comparison: Comparison, logits: Tensor, history: Sequence[Reading], time: dict[str, float]
+        self,
+        folder: Path,
+        comparison: Comparison,
+        logits: Tensor,
+        history: Sequence[Reading],
+        time: dict[str, float],
+        has_maps: bool = True,
     ) -> None:
         """Write ``retention.json``, ``samples.csv`` and ``samples.npz``.
 
@@ -159,6 +165,7 @@ class Conclusion:
             logits: of the model now, on all samples.
             history: all evaluations.
             time: shares of the run's.
+            has_maps: whether ``samples.npz`` holds them.
 
         Raises:
             OSError: they cannot be written.
@@ -175,7 +182,7 @@ class Conclusion:
             "time": time,
         }
         write_json(folder / "retention.json", values)
-        write_samples(folder, {**comparison.columns(logits), **self.rows}, self.maps)
+        write_samples(folder, {**comparison.columns(logits), **self.rows}, self.maps if has_maps else {})
 
 
 def against_nothing(comparison: Comparison, explainer: Explainer) -> References:

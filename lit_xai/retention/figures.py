@@ -90,13 +90,15 @@ class Figures:
         title: of each: explainer and reference.
         folder: for the PNG files.
         data_info: names and normalization of the data.
+        shows_inputs: whether the inputs themselves are drawn.
 
     Attributes:
         seconds: that the last one took.
     """
 
-    def __init__(self, title: str, folder: Path, data_info: DataInfo) -> None:
+    def __init__(self, title: str, folder: Path, data_info: DataInfo, shows_inputs: bool = True) -> None:
         self._title, self._folder, self._data_info = title, folder, data_info
+        self._shows_inputs = shows_inputs
         self._limits: dict[str, float] = {}
         self.seconds = 0.0
 
@@ -159,6 +161,7 @@ class Figures:
                 std=self._data_info.std,
                 limit=self._limits.get(name),
                 ends=ends_of([reference, present], before["probabilities"] is not None),
+                shows_inputs=self._shows_inputs,
             )
             several = f"-{name}" if len(maps.reference) > 1 else ""
             pixels = figure_to_rgb(figure)
