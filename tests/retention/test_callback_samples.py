@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from attribution.test_shown import fit
+from attribution.test_samples_shown import fit
 from planted import Secretive, arrays_and_pictures, holds_planted, samples
 
 from lit_xai import RetentionMonitor
