@@ -3,7 +3,8 @@
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from lit_xai.network.rows import take
 from lit_xai.network.trees import to_device
 from lit_xai.network.untouched import fork_rng, untouched
 from lit_xai.quantization.fake_quantizers import NAME
-from lit_xai.quantization.float_layers import FloatLayers, FloatSearch, ranking_inputs
+from lit_xai.quantization.float_layers import FloatSearch, ranking_inputs
 from lit_xai.quantization.partly import Calls, PartlyQuantized
 from lit_xai.render.blame import NoiseRow, blame_figure
 from lit_xai.render.png import save_png
@@ -117,63 +118,61 @@ def blame_layers(
         seconds: see :data:`SECONDS`.
         progress: whether to show a progress bar.
     """
-    few = ranking_inputs(calls, quantized, output)
-    small = list(_in_rows(few, quantized, output))
+    some, ratios = _in_runtime(quantized, path, calls, output, threads, seconds)
+    blame = LayerBlame(
+        tuple(BlamedLayer(name, ratio) for name, ratio in ratios.items()),
+        metric_name,
+        reference,
+        value,
+        SMALL * abs(reference or 0.0) if chance is None else chance,
+        sum(batch_size(one) for one in some),
+        higher_is_better=_direction(metric),
+        seconds=seconds,
+    )
+    if not hasattr(quantized, NAME):  # the network of the file holds the quantized one
+        return blame
+    parts, upwards = PartlyQuantized(quantized, calls, output), bool(blame.higher_is_better)
+    search = FloatSearch(parts, lambda network, _: _measured(measure, network), some, output, upwards)
+    noise = search.noise(search.whole)
+    alone = {name: signal_to_noise(1.0, noise[name]) for name in search.whole.layers}
+    layers = tuple(BlamedLayer(name, ratios.get(name or "network"), alone[name]) for name in alone)
+    blame = replace(blame, layers=layers)
+    if measure is None or value is None or blame.reference is None or blame.higher_is_better is None:
+        return blame
+    if blame.is_lossless:
+        return blame
+    search.values[()] = value
+    return _with_remedy(search, blame, progress)
+
+
+def _in_runtime(
+    quantized: nn.Module, path: Path, calls: Calls, output: OutputSpec, threads: int, seconds: float
+) -> tuple[list[Inputs], dict[str, float]]:
+    """Return the inputs that noise is measured on, and the ratio of each layer in the runtime."""
+    some = list(_in_rows(ranking_inputs(calls, quantized, output), quantized, output))
 
     def run() -> object:
         with untouched(quantized), torch.no_grad():
-            return call_network(quantized, small[0], output=output)
+            return call_network(quantized, some[0], output=output)
 
-    ratios = layer_noise(path, unrounded_weights(quantized, run), small, threads)
-    samples = sum(batch_size(one) for one in few)
-    names = _integer_layers(quantized)
-    layers = {name: BlamedLayer(name, ratios.get(name or "network")) for name in names}
-    known = {"metric": metric_name, "reference": reference, "quantized": value, "samples": samples}
-    if not hasattr(quantized, NAME):  # the network of the file holds the quantized one
-        return LayerBlame(tuple(BlamedLayer(name, ratio) for name, ratio in ratios.items()), **known)  # type: ignore[arg-type]  # of several types
-    search = FloatSearch(
-        PartlyQuantized(quantized, calls, output),
-        lambda network, _: _measured(measure, network),
-        few,
-        output,
-        bool(_direction(metric)),
-    )
-    noise = search.noise(search.whole)
-    layers = {
-        name: BlamedLayer(name, one.snr, signal_to_noise(1.0, noise[name]) if name in noise else None)
-        for name, one in layers.items()
-    }
-    upwards = _direction(metric)
-    if chance is None:
-        chance = SMALL * abs(reference or 0.0)
-    blame = LayerBlame(tuple(layers.values()), **known, chance=chance, higher_is_better=upwards, seconds=seconds)  # type: ignore[arg-type]  # of several types
-    if measure is None or reference is None or value is None or upwards is None or blame.is_lossless:
-        return blame
-    search.values[()] = value
-    worst = [one.name for one in blame.ranked if one.name][:WORST]
-    fewest = _searched(search, worst, chance, reference, metric_name, seconds, progress)
-    values = {names[0]: one for names, one in search.values.items() if len(names) == 1}
-    rows = [BlamedLayer(one.name, one.snr, one.alone, values.get(one.name)) for one in layers.values()]
-    return LayerBlame(
-        tuple(rows), metric_name, reference, value, chance, samples, fewest, higher_is_better=upwards, seconds=seconds
-    )
+    weights = unrounded_weights(quantized, run)
+    start = time.monotonic()
+    run()
+    # Each layer alone costs a call of the network: of a large one on fewer samples.
+    affordable = seconds / max(time.monotonic() - start, 1e-9) / max(len(weights), 1)
+    some = some[: max(int(affordable), 1)]
+    return some, layer_noise(path, weights, some, threads)
 
 
-def _searched(
-    search: FloatSearch,
-    worst: Sequence[str],
-    chance: float,
-    reference: float,
-    metric: str,
-    seconds: float,
-    progress: bool,
-) -> FloatLayers:
+def _with_remedy(search: FloatSearch, blame: LayerBlame, progress: bool) -> LayerBlame:
     """Measure the metric with each of a few layers alone in float, and search the fewest to leave there."""
     from tqdm.auto import tqdm  # type: ignore[import-untyped]  # ships no types
 
-    end = time.monotonic() + seconds
+    assert blame.reference is not None
+    end = time.monotonic() + blame.seconds
     # The search first: it names what helps. What is left of the time shows what each layer alone does.
-    fewest = search.run(chance, reference, metric, progress, seconds)
+    fewest = search.run(blame.chance, blame.reference, blame.metric, progress, blame.seconds)
+    worst = [one.name for one in blame.ranked if one.name][:WORST]
     with tqdm(total=len(worst), desc="layers alone in float", disable=None if progress else True, leave=False) as bar:
         for name in worst:
             if time.monotonic() >= end:
@@ -181,7 +180,9 @@ def _searched(
             bar.set_postfix_str(name)
             search.value((name,))
             bar.update()
-    return fewest
+    values = {names[0]: one for names, one in search.values.items() if len(names) == 1}
+    layers = tuple(replace(one, value=values.get(one.name)) for one in blame.layers)
+    return replace(blame, layers=layers, fewest=fewest)
 
 
 def _measured(measure: Callable[[nn.Module], float | None] | None, network: nn.Module) -> float:
@@ -198,12 +199,6 @@ def _direction(metric: Any) -> bool | None:
         return resolve_direction(metric)
     except ValueError:
         return None
-
-
-def _integer_layers(quantized: nn.Module) -> list[str]:
-    fake_quantizers: Any = getattr(quantized, NAME, None)
-    sites = () if fake_quantizers is None else fake_quantizers.sites.values()
-    return list(dict.fromkeys(site["layer"] for site in sites if site["channels"]))
 
 
 def _in_rows(calls: Iterable[Inputs], network: nn.Module, output: OutputSpec) -> Iterable[Inputs]:

@@ -104,7 +104,8 @@ class ExportReport:
             ]
             counted = count_integers(self.integer_operators, self.float_operators)
             sentences += [
-                "Integers are how weights are stored: ONNX Runtime computes with them in float."
+                "Weights are stored as integers, and the file rounds no activation: how to multiply with them is the"
+                " runtime's choice."
                 if self.quantization["activations"] == IN_FLOAT
                 else f"In integers in ONNX Runtime: {counted}."
             ]

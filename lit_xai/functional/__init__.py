@@ -6,6 +6,7 @@ from lit_xai.network.profiling import count_macs, count_parameters
 from lit_xai.network.untouched import fork_rng, untouched
 from lit_xai.pruning.pruning import prune_step
 from lit_xai.pruning.sensitivity import layer_sensitivity
+from lit_xai.quantization.float_layers import quantize_within
 from lit_xai.quantization.quantization import quantize
 from lit_xai.quantization.sensitivity import quantization_sensitivity
 from lit_xai.report.comparison import CompareOptions, compare_networks
@@ -37,6 +38,7 @@ __all__ = [
     "prune_step",
     "quantization_sensitivity",
     "quantize",
+    "quantize_within",
     "untouched",
     "write_report",
 ]

@@ -107,11 +107,22 @@ def test_weights_alone_are_a_small_file_that_loses_nothing(tmp_path):
     assert file_accuracy(tmp_path) == pytest.approx(accuracy(network), abs=0.01)
     said = str(export.report)
     assert "weights 8 bits, symmetric, per output channel; activations in float." in said
-    assert "Integers are how weights are stored: ONNX Runtime computes with them in float." in said
+    assert "Weights are stored as integers, and the file rounds no activation" in said
     assert "leaves" not in said
     rows = {row.name: row for row in export.report.rows}
     assert rows["int8 (ONNX Runtime)"].bytes < rows["fp32 (ONNX Runtime)"].bytes
     assert [*rows["int8 (ONNX Runtime)"].latency] == [1, 64]
+
+
+@pytest.mark.parametrize("inside", [None, "network"])
+def test_after_training_for_integers_its_own_ranges_are_blamed(inside, tmp_path):
+    qat = QuantizationAwareTraining(0, module=inside, calibration_batches=2)
+    fit(tmp_path, plant_(trained(Plain), "stem", "deep"), qat, export := ModelExport(int8=False, module=inside))
+    assert export.report.blame is not None, export.report.warnings
+    assert export.report.blame.ranked[0].name == ("stem" if inside else "network.stem")
+    assert all(one.alone is not None and one.snr is not None for one in export.report.blame.layers)
+    line = str(export.report.blame).split("ignored_layers=")[1].rstrip(".")
+    assert {name.removeprefix("network.") for name in json.loads(line)} == {"stem", "deep"}
 
 
 def test_figure_and_table_are_in_tensorboard(tmp_path):
