@@ -187,17 +187,20 @@ def export_model(
                 *(predictors, pairs, loader, variants.network, metric), *(batch_to_inputs, progress, batch_to_target)
             )
 
-        def rounding(deployment: Deployment | None) -> Rounding:  # a second pass, where the first one left a doubt
+        def rounding(deployment: Deployment) -> Rounding:  # a second pass, where the first one left a doubt
             predictors = variants.without_rounding(temporary, output, threads, deployment)
             pairs = [(name, UNROUNDED) for name in predictors if name != UNROUNDED]
             parities = measure(predictors, pairs, None).parities
-            return variants.rounding(parities, INT8_ROW if deployment is None else deployment.name)
+            return variants.rounding(parities, deployment.name)
+
+        def first_layer(deployment: Deployment) -> str:
+            return variants.first_layer(temporary, deployment, inputs, output, threads, tolerance)
 
         deployments = find_deployments(temporary, compared) if len(compared) > 1 else ()
         predictors = variants.predictors(temporary, output, threads, deployments)
         result = measure(predictors, variants.pairs(deployments), metric)
         _check_classes(classes, result)
-        warnings = check_parities(result, tolerance, float_file is not None, rounding, deployments)
+        warnings = check_parities(result, tolerance, float_file is not None, rounding, deployments, first_layer)
         # After the parities: latencies of wrong files would only cost time.
         sizes_measured: Sequence[int] | None = None if examples.is_whole else batch_sizes
         if examples.is_fixed:

@@ -430,8 +430,5 @@ def check_int8(
         if measured is not None and measured.explains:
             return f"{told}. Quantization itself changes as much: {measured.network}."
         limit = f"{LEAST_AGREEMENT:.0%} equal predictions" if enough else f"a mean difference of {LARGEST_MEAN:g}"
-        raise ValueError(
-            f"{name} expected what the quantized network computes, within {limit}, but {parity}: leave layers"
-            " in float with ignored_layers= to find the one that differs."
-        )
+        raise ValueError(f"{name} expected what the quantized network computes, within {limit}, but {parity}.")
     return f"{told}." if wrong else None

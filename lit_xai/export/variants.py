@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from lit_xai.export.deployments import FLOAT, INT8, Deployment
+from lit_xai.export.first_difference import describe_difference, first_difference
 from lit_xai.export.parity import (
     FilePredictor,
     Parity,
@@ -28,8 +29,11 @@ from lit_xai.network.profiling import count_macs
 from lit_xai.network.untouched import untouched
 from lit_xai.quantization.fake_quantizers import find_fake_quantizers, fold_paired_
 from lit_xai.quantization.quantization import IN_FLOAT, describe_quantization
+from lit_xai.runtime.errors import describe_cause
 from lit_xai.runtime.inspection import Operator
 from lit_xai.runtime.latency import Latency
+from lit_xai.runtime.loaded import LoadedModel
+from lit_xai.runtime.runtimes import find_runtime
 
 DENSE = "dense.onnx"
 """The network before it was pruned: measured, and then deleted."""
@@ -146,7 +150,7 @@ class Variants:
         return [(name, FLOAT_ROW) for name in names] + [(n, with_torch[n]) for n in names if n in with_torch]
 
     def without_rounding(
-        self, folder: Path, output: OutputSpec, threads: int, deployment: Deployment | None = None
+        self, folder: Path, output: OutputSpec, threads: int, deployment: Deployment
     ) -> dict[str, Predictor]:
         """Return the predictors of the quantized network and its file, and of the same weights without rounding.
 
@@ -154,20 +158,47 @@ class Variants:
             folder: of the files.
             output: the logits in the network's output.
             threads: for the runtime.
-            deployment: of the int8 file; default in ONNX Runtime.
+            deployment: of the int8 file.
         """
         assert self.quantized is not None
         float_weights = copy_network(self.quantized)
         fake_quantizers = find_fake_quantizers(float_weights)
         assert fake_quantizers is not None
         fake_quantizers.enable_fake_quant_(False)
-        predictors = self.predictors(folder, output, threads, () if deployment is None else (deployment,))
-        own = {name: predictors[name] for name in (self.row, deployment.name if deployment else INT8_ROW)}
+        predictors = self.predictors(folder, output, threads, (deployment,))
+        own = {name: predictors[name] for name in (self.row, deployment.name)}
         return {**own, UNROUNDED: torch_predictor(float_weights, output)}
 
-    def rounding(self, parities: Mapping[tuple[str, str], Parity], name: str = INT8_ROW) -> Rounding:
+    def rounding(self, parities: Mapping[tuple[str, str], Parity], name: str) -> Rounding:
         """Return what rounding does, from how far apart the :meth:`without_rounding` are."""
         return Rounding(parities[self.row, UNROUNDED], parities[name, UNROUNDED])
+
+    def first_layer(
+        self, folder: Path, deployment: Deployment, inputs: Inputs, output: OutputSpec, threads: int, limit: float
+    ) -> str:
+        """Return in a sentence which layer of a file is the first that differs from its network's.
+
+        Args:
+            folder: of the files.
+            deployment: the file, and what runs it.
+            inputs: what both are called with.
+            output: the logits in the network's output.
+            threads: for the runtime.
+            limit: of the float file.
+        """
+        network = self.quantized if deployment.file == INT8 else self.network
+        assert network is not None
+
+        def load(path: Path) -> LoadedModel:
+            return deployment.runtime.load(path, threads, deployment.precision)
+
+        limits = {"limit": limit} if deployment.file == FLOAT else {}
+        try:
+            with self.untouched():
+                found = first_difference(network, folder / deployment.file, load, inputs, output, **limits)
+        except Exception as error:  # of any kind: the error is about the file, and this only helps to find its reason
+            return f"Which layer differs is unknown ({describe_cause(error)})."
+        return describe_difference(found)
 
     def surprises(self, operators: Sequence[Operator], runtime: str = "ONNX Runtime") -> list[str]:
         """Return warnings of layers that a runtime executes in another precision than they were trained in."""
@@ -190,8 +221,9 @@ def check_parities(
     result: ParityResult,
     tolerance: float,
     float_is_given: bool,
-    rounding: Callable[[Deployment | None], Rounding] | None = None,
+    rounding: Callable[[Deployment], Rounding] | None = None,
     deployments: Sequence[Deployment] = (),
+    first_layer: Callable[[Deployment], str] | None = None,
 ) -> list[str]:
     """Refuse files that do not compute what the networks do; return warnings.
 
@@ -202,27 +234,30 @@ def check_parities(
             then have to agree with ONNX Runtime.
         rounding: measures what rounding does; called where the int8 file differs by more than it should.
         deployments: in other runtimes, and in other precisions of floats.
+        first_layer: tells in a sentence which layer of a file is the first that differs; called for the error.
 
     Raises:
-        ValueError: a file is beyond the limits of :func:`~lit_xai.export.parity.check_float` and ``check_int8``.
+        ValueError: a file is beyond the limits of :func:`~lit_xai.export.parity.check_float` and ``check_int8``; names
+            the first layer that differs.
     """
-    if not float_is_given:
-        check_float(result.parities[FLOAT_ROW, _NETWORK], tolerance)
-    parity = int8_parity(result)
-    warnings = [] if parity is None else [check_int8(parity, rounding and partial(rounding, None))]
-    for one in deployments:
-        if one.name in (FLOAT_ROW, INT8_ROW):
-            continue
-        if one.file == INT8:
-            found = network_parity(result, one.name)
-            assert found is not None
-            warnings.append(check_int8(found, rounding and partial(rounding, one), str(one)))
-            continue
-        found = result.parities[one.name, FLOAT_ROW if float_is_given else _NETWORK]
-        if one.precision == "f32":
-            check_float(found, tolerance, str(one))
-        else:
-            warnings.append(check_bfloat16(found, str(one)))
+    default = find_runtime("onnxruntime")
+    warnings: list[str | None] = []
+    every = [Deployment(FLOAT, default), *([Deployment(INT8, default)] if int8_parity(result) else [])]
+    for one in [*every, *(one for one in deployments if one.name not in (FLOAT_ROW, INT8_ROW))]:
+        name = one.file if one.runtime == default else str(one)
+        try:
+            if one.file == INT8:
+                parity = network_parity(result, one.name)
+                assert parity is not None
+                warnings.append(check_int8(parity, rounding and partial(rounding, one), name))
+            elif one.precision != "f32":
+                warnings.append(check_bfloat16(result.parities[one.name, _NETWORK], name))
+            elif one.runtime != default or not float_is_given:
+                check_float(result.parities[one.name, FLOAT_ROW if float_is_given else _NETWORK], tolerance, name)
+        except ValueError as error:
+            # A file of other weights than the network's has no layers to compare with.
+            told = "" if first_layer is None or (float_is_given and one.file == FLOAT) else first_layer(one)
+            raise ValueError(f"{error} {told}".strip()) from None
     return [warning for warning in warnings if warning is not None]
 
 

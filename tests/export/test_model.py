@@ -255,7 +255,12 @@ def test_an_int8_file_that_computes_something_else_is_refused(tmp_path, trained,
         export(network if not hasattr(network, "fake_quantizers") else noisy, *args, **kwargs)
 
     monkeypatch.setattr(files, "export_onnx", exchanged)  # an exporter with an error in it
-    with refused("model.int8.onnx expected what the quantized network computes", "99% equal predictions"):
+    told = (
+        "model.int8.onnx expected what the quantized network computes",
+        "99% equal",
+        "first layer that differs is fc:",
+    )
+    with refused(*told):
         export_model(trained.network, trained.loader, tmp_path / "a", quantized=trained.quantized, **OPTIONS)
     assert not any(tmp_path.iterdir())
 
