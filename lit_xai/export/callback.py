@@ -100,9 +100,9 @@ class ModelExport(AnyCallback):
         weights_only: ``False`` to unpickle objects of any class in ModelCheckpoint's best checkpoint, such as a module
             among the hyperparameters; otherwise the last weights are exported in place of such a file's, with a
             warning.
-        runtimes: to compare: ``"onnxruntime"`` and ``"openvino"``; of more than one the table shows each file in each,
-            and a sentence says which file to run where. What is not installed is left out, with a line; default ONNX
-            Runtime alone.
+        runtimes: to compare: ``"onnxruntime"``, ``"openvino"``, ``"executorch"``, for which ``model.pte`` is written;
+            of more than one the table shows each file in each, and a sentence says which file to run where. What is
+            not installed is left out, with a line; default ONNX Runtime alone.
         batch_sizes: of the latencies; default 1 and 64.
 
     Attributes:

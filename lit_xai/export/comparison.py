@@ -1,15 +1,12 @@
 """The files of an export in several runtimes, side by side, and which file to run where."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lit_xai.export.deployments import Deployment
-from lit_xai.export.fresh import Start, measure_start
+from lit_xai.export.fresh import measure_start
 from lit_xai.export.timing import Candidate
 from lit_xai.export.versions import opset_of
 from lit_xai.network.calling import Inputs
@@ -18,6 +15,7 @@ from lit_xai.render.summary import markdown_table
 from lit_xai.runtime.flat import named_tensors
 from lit_xai.runtime.latency import Latency
 from lit_xai.runtime.loaded import Arrays
+from lit_xai.runtime.runtimes import all_threads
 
 AS_FAST = 0.05
 """The largest difference, relative to the fastest, at which another row may count as fast as that."""
@@ -65,12 +63,6 @@ class RuntimeRow:
         return {**vars(self), "latency": latency}
 
 
-def all_threads() -> int:
-    """Return the number of CPUs that this process may use."""
-    # Containers and batch systems leave a process fewer than the machine has.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def candidates_of(folder: Path, deployments: Sequence[Deployment], threads: int) -> dict[str, Candidate]:
     """Return what to measure by name: each deployment on this many threads, and on all of them.
 
@@ -81,9 +73,14 @@ def candidates_of(folder: Path, deployments: Sequence[Deployment], threads: int)
     """
     return {
         key_of(one, n, threads): Candidate(folder / one.file, one.runtime.name, one.precision, n)
-        for n in dict.fromkeys((threads, all_threads()))
         for one in deployments
+        for n in threads_of(one, threads)
     }
+
+
+def threads_of(deployment: Deployment, threads: int) -> tuple[int, ...]:
+    """Return the numbers of threads that a deployment is measured on: this one and all, or all that it takes."""
+    return tuple(dict.fromkeys(deployment.runtime.threads(n) for n in (threads, all_threads())))
 
 
 def key_of(deployment: Deployment, n: int, threads: int) -> str:
@@ -116,10 +113,11 @@ def make_runtime_rows(
     one, many = _samples(inputs, batch_sizes)
     rows = []
     for deployment in deployments:
-        start = measure_start(
-            folder, deployment.file, deployment.runtime.name, deployment.precision, one, many, threads
-        ) or Start(float("nan"), None)
-        for n in dict.fromkeys((threads, all_threads())):
+        start = None
+        if deployment.runtime.runs_onnx:  # as the script does
+            runtime, precision = deployment.runtime.name, deployment.precision
+            start = measure_start(folder, deployment.file, runtime, precision, one, many, threads)
+        for n in threads_of(deployment, threads):
             rows.append(
                 RuntimeRow(
                     deployment.file,
@@ -129,9 +127,9 @@ def make_runtime_rows(
                     latencies[key_of(deployment, n, threads)],
                     metrics.get(deployment.name),
                     agreements.get(deployment.name),
-                    start.load_ms if n == threads and np.isfinite(start.load_ms) else None,
-                    start.peak_mb if n == threads else None,
-                    opset_of(folder / deployment.file),
+                    start.load_ms if start is not None and n == threads else None,
+                    start.peak_mb if start is not None and n == threads else None,
+                    opset_of(folder / deployment.file) if deployment.runtime.runs_onnx else None,
                 )
             )
     return tuple(rows)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lit_xai.runtime.runtimes import Runtime, find_runtime
 
-FLOAT, INT8 = "model.onnx", "model.int8.onnx"
+FLOAT, INT8, PTE = "model.onnx", "model.int8.onnx", "model.pte"
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ def find_deployments(folder: Path, runtimes: Sequence[Runtime]) -> tuple[Deploym
     """
     return tuple(
         Deployment(file, runtime, precision)
-        for file in (FLOAT, INT8)
+        for file in (FLOAT, PTE, INT8)
         if (folder / file).exists()
         for runtime in runtimes
         if Path(file).suffix in runtime.suffixes
-        for precision in (runtime.precisions() if file == FLOAT else ("f32",))
+        for precision in (runtime.precisions() if file != INT8 else ("f32",))
     )
 
 

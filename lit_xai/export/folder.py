@@ -11,7 +11,7 @@ from lit_xai.export.swap import prefix, remove, roll_forward, swap
 from lit_xai.network.check import refusal
 
 FILES = (
-    *("model.onnx", "model.int8.onnx", "model.pt2", "sample.npz", "infer.py"),
+    *("model.onnx", "model.int8.onnx", "model.pt2", "model.pte", "sample.npz", "infer.py"),
     *("layers.md", "layers.png", "report.md", "report.json"),
 )
 """The files of an export."""

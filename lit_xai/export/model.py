@@ -12,7 +12,7 @@ from torch import nn
 
 from lit_xai.export.blame import blame_export, first_calls
 from lit_xai.export.comparison import candidates_of, make_runtime_rows
-from lit_xai.export.deployments import Deployment, find_deployments, installed_runtimes
+from lit_xai.export.deployments import PTE, Deployment, find_deployments, installed_runtimes
 from lit_xai.export.files import FixedSamplesError, take_onnx, write_onnx
 from lit_xai.export.folder import FILES, check_folder, staged
 from lit_xai.export.inference import check_normalization, write_inference
@@ -48,7 +48,7 @@ from lit_xai.network.profiling import batch_size
 from lit_xai.runtime.flat import named_tensors
 from lit_xai.runtime.inspection import inspect_onnx
 from lit_xai.runtime.onnx import FIXED_NUMBERS, check_opset
-from lit_xai.runtime.runtimes import check_runtimes
+from lit_xai.runtime.runtimes import Runtime, check_runtimes
 
 INT8_TOLERANCE = 0.05
 """Tolerance of an int8 file's own check on other machines, where no larger difference was measured here."""
@@ -138,9 +138,10 @@ def export_model(
         opset: version of ONNX's operators, 18 or newer; default torch's.
         program: whether to write ``model.pt2``; if the network cannot be exported that way, a warning is given.
         progress: whether to show a progress bar.
-        runtimes: to compare: ``"onnxruntime"``, ``"openvino"``. Of more than one the report has a table of the files
-            in each, on ``threads`` and on all threads, and a sentence which file to run where. Every file has to agree
-            with its network in each of them. What is not installed is left out, with a note.
+        runtimes: to compare: ``"onnxruntime"``, ``"openvino"``, ``"executorch"``, for which ``model.pte`` is written.
+            Of more than one the report has a table of the files in each, on ``threads`` and on all threads, and a
+            sentence which file to run where. Every file has to agree with its network in each of them. What is not
+            installed is left out, with a note.
         batch_sizes: the batch sizes to measure latencies at.
         blame: whether to find out which layers of the int8 file cost most, see
             :func:`~lit_xai.export.blame.blame_layers`; if that fails, a warning is given.
@@ -196,11 +197,14 @@ def export_model(
         def first_layer(deployment: Deployment) -> str:
             return variants.first_layer(temporary, deployment, inputs, output, threads, tolerance)
 
+        missing = _write_others(temporary, variants.network, examples, output, compared, batch_sizes)
         deployments = find_deployments(temporary, compared) if len(compared) > 1 else ()
         predictors = variants.predictors(temporary, output, threads, deployments)
         result = measure(predictors, variants.pairs(deployments), metric)
         _check_classes(classes, result)
-        warnings = check_parities(result, tolerance, float_file is not None, rounding, deployments, first_layer)
+        warnings = missing + check_parities(
+            result, tolerance, float_file is not None, rounding, deployments, first_layer
+        )
         # After the parities: latencies of wrong files would only cost time.
         sizes_measured: Sequence[int] | None = None if examples.is_whole else batch_sizes
         if examples.is_fixed:
@@ -312,6 +316,27 @@ def _write_program(folder: Path, network: nn.Module, examples: Examples, output:
         (folder / "model.pt2").unlink(missing_ok=True)
         return [f"There is no model.pt2: {error}"]
     return []
+
+
+def _write_others(
+    folder: Path,
+    network: nn.Module,
+    examples: Examples,
+    output: OutputSpec,
+    runtimes: Sequence[Runtime],
+    batch_sizes: Sequence[int],
+) -> list[str]:
+    """Write the float network for runtimes with a format of their own; return a warning where that is impossible."""
+    warnings = []
+    for runtime in runtimes:
+        if runtime.runs_onnx:
+            continue
+        largest = None if examples.is_fixed else max(batch_sizes)
+        try:
+            runtime.write(network, examples.inputs, folder / PTE, output=output, largest=largest)
+        except ValueError as error:
+            warnings.append(f"There is no {PTE}: {error}")
+    return warnings
 
 
 def _float_warnings(result: ParityResult, metric: Any, float_source: str, ptq_source: str) -> list[str]:

@@ -193,6 +193,8 @@ class Variants:
             return deployment.runtime.load(path, threads, deployment.precision)
 
         limits = {"limit": limit} if deployment.file == FLOAT else {}
+        if not deployment.runtime.runs_onnx:
+            return ""
         try:
             with self.untouched():
                 found = first_difference(network, folder / deployment.file, load, inputs, output, **limits)
@@ -253,7 +255,8 @@ def check_parities(
             elif one.precision != "f32":
                 warnings.append(check_bfloat16(result.parities[one.name, _NETWORK], name))
             elif one.runtime != default or not float_is_given:
-                check_float(result.parities[one.name, FLOAT_ROW if float_is_given else _NETWORK], tolerance, name)
+                reference = FLOAT_ROW if float_is_given and one.file == FLOAT else _NETWORK
+                check_float(result.parities[one.name, reference], tolerance, name)
         except ValueError as error:
             # A file of other weights than the network's has no layers to compare with.
             told = "" if first_layer is None or (float_is_given and one.file == FLOAT) else first_layer(one)

@@ -100,7 +100,7 @@ class StructuredPruning(StructuralCallback):
         batch_to_inputs: the model's inputs in a batch: a key, an index, several, a function or its import path.
         output: the logits in its output: a key, an attribute, an index, a function or its import path.
         seed: for importances that draw.
-        runtime: for the latency: ``"onnxruntime"``, or ``"openvino"``, with floats in float32.
+        runtime: for the latency: ``"onnxruntime"``, ``"openvino"``, with floats in float32, or ``"executorch"``.
 
     Raises:
         ValueError: in the constructor or before the first step, one sentence on the argument that is wrong.

@@ -88,7 +88,8 @@ def network_latency(
         measure: a function from the file's path to milliseconds to use instead of a runtime, or its import path.
         call: the network's method that is called.
         output: the logits in its output.
-        runtime: ``"onnxruntime"`` or ``"openvino"``, which computes floats in float32 here.
+        runtime: ``"onnxruntime"``, ``"openvino"``, which computes floats in float32 here, or ``"executorch"``, which
+            decides by itself on how many threads.
 
     Raises:
         ModuleNotFoundError: onnx, onnxscript or the runtime is not installed.
@@ -104,7 +105,6 @@ def network_latency(
     function = load_object(measure, "measure") if isinstance(measure, str) else measure
     if function is not None and not callable(function):
         raise ValueError(f"measure expected a function from an ONNX file's path to milliseconds, but got {measure!r}.")
-    # An ONNX file is measured, whatever runs it.
     chosen = find_runtime(runtime)
     require("A latency", *ONNX, *([chosen.name] if function is None and chosen.extra == "export" else []))
     if function is None:
@@ -116,8 +116,12 @@ def network_latency(
     else:
         inputs, n = with_batch_size(inputs, batch_size, rows), batch_size
     with tempfile.TemporaryDirectory(prefix="lit_xai-") as folder:
-        path = Path(folder) / "network.onnx"
-        export_onnx(network, inputs, path, call, output, dynamic_batch=False)
+        is_onnx = function is not None or chosen.runs_onnx
+        path = Path(folder) / f"network{'.onnx' if is_onnx else chosen.suffixes[0]}"
+        if is_onnx:
+            export_onnx(network, inputs, path, call, output, dynamic_batch=False)
+        else:
+            chosen.write(network, inputs, path, call=call, output=output)
         if function is None:
             return replace(measure_latency(path, inputs, threads, runtime=runtime), batch_size=n)
         name = getattr(function, "__name__", type(function).__name__)
@@ -147,7 +151,7 @@ def measure_latency(
         batch_size: the number of samples in the call, those given cut or repeated; default as given.
         repeats: the largest number of blocks.
         seconds: about how long to measure, after a fifth of it to warm up; default half a second.
-        runtime: ``"onnxruntime"`` or ``"openvino"``.
+        runtime: ``"onnxruntime"``, ``"openvino"`` or ``"executorch"``.
         precision: of floats: ``"f32"``, or ``"bf16"`` in OpenVINO on a CPU that has it.
 
     Raises:
@@ -167,9 +171,11 @@ def measure_latency(
     seconds = SECONDS if seconds is None else seconds
     if batch_size is not None:
         inputs = with_batch_size(inputs, check_integer("batch_size", batch_size))
-    model = find_runtime(runtime).load(path, threads, precision)
+    chosen = find_runtime(runtime)
+    model = chosen.load(path, threads, precision)
     timing = summarize(time_calls(caller_of(model, str(path), inputs), repeats, seconds))
-    return Latency(timing.milliseconds, timing.spread, model.label, cpu_name(), threads, _rows(inputs), timing.p95)
+    where = model.label, cpu_name(), chosen.threads(threads)
+    return Latency(timing.milliseconds, timing.spread, *where, _rows(inputs), timing.p95)
 
 
 def cpu_name() -> str:

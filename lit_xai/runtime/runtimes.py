@@ -9,6 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from lit_xai.network.arguments import Inputs
 from lit_xai.network.check import check_choice, refusal
 from lit_xai.network.packages import require
 from lit_xai.runtime.inspection import Operator
@@ -24,7 +27,9 @@ class Runtime:
         label: its name in tables and sentences.
         extra: of this library, which installs it.
         suffixes: of the files that it runs.
-        module: has ``load(path, threads, precision)``, ``precisions()`` and ``operators(path)``; imported when used.
+        module: has ``load(path, threads, precision)``, ``precisions()`` and ``operators(path)``, and ``write`` where
+            files are not ONNX; imported when used.
+        sets_threads: whether it runs on the number of threads that it is given, rather than on one of its own.
     """
 
     name: str
@@ -32,6 +37,12 @@ class Runtime:
     extra: str
     suffixes: tuple[str, ...]
     module: str
+    sets_threads: bool = True
+
+    @property
+    def runs_onnx(self) -> bool:
+        """Whether it runs ONNX files."""
+        return ".onnx" in self.suffixes
 
     @property
     def is_installed(self) -> bool:
@@ -67,6 +78,26 @@ class Runtime:
         loaded: LoadedModel = self._own.load(path, threads, precision)
         return loaded
 
+    def write(self, network: nn.Module, inputs: Inputs, path: Path, **options: Any) -> None:
+        """Write a network as a file of a format of its own; for ONNX see :func:`~lit_xai.runtime.onnx.export_onnx`.
+
+        Args:
+            network: the module, which is left unchanged.
+            inputs: what it is called with.
+            path: of the file.
+            options: of the module's ``write``.
+
+        Raises:
+            ModuleNotFoundError: the runtime is not installed.
+            ValueError: the network cannot be written for it.
+        """
+        self.require(f"Writing for {self.label}")
+        self._own.write(network, inputs, path, **options)
+
+    def threads(self, given: int) -> int:
+        """Return how many threads it runs on where it is given this number."""
+        return given if self.sets_threads else all_threads()
+
     def operators(self, path: str | os.PathLike[str]) -> tuple[Operator, ...]:
         """Return the products, sums and averages of a file as this runtime executes them on this CPU.
 
@@ -93,11 +124,23 @@ class Runtime:
         return importlib.import_module(self.module)
 
 
+def all_threads() -> int:
+    """Return the number of CPUs that this process may use.
+
+    Example:
+        >>> all_threads() >= 1
+        True
+    """
+    # Containers and batch systems leave a process fewer than the machine has.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 RUNTIMES = {
     one.name: one
     for one in (
         Runtime("onnxruntime", "ONNX Runtime", "export", (".onnx",), "lit_xai.runtime.onnxruntime"),
         Runtime("openvino", "OpenVINO", "openvino", (".onnx", ".xml"), "lit_xai.runtime.openvino"),
+        Runtime("executorch", "ExecuTorch", "executorch", (".pte",), "lit_xai.runtime.executorch", sets_threads=False),
     )
 }
 """The runtimes by name."""
@@ -119,7 +162,7 @@ def find_runtime(name: str, argument: str = "runtime") -> Runtime:
         >>> find_runtime("openvno")
         Traceback (most recent call last):
         ...
-        ValueError: runtime expected one of onnxruntime, openvino, but got 'openvno'. Did you mean 'openvino'?
+        ValueError: runtime expected one of onnxruntime, openvino, executorch, but got 'openvno'. Did you mean ...
     """
     return RUNTIMES[check_choice(argument, name, RUNTIMES)]
 
@@ -151,7 +194,7 @@ def load_model(
 
     Args:
         path: of the file.
-        runtime: ``"onnxruntime"`` or ``"openvino"``.
+        runtime: ``"onnxruntime"``, ``"openvino"`` or ``"executorch"``.
         threads: how many the runtime may use; default as it decides.
         precision: of floats.
 

@@ -109,7 +109,11 @@ def test_a_runtime_that_computes_something_else_is_refused(trained, tmp_path, mo
 
 def test_refusals(trained, tmp_path):
     for arguments, *said in (
-        ({"runtimes": ["openvno"]}, "runtimes[0] expected one of onnxruntime, openvino", "Did you mean 'openvino'?"),
+        (
+            {"runtimes": ["openvno"]},
+            "runtimes[0] expected one of onnxruntime, openvino, executorch",
+            "Did you mean 'openvino'?",
+        ),
         ({"runtimes": "openvino"}, "runtimes expected a list of names"),
         ({"batch_sizes": 64}, "batch_sizes expected a list of positive integers, but got 64"),
         ({"batch_sizes": (1, True)}, "batch_sizes[1] expected a positive integer, but got True"),

@@ -52,9 +52,9 @@ def test_in_openvino(resnet):
     assert 0 < found.milliseconds <= found.p95
     of_network = network_latency(cnn(), X, batch_size=3, runtime="openvino")
     assert (of_network.runtime, of_network.batch_size) == (found.runtime, 3)
-    with refused("runtime expected one of onnxruntime, openvino"):
+    with refused("runtime expected one of onnxruntime, openvino, executorch"):
         measure_latency(resnet, x, runtime="tensorrt")
-    with refused("runtime expected one of onnxruntime, openvino"):
+    with refused("runtime expected one of onnxruntime, openvino, executorch"):
         network_latency(cnn(), X, runtime="tensorrt")
 
 
