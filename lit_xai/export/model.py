@@ -197,12 +197,12 @@ def export_model(
         def first_layer(deployment: Deployment) -> str:
             return variants.first_layer(temporary, deployment, inputs, output, threads, tolerance)
 
-        missing = _write_others(temporary, variants.network, examples, output, compared, batch_sizes)
+        unwritten = _write_others(temporary, variants.network, examples, output, compared, batch_sizes)
         deployments = find_deployments(temporary, compared) if len(compared) > 1 else ()
         predictors = variants.predictors(temporary, output, threads, deployments)
         result = measure(predictors, variants.pairs(deployments), metric)
         _check_classes(classes, result)
-        warnings = missing + check_parities(
+        warnings = unwritten + check_parities(
             result, tolerance, float_file is not None, rounding, deployments, first_layer
         )
         # After the parities: latencies of wrong files would only cost time.

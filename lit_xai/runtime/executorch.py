@@ -85,7 +85,7 @@ class ExecuTorchModel:
     """A program of ExecuTorch; see :class:`~lit_xai.runtime.loaded.LoadedModel`."""
 
     def __init__(self, method: Any) -> None:
-        self._method = method
+        self._method, self._has_run = method, False
         self.label = f"ExecuTorch {importlib.metadata.version('executorch')}"
         metas = [method.metadata.input_tensor_meta(i) for i in range(method.metadata.num_inputs())]
         # Programs do not keep the names of inputs; those of an ONNX file in which nothing has a name.
@@ -102,6 +102,12 @@ class ExecuTorchModel:
             if arrays[name].shape[1:] != sizes[1:] or arrays[name].ndim != len(sizes):
                 raise ValueError(f"{name} expected the shape {['*', *sizes[1:]]}, but got {[*arrays[name].shape]}")
         largest = min((sizes[0] for sizes in self._sizes.values() if sizes), default=1)
+        # ExecuTorch writes what it finds out about the CPU to the terminal when it first starts its threads.
+        with contextlib.nullcontext() if self._has_run else _quiet():
+            return self._run(arrays, largest)
+
+    def _run(self, arrays: Arrays, largest: int) -> tuple[NDArray[Any], ...]:
+        self._has_run = True
         n = max((len(array) for array in arrays.values() if array.ndim), default=1)
         parts = [
             self._method.execute(
@@ -143,12 +149,12 @@ def _quiet() -> Iterator[None]:
     """Silence the warnings of ExecuTorch's Python, and what its C++ writes to the terminal beside its exceptions."""
     sys.stderr.flush()
     kept = os.dup(2)
-    with warnings.catch_warnings(), open(os.devnull, "w") as nothing:
+    # Its bindings write to Python's stderr, which need not be the process's own.
+    with warnings.catch_warnings(), open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing):
         warnings.simplefilter("ignore")
         os.dup2(nothing.fileno(), 2)
         try:
             yield
         finally:
-            sys.stderr.flush()
             os.dup2(kept, 2)
             os.close(kept)
