@@ -9,7 +9,8 @@ can compute floats in fewer bits on this CPU (bf16 in OpenVINO), that is a row t
 
 On some networks the same for NNCF, which gets the network with its BatchNorms folded, and for torchao's PT2E with its
 X86InductorQuantizer, each exported by the exporter of torch that can; where one is not installed (``pip install nncf``)
-or fails, it says so. NNCF compiles C++ when first used, for up to a minute: let it.
+or fails, it says so. On vision transformers the same for weights alone in integers, and for ONNX Runtime's dynamic
+quantization. NNCF compiles C++ when first used, for up to a minute: let it.
 """
 
 import argparse
@@ -113,7 +114,11 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
     **{f"vit-{dim}": (lambda dim=dim: vit(dim), images(1, 28)) for dim in (64, 192, 384)},
     **{f"bert-{hidden}": (lambda hidden=hidden: bert(hidden), sentences) for hidden in (64, 384)},
 }
-WITH_PEERS = ("residual", "resnet8-16", "resnet8-64")
+WRITERS_OF = {
+    **dict.fromkeys(("residual", "resnet8-16", "resnet8-64"), ("ours", "nncf", "pt2e")),
+    **dict.fromkeys(("vit-192", "vit-384"), ("ours", "weights", "dynamic")),
+}
+"""The writers of files of networks that have other ones than ours."""
 
 
 def folded(network: nn.Module, inputs: Any) -> nn.Module:
@@ -136,6 +141,18 @@ def import_nncf() -> Any:
 def write_ours(network: nn.Module, batches: list[Any], path: Path) -> None:
     """Write what this library makes of a network."""
     export_onnx(quantize(network, batches, progress=False), batches[0], path)
+
+
+def write_weights(network: nn.Module, batches: list[Any], path: Path) -> None:
+    """Write a network with weights alone in integers."""
+    export_onnx(quantize(network, batches, activations="float", progress=False), batches[0], path)
+
+
+def write_dynamic(network: nn.Module, batches: list[Any], path: Path) -> None:
+    """Write what ONNX Runtime makes of the float file, with the range of each activation taken in every call."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(path.with_name("fp32.onnx"), path, weight_type=QuantType.QInt8, per_channel=True)
 
 
 def write_nncf(network: nn.Module, batches: list[Any], path: Path) -> None:
@@ -164,14 +181,17 @@ def write_pt2e(network: nn.Module, batches: list[Any], path: Path) -> None:
     program.save(path, external_data=False)
 
 
-WRITERS = {"ours": write_ours, "nncf": write_nncf, "pt2e": write_pt2e}
+WRITERS = {
+    **{"ours": write_ours, "nncf": write_nncf, "pt2e": write_pt2e},
+    **{"weights": write_weights, "dynamic": write_dynamic},
+}
 
 
 def written(name: str, network: nn.Module, batches: list[Any], folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files that there can be of a network."""
     export_onnx(network, batches[0], folder / "fp32.onnx")
     yield "fp32", folder / "fp32.onnx"
-    for writer in WRITERS if name in WITH_PEERS else ("ours",):
+    for writer in WRITERS_OF.get(name, ("ours",)):
         try:
             with quiet(), torch.no_grad():
                 WRITERS[writer](network, batches, folder / f"{writer}.onnx")
@@ -179,7 +199,7 @@ def written(name: str, network: nn.Module, batches: list[Any], folder: Path) -> 
         except Exception as error:
             if writer == "ours":
                 raise
-            print(f"{name:12}{writer:6} left out: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
+            print(f"{name:12}{writer:9} left out: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
 
 
 @contextlib.contextmanager
@@ -262,7 +282,7 @@ def main() -> None:
     versions = ", ".join(f"{one.label} {one.version}" for one in RUNTIMES.values() if one.is_installed)
     print(f"{cpu()}; {versions}, 1 thread; milliseconds of the fp32 file, and shares of it in the same runtime")
     titles = "".join(f"{f'batch {n}':>11}" for n in BATCHES) + "".join(f"{kind:>15}" for kind in KINDS)
-    print(f"{'':36}{'size':>7}{titles}")
+    print(f"{'':39}{'size':>7}{titles}")
     for name in arguments.network or NETWORKS:
         torch.manual_seed(0)
         make, inputs = NETWORKS[name]
@@ -277,7 +297,7 @@ def main() -> None:
             for variant, runtime, precision in found[0]:
                 path = files[variant]
                 size = path.stat().st_size / files["fp32"].stat().st_size
-                row = f"{name:12}{variant:6}{runtime:12}{precision:6}{size:7.2f}"
+                row = f"{name:12}{variant:9}{runtime:12}{precision:6}{size:7.2f}"
                 for one in found:
                     milliseconds, share = one[variant, runtime, precision]
                     row += f"{milliseconds:9.3f}ms" if (variant, precision) == ("fp32", "f32") else f"{share:11.2f}"

@@ -304,7 +304,7 @@ BAD = [
     ({"cpu": "x86"}, ["cpu expected one of any, vnni, arm64, but got 'x86'"]),
     ({"cpu": "vnnl"}, ["cpu expected one of", "Did you mean 'vnni'"]),
     ({"activations": "unsinged"}, ["activations expected one of unsigned, symmetric", "Did you mean 'unsigned'"]),
-    ({"activations": None}, ["activations expected one of unsigned, symmetric, but got None"]),
+    ({"activations": None}, ["activations expected one of unsigned, symmetric, float, but got None"]),
     ({"ignored_layers": ["nothing"]}, ["ignored_layers: 'nothing' matches no layer"]),
     ({"ignored_layers": [nn.Linear]}, ["calls no convolution or linear layer that can be quantized"]),
     ({"batches": 0}, ["batches expected a positive integer, but got 0"]),

@@ -18,6 +18,7 @@ from lit_xai.network.calling import call_network
 from lit_xai.quantization.float_layers import quantize_within
 from lit_xai.quantization.plan import check_plan
 from lit_xai.quantization.quantization import describe_quantization, plan_quantization, quantize
+from lit_xai.quantization.sensitivity import quantization_sensitivity
 from lit_xai.runtime.onnx import export_onnx
 
 SIMPLE = ["mlp", "residual", "mobile", "vit", "bert", "signal", "dense"]
@@ -138,6 +139,24 @@ def test_training_for_it_a_checkpoint_and_back(tmp_path):
     export_onnx(module.network, x, tmp_path / "weights.onnx")
     with torch.no_grad():
         torch.testing.assert_close(OnnxPredictor(tmp_path / "weights.onnx")(x), module.network(x), rtol=1e-2, atol=0.02)
+
+
+def test_which_layers_tolerate_fewer_bits_of_weights_alone():
+    network, x = make("residual")
+    with torch.no_grad():
+        expected = network(x)
+
+    def error(changed):
+        with torch.no_grad():
+            return float((changed(x) - expected).square().mean())
+
+    options = {"higher_is_better": False, "progress": False}
+    both = [
+        quantization_sensitivity(network, [x], error, (2,), activations=a, **options) for a in ("float", "unsigned")
+    ]
+    assert both[0].layers == both[1].layers
+    assert bool((both[0].values <= both[1].values * 1.5).all())
+    assert bool((both[0].values > both[0].dense).all())
 
 
 def is_enabled(network):
