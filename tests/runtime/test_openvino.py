@@ -12,6 +12,7 @@ from networks import Tokens
 from silence import PACKAGE, SECONDS, cut_network, environment, imports, looked_up
 from torch import nn
 
+from lit_xai.export.inference import write_inference
 from lit_xai.models import ResNet
 from lit_xai.quantization.quantization import quantize
 from lit_xai.runtime import openvino
@@ -133,15 +134,21 @@ time.sleep({seconds})
 """
 
 
+@pytest.fixture(scope="module")
+def script(files):
+    write_inference(files, {"any.onnx": 0.05}, X)
+    return f"sys.path.insert(0, {str(files)!r}); import infer; infer.load(runtime='openvino'); import openvino"
+
+
 @pytest.mark.slow
 @cut_network
-@pytest.mark.parametrize(("code", "expected"), [("import openvino", True), (OURS, False)])
-def test_it_looks_up_nothing_and_writes_nothing(code, expected, files, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("code", "expected"), [("import openvino", True), (OURS, False), ("infer.py", False)])
+def test_it_looks_up_nothing_and_writes_nothing(code, expected, files, script, tmp_path, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(name, str(home))
-    program = RUN.format(imports=code, seconds=SECONDS)
+    program = RUN.format(imports=script if code == "infer.py" else code, seconds=SECONDS)
     names = looked_up(tmp_path, sys.executable, "-c", program, Path(files / "any.onnx"))
     assert bool(names) is expected, names  # the first shows that the name server sees it
     assert expected or [*home.rglob("*")] == []
