@@ -7,16 +7,18 @@ rounds in which the files alternate, in time of the processor. Beside it: the si
 convolutions, sums and matrix products with weights are integer in the graph that the runtime executes. Where a runtime
 can compute floats in fewer bits on this CPU (bf16 in OpenVINO), that is a row too.
 
-On some networks the same for NNCF, which gets the network with its BatchNorms folded, and for torchao's PT2E with its
-X86InductorQuantizer, each exported by the exporter of torch that can; where one is not installed (``pip install nncf``)
-or fails, it says so. On vision transformers the same for weights alone in integers, and for ONNX Runtime's dynamic
-quantization. NNCF compiles C++ when first used, for up to a minute: let it.
+On some networks the same for NNCF, which gets the network with its BatchNorms folded, for torchao's PT2E with its
+X86InductorQuantizer, each exported by the exporter of torch that can, and for FasterAI, whose own export takes a single
+batch size. Where one is not installed (``pip install nncf``, or ``fasterai`` with torch 2.14) or fails, it says so. On
+vision transformers the same for weights alone in integers, and for ONNX Runtime's dynamic quantization. NNCF compiles
+C++ when first used, for up to a minute: let it.
 """
 
 import argparse
 import contextlib
 import io
 import logging
+import math
 import os
 import sys
 import tempfile
@@ -39,7 +41,7 @@ from lit_xai.quantization.observers import quiet_import
 from lit_xai.quantization.quantization import quantize
 from lit_xai.runtime.latency import cpu_name
 from lit_xai.runtime.loaded import feed_of
-from lit_xai.runtime.onnx import export_onnx
+from lit_xai.runtime.onnx import export_onnx, named_tensors
 from lit_xai.runtime.runtimes import RUNTIMES
 
 BATCHES = (1, 16, 64)
@@ -115,7 +117,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
     **{f"bert-{hidden}": (lambda hidden=hidden: bert(hidden), sentences) for hidden in (64, 384)},
 }
 WRITERS_OF = {
-    **dict.fromkeys(("residual", "resnet8-16", "resnet8-64"), ("ours", "nncf", "pt2e")),
+    **dict.fromkeys(("residual", "resnet8-16", "resnet8-64"), ("ours", "nncf", "pt2e", "fasterai")),
     **dict.fromkeys(("vit-192", "vit-384"), ("ours", "weights", "dynamic")),
 }
 """The writers of files of networks that have other ones than ours."""
@@ -181,9 +183,21 @@ def write_pt2e(network: nn.Module, batches: list[Any], path: Path) -> None:
     program.save(path, external_data=False)
 
 
+def write_fasterai(network: nn.Module, batches: list[Any], path: Path) -> None:
+    """Write what FasterAI makes of it, for this number of samples alone."""
+    from fasterai.export.onnx_exporter import export_onnx as export
+
+    options: dict[str, Any] = {"quantize": True, "quantize_mode": "static", "calibration_data": batches}
+    export(copy_network(network), batches[0], path, **options).replace(path)
+
+
 WRITERS = {
-    **{"ours": write_ours, "nncf": write_nncf, "pt2e": write_pt2e},
-    **{"weights": write_weights, "dynamic": write_dynamic},
+    "ours": write_ours,
+    "nncf": write_nncf,
+    "pt2e": write_pt2e,
+    "fasterai": write_fasterai,
+    "weights": write_weights,
+    "dynamic": write_dynamic,
 }
 
 
@@ -236,9 +250,15 @@ Shares = dict[tuple[str, str, str], tuple[float, float]]
 """Milliseconds, and the share of the float file's in the same runtime and round, of a file, runtime and precision."""
 
 
+def takes(model: Any, rows: int) -> bool:
+    """Return whether a file takes so many samples."""
+    return all(one.shape[0] in (None, rows) for one in model.inputs.values())
+
+
 def latencies(files: dict[str, Path], inputs: Any, rounds: int) -> Shares:
     """Return milliseconds, and the share of the fp32 file's in the same runtime and round; medians."""
-    models = opened(files)
+    rows = len(next(iter(named_tensors(inputs).values())))
+    models = {key: one for key, one in opened(files).items() if takes(one, rows)}
     feeds = {key: feed_of(model, inputs) for key, model in models.items()}
     calls = {key: 1 + int(0.02 / seconds(model, feeds[key], 3)) for key, model in models.items()}
     found: dict[tuple[str, str, str], list[float]] = {key: [] for key in models}
@@ -294,12 +314,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             files = dict(written(name, network, batches, Path(folder)))
             found = [latencies(files, with_batch_size(batches[0], n), arguments.rounds) for n in BATCHES]
-            for variant, runtime, precision in found[0]:
+            for variant, runtime, precision in found[-1]:
                 path = files[variant]
                 size = path.stat().st_size / files["fp32"].stat().st_size
                 row = f"{name:12}{variant:9}{runtime:12}{precision:6}{size:7.2f}"
                 for one in found:
-                    milliseconds, share = one[variant, runtime, precision]
+                    milliseconds, share = one.get((variant, runtime, precision), (math.nan, math.nan))
                     row += f"{milliseconds:9.3f}ms" if (variant, precision) == ("fp32", "f32") else f"{share:11.2f}"
                 print(row + (integers(path, runtime) if precision == "f32" else ""), flush=True)
 
