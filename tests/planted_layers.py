@@ -44,6 +44,29 @@ class Normalized(nn.Module):
         return self.head(F.relu(self.wide(x)).mean((2, 3)))
 
 
+class Gain(nn.Module):
+    """Multiplies each channel, as a gate does: no layer of any kind."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels, 1, 1)), nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight + self.bias
+
+
+class Multiplied(nn.Module):
+    """A multiplication between two convolutions, behind a hard-swish."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.gain, self.wide = nn.Conv2d(1, 12, 3, padding=1), Gain(12), nn.Conv2d(12, 24, 3, 2, 1)
+        self.head = nn.Linear(24, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.hardswish(self.wide(self.gain(F.hardswish(self.stem(x))))).mean((2, 3)))
+
+
 class Perceptron(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -180,6 +180,9 @@ def _with_remedy(search: FloatSearch, blame: LayerBlame, progress: bool) -> Laye
             bar.set_postfix_str(name)
             search.value((name,))
             bar.update()
+    # A layer that was measured just now may gain more than the one that the search ended with.
+    chosen = search.best(len(fewest.layers))
+    fewest = replace(fewest, layers=chosen, value=search.value(chosen))
     values = {names[0]: one for names, one in search.values.items() if len(names) == 1}
     layers = tuple(replace(one, value=values.get(one.name)) for one in blame.layers)
     return replace(blame, layers=layers, fewest=fewest)

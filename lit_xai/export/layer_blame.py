@@ -92,7 +92,7 @@ class LayerBlame:
         values = f"{self.metric} {self.quantized:.4g} in int8, {self.reference:.4g} in float"
         if self.is_lossless:
             return f"No layer costs {self.metric} ({values}: equal but for chance). The noisiest is {noise}."
-        return f"The layer that costs most {self.metric} ({values}) is {noise}."
+        return f"Integers cost {self.metric} ({values}). The worst layer is {noise}."
 
     def _remedy(self) -> str:
         if self.fewest is None:
@@ -102,7 +102,8 @@ class LayerBlame:
             return f"With no layer in float that was tried is it better than {reached}."
         how = "" if self.fewest.is_reached else ", the best that was found"
         how += "" if self.fewest.is_complete else f" within {self.seconds:.0f} s"
-        which = "it" if self.fewest.layers == (self.ranked[0].name,) else "these"
+        is_worst = self.fewest.layers == (self.ranked[0].name,)
+        which = "it" if is_worst else "this one" if len(self.fewest.layers) == 1 else "these"
         return f"To leave {which} in float, which reaches {reached}{how}: {ignored_line(self.fewest.layers)}."
 
     def table(self, most: int | None = None) -> str:

@@ -202,7 +202,7 @@ class FloatSearch:
                 chosen = self._shrink(chosen, max_drop, reference, end, bar)
             is_complete = end is None or time.monotonic() < end
         if not self._is_within(chosen, max_drop, reference):
-            chosen = self._best()
+            chosen = self.best()
         return FloatLayers(
             chosen,
             self.value(chosen),
@@ -253,10 +253,11 @@ class FloatSearch:
     def _is_within(self, layers: tuple[str, ...], max_drop: float, reference: float) -> bool:
         return is_within(self.value(layers), reference, max_drop, self._upwards)
 
-    def _best(self) -> tuple[str, ...]:
-        """Return the best set that was measured, of equal ones the smallest."""
+    def best(self, most: int | None = None) -> tuple[str, ...]:
+        """Return the best set that was measured, of equal ones the smallest; of at most so many layers."""
         sign = -1 if self._upwards else 1
-        return min(self.values, key=lambda layers: (sign * self.values[layers], len(layers)))
+        few = [layers for layers in self.values if most is None or len(layers) <= most]
+        return min(few, key=lambda layers: (sign * self.values[layers], len(layers)))
 
 
 def ranking_inputs(calls: Calls, network: nn.Module, output: OutputSpec = None) -> list[Inputs]:

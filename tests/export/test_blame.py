@@ -38,8 +38,8 @@ def test_the_planted_layer_is_named_first_with_what_helps(make, layer, following
     network, helps = plant_(trained(make), layer, following), helps or [layer, following]
     blame = export(network, tmp_path).blame
     assert blame.ranked[0].name == layer
-    assert f"costs most accuracy (accuracy {blame.quantized:.4g} in int8" in str(blame)
-    assert f"is {layer!r}: with it alone in integers" in str(blame)
+    assert str(blame).startswith(f"Integers cost accuracy (accuracy {blame.quantized:.4g} in int8")
+    assert f"The worst layer is {layer!r}: with it alone in integers" in str(blame)
     # Pasted as Python and as YAML, it gives back what was lost.
     ignored = eval(f"dict({line(str(blame))})")["ignored_layers"]
     assert yaml.safe_load(line(str(blame)).replace("=", ": ", 1)) == {"ignored_layers": ignored}

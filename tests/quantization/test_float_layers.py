@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted_layers import Normalized, Perceptron, Plain, accuracy, digits, plant_, trained
+from planted_layers import Multiplied, Normalized, Perceptron, Plain, accuracy, digits, plant_, trained
 from torch import nn
 from torch.nn import functional as F
 from witness import digest, module_state, rng_state
@@ -22,6 +22,8 @@ CASES = {
     "before a depthwise layer": (Plain, "stem", "deep", ("stem", "deep")),
     "a depthwise layer": (Plain, "deep", "wide", ("deep", "wide")),
     "a convolution": (Plain, "wide", "last", ("wide", "last")),
+    # No layer itself: the one that takes it is named, and what it takes is then not rounded.
+    "a multiplication": (Multiplied, "gain", "wide", ("wide",)),
     # A linear layer computes in integers whatever becomes of its output.
     "a linear layer": (Perceptron, "first", "second", ("second",)),
 }
@@ -43,7 +45,7 @@ def test_the_planted_layer_is_left_in_float_and_nothing_more(name):
     assert reference > 0.8
     assert int8(network) < 0.5 < reference
     result, found = quantize_within(network, digits()[1], 0.02, progress=False)
-    assert found.measured[1][0] == (expected[0] if name == "a linear layer" else layer,)
+    assert found.measured[1][0] == (expected[0] if len(expected) == 1 else layer,)
     assert set(found.layers) == set(expected)
     assert accuracy(result) == pytest.approx(found.value, abs=1e-6)
     assert reference - found.value <= 0.02
