@@ -48,8 +48,8 @@ def _replace_(node: Any) -> None:
         node.resize_inputs(1)
         return
     # What was the mean takes out the dimensions that the pooling keeps: the axes are the same.
-    pooled = ir.node("GlobalAveragePool", [value], name=f"{node.name}_pooled")
-    pooled.outputs[0].name = f"{node.outputs[0].name}_pooled"
+    pooled = ir.node("GlobalAveragePool", [value], name=f"{node.name}.pooled")
+    pooled.outputs[0].name = f"{node.outputs[0].name}.pooled"
     node.graph.insert_before(node, pooled)
     node.replace_input_with(0, pooled.outputs[0])
     node.op_type = "Squeeze"
