@@ -16,6 +16,7 @@ C++ when first used, for up to a minute: let it.
 
 import argparse
 import contextlib
+import importlib
 import io
 import logging
 import math
@@ -43,6 +44,7 @@ from lit_xai.runtime.latency import cpu_name
 from lit_xai.runtime.loaded import feed_of
 from lit_xai.runtime.onnx import export_onnx, named_tensors
 from lit_xai.runtime.runtimes import RUNTIMES
+from lit_xai.runtime.session import import_onnxruntime
 
 BATCHES = (1, 16, 64)
 KINDS = ("convolution", "sum", "matrix product")
@@ -152,9 +154,10 @@ def write_weights(network: nn.Module, batches: list[Any], path: Path) -> None:
 
 def write_dynamic(network: nn.Module, batches: list[Any], path: Path) -> None:
     """Write what ONNX Runtime makes of the float file, with the range of each activation taken in every call."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    quantize_dynamic(path.with_name("fp32.onnx"), path, weight_type=QuantType.QInt8, per_channel=True)
+    import_onnxruntime()
+    tools = importlib.import_module("onnxruntime.quantization")
+    options = {"weight_type": tools.QuantType.QInt8, "per_channel": True}
+    tools.quantize_dynamic(path.with_name("fp32.onnx"), path, **options)
 
 
 def write_nncf(network: nn.Module, batches: list[Any], path: Path) -> None:

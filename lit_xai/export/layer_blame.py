@@ -112,17 +112,16 @@ class LayerBlame:
         Args:
             most: the number of rows, at most.
         """
-        rows = [
-            (
-                one.name,
-                _decibels(one.alone, ""),
-                _decibels(one.snr, ""),
-                "-" if one.value is None else f"{one.value:.4f}",
-            )
-            for one in self.ranked[:most]
-        ]
-        noise = ["logits, it alone in int8 (dB)", "its output, all in int8 (dB)"]
-        return markdown_table(["layer", *noise, f"{self.metric}, it alone in float"], rows)
+        shown = self.ranked[:most]
+        columns = {
+            "logits, it alone in int8 (dB)": [_decibels(one.alone, "") for one in shown],
+            "its output, all in int8 (dB)": [_decibels(one.snr, "") for one in shown],
+            f"{self.metric}, it alone in float": ["-" if one.value is None else f"{one.value:.4f}" for one in shown],
+        }
+        # Where integers cost nothing, nothing was searched for.
+        known = {title: column for title, column in columns.items() if {*column} != {"-"}}
+        rows = [*zip([one.name for one in shown], *known.values(), strict=True)]
+        return markdown_table(["layer", *known], rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, which JSON can hold."""

@@ -62,12 +62,13 @@ def blame_figure(rows: Sequence[NoiseRow], title: str = "", notes_are: str = "")
             ["at the right end: no noise at all"] if any(math.inf in (row.alone, row.output) for row in shown) else []
         )
         lines = wrap("\n".join(words), WIDTH - 2 * MARGIN, SMALL, "normal")
-        height = LINE * (len(lines) + 2) + HEAD + ROW * len(shown) + FOOT
+        kinds = _kinds(shown)
+        height = LINE * (len(lines) + len(kinds)) + HEAD + ROW * len(shown) + FOOT
         canvas = Canvas(title or "Noise of each layer in integers", height)
         for i, line in enumerate(lines):
             canvas.text(MARGIN, canvas.top + LINE * i, line, size=SMALL, color=GREY)
-        _legend(canvas, canvas.top + LINE * len(lines))
-        top = canvas.top + LINE * (len(lines) + 2) + HEAD
+        _legend(canvas, canvas.top + LINE * len(lines), kinds)
+        top = canvas.top + LINE * (len(lines) + len(kinds)) + HEAD
         left = MARGIN + 10 + max((text_width(name, SMALL, "bold") for name in short), default=0.0) + 2 * RADIUS
         right = WIDTH - MARGIN - RADIUS - (notes + 10 if notes else 0)
         scale = _Scale(shown, left, right)
@@ -114,10 +115,18 @@ class _Scale:
         return list(range(int(self.low), int(self.high) + 1, step))
 
 
-def _legend(canvas: Canvas, y: float) -> None:
-    for line, (filled, words) in enumerate(
-        ((True, "the logits, with this layer alone in int8"), (False, "its output in int8, all layers before it too"))
-    ):
+def _kinds(rows: Sequence[NoiseRow]) -> list[tuple[bool, str]]:
+    """Return the marks that are drawn, filled or not, and what they are."""
+    kinds = []
+    if any(row.alone is not None for row in rows):
+        kinds.append((True, "the logits, with this layer alone in int8"))
+    if any(row.output is not None for row in rows):
+        kinds.append((False, "its output in int8, all layers before it too"))
+    return kinds
+
+
+def _legend(canvas: Canvas, y: float, kinds: Sequence[tuple[bool, str]]) -> None:
+    for line, (filled, words) in enumerate(kinds):
         middle = y + LINE * line + 10
         _mark(canvas, MARGIN + RADIUS + 2, middle, filled)
         canvas.text(MARGIN + 3 * RADIUS + 6, y + LINE * line, words, size=SMALL)
