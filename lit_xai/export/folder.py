@@ -87,8 +87,15 @@ def staged(folder: Path, overwrite: bool = True, files: Collection[str] = FILES)
                 remove(temporary)
                 if created:
                     (place / f".{folder.name}.lock").unlink()  # or the new folders would stay
+    except _InUseError:
+        created = []  # the folder that this one made may be the other's by now, which has not filled it yet
+        raise
     finally:
         _remove_empty(created)
+
+
+class _InUseError(ValueError):
+    """Another process is exporting to the folder."""
 
 
 def _place(folder: Path) -> Path:
@@ -137,7 +144,7 @@ def _alone(lock_file: Path, folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise ValueError(
+        raise _InUseError(
             f"dirpath expected a folder for this export alone, but another process is exporting to {folder}: wait until"
             " it has ended, or name another folder."
         ) from None

@@ -192,6 +192,28 @@ def test_two_at_once(folder):
     assert contents(folder) == {"infer.py": "second"}
 
 
+def test_who_is_refused_leaves_the_folder_that_the_other_has_not_filled_yet(folder, monkeypatch):
+    from lit_xai.export import folder as module
+
+    missing = module._missing
+
+    def slow_look(path):  # at the folder, before the other one makes it
+        found = missing(path)
+        if not entered:
+            entered.append(True)
+            first.__enter__()
+        return found
+
+    entered, first = [], staged(folder)
+    monkeypatch.setattr(module, "_missing", slow_look)
+    with refused("another process is exporting to"):
+        write(folder, "second", "model.onnx")
+    assert folder.is_dir()
+    first.__exit__(None, None, None)
+    write(folder, "third", "model.onnx")
+    assert contents(folder) == {"model.onnx": "third"}
+
+
 def test_many_at_once_never_mix(folder):
     done = []
 

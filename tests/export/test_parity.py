@@ -198,7 +198,7 @@ def parity(agreed, n=1000, largest=0.01, mean=0.001):
 )
 def test_limits_of_int8(found, verdict):
     if verdict == "wrong":
-        with refused("model.int8.onnx expected what the quantized network computes", "ignored_layers="):
+        with refused("model.int8.onnx expected what the quantized network computes"):
             check_int8(found)
     else:
         assert (check_int8(found) is None) == (verdict == "fine")
