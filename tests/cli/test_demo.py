@@ -1,9 +1,12 @@
+import json
 import os
 import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 import lit_xai
 from lit_xai.cli import main
@@ -34,3 +37,14 @@ def test_the_demo_ends_in_one_sentence_where_it_cannot_write(folder, capsys):
     assert main(["demo", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]) == 1
     (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lit-xai: error: ")]
     assert f"cannot use '{folder}/logs': " in error
+
+
+@pytest.mark.slow
+def test_the_full_demo_holds_the_network_against_one_that_was_trained(folder, capsys):
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+    assert main(["demo", "--full", "--trainer.max_epochs=5", "--model.network.width=16", *quiet]) == 0
+    assert "lit-xai check logs/version_1" in capsys.readouterr().out
+    report = json.loads((folder / "logs/version_1/report.json").read_text())
+    reference = report["networks"][0]
+    assert reference["name"] == "dense"
+    assert reference["metric"]["value"] > 0.8  # of 10 classes, after its own training
