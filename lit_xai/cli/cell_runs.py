@@ -256,7 +256,7 @@ def estimates(record: Record) -> Measured:
         >>> found["accuracy"]["value"], found["macs"]["value"], found["latency"]
         (0.5, 12.0, 'the latency was not measured')
     """
-    asked = {name: Requirement.read(name, "ratio<=1" if name == "latency" else "<=1") for name in MEASURED}
+    asked = {name: Requirement(name, "ratio<=" if name == "latency" else "<=", 1.0) for name in MEASURED}
     answers = zip(asked, evidence_of(record, asked.values()).values(), strict=True)
     return {name: one if isinstance(one, str) else estimate(one) for name, one in answers}
 

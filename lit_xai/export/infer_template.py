@@ -56,6 +56,11 @@ LARGEST_PICTURE = 100_000_000  # pixels
 
 LARGEST_ARCHIVE = 4_000_000_000  # bytes, unpacked
 
+# From release 1.32 on, ONNX Runtime contacts a host of its makers unless this is set before it is imported: here, so
+# that it holds for scripts that import this one.
+TOO_LATE = "onnxruntime" in sys.modules and "ORT_DISABLE_TELEMETRY" not in os.environ
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 
 def load(model: str | Path | None = None, runtime: str | None = None, precision: str = "f32", threads: int = 0) -> Any:
     """Open a network; by default the int8 one, if there is one, on as many threads as the runtime decides."""
@@ -87,10 +92,8 @@ def find_runtime(name: str | None = None) -> str:
 
 def import_onnxruntime() -> Any:
     """Import ONNX Runtime with its telemetry switched off."""
-    # From release 1.32 on, ONNX Runtime contacts a host of its makers unless this is set before it is imported.
-    if "onnxruntime" in sys.modules and "ORT_DISABLE_TELEMETRY" not in os.environ:
+    if TOO_LATE:
         print("onnxruntime was imported before infer.py could switch off its telemetry.", file=sys.stderr)
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     return onnxruntime

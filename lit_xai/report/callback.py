@@ -68,7 +68,7 @@ from lit_xai.trainer.saved_state import AnyNumber, check_saved_state, check_stat
 from lit_xai.trainer.structural_callback import structural_callbacks
 from lit_xai.trainer.watching import labels_of, resolved
 
-_LOSSES = (("accuracy", "drop<="), ("mae", "drop<="))
+_LOSSES = (("accuracy", "drop<="), ("mae", "rise<="))
 """Requirements that a reference which was hardly trained makes easy."""
 
 SPLITS = {"test": "test", "val": "validation"}

@@ -52,9 +52,9 @@ def gain_of_training(record: Record, more_than: float = 0.0) -> str:
         >>> gain_of_training(Record(networks, "classes", labels=labels))[:66]
         'pruned is surely better than dense: accuracy 100.0% against 50.0%.'
     """
-    name, better = ("mae", 1) if record.task == "values" else ("accuracy", -1)
-    (evidence,) = evidence_of(record, read_measured({name: "drop<=0"})).values()
-    if isinstance(evidence, str) or min(better * bound for bound in evidence.bounds()) <= more_than:
+    name, worse = ("mae", "rise<=0") if record.task == "values" else ("accuracy", "drop<=0")
+    (evidence,) = evidence_of(record, read_measured({name: worse})).values()
+    if isinstance(evidence, str) or max(evidence.bounds()) >= -more_than:
         return ""
     was, now = (float(one.mean()) for one in each_sample(record, name))
     numbers = f"{now:.4g} against {was:.4g}" if record.task == "values" else f"{now:.1%} against {was:.1%}"

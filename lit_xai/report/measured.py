@@ -102,15 +102,13 @@ def _cost(record: Record, key: str, relation: str) -> Evidence | str:
     if not relation:
         return Exact(found[1])
     assert found[0] is not None
-    return Exact(found[1] / found[0] if relation == "ratio" else found[0] - found[1])
+    return Exact(found[1] / found[0])
 
 
 def _latency(record: Record, relation: str) -> Evidence | str:
     first, last = record.reference.latency, record.candidate.latency
     if last is None or (relation and first is None):
         return "the latency was not measured"
-    if relation == "drop":
-        return "a latency is required as '<=3 ms' or 'ratio<=0.5'"
     return MedianRatio(last if first is None or not relation else last / first)
 
 
@@ -151,7 +149,8 @@ def _predictions(record: Record, name: str, relation: str) -> Evidence | str:
         return Mean.of_ratio(now, was, record.clusters) if was.mean() > 0 else "the reference's is 0"
     is_share = name in ("flips", "negative_flips", "accuracy")
     ends = (-1.0 if relation == "drop" else 0.0, 1.0) if is_share else (-math.inf, math.inf)
-    return Mean.of(was - now if relation == "drop" else now, record.clusters, ends)
+    change = {"drop": was - now, "rise": now - was}.get(relation, now)
+    return Mean.of(change, record.clusters, ends)
 
 
 def _counted(record: Record, name: str, relation: str) -> Evidence | str:

@@ -19,6 +19,7 @@ AFTERWARDS = "Requirements stated afterwards: they may have been chosen to fit t
 
 _RELATIONS = {
     "drop<=": "may drop by at most {}",
+    "rise<=": "may rise by at most {}",
     "ratio<=": "may be at most {} times the reference's",
     "<=": "may be at most {}",
     ">=": "has to be at least {}",

@@ -11,15 +11,18 @@ from lit_xai.network.check import refusal
 MEASURED = ("retention", "similarity", "flips", "negative_flips", "accuracy")
 """Names of what is measured on the samples; every other name is a metric that the run logs in validation."""
 
-_LOWER_IS_BETTER = ("flips", "negative_flips")
+_COUNTED_CHANGES = ("flips", "negative_flips")
+_HIGHER_IS_BETTER = ("accuracy", "retention", "similarity")
+_COSTS = ("latency", "size", "macs", "params")
+_ERROR = re.compile(r"(?:^|[^a-z])(?:loss|error|err|mae|mse|rmse|nll|brier|ece|perplexity)(?:$|[^a-z])", re.IGNORECASE)
 _UNITS = {"": 1.0, "%": 0.01, "points": 0.01, "ms": 1.0, "s": 1000.0, "kB": 1.0, "MB": 1000.0}
 _FORM = re.compile(
-    r"\s*(drop\s*<=|ratio\s*<=|>=|<=)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(%|points|ms|s|kB|MB|)\s*",
+    r"\s*(drop\s*<=|rise\s*<=|ratio\s*<=|>=|<=)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(%|points|ms|s|kB|MB|)\s*",
     re.ASCII,
 )
 _HINT = (
-    ": write 'drop<=0.01' or 'drop<=1 %' for at most so much below the first reading, 'ratio<=0.5' for at most so many"
-    " times that, '>=0.4', '<=0.1', or '<=3 ms'"
+    ": write 'drop<=0.01' or 'drop<=1 %' for at most so much below the first reading, 'rise<=0.01' for at most so much"
+    " above it, as of a loss, 'ratio<=0.5' for at most so many times that, '>=0.4', '<=0.1', or '<=3 ms'"
 )
 
 
@@ -54,7 +57,7 @@ class Requirement:
 
     Args:
         name: of the number.
-        relation: ``"drop<="``, ``"ratio<="``, ``">="`` or ``"<="``.
+        relation: ``"drop<="``, ``"rise<="``, ``"ratio<="``, ``">="`` or ``"<="``.
         bound: what it is held against.
 
     Example:
@@ -91,31 +94,33 @@ class Requirement:
         if found is None or not math.isfinite(bound):
             raise refusal(where, "a requirement", text, _HINT)
         relation = "".join(found[1].split())
-        if relation in ("drop<=", "ratio<=") and bound < 0:
+        if relation in _OF_FIRST and bound < 0:
             raise refusal(where, f"a {relation.removesuffix('<=')} of 0 or more", text)
-        if relation == "drop<=" and name in _LOWER_IS_BETTER:
-            raise refusal(where, "'<=X', as fewer are better", text)
+        if (instead := _instead(name, relation)) is not None:
+            raise refusal(where, instead, text)
         return cls(name, relation, bound)
 
     @property
     def needs_first(self) -> bool:
         """Whether it is about the change from a first reading."""
-        return self.relation in ("drop<=", "ratio<=")
+        return self.relation in _OF_FIRST
 
     def missed_by(self, now: Value, first: Value | None = None) -> float:
         """Return by how much a number misses the requirement: 0.0 if it meets it, NaN if it was not measured.
 
         The end of the interval counts that is harder to meet it with: the lower one for ``>=`` and ``drop<=``, the
-        upper one for ``<=``.
+        upper one for all others.
 
         Args:
             now: the number.
-            first: at the first reading, for ``drop<=`` and ``ratio<=``; that number itself, without its interval.
+            first: at the first reading, for changes from it; that number itself, without its interval.
         """
-        if self.relation in ("<=", "ratio<="):
+        if self.relation in ("<=", "ratio<=", "rise<="):
             high = now.value if now.high is None else now.high
             if self.relation == "ratio<=":
                 high = math.nan if first is None or first.value <= 0 else high / first.value
+            if self.relation == "rise<=":
+                high -= math.nan if first is None else first.value
             short = high - self.bound
         else:
             low = now.value if now.low is None else now.low
@@ -126,6 +131,25 @@ class Requirement:
     def __str__(self) -> str:
         """Return the line as one writes it."""
         return f"{self.name} {self.relation}{self.bound:g}"
+
+
+_OF_FIRST = ("drop<=", "rise<=", "ratio<=")
+
+
+def _instead(name: str, relation: str) -> str | None:
+    """Return what to write where a limit on the harmless direction is given, which any loss would pass."""
+    allowed: tuple[str, ...]
+    if name in _HIGHER_IS_BETTER:
+        allowed, why = ("drop<=", ">="), "more is better"
+    elif name in _COUNTED_CHANGES:
+        allowed, why = ("<=",), "fewer are better"
+    elif name in _COSTS:
+        allowed, why = ("ratio<=", "<="), "less is better"
+    elif _ERROR.search(name):
+        allowed, why = ("rise<=", "ratio<=", "<="), "less is better"
+    else:  # a metric of the user's own, of which nothing is known
+        return None
+    return None if relation in allowed else f"{' or '.join(f'{one}X' for one in allowed)}, as {why}"
 
 
 def read_requirements(given: Any, argument: str = "guard") -> list[Requirement]:

@@ -1,5 +1,7 @@
 """Tests of what a record says of requirements, against torch, torchmetrics and plain loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,15 @@ from torchmetrics.functional import mean_absolute_error
 from lit_xai.report.evidence import Mean, MedianRatio, Share, ShareDrop
 from lit_xai.report.measured import MEASURED, evidence_of
 from lit_xai.report.record import Candidate, Record
-from lit_xai.report.verdict import Exact, quantity
+from lit_xai.report.verdict import Exact, judge, quantity
 from lit_xai.retention.requirements import Requirement
+
+RELATIONS = ("drop<=", "rise<=", "ratio<=", ">=", "<=")
 
 
 def evidence(one, name, text):
-    requirement = Requirement.read(name, text)
+    relation = next(each for each in RELATIONS if text.startswith(each))
+    requirement = Requirement(name, relation, float(text.removeprefix(relation).split()[0]))
     return evidence_of(one, [requirement])[quantity(requirement)]
 
 
@@ -90,7 +95,6 @@ def test_explanations():
         ("retention", ">=0.5", {"explained": ()}, "no explanations were compared"),
         ("retention", "ratio<=0.5", {}, "retention is 1 for the reference by definition"),
         ("macs", "ratio<=0.5", {}, "the MACs was not measured"),
-        ("latency", "drop<=1", {}, "a latency is required as"),
         ("acuracy", ">=0.5", {}, "nothing is measured by the name 'acuracy'"),
         ("mae", "<=1", {}, "it is not defined for classes"),
     ],
@@ -105,3 +109,32 @@ def test_every_name_is_answered():
     for name in MEASURED:
         for relation in (">=0.5", "<=0.5", "ratio<=0.5"):
             assert evidence(record(), name, relation) is not None
+
+
+def wrecked(task):
+    """A record of a good network and of one that has lost everything there is to lose."""
+    n = 200
+    labels = np.arange(n) % 3
+    good, bad = np.eye(3)[labels] * 5, np.eye(3)[(labels + 1) % 3] * 5
+    if task == "values":
+        labels = labels[:, None] * 1.0
+        good, bad = labels + 0.01 * np.arange(n)[:, None] / n, labels + 100
+    costs = {"size kB": 10.0, "MACs": 10.0, "parameters": 10.0}, {"size kB": 1e4, "MACs": 1e4, "parameters": 1e4}
+    explained = record().explained[0]
+    unlike = {name: np.full(n, -1.0) for name in explained.similarity}
+    one = replace(explained, similarity={"pruned": unlike["int8"]}, null=np.zeros((10, n)))
+    networks = (Candidate("dense", good, costs[0], np.ones(9)), Candidate("pruned", bad, costs[1], np.full(9, 1e3)))
+    return Record(networks, task, labels=labels, explained=(one,))
+
+
+@pytest.mark.parametrize("task", ["classes", "values"])
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("name", MEASURED)
+def test_whatever_is_accepted_is_not_passed_by_a_wrecked_network(name, relation, task):
+    bound = {"drop<=": 0.05, "rise<=": 0.05, "ratio<=": 1.05, ">=": 0.1, "<=": 0.4}[relation]
+    try:
+        requirement = Requirement.read(name, f"{relation}{bound}")
+    except ValueError as error:
+        assert "X, as " in str(error)  # noqa: PT017  # says what to write, and why
+        return
+    assert judge([requirement], evidence_of(wrecked(task), [requirement])).outcome != "passed"
