@@ -14,7 +14,12 @@ MEASURED = ("retention", "similarity", "flips", "negative_flips", "accuracy")
 _COUNTED_CHANGES = ("flips", "negative_flips")
 _HIGHER_IS_BETTER = ("accuracy", "retention", "similarity")
 _COSTS = ("latency", "size", "macs", "params")
-_ERROR = re.compile(r"(?:^|[^a-z])(?:loss|error|err|mae|mse|rmse|nll|brier|ece|perplexity)(?:$|[^a-z])", re.IGNORECASE)
+_ERROR = re.compile(
+    # Not of "error_free_rate", say, of which more is better.
+    r"(?!.*(?:free|reduction|improvement))"
+    r"(?:.*[^a-z])?(?:loss|error|err|mae|mse|rmse|nll|brier|ece|perplexity)(?:$|[^a-z])",
+    re.IGNORECASE,
+)
 _UNITS = {"": 1.0, "%": 0.01, "points": 0.01, "ms": 1.0, "s": 1000.0, "kB": 1.0, "MB": 1000.0}
 _FORM = re.compile(
     r"\s*(drop\s*<=|rise\s*<=|ratio\s*<=|>=|<=)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(%|points|ms|s|kB|MB|)\s*",
@@ -145,7 +150,7 @@ def _instead(name: str, relation: str) -> str | None:
         allowed, why = ("<=",), "fewer are better"
     elif name in _COSTS:
         allowed, why = ("ratio<=", "<="), "less is better"
-    elif _ERROR.search(name):
+    elif _ERROR.match(name):
         allowed, why = ("rise<=", "ratio<=", "<="), "less is better"
     else:  # a metric of the user's own, of which nothing is known
         return None

@@ -64,3 +64,17 @@ def test_no_number_meets_nothing(relation):
 def test_bad_grammar(given, sentence):
     with pytest.raises(ValueError, match=sentence):
         read_requirements(given)
+
+
+@pytest.mark.parametrize("name", ["val_loss", "loss", "loss/val", "val/mae", "error_rate", "Val_RMSE_epoch"])
+def test_a_loss_is_known_by_its_name(name):
+    assert Requirement.read(name, "rise<=0.1").relation == "rise<="
+    for text in ("drop<=0.1", ">=0.1"):
+        with pytest.raises(ValueError, match="X, as less is better"):
+            Requirement.read(name, text)
+
+
+@pytest.mark.parametrize("name", ["val/error_free_rate", "error_reduction", "val_acc", "lossless", "terror"])
+def test_of_other_names_nothing_is_known(name):
+    for text in ("drop<=0.1", "rise<=0.1", ">=0.1", "<=0.1", "ratio<=2"):
+        assert Requirement.read(name, text).bound in (0.1, 2)
