@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,10 @@ class DataInfo:
         mean: the mean that normalization subtracted, one number per channel or feature.
         std: the standard deviation that it divided by.
         kind: of figure.
+        token_names: of the ids of text, one per id.
+        feature_groups: the feature that each column of a table belongs to, one per column: a category's columns
+            are one feature.
+        sample_rate: positions of a series per second.
     """
 
     class_names: list[str] | None = None
@@ -40,6 +44,9 @@ class DataInfo:
     mean: Any = None
     std: Any = None
     kind: Any = None
+    token_names: Sequence[str] | None = None
+    feature_groups: Sequence[str] | None = None
+    sample_rate: float | None = None
 
     def check_classes(self, logits: Tensor) -> None:
         """Refuse fewer class names than there are outputs ``(N, classes)``: captions would mix names and indices.
@@ -53,7 +60,7 @@ class DataInfo:
 
     def completed_by(self, datamodule: Any) -> DataInfo:
         """Fill in missing facts from the data module's attributes of the same names."""
-        names = ("class_names", "feature_names", "mean", "std")
+        names = tuple(name for name in self.__dataclass_fields__ if name != "kind")
         attributes = {name: getattr(datamodule, name, None) for name in names if getattr(self, name) is None}
         return replace(self, **{name: value for name, value in attributes.items() if not callable(value)})
 
@@ -208,6 +215,9 @@ def draw(evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float]) 
                 feature_names=data_info.feature_names,
                 mean=data_info.mean,
                 std=data_info.std,
+                token_names=data_info.token_names,
+                feature_groups=data_info.feature_groups,
+                sample_rate=data_info.sample_rate,
                 limit=limits.get(name),
                 kind=data_info.kind,
                 ends=_ends(maps, answers, evaluation.has_target),

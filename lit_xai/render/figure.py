@@ -36,6 +36,9 @@ def attribution_figure(
     places: Sequence[str] = (),
     boxes: ArrayLike | None = None,
     shows_inputs: bool = True,
+    token_names: Sequence[str] | None = None,
+    feature_groups: Sequence[str] | None = None,
+    sample_rate: float | None = None,
 ) -> Figure:
     r"""Draw what speaks for a class (red) and against it (blue), by sample or, for tables, by feature.
 
@@ -69,6 +72,9 @@ def attribution_figure(
             width; framed in the figure.
         shows_inputs: whether the inputs themselves are drawn, alone and faintly under the maps. Where they are not, any
             renderer gets zeros of their shape and dtype.
+        token_names: of the ids of text, one per id.
+        feature_groups: the feature that each column of a table belongs to, one per column.
+        sample_rate: positions of a series per second.
 
     Raises:
         TypeError: inputs or attributions are no tensor or array of real numbers, or a renderer returned no Figure.
@@ -89,7 +95,22 @@ def attribution_figure(
     limit = renderer.find_limit(shares) if limit is None else limit
     if not (math.isfinite(limit) and limit > 0):
         raise ValueError(f"limit expected a positive share, such as 0.02 for 2%, but got {limit}.")
-    drawing = Drawing(inputs, shares, captions, title, limit, feature_names, mean, std, ends, boxes, shows_inputs)
+    drawing = Drawing(
+        inputs,
+        shares,
+        captions,
+        title,
+        limit,
+        feature_names,
+        mean,
+        std,
+        ends,
+        boxes,
+        shows_inputs,
+        token_names,
+        feature_groups,
+        sample_rate,
+    )
     with plain_style():
         figure = renderer.draw(drawing)
     if not hasattr(figure, "savefig"):  # a forgotten return, or axes; a Figure by what it can do, as the rest needs it

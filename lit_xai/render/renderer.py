@@ -38,6 +38,9 @@ class Drawing:
         boxes: where in the picture is what was explained, ``(N, 4)``: top, left, bottom and right edge, as shares of
             its height and width; ``None`` where the network answers for the whole of it.
         shows_inputs: whether inputs may be drawn; ``False`` leaves zeros of their shape in ``inputs``.
+        token_names: of the ids of text, one per id, where known.
+        feature_groups: the feature that each column of a table belongs to, where known.
+        sample_rate: positions of a series per second, where known.
     """
 
     inputs: ArrayLike
@@ -51,6 +54,9 @@ class Drawing:
     ends: Ends = ENDS
     boxes: ArrayLike | None = None
     shows_inputs: bool = True
+    token_names: Sequence[str] | None = None
+    feature_groups: Sequence[str] | None = None
+    sample_rate: float | None = None
 
 
 class Renderer(ABC):
