@@ -1,17 +1,14 @@
-"""Image data modules that read files: their folder, missing files, downloads."""
+"""Image data modules that read files."""
 
-import os
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from torch import Tensor
 
-from lit_xai.data.download import download
+from lit_xai.data.data_files import DataFiles
 from lit_xai.data.images import ImageDataModule
-from lit_xai.network.check import refusal
 
 
-class ImageFilesDataModule(ImageDataModule):
+class ImageFilesDataModule(DataFiles, ImageDataModule):
     """Interface of image data modules that read files; a dataset sets attributes and implements :meth:`read_files`.
 
     Args:
@@ -37,11 +34,6 @@ class ImageFilesDataModule(ImageDataModule):
         OSError: a download fails.
     """
 
-    folder: str
-    files: tuple[str, ...]
-    base_url: str
-    checksums: dict[str, str]
-
     def __init__(
         self,
         data_dir: str | Path = "data",
@@ -59,37 +51,10 @@ class ImageFilesDataModule(ImageDataModule):
         darken: float = 0.0,
     ) -> None:
         data_dir = str(data_dir)  # a Path among the hyperparameters would not load with `weights_only=True`
-        if url is not None and urlsplit(url).scheme not in ("http", "https", "file"):
-            raise refusal("url", f"an address such as '{self.base_url}'", url)
+        self.place_files(data_dir, download, url)
         super().__init__(
             batch_size, val_size, train_size, normalize, augment, num_workers, pin_memory, drop_last, seed, darken
         )
-        self.data_dir = data_dir
-        self.download = download
-        self.url = url or self.base_url
-
-    @property
-    def directory(self) -> Path:
-        """The folder where the files belong."""
-        root = Path(os.path.expanduser(self.data_dir))
-        return root if root.name == self.folder else root / self.folder
-
-    def prepare_data(self) -> None:
-        """Download missing files (with ``download=True``), or raise an error that names them and their folder."""
-        if self.download and self._missing():
-            self.fetch()
-        self._require_files()
-
-    def fetch(self) -> None:
-        """Download the missing files; each appears only when it is complete and checked."""
-        for name in self._missing():
-            download(f"{self.url.rstrip('/')}/{name}", self.directory / name, self.checksums[name])
-
-    def setup(self, stage: str | None = None) -> None:
-        """Read what the stage needs, once."""
-        # Again: prepare_data runs in one process of a node alone, and not at all where a user calls setup() directly.
-        self._require_files()
-        super().setup(stage)
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
         """Return all training or all test images, uint8 ``(N, C, H, W)``, and their labels ``(N,)``."""
@@ -110,14 +75,3 @@ class ImageFilesDataModule(ImageDataModule):
     def read_files(self, train: bool) -> tuple[Tensor, Tensor]:
         """Return the content of the training or the test files: uint8 ``(N, C, H, W)`` and labels ``(N,)``."""
         raise NotImplementedError
-
-    def _missing(self) -> list[str]:
-        return [name for name in self.files if not os.path.isfile(self.directory / name)]
-
-    def _require_files(self) -> None:
-        missing = self._missing()
-        if missing:
-            raise FileNotFoundError(
-                f"{type(self).__name__} misses {', '.join(missing)} in the folder '{self.directory}': put the files"
-                " there, set data_dir to another folder, or set download=True."
-            )
