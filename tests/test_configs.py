@@ -24,6 +24,7 @@ CONFIGS = [
     "export",
     "faithful",
     "fashion_mnist",
+    "japanese_vowels",
     "mnist",
     "pruning",
     "quantization",

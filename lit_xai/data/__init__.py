@@ -1,4 +1,4 @@
-"""Datasets as LightningDataModules: images and tables kept in memory and read in whole batches."""
+"""Datasets as LightningDataModules: images, tables and series kept in memory and read in whole batches."""
 
 from lit_xai.data.cifar10 import CIFAR10 as CIFAR10
 from lit_xai.data.digits import Digits as Digits
@@ -6,7 +6,10 @@ from lit_xai.data.fashion_mnist import FashionMNIST as FashionMNIST
 from lit_xai.data.files import ImageFilesDataModule as ImageFilesDataModule
 from lit_xai.data.images import ImageDataModule as ImageDataModule
 from lit_xai.data.in_memory import InMemoryDataModule as InMemoryDataModule
+from lit_xai.data.japanese_vowels import JapaneseVowels as JapaneseVowels
 from lit_xai.data.mnist import MNIST as MNIST
+from lit_xai.data.series import Series as Series
+from lit_xai.data.series import SeriesDataModule as SeriesDataModule
 from lit_xai.data.table import Table as Table
 from lit_xai.data.table import TableDataModule as TableDataModule
 from lit_xai.data.tensor_images import TensorImages as TensorImages

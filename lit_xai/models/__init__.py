@@ -1,6 +1,7 @@
 """Networks, which are plain ``nn.Module``, and the LightningModules that train any network."""
 
 from lit_xai.models.classifier import Classifier
+from lit_xai.models.conv1d import ConvNet1d
 from lit_xai.models.linear import LinearModel
 from lit_xai.models.mlp import MLP
 from lit_xai.models.optim import CosineAnnealing
@@ -8,4 +9,13 @@ from lit_xai.models.regressor import Regressor
 from lit_xai.models.resnet import ResNet
 from lit_xai.models.vision_transformer import VisionTransformer
 
-__all__ = ["MLP", "Classifier", "CosineAnnealing", "LinearModel", "Regressor", "ResNet", "VisionTransformer"]
+__all__ = [
+    "MLP",
+    "Classifier",
+    "ConvNet1d",
+    "CosineAnnealing",
+    "LinearModel",
+    "Regressor",
+    "ResNet",
+    "VisionTransformer",
+]
