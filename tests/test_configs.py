@@ -15,10 +15,13 @@ from lit_xai.cli.configs import find_config, known_configs
 from lit_xai.cli.run import start
 
 CONFIGS = [
+    "adult",
     "attributions",
     "base",
+    "breast_cancer",
     "cifar10",
     "compress",
+    "diabetes",
     "digits",
     "distillation",
     "export",

@@ -1,6 +1,9 @@
 """Datasets as LightningDataModules: images, tables and series kept in memory and read in whole batches."""
 
+from lit_xai.data.adult import Adult as Adult
+from lit_xai.data.breast_cancer import BreastCancer as BreastCancer
 from lit_xai.data.cifar10 import CIFAR10 as CIFAR10
+from lit_xai.data.diabetes import Diabetes as Diabetes
 from lit_xai.data.digits import Digits as Digits
 from lit_xai.data.fashion_mnist import FashionMNIST as FashionMNIST
 from lit_xai.data.files import ImageFilesDataModule as ImageFilesDataModule
@@ -12,5 +15,6 @@ from lit_xai.data.series import Series as Series
 from lit_xai.data.series import SeriesDataModule as SeriesDataModule
 from lit_xai.data.table import Table as Table
 from lit_xai.data.table import TableDataModule as TableDataModule
+from lit_xai.data.table_file import TableFile as TableFile
 from lit_xai.data.tensor_images import TensorImages as TensorImages
 from lit_xai.data.tensor_rows import TensorRows as TensorRows

@@ -1,6 +1,6 @@
 """The base of data modules whose samples are rows of feature columns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from lit_xai.data.categories import Columns, category_codes, find_categories, one_hot
 from lit_xai.data.in_memory import InMemoryDataModule
 from lit_xai.data.split import count_of, split_indices
 from lit_xai.data.tensor_rows import TensorRows
@@ -29,10 +30,12 @@ class Table:
             ``(N,)`` or ``(N, outputs)``, kept as float32.
         feature_names: one per column.
         class_names: one per class; default the indices as text, and none for a regression.
+        categories: of the categorical features, by name: their columns hold indices into it. The data module makes
+            a column of zeros and ones of each category. See :meth:`from_columns` for text.
 
     Raises:
         ValueError: features that are no table of finite numbers, labels that are not one per row or name no class,
-            or as many names as there are not columns or classes.
+            as many names as there are not columns or classes, or a column that holds no index of its categories.
 
     Example:
         >>> Table([[5.1, 3.5], [6.2, 2.9]], [0, 1], ["length", "width"]).class_names
@@ -43,6 +46,7 @@ class Table:
     labels: Any
     feature_names: Sequence[str] | None = None
     class_names: Sequence[str] | None = None
+    categories: Mapping[str, Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
         self.features = _as_features(self.features)
@@ -50,6 +54,7 @@ class Table:
         self.labels = _as_labels(self.labels, n)
         if self.feature_names is not None:
             self.feature_names = _as_names("feature_names", self.feature_names, columns)
+        _check_categories(self.categories or {}, list(self.feature_names or []), self.features)
         if not self.labels.is_floating_point():
             low, high = int(self.labels.min()), int(self.labels.max())
             classes = high + 1 if self.labels.ndim == 1 else self.labels.shape[1]
@@ -59,12 +64,59 @@ class Table:
             if low < 0 or high > last:
                 raise ValueError(f"labels expected classes from 0 to {last}, but got {low} to {high}.")
 
+    @classmethod
+    def from_columns(
+        cls,
+        columns: Mapping[str, Sequence[Any]],
+        labels: Any,
+        class_names: Sequence[str] | None = None,
+        categories: Mapping[str, Sequence[str]] | None = None,
+    ) -> "Table":
+        """Return the table of named columns: numbers are features as they are, and text is categories.
+
+        Args:
+            columns: values by name: lists or arrays, or a data frame.
+            labels: as in the constructor; or text, whose different values are the classes.
+            class_names: one per class.
+            categories: of some features, where not all of them occur in the column, or where they are numbers.
+
+        Raises:
+            ValueError: a column has a missing value, or one that is not among its categories; and what the
+                constructor refuses.
+
+        Example:
+            >>> table = Table.from_columns({"age": [30, 41], "job": ["nurse", "cook"]}, ["no", "yes"])
+            >>> table.features.tolist(), table.categories, table.class_names
+            ([[30.0, 1.0], [41.0, 0.0]], {'job': ['cook', 'nurse']}, ['no', 'yes'])
+        """
+        known = {name: [str(one) for one in values] for name, values in (categories or {}).items()}
+        encoded: dict[str, Any] = {}
+        for name in columns:
+            values = np.asarray(columns[name])
+            if values.dtype.kind in "biuf" and name not in known:
+                encoded[str(name)] = values
+                continue
+            texts = _as_texts(str(name), columns[name])
+            known.setdefault(str(name), find_categories(texts))
+            encoded[str(name)] = category_codes(str(name), texts, known[str(name)])
+        answers = np.asarray(labels)
+        if answers.dtype.kind in "OU":
+            texts = _as_texts("labels", labels)
+            class_names = find_categories(texts) if class_names is None else list(class_names)
+            labels = category_codes("labels", texts, class_names)
+        features = np.stack([np.asarray(values, dtype=np.float64) for values in encoded.values()], 1)
+        return cls(features, labels, list(encoded), class_names, known or None)
+
 
 class TableDataModule(InMemoryDataModule):
     """Base of the data modules of tables: a dataset implements :meth:`read`, and the rest is done here.
 
-    Batches are ``(x, y)``: features ``(N, features)`` as float32, normalized with the training rows' statistics, and
+    Batches are ``(x, y)``: features ``(N, columns)`` as float32, normalized with the training rows' statistics, and
     labels as int64 (classes) or float32 (a regression). For arrays that are there already, see :meth:`from_table`.
+
+    A categorical feature becomes one column per category, of zeros and ones. The share of the training rows is
+    subtracted from each, so that zero is the average row in all columns; they are not divided by anything, which
+    would blow up rare categories.
 
     Args:
         batch_size: rows per batch (and per process).
@@ -79,10 +131,13 @@ class TableDataModule(InMemoryDataModule):
 
     Attributes:
         feature_names: one per column; like those that follow, known once the table has been read.
+        feature_groups: the feature that each column belongs to, where there are categories; figures and reports add
+            up the columns of one feature.
+        categories: of each categorical feature, by its name.
         class_names: one per class; figures of the monitor show them.
         num_classes: their number.
-        mean: per feature, the number that was subtracted (zeros without ``normalize``).
-        std: per feature, the divisor (ones without ``normalize``, and for a feature that never changes).
+        mean: per column, the number that was subtracted (zeros without ``normalize``).
+        std: per column, the divisor (ones without ``normalize``, for a category, and where nothing ever changes).
 
     Raises:
         ValueError: an argument is out of range.
@@ -101,6 +156,8 @@ class TableDataModule(InMemoryDataModule):
     """
 
     feature_names: list[str] | None = None
+    feature_groups: list[str] | None = None
+    categories: dict[str, list[str]] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -181,27 +238,62 @@ class TableDataModule(InMemoryDataModule):
         # One table holds all three parts, and the test rows are normalized with the training rows' statistics.
         table = self.read()
         parts = self.split(len(table.features))
-        if table.feature_names is not None:
-            self.feature_names = list(table.feature_names)
         if table.class_names is not None:
             self.class_names = list(table.class_names)
+        columns = self._name_columns(table)
         # float64 until it is normalized: of large values, such as times, float32 keeps no digit that differs.
-        features = table.features
+        features = columns.values
         mean, std = torch.zeros_like(features[0]), torch.ones_like(features[0])
         if self.normalize:
             mean, std = features[parts[0]].mean(0), features[parts[0]].std(0, correction=0)
             # A feature that never changes becomes zero instead of NaN.
-            std[std == 0] = 1.0
+            std[(std == 0) | columns.are_categories] = 1.0
         self.mean, self.std = tuple(mean.tolist()), tuple(std.tolist())
         features = ((features - mean) / std).float()
         return tuple(TensorRows(features[rows], table.labels[rows]) for rows in parts)
+
+    def _name_columns(self, table: Table) -> Columns:
+        """Return the columns of a network's input, and keep their names."""
+        if table.feature_names is None:
+            width = table.features.shape[1]
+            return Columns(table.features, [], [], torch.zeros(width, dtype=torch.bool))
+        columns = one_hot(table.features, table.feature_names, table.categories or {})
+        self.feature_names = columns.names
+        if table.categories:
+            self.feature_groups = columns.groups
+            self.categories = {name: list(known) for name, known in table.categories.items()}
+        return columns
+
+
+def _check_categories(categories: Mapping[str, Sequence[str]], names: list[str], features: Tensor) -> None:
+    """Refuse a categorical column that holds no indices into its categories."""
+    for name, known in categories.items():
+        if name not in names:
+            raise refusal("categories", f"names of features ({', '.join(names) or 'none are given'})", name)
+        column = features[:, names.index(name)]
+        outside = (column != column.round()) | (column < 0) | (column >= len(known))
+        if outside.any():
+            expected = f"indices from 0 to {len(known) - 1} in the column of {name!r}"
+            raise refusal("categories", expected, float(column[outside][0]))
+
+
+def _as_texts(name: str, values: Sequence[Any]) -> list[str]:
+    # As objects: NumPy would write a NaN among text as the text "nan".
+    listed = np.asarray(values, dtype=object).tolist()
+    for row, value in enumerate(listed):
+        if value is None or value != value:  # NaN, as frames write what is missing
+            raise refusal(name, "a category in every row", value, f"Fill in or drop row {row} first.")
+    return [str(value) for value in listed]
 
 
 def _as_features(given: Any) -> Tensor:
     try:
         features = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"features expected numbers (N, features), but got {type(given).__name__}: {error}.") from None
+        raise ValueError(
+            f"features expected numbers (N, features), but got {type(given).__name__}: {error}. Categories that are"
+            " text go through Table.from_columns()."
+        ) from None
     if features.ndim != 2 or not features.size:
         raise ValueError(f"features expected numbers (N, features), but got shape {features.shape}.")
     columns = np.flatnonzero(~np.isfinite(features).all(axis=0))

@@ -28,7 +28,7 @@ from lit_xai.report.facts import Table
 from lit_xai.report.faithful import explained_target, with_faithfulness
 from lit_xai.report.pictures import Look
 from lit_xai.report.provenance import sample_hashes, split_facts
-from lit_xai.report.reasons import Reasons, reasons_table
+from lit_xai.report.reasons import FeatureGroups, Reasons, reasons_table
 from lit_xai.report.record import Array, Candidate, Explained, Record
 from lit_xai.report.robustness import robustness_table
 from lit_xai.report.shown import with_shown
@@ -74,7 +74,8 @@ class CompareOptions:
         faithfulness: whether explanations are also held to the network that they explain: deletion and insertion, of
             the samples that are explained.
         adverse_class: of a table, the class whose reasons are compared: its number, or its name.
-        feature_groups: the columns of a table that are one feature (a one-hot encoding), by number or name.
+        feature_groups: the columns of a table that are one feature (a one-hot encoding), by number or name; or the
+            feature that each column belongs to.
         files: ONNX files of networks, by the networks' names: their latencies are measured instead of those of further
             exports.
     """
@@ -101,7 +102,7 @@ class CompareOptions:
     corruption: bool = True
     faithfulness: bool = True
     adverse_class: int | str | None = None
-    feature_groups: Mapping[str, Sequence[int | str]] | None = None
+    feature_groups: FeatureGroups | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from lit_xai.retention.explainer import Explainer, explain_fully
 from lit_xai.runtime.file_network import FileNetwork
 
 Array = NDArray[np.float64]
+FeatureGroups: TypeAlias = Mapping[str, Sequence[int | str]] | Sequence[str]
+"""The columns that are one feature: those of each group, or the feature that each column belongs to."""
 
 K, MOST = 4, 1000
 """Reasons of a decision, and most samples that are explained."""
@@ -77,23 +79,27 @@ class Groups:
     member: NDArray[np.int64]
 
     @classmethod
-    def of(
-        cls, columns: int, names: Sequence[str] | None, groups: Mapping[str, Sequence[int | str]] | None
-    ) -> "Groups":
+    def of(cls, columns: int, names: Sequence[str] | None, groups: FeatureGroups | None) -> "Groups":
         """Return the groups of a table's columns; what is in none is a feature by itself.
 
         Args:
             columns: their number.
             names: of the columns.
-            groups: the columns of each, by number or name.
+            groups: the columns of each, by number or name; or the feature that each column belongs to.
 
         Raises:
-            ValueError: a group has an unknown column, or one that another has.
+            ValueError: a group has an unknown column, or one that another has; or not every column has a feature.
 
         Example:
             >>> Groups.of(4, ["age", "a", "b", "c"], {"kind": ["a", "b", "c"]}).names
             ('age', 'kind')
+            >>> Groups.of(4, None, ["age", "kind", "kind", "kind"]).member.tolist()
+            [0, 1, 1, 1]
         """
+        if groups is not None and not isinstance(groups, Mapping):
+            if len(groups) != columns:
+                raise refusal("feature_groups", f"{columns} names, the feature of each column", len(groups))
+            groups = {name: [k for k, one in enumerate(groups) if one == name] for name in dict.fromkeys(groups)}
         known = list(names) if names is not None else [f"x{place}" for place in range(columns)]
         owner: dict[int, str] = {}
         for group, members in (groups or {}).items():
@@ -156,7 +162,7 @@ class Reasons:
     Args:
         adverse: the number of the adverse class.
         feature_names: of the columns.
-        groups: the columns of each one-hot group, by number or name.
+        groups: the columns of each one-hot group, by number or name, or the feature of each column.
         output: the logits in the output.
         as_logits: makes logits of outputs.
         seed: of what is drawn.
@@ -164,7 +170,7 @@ class Reasons:
 
     adverse: int
     feature_names: Sequence[str] | None
-    groups: Mapping[str, Sequence[int | str]] | None
+    groups: FeatureGroups | None
     output: OutputSpec
     as_logits: Callable[[Tensor], Tensor]
     seed: int = 0

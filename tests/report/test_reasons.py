@@ -44,6 +44,15 @@ def test_a_one_hot_group_is_one_feature():
         Groups.of(5, None, {"color": ["x"]})
 
 
+def test_groups_may_be_the_feature_of_each_column():
+    owners = ["age", "color", "color", "color", "income"]
+    groups = Groups.of(5, ["age", "red", "green", "blue", "income"], owners)
+    assert groups.names == ("age", "color", "income")
+    assert groups.member.tolist() == [0, 1, 1, 1, 2]
+    with pytest.raises(ValueError, match="feature_groups expected 4 names, the feature of each column, but got 5"):
+        Groups.of(4, None, owners)
+
+
 @pytest.mark.parametrize("outputs", [1, 2, 4])
 def test_log_odds_are_those_of_the_probability(outputs):
     torch.manual_seed(0)
