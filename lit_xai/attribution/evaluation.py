@@ -29,7 +29,7 @@ class DataInfo:
 
     Args:
         class_names: of the labels.
-        feature_names: of tabular inputs.
+        feature_names: of tabular inputs, or of the channels of series.
         mean: the mean that normalization subtracted, one number per channel or feature.
         std: the standard deviation that it divided by.
         kind: of figure.

@@ -43,13 +43,15 @@ def attribution_figure(
     r"""Draw what speaks for a class (red) and against it (blue), by sample or, for tables, by feature.
 
     Every map is divided by its own total, :math:`a_i / \sum_j |a_j|`, so that one color means the same share in every
-    sample, epoch and method; the total itself is written beside the map. The library's three kinds, next to those that
+    sample, epoch and method; the total itself is written beside the map. The library's kinds, next to those that
     were registered with :func:`~lit_xai.render.registry.register_renderer`:
 
     - ``"image"``: each input beside its attribution over the input in light gray, channels summed, coarser maps
       (GradCAM) resized bilinearly. At most 32 samples.
     - ``"tabular"``: bars of each feature's mean signed and mean absolute share. At most 16 features.
-    - ``"heatmap"``: each map as a strip, for series, tokens and everything else. At most 16 samples.
+    - ``"series"``: each map over channels and time, with channels' names and a time axis; series of at most four
+      channels are drawn as lines over it. At most 16 samples, or 10 of many channels.
+    - ``"heatmap"``: each map as a strip, for tokens, volumes and everything else. At most 16 samples.
 
     Args:
         inputs: the network's inputs, ``(N, ...)``, a tensor or an array.
@@ -59,13 +61,13 @@ def attribution_figure(
         predictions: in the form of ``labels``; default the most probable class where ``probabilities`` is ``(N, K)``.
         probabilities: of the predicted class ``(N,)``, or of every class ``(N, K)``, in [0, 1].
         class_names: the name of each class index.
-        feature_names: the name of each feature of a table; default ``x0``, ``x1`` ...
+        feature_names: the name of each feature of a table, or of each channel of a series; default ``x0``, ``x1`` ...
         mean: the mean of the images' normalization, one number or one per channel; undone before drawing.
         std: its standard deviation, one number or one per channel.
         limit: the share at which colors and bars end; default :func:`color_limit` of these attributions. Pass one
             number to every figure that is to be compared.
-        kind: ``"image"``, ``"tabular"``, ``"heatmap"``, the name or import path of another renderer, or a renderer;
-            default by the shapes.
+        kind: ``"image"``, ``"tabular"``, ``"series"``, ``"heatmap"``, the name or import path of another renderer, or
+            a renderer; default by the shapes.
         ends: the effects of negative and positive values, in words; the first is empty if none are negative.
         places: what was explained in each sample where the network answers for many places: ``"pixel (12, 30)"``.
         boxes: where in the picture that is, ``(N, 4)``: top, left, bottom and right edge, as shares of its height and

@@ -1,4 +1,4 @@
-"""Series, tokens, volumes and everything else: each sample's map as a strip, positions from left to right."""
+"""Tokens, volumes and everything else: each sample's map as a strip, positions from left to right."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class TabularRenderer(Renderer):
 
 
 class HeatmapRenderer(Renderer):
-    """Draws each map as a strip, for series, tokens and everything else."""
+    """Draws each map as a strip, for tokens, volumes and everything else."""
 
     name = "heatmap"
 

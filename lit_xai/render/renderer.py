@@ -31,7 +31,7 @@ class Drawing:
         captions: one per sample.
         title: of the figure.
         limit: the share at which colors and bars end. A run's first evaluation fixes it: later shares may be larger.
-        feature_names: of tabular inputs, where known.
+        feature_names: of tabular inputs, or of the channels of series, where known.
         mean: the mean that normalization subtracted from images.
         std: the standard deviation that it divided by.
         ends: the effects of negative and positive values, in words; the first is empty if none are negative.

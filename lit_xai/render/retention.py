@@ -17,12 +17,14 @@ from lit_xai.render.registry import choose_renderer
 from lit_xai.render.renderer import Renderer
 from lit_xai.render.retention_pages import Compared, bars_page, images_page, strips_page
 from lit_xai.render.samples import blank
+from lit_xai.render.series import SeriesRenderer
 from lit_xai.render.shares import ArrayLike, Shares, to_array
+from lit_xai.render.time_axis import TimeAxis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_KINDS: tuple[Renderer, ...] = (ImageRenderer(), TabularRenderer(), HeatmapRenderer())
+_KINDS: tuple[Renderer, ...] = (ImageRenderer(), TabularRenderer(), SeriesRenderer(), HeatmapRenderer())
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def retention_figure(
     kind: str | None = None,
     ends: Ends = ENDS,
     shows_inputs: bool = True,
+    sample_rate: float | None = None,
 ) -> Figure:
     """Draw explanations before and after on one color scale: input, reference, now, and now minus reference.
 
@@ -70,14 +73,15 @@ def retention_figure(
         reference_predictions: the reference's, in the form of ``labels``.
         predictions: those of the network now; bold where they are not the reference's.
         class_names: the name of each class index.
-        feature_names: the name of each feature of a table; default ``x0``, ``x1`` ...
+        feature_names: the name of each feature of a table, or of each channel of a series; default ``x0``, ``x1`` ...
         mean: the mean of the images' normalization, one number or one per channel; undone before drawing.
         std: its standard deviation, one number or one per channel.
         limit: the share at which colors and bars end; by default that of all maps of the figure. Pass one number to
             figures that are to be compared.
-        kind: ``"image"``, ``"tabular"`` or ``"heatmap"``; default by the shapes.
+        kind: ``"image"``, ``"tabular"``, ``"series"`` or ``"heatmap"``; default by the shapes.
         ends: the effects of negative and positive values, in words.
         shows_inputs: whether the inputs themselves are drawn, alone and faintly under the maps.
+        sample_rate: positions of a series per second.
 
     Raises:
         TypeError: inputs or attributions are no tensor or array of real numbers.
@@ -117,7 +121,9 @@ def retention_figure(
         if isinstance(renderer, TabularRenderer):
             return bars_page(compared, feature_names)
         has_lines = shows_inputs and not are_tokens(inputs)
-        return strips_page(to_array(inputs, "inputs") if has_lines else None, compared)
+        axis = TimeAxis(inputs.shape[-1], sample_rate) if isinstance(renderer, SeriesRenderer) else None
+        series = to_array(inputs, "inputs") if has_lines else None
+        return strips_page(series, compared, axis, feature_names)
 
 
 def _renderer(inputs: ArrayLike, attributions: ArrayLike, kind: str | None) -> Renderer:
@@ -126,7 +132,8 @@ def _renderer(inputs: ArrayLike, attributions: ArrayLike, kind: str | None) -> R
         chosen = choose_renderer(inputs, attributions, kind)
         if any(type(one) is type(chosen) for one in _KINDS):
             return chosen
-        raise ValueError(f"kind expected one of image, tabular and heatmap, which can draw two maps, but got {kind!r}.")
+        known = ", ".join(one.name for one in _KINDS)
+        raise ValueError(f"kind expected one of {known}, which can draw two maps, but got {kind!r}.")
     choose_renderer(inputs, attributions)  # refuses what no renderer could draw
     return next(one for one in _KINDS if one.suits(inputs, attributions))
 

@@ -31,6 +31,8 @@ from lit_xai.render.image import at_size, faint
 from lit_xai.render.shares import Array, Shares
 from lit_xai.render.tabular import feature_labels, mean_shares
 from lit_xai.render.text import text_width, wrap
+from lit_xai.render.time_axis import AXIS as AXIS_OF_TIME
+from lit_xai.render.time_axis import TimeAxis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,17 +127,30 @@ def images_page(pictures: Array, compared: Compared, shows_inputs: bool = True) 
     return canvas.finish()
 
 
-def strips_page(series: Array | None, compared: Compared) -> Figure:
-    """Return strips of shares ``(N, rows, positions)``; series of that shape are drawn as lines above them."""
+def strips_page(
+    series: Array | None,
+    compared: Compared,
+    axis: TimeAxis | None = None,
+    row_names: Sequence[str] | None = None,
+) -> Figure:
+    """Return strips of shares ``(N, rows, cells)``; series of few rows are drawn as lines above them.
+
+    Args:
+        series: ``(N, ...)``, where they may be drawn.
+        compared: the maps.
+        axis: of time, for series; positions are counted without.
+        row_names: of the rows of each map, where known.
+    """
     shown = min(len(compared.now), MOST)
     rows, positions = compared.reference.values.shape[1:]
     if series is not None:
         series = series.reshape(len(series), -1, series.shape[-1])
-    has_lines = series is not None and series.shape == compared.reference.values.shape and rows <= FEW and positions > 1
+    length = positions if axis is None else axis.positions  # of long series, a cell is several positions
+    has_lines = series is not None and series.shape[1:] == (rows, length) and rows <= FEW and length > 1
     heads = HEADS if has_lines else HEADS[1:]
     high = min(max(14 * rows, STRIP - 6), 90)
     step = 2 * LINE + (high + 6) * len(heads) + 16
-    canvas = Canvas(compared.title, step * shown + LINE + BAR, ends=compared.ends)
+    canvas = Canvas(compared.title, step * shown + (LINE if axis is None else AXIS_OF_TIME) + BAR, ends=compared.ends)
     scale = color_scale(compared.limit)
     x, wide = MARGIN + SIDE, WIDTH - 2 * MARGIN - SIDE
     maps = (compared.reference.values, compared.present.values, compared.difference)
@@ -153,14 +168,33 @@ def strips_page(series: Array | None, compared: Compared) -> Figure:
                 canvas.tile(to_colors(scale, maps[k - len(heads)][i]), x, y, wide, high)
         for k, shares in ((-3, compared.reference), (-2, compared.present)):
             canvas.note(shares.note(i), x, top + 2 * LINE + (high + 6) * (len(heads) + k), wide, high)
-    words = f"position (each map has {rows} rows)" if rows > 1 else "position"
-    y = canvas.height - BAR - LINE - 4
-    canvas.text(x, y, "0", size=SMALL, color=GREY)
-    middle = " · ".join(filter(None, (words, compared.left_out)))
-    canvas.text(x + wide / 2, y, middle, size=SMALL, color=GREY, ha="center")
-    canvas.text(WIDTH - MARGIN, y, str(positions - 1), size=SMALL, color=GREY, ha="right")
+    _write_places(canvas, compared, (x, wide), axis, row_names)
     canvas.color_bar(scale, compared.limit, "share of the map's Σ|a| per cell")
     return canvas.finish()
+
+
+def _write_places(
+    canvas: Canvas,
+    compared: Compared,
+    place: tuple[float, float],
+    axis: TimeAxis | None,
+    row_names: Sequence[str] | None,
+) -> None:
+    """Write the axis below strips, and what the rows of a strip are."""
+    (x, wide), (rows, positions) = place, compared.reference.values.shape[1:]
+    words = f"each map has {rows} rows" if rows > 1 else ""
+    if row_names is not None and rows == len(row_names) > 1:
+        words = f"rows: {row_names[0]} … {row_names[-1]}"
+    if axis is not None:
+        y = canvas.height - BAR - AXIS_OF_TIME - 4
+        axis.mark(canvas, x, y - 2, wide)
+        axis.write(canvas, x, y - 2, wide, " · ".join(filter(None, (words, compared.left_out))))
+        return
+    y = canvas.height - BAR - LINE - 4
+    canvas.text(x, y, "0", size=SMALL, color=GREY)
+    middle = " · ".join(filter(None, ("position" + (f" ({words})" if words else ""), compared.left_out)))
+    canvas.text(x + wide / 2, y, middle, size=SMALL, color=GREY, ha="center")
+    canvas.text(WIDTH - MARGIN, y, str(positions - 1), size=SMALL, color=GREY, ha="right")
 
 
 def bars_page(compared: Compared, feature_names: Sequence[str] | None) -> Figure:

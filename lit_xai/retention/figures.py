@@ -162,6 +162,7 @@ class Figures:
                 limit=self._limits.get(name),
                 ends=ends_of([reference, present], before["probabilities"] is not None),
                 shows_inputs=self._shows_inputs,
+                sample_rate=self._data_info.sample_rate,
             )
             several = f"-{name}" if len(maps.reference) > 1 else ""
             pixels = figure_to_rgb(figure)

@@ -14,7 +14,7 @@ def strips(figure):
 def test_positions_run_from_left_to_right_in_the_colors_of_their_signs():
     maps = np.zeros((2, 12, 30))
     maps[0, :, :10], maps[0, :, 20:], maps[1] = 1, -1, 0
-    strip, empty = strips(attribution_figure(maps, maps))
+    strip, empty = strips(attribution_figure(maps, maps, kind="heatmap"))
     third = strip.shape[1] // 3 - 10
     assert (strip[:, :third, 0] > strip[:, :third, 2] + 60).all()
     assert (strip[:, -third:, 2] > strip[:, -third:, 0] + 60).all()
@@ -24,7 +24,7 @@ def test_positions_run_from_left_to_right_in_the_colors_of_their_signs():
 @pytest.mark.parametrize(("channels", "drawn"), [(1, 1), (4, 4), (5, 0)])
 def test_series_of_few_channels_are_drawn_over_their_maps(rng, channels, drawn):
     series, maps = rng.normal(size=(2, 1, channels, 60))
-    axes = attribution_figure(series, maps).axes[0]
+    axes = attribution_figure(series, maps, kind="heatmap").axes[0]
     left, right, bottom, top = axes.images[0].get_extent()
     assert len(axes.lines) == drawn
     for channel, line in enumerate(axes.lines):
@@ -44,4 +44,6 @@ def test_token_ids_are_no_series():
 
 def test_the_axis_names_its_ends_and_the_rows(words_of):
     maps = np.ones((1, 12, 250))
-    assert {"0", "249", "position (each map has 12 rows)"} < set(words_of(attribution_figure(maps, maps)))
+    assert {"0", "249", "position (each map has 12 rows)"} < set(
+        words_of(attribution_figure(maps, maps, kind="heatmap"))
+    )

@@ -26,9 +26,13 @@ def find_shares(inputs, attributions, kind):
         ((2, 3, 32, 32), (2, 128), "tabular"),
         ((2, 30), (2, 30), "tabular"),
         ((2, 12, 12, 12), (2, 12, 12, 12), "heatmap"),
-        ((2, 1, 22, 1000), (2, 1, 22, 1000), "heatmap"),
-        ((2, 12, 1000), (2, 12, 1000), "heatmap"),
-        ((2, 3, 5), (2, 3, 5), "heatmap"),
+        ((2, 1, 22, 1000), (2, 1, 22, 1000), "series"),
+        ((2, 12, 1000), (2, 12, 1000), "series"),
+        ((2, 3, 5), (2, 3, 5), "series"),
+        ((2, 12, 29), (2, 1, 8), "series"),
+        ((2, 12, 29), (2, 64, 8), "heatmap"),
+        ((2, 12, 1), (2, 12, 1), "heatmap"),
+        ((2, 22, 5, 100), (2, 22, 5, 100), "heatmap"),
         ((2, 20), (2, 20, 64), "heatmap"),
         ((2, 3, 8, 16, 16), (2, 3, 8, 16, 16), "heatmap"),
     ],
@@ -36,6 +40,10 @@ def find_shares(inputs, attributions, kind):
 @pytest.mark.parametrize("make", [torch.zeros, np.zeros])
 def test_the_shapes_choose_the_picture(make, inputs, attributions, kind):
     assert choose_kind(make(inputs), make(attributions)) == kind
+
+
+def test_whole_numbers_are_no_series():
+    assert choose_kind(torch.zeros(2, 3, 99, dtype=torch.int64), torch.zeros(2, 3, 99)) == "heatmap"
 
 
 def test_token_ids_are_no_features():

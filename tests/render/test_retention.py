@@ -134,10 +134,25 @@ class Own(HeatmapRenderer):
         (np.ones((3, 8)), {}, "present expected inputs"),
         (np.ones((3, 1, 8, 8)), {"similarity": [1.0]}, "similarity expected one number for each of the 3 samples"),
         (np.ones((3, 1, 8, 8)), {"limit": 0.0}, "limit expected a positive share"),
-        (np.ones((3, 1, 8, 8)), {"kind": Own()}, "kind expected one of image, tabular and heatmap"),
+        (np.ones((3, 1, 8, 8)), {"kind": Own()}, "kind expected one of image, tabular, series, heatmap"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(present, options, message):
     images = np.ones((3, 1, 8, 8))
     with refused(message):
         retention_figure(images, images, present, **options)
+
+
+@pytest.mark.parametrize(("rate", "unit"), [(None, "frame"), (100.0, "seconds")])
+def test_series_have_a_time_axis_and_their_channels_are_told(rng, rate, unit, words_of, assert_legible):
+    x, (before, now) = rng.normal(size=(2, 12, 50)).astype(np.float32), rng.normal(size=(2, 2, 12, 50))
+    names = [f"LPC {i}" for i in range(1, 13)]
+    figure = retention_figure(x, before, now, feature_names=names, sample_rate=rate)
+    assert_legible(figure)
+    assert f"{unit} · rows: LPC 1 … LPC 12" in words_of(figure)
+
+
+def test_long_series_are_drawn_as_lines_over_all_positions(rng):
+    x = rng.normal(size=(1, 2, 2000)).astype(np.float32)
+    lines = [line for line in retention_figure(x, x, x).axes[0].lines if len(line.get_xdata()) == 2000]
+    assert len(lines) == 2
