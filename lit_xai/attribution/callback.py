@@ -23,7 +23,7 @@ from lit_xai.attribution.methods import attribute_parameters, resolve_method
 from lit_xai.attribution.promises import gap_warning, should_add_up
 from lit_xai.attribution.quality import AnyMetric, compute_metric, resolve_metrics, update_metric
 from lit_xai.attribution.samples import Samples, read_samples, save_samples, with_baseline
-from lit_xai.attribution.tokens import METHOD, embedding_instead
+from lit_xai.attribution.tokens import METHOD, embedding_instead, names_of_tokens
 from lit_xai.network.calling import BatchToInputs, BatchToTarget, OutputSpec
 from lit_xai.network.check import Name, check_choice, check_integer, refusal
 from lit_xai.network.probing import Probe, as_probe
@@ -55,9 +55,9 @@ from lit_xai.trainer.watching import labels_of, resolved
 class AttributionMonitor(AnyCallback):
     """Attribute a few fixed samples after every epoch and log one figure of them, leaving the training untouched.
 
-    The figure goes to every logger that shows images and, as ``figure.png``, into the run's folder, next to
-    ``attributions.npz`` (arrays ``attributions``, ``logits``, ``targets``, ``sample_ids``, ``labels``, ``baseline`` and
-    ``metrics/...``) for analysis. In ``fit`` it is drawn after each epoch, in
+    The figure goes to every logger that shows images and, as ``figure.png`` (of text also as ``figure.html``), into the
+    run's folder, next to ``attributions.npz`` (arrays ``attributions``, ``logits``, ``targets``, ``sample_ids``,
+    ``labels``, ``baseline`` and ``metrics/...``) for analysis. In ``fit`` it is drawn after each epoch, in
     ``validate`` and ``test`` at the end; red speaks for the class, blue against it. Weights, optimizer, random numbers
     and losses are bit for bit those of a run without it.
 
@@ -96,7 +96,7 @@ class AttributionMonitor(AnyCallback):
         mean: the mean that normalization subtracted, one number per channel; default the data module's ``mean``, or
             that of a ``Normalize`` among the dataset's transforms.
         std: the standard deviation that it divided by; default likewise.
-        kind: of figure: ``"image"``, ``"tabular"``, ``"series"``, ``"heatmap"``, or a
+        kind: of figure: ``"image"``, ``"tabular"``, ``"series"``, ``"text"``, ``"heatmap"``, or a
             :class:`~lit_xai.render.Renderer` of one's own: an instance, its import path, or the name under which it was
             registered; default by the input's shape and dtype.
         internal_batch_size: most samples in one forward/backward pass.
@@ -108,6 +108,9 @@ class AttributionMonitor(AnyCallback):
         samples: what figures and files may hold of samples: ``"show"``; ``"maps_only"`` for maps without the inputs,
             and without baselines that are made of samples; ``"none"`` for numbers alone, without figures and maps.
             Logits, labels and indices are kept in any case, and checkpoints never hold samples.
+        token_names: of the ids of text, one per id, or the folder of a Hugging Face tokenizer, which is read before the
+            first step and without the network; default the data module's ``token_names``. Without names, figures show
+            ids.
 
     Raises:
         ValueError: in the constructor or before the first step, one sentence that names the argument.
@@ -148,6 +151,7 @@ class AttributionMonitor(AnyCallback):
         seed: int = 0,
         batch_to_target: BatchToTarget = None,
         samples: Literal["show", "maps_only", "none"] = "show",
+        token_names: list[str] | Name | None = None,
     ) -> None:
         super().__init__()
         check_target(target)
@@ -167,6 +171,7 @@ class AttributionMonitor(AnyCallback):
         self.given, self.batch_to_target, self.seed = Network(module, batch_to_inputs, output), batch_to_target, seed
         self._name_given = name
         self.data_info = DataInfo(class_names, feature_names, mean, std, kind)
+        self._token_names_given = token_names
         self._call: dict[str, Any] = {"init_args": init_args}
         self._call |= {"attribute_args": attribute_args, "noise_tunnel": noise_tunnel}
         self._explain_with(method or "IntegratedGradients", layer)
@@ -234,6 +239,8 @@ class AttributionMonitor(AnyCallback):
         self._warned = set()
         self._explain_with(self._method_given or "IntegratedGradients", self._layer_given)
         resolve_method(self.method)
+        if self._token_names_given is not None and self.samples == "show":
+            self.data_info = replace(self.data_info, token_names=names_of_tokens(self._token_names_given))
         refuse_strategies(
             trainer, "AttributionMonitor", "leave the monitor out and explain a consolidated checkpoint afterwards"
         )

@@ -15,6 +15,7 @@ from lit_xai.attribution.adapter import SplitInputs
 from lit_xai.attribution.explanation import Explanation, by_name, is_multi_hot
 from lit_xai.attribution.normalization import find_normalization
 from lit_xai.attribution.samples import MADE_OF_SAMPLES, Samples, baseline_arrays, kept_labels
+from lit_xai.network.arguments import Inputs
 from lit_xai.network.saving import save_arrays
 from lit_xai.trainer.batches import datasets
 from lit_xai.trainer.logging import log_image, log_scalars
@@ -116,6 +117,8 @@ def report(
 ) -> None:
     """Write ``attributions.npz`` and ``figure.png``, and log the figure and the numbers, as far as they may be shown.
 
+    Of texts, ``figure.html`` stands beside the figure.
+
     Args:
         trainer: whose loggers to log to.
         evaluation: the result to report.
@@ -138,6 +141,9 @@ def report(
         png = place / (f"figure-{name}.png" if name else "figure.png")
         save_png(pixels, png)
         log_image(trainer, f"{evaluation.tag}/{name}" if name else evaluation.tag, pixels, evaluation.step, png)
+    # A file alone: TensorBoard's texts escape colors.
+    for name, page in pages(evaluation, data_info, limits) if evaluation.shown == "show" else ():
+        (place / (f"figure-{name}.html" if name else "figure.html")).write_text(page, encoding="utf-8")
 
 
 def arrays_of(evaluation: Evaluation) -> dict[str, Tensor]:
@@ -187,16 +193,34 @@ def draw(evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float]) 
         data_info: names and normalization of the data.
         limits: the color limits of the run by input; missing ones are set by this evaluation.
     """
-    from lit_xai.render import attribution_figure, color_limit
+    from lit_xai.render import attribution_figure
 
-    samples, inputs = evaluation.samples, by_name(evaluation.samples.inputs)
-    arguments = SplitInputs(samples.inputs, any_dtype=True)
+    for name, inputs, maps, options in _drawings(evaluation, data_info, limits):
+        yield name, attribution_figure(inputs, maps, **options)
+
+
+def pages(evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float]) -> Iterator[tuple[str, str]]:
+    """Yield the name of each explained input that has a page of HTML, and the page; arguments as of :func:`draw`."""
+    from lit_xai.render import attribution_html
+
+    for name, inputs, maps, options in _drawings(evaluation, data_info, limits):
+        page = attribution_html(inputs, maps, **options)
+        if page:
+            yield name, page
+
+
+def _drawings(
+    evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float]
+) -> Iterator[tuple[str, Tensor, Tensor, dict[str, Any]]]:
+    """Yield name, input, maps and the rest of what a figure takes, for each explained input."""
+    from lit_xai.render import color_limit
+
     explanation = evaluation.explanation
     answers: dict[str, Any] = {**answers_of(explanation.logits, explanation.labels)}
     if explanation.whole:  # the rows of a figure are not samples
         answers = dict.fromkeys(answers)
-    for name, maps in evaluation.explanation.attributions.items():
-        shown = inputs.get(name, arguments.values[arguments.explained[0]])  # a layer's maps belong to the first input
+    for name, maps in explanation.attributions.items():
+        shown = _input_of(evaluation.samples.inputs, name, maps)
         if maps.dim() == 1:  # one number per sample is a table of one column
             shown, maps = shown.reshape(-1, 1), maps.reshape(-1, 1)
         if explanation.whole and maps.dim() == 3:  # an image, or one of a list
@@ -206,27 +230,36 @@ def draw(evaluation: Evaluation, data_info: DataInfo, limits: dict[str, float]) 
         if maps.any():  # the first map that is not blank sets the color limit of the run
             limits.setdefault(name, color_limit(maps, shown, data_info.kind))
         yield (
-            name if len(evaluation.explanation.attributions) > 1 else "",
-            attribution_figure(
-                shown,
-                maps,
-                title=f"{evaluation.title}\n{_place(evaluation)}{evaluation.weights}",
-                class_names=data_info.class_names,
-                feature_names=data_info.feature_names,
-                mean=data_info.mean,
-                std=data_info.std,
-                token_names=data_info.token_names,
-                feature_groups=data_info.feature_groups,
-                sample_rate=data_info.sample_rate,
-                limit=limits.get(name),
-                kind=data_info.kind,
-                ends=_ends(maps, answers, evaluation.has_target),
-                places=() if explanation.whole else explanation.places(),
-                boxes=None if explanation.whole else _boxes(explanation, shown),
-                shows_inputs=shows_inputs,
+            name if len(explanation.attributions) > 1 else "",
+            shown,
+            maps,
+            {
+                "title": f"{evaluation.title}\n{_place(evaluation)}{evaluation.weights}",
+                "class_names": data_info.class_names,
+                "feature_names": data_info.feature_names,
+                "mean": data_info.mean,
+                "std": data_info.std,
+                "token_names": data_info.token_names,
+                "feature_groups": data_info.feature_groups,
+                "sample_rate": data_info.sample_rate,
+                "limit": limits.get(name),
+                "kind": data_info.kind,
+                "ends": _ends(maps, answers, evaluation.has_target),
+                "places": () if explanation.whole else explanation.places(),
+                "boxes": None if explanation.whole else _boxes(explanation, shown),
+                "shows_inputs": shows_inputs,
                 **answers,
-            ),
+            },
         )
+
+
+def _input_of(inputs: Inputs, name: str, maps: Tensor) -> Tensor:
+    """Return the input that maps belong to; those of a layer to the tokens, or else to the first input."""
+    known, arguments = by_name(inputs), SplitInputs(inputs, any_dtype=True)
+    tokens = known.get("input_ids")
+    if name not in known and tokens is not None and tokens.shape == maps.shape[:2]:
+        return tokens
+    return known.get(name, arguments.values[arguments.explained[0]])
 
 
 def _boxes(explanation: Explanation, shown: Tensor) -> Tensor | None:

@@ -1,8 +1,9 @@
 """Where integer tokens become floats: the embedding that they enter, at which they can be explained."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -84,6 +85,26 @@ def embedding_instead(
             return find_embedding(network, lambda own: call_network(network, own, call, output), copied)
     except Exception:  # a network that cannot be called with these is for the rehearsal to report
         return None
+
+
+def names_of_tokens(given: Sequence[str] | str | Path) -> list[str]:
+    """Return the names of ids, of a tokenizer's folder those of its vocabulary.
+
+    Args:
+        given: one name per id, or the folder.
+
+    Raises:
+        ValueError: there is no tokenizer.
+
+    Example:
+        >>> names_of_tokens(("[PAD]", "good"))
+        ['[PAD]', 'good']
+    """
+    if not isinstance(given, (str, Path)):
+        return [str(name) for name in given]
+    from lit_xai.data.tokenizers import load_tokenizer, token_names  # with the package tokenizers, where it is named
+
+    return token_names(load_tokenizer(given, "token_names"))
 
 
 def find_embedding(network: nn.Module, run: Callable[[Inputs], object], inputs: Inputs) -> TokenEmbedding | None:

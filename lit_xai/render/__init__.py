@@ -6,7 +6,7 @@ never through pyplot: no global figure state, no backend chosen on the user's be
 
 from lit_xai.render.blame import blame_figure
 from lit_xai.render.channels import channels_figure, channels_table
-from lit_xai.render.figure import attribution_figure, color_limit
+from lit_xai.render.figure import attribution_figure, attribution_html, color_limit
 from lit_xai.render.networks import networks_figure
 from lit_xai.render.png import figure_to_rgb, save_png
 from lit_xai.render.registry import register_renderer, unregister_renderer
@@ -19,6 +19,7 @@ __all__ = [
     "Drawing",
     "Renderer",
     "attribution_figure",
+    "attribution_html",
     "before_after_table",
     "blame_figure",
     "channels_figure",

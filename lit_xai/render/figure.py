@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lit_xai.render.canvas import ENDS, Ends, plain_style
-from lit_xai.render.captions import PerSample, make_captions
+from lit_xai.render.captions import Caption, PerSample, make_captions
 from lit_xai.render.pixels import PerChannel
 from lit_xai.render.registry import choose_renderer
 from lit_xai.render.renderer import Drawing, Renderer
@@ -51,7 +51,9 @@ def attribution_figure(
     - ``"tabular"``: bars of each feature's mean signed and mean absolute share. At most 16 features.
     - ``"series"``: each map over channels and time, with channels' names and a time axis; series of at most four
       channels are drawn as lines over it. At most 16 samples, or 10 of many channels.
-    - ``"heatmap"``: each map as a strip, for tokens, volumes and everything else. At most 16 samples.
+    - ``"text"``: each text with every token on a background in the color of its share, pieces of a word joined, special
+      tokens and padding gray, from the right where its first letter runs so. At most 16 samples of 10 lines.
+    - ``"heatmap"``: each map as a strip, for volumes and everything else. At most 16 samples.
 
     Args:
         inputs: the network's inputs, ``(N, ...)``, a tensor or an array.
@@ -66,8 +68,8 @@ def attribution_figure(
         std: its standard deviation, one number or one per channel.
         limit: the share at which colors and bars end; default :func:`color_limit` of these attributions. Pass one
             number to every figure that is to be compared.
-        kind: ``"image"``, ``"tabular"``, ``"series"``, ``"heatmap"``, the name or import path of another renderer, or
-            a renderer; default by the shapes.
+        kind: ``"image"``, ``"tabular"``, ``"series"``, ``"text"``, ``"heatmap"``, the name or import path of another
+            renderer, or a renderer; default by the shapes.
         ends: the effects of negative and positive values, in words; the first is empty if none are negative.
         places: what was explained in each sample where the network answers for many places: ``"pixel (12, 30)"``.
         boxes: where in the picture that is, ``(N, 4)``: top, left, bottom and right edge, as shares of its height and
@@ -89,35 +91,91 @@ def attribution_figure(
         >>> figure.canvas.get_width_height()
         (700, 371)
     """
-    to_array(inputs, "inputs")  # refuses what no renderer could draw
-    inputs = inputs if shows_inputs else blank(inputs)
-    renderer = choose_renderer(inputs, attributions, kind)
-    shares = renderer.find_shares(inputs, attributions)
-    captions = make_captions(len(inputs), labels, predictions, probabilities, class_names, places)
-    limit = renderer.find_limit(shares) if limit is None else limit
-    if not (math.isfinite(limit) and limit > 0):
-        raise ValueError(f"limit expected a positive share, such as 0.02 for 2%, but got {limit}.")
-    drawing = Drawing(
+    renderer, drawing = _prepared(
         inputs,
-        shares,
-        captions,
-        title,
+        attributions,
+        kind,
         limit,
-        feature_names,
-        mean,
-        std,
-        ends,
-        boxes,
-        shows_inputs,
-        token_names,
-        feature_groups,
-        sample_rate,
+        make_captions(len(inputs), labels, predictions, probabilities, class_names, places),
+        title=title,
+        feature_names=feature_names,
+        mean=mean,
+        std=std,
+        ends=ends,
+        boxes=boxes,
+        shows_inputs=shows_inputs,
+        token_names=token_names,
+        feature_groups=feature_groups,
+        sample_rate=sample_rate,
     )
     with plain_style():
         figure = renderer.draw(drawing)
     if not hasattr(figure, "savefig"):  # a forgotten return, or axes; a Figure by what it can do, as the rest needs it
         raise TypeError(f"{type(renderer).__name__}.draw expected to return a matplotlib Figure, but got {figure!r}.")
     return figure
+
+
+def attribution_html(
+    inputs: ArrayLike,
+    attributions: ArrayLike,
+    *,
+    labels: PerSample = None,
+    predictions: PerSample = None,
+    probabilities: PerSample = None,
+    class_names: Sequence[str] | None = None,
+    limit: float | None = None,
+    kind: str | Renderer | None = None,
+    places: Sequence[str] = (),
+    **options: Any,
+) -> str:
+    """Return what :func:`attribution_figure` draws as a page of HTML that needs no other file.
+
+    Of the library's kinds, ``"text"`` has one: all texts, whole, to select and to search, shaped by the browser. Of the
+    others, and where inputs must not be shown, it is ``""``.
+
+    Args:
+        inputs: and all others as in :func:`attribution_figure`.
+        attributions: one map per sample.
+        labels: of the samples.
+        predictions: in the form of ``labels``.
+        probabilities: of the predictions.
+        class_names: the name of each class index.
+        limit: the share at which colors end.
+        kind: of picture.
+        places: what was explained in each sample.
+        options: further arguments of :func:`attribution_figure`.
+
+    Example:
+        >>> import torch
+        >>> page = attribution_html(torch.tensor([[0, 1]]), torch.tensor([[1.0, 3.0]]), token_names=["so", "good"])
+        >>> "<span" in page, "+75.0%" in page
+        (True, True)
+    """
+    captions = make_captions(len(inputs), labels, predictions, probabilities, class_names, places)
+    renderer, drawing = _prepared(inputs, attributions, kind, limit, captions, **options)
+    return renderer.html(drawing)
+
+
+def _prepared(
+    inputs: ArrayLike,
+    attributions: ArrayLike,
+    kind: str | Renderer | None,
+    limit: float | None,
+    captions: Sequence[Caption],
+    *,
+    title: str = "",
+    shows_inputs: bool = True,
+    **facts: Any,
+) -> tuple[Renderer, Drawing]:
+    """Return the renderer and all that it needs, checked."""
+    to_array(inputs, "inputs")  # refuses what no renderer could draw
+    inputs = inputs if shows_inputs else blank(inputs)
+    renderer = choose_renderer(inputs, attributions, kind)
+    shares = renderer.find_shares(inputs, attributions)
+    limit = renderer.find_limit(shares) if limit is None else limit
+    if not (math.isfinite(limit) and limit > 0):
+        raise ValueError(f"limit expected a positive share, such as 0.02 for 2%, but got {limit}.")
+    return renderer, Drawing(inputs, shares, captions, title, limit, shows_inputs=shows_inputs, **facts)
 
 
 def color_limit(attributions: ArrayLike, inputs: ArrayLike | None = None, kind: str | Renderer | None = None) -> float:

@@ -15,9 +15,16 @@ from lit_xai.render.kinds import HeatmapRenderer, ImageRenderer, TabularRenderer
 from lit_xai.render.renderer import Renderer
 from lit_xai.render.series import SeriesRenderer
 from lit_xai.render.shares import ArrayLike
+from lit_xai.render.text_kind import TextRenderer
 
 # The first one that suits is chosen, and the heatmap suits everything: the order is part of the meaning.
-_LIBRARY: tuple[Renderer, ...] = (ImageRenderer(), TabularRenderer(), SeriesRenderer(), HeatmapRenderer())
+_LIBRARY: tuple[Renderer, ...] = (
+    ImageRenderer(),
+    TabularRenderer(),
+    SeriesRenderer(),
+    TextRenderer(),
+    HeatmapRenderer(),
+)
 _registered: dict[str, Renderer] = {}
 
 
@@ -75,7 +82,7 @@ def find_renderer(kind: Renderer | Name) -> Renderer:
         >>> find_renderer("imgae")
         Traceback (most recent call last):
         ...
-        ValueError: kind expected one of image, tabular, series, heatmap, but got 'imgae'. Did you mean 'image'?
+        ValueError: kind expected one of image, tabular, series, text, heatmap, but got 'imgae'. Did you mean 'image'?
     """
     if mistake := _mistake(kind):
         raise ValueError(f"kind expected the name, the import path or an instance of a Renderer, but got {mistake}.")

@@ -109,3 +109,7 @@ class Renderer(ABC):
     @abstractmethod
     def draw(self, drawing: Drawing) -> Figure:
         """Return the figure; matplotlib's own defaults hold meanwhile, and pyplot must not be used."""
+
+    def html(self, drawing: Drawing) -> str:
+        """Return a page of HTML that shows more than the figure can, written beside it; ``""`` where there is none."""
+        return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,11 +21,19 @@ def _renderer() -> RendererAgg:
     return RendererAgg(1, 1, DPI)
 
 
-def text_width(words: str, size: float, weight: str = "normal") -> float:
-    """Return the width of ``words`` in pixels."""
+def text_width(words: str, size: float, weight: str = "normal", family: Sequence[str] | None = None) -> float:
+    """Return the width of ``words`` in pixels.
+
+    Args:
+        words: of one line.
+        size: of the font, in points.
+        weight: ``"normal"`` or ``"bold"``.
+        family: names of fonts, each for what those before it lack; default matplotlib's.
+    """
     from matplotlib.font_manager import FontProperties
 
-    return _renderer().get_text_width_height_descent(words, FontProperties(size=size, weight=weight), False)[0]
+    font = FontProperties(family=None if family is None else list(family), size=size, weight=weight)
+    return _renderer().get_text_width_height_descent(words, font, False)[0]
 
 
 def shorten(words: str, width: float, size: float, weight: str = "normal") -> str:

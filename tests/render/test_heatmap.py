@@ -37,7 +37,7 @@ def test_series_of_few_channels_are_drawn_over_their_maps(rng, channels, drawn):
 
 
 def test_token_ids_are_no_series():
-    figure = attribution_figure(torch.randint(0, 99, (2, 20)), torch.rand(2, 20, 8))
+    figure = attribution_figure(torch.randint(0, 99, (2, 20)), torch.rand(2, 20, 8), kind="heatmap")
     assert len(figure.axes[0].images) == 2
     assert not figure.axes[0].lines
 

@@ -47,7 +47,7 @@ def test_whole_numbers_are_no_series():
 
 
 def test_token_ids_are_no_features():
-    assert choose_kind(torch.zeros(2, 9, dtype=torch.int64), torch.zeros(2, 9)) == "heatmap"
+    assert choose_kind(torch.zeros(2, 9, dtype=torch.int64), torch.zeros(2, 9)) == "text"
 
 
 def test_a_kind_named_wins_where_it_fits():
