@@ -8,12 +8,14 @@ from lit_xai.models.optim import CosineAnnealing
 from lit_xai.models.regressor import Regressor
 from lit_xai.models.resnet import ResNet
 from lit_xai.models.vision_transformer import VisionTransformer
+from lit_xai.network.keras import KerasNetwork
 
 __all__ = [
     "MLP",
     "Classifier",
     "ConvNet1d",
     "CosineAnnealing",
+    "KerasNetwork",
     "LinearModel",
     "Regressor",
     "ResNet",

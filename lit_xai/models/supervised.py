@@ -22,6 +22,7 @@ from lit_xai.network.calling import (
     find_logits,
 )
 from lit_xai.network.describing import describe
+from lit_xai.network.keras import as_network
 
 Metrics: TypeAlias = Metric | list[Metric] | dict[str, Metric]
 """One metric, several, or several by name."""
@@ -33,7 +34,7 @@ class Supervised(LightningModule, ABC):
     Logs ``<stage>/loss`` and ``<stage>/<metric>`` once per epoch for the stages ``train``, ``val`` and ``test``.
 
     Args:
-        network: any module; a transformers model too, its ``logits`` are taken.
+        network: any module; a transformers model too, its ``logits`` are taken, and a Keras one on the torch backend.
         metrics: torchmetrics, cloned for each stage.
         optimizer: called with the parameters; ``torch.optim.Adam`` if ``None``.
         lr_scheduler: called with the optimizer.
@@ -62,7 +63,7 @@ class Supervised(LightningModule, ABC):
         if "_instantiator" in self.hparams:
             # A LightningCLI hands over its config, plain data that builds everything again: keep all of it.
             self.save_hyperparameters()
-        self.network = network
+        self.network = as_network(network)
         # Not the default in the signature: a command line would hand Adam's arguments on to the optimizer that replaces
         # it, and AdamW would run without weight decay.
         self.optimizer = optimizer or torch.optim.Adam

@@ -207,3 +207,18 @@ def channels(network: nn.Module) -> dict[str, int]:
     """
     sizes = {name: _width(module) for name, module in module_names(network).items()}
     return {name: size for name, size in sizes.items() if size is not None}
+
+
+def require_gradients_(network: nn.Module) -> None:
+    """Let every parameter of a copy have a gradient, frozen ones too; integers, which a parameter may hold, cannot.
+
+    Example:
+        >>> network = nn.Linear(2, 2).requires_grad_(False)
+        >>> network.counter = nn.Parameter(torch.tensor(3), requires_grad=False)
+        >>> require_gradients_(network)
+        >>> [parameter.requires_grad for parameter in network.parameters()]
+        [True, True, False]
+    """
+    for parameter in network.parameters():
+        if parameter.is_floating_point() or parameter.is_complex():
+            parameter.requires_grad_(True)

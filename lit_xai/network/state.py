@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from lit_xai.network.keras import is_keras_layer
 from lit_xai.network.trees import is_outside, objects
 
 OF_TORCH = frozenset(vars(nn.Module()))
@@ -37,7 +38,9 @@ def kept_state(network: nn.Module) -> Iterator[None]:
         >>> network.steps, first == network.generator.random()
         (0, True)
     """
-    held = [(vars(module), dict(vars(module))) for module in network.modules()]
+    # Keras knows what its layers hold by where it is: copied apart, their graph falls to pieces.
+    own = [module for module in network.modules() if not is_keras_layer(module)]
+    held = [(vars(module), dict(vars(module))) for module in own]
     memo: dict[int, Any] = {}
     for attributes, values in held:
         attributes.update({name: _copied(one, memo) for name, one in values.items() if name not in OF_TORCH})

@@ -8,7 +8,7 @@ from torch import nn
 
 from lit_xai.network.calling import Inputs, OutputSpec, module_names
 from lit_xai.network.copying import copy_network
-from lit_xai.network.layers import call_for_all, layers_behind, traceable
+from lit_xai.network.layers import call_for_all, layers_behind, require_gradients_, traceable
 from lit_xai.network.recording import in_place_of_call
 from lit_xai.network.trees import leaves
 from lit_xai.pruning.culprits import KeptWhole
@@ -34,8 +34,7 @@ def compared_layers(
     copied = copy_network(network)
     for module in copied.modules():
         module.training = False
-    for parameter in copied.parameters():
-        parameter.requires_grad_(True)
+    require_gradients_(copied)
     named = module_names(copied)
     results: dict[str, list[Any]] = {name: [] for name in compared if name in named}
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lit_xai.network.calling import Inputs, OutputSpec, call_network
 from lit_xai.network.check import check_integer
 from lit_xai.network.import_path import load_object
-from lit_xai.network.layers import traceable
+from lit_xai.network.layers import require_gradients_, traceable
 from lit_xai.network.spelling import nearest
 from lit_xai.pruning.importance_adapters import Batches, find_adapter, unsupported_because
 from lit_xai.pruning.searching import one_line
@@ -212,10 +212,8 @@ def prepare_importance(
         raise ValueError(f"importance={type(importance).__name__} expected samples to collect data on, but got none.")
     for module in network.modules():
         module.training = False
-    for parameter in network.parameters():
-        # Frozen layers are ranked too, and importances read a gradient of every parameter.
-        parameter.requires_grad_(True)
-        parameter.grad = None
+    require_gradients_(network)  # frozen layers are ranked too, and importances read a gradient of every parameter
+    network.zero_grad(set_to_none=True)
 
     def run(inputs: Inputs) -> Tensor:
         return call_network(network, inputs, call, output)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from lit_xai.network.calling import Inputs, OutputSpec, call_network, find_logits, module_names
 from lit_xai.network.check import check_integer, check_share, refusal
 from lit_xai.network.copying import copy_network
-from lit_xai.network.layers import channels, match_layers, traceable
+from lit_xai.network.keras import refuse_keras
+from lit_xai.network.layers import channels, match_layers, require_gradients_, traceable
 from lit_xai.network.linearized import in_own_terms, linearize_, own_attributes
 from lit_xai.network.matrices import matrices_as_layers_
 from lit_xai.network.modes import Mode, code_of_training
@@ -119,6 +120,7 @@ class Prunable:
     ) -> None:
         self.network = network
         _refuse_scripted(network)
+        refuse_keras(network, "Pruning")
         # Before layers are replaced, which may be listed by their classes.
         listed = match_layers(network, ignored_layers, "ignored_layers")
         ignored = [name for name, module in module_names(network).items() if module in listed]
@@ -127,8 +129,7 @@ class Prunable:
         # Not eval(): modules override it to merge weights (LoRA), or raise in it (exported programs).
         for module in network.modules():
             module.training = False
-        for parameter in network.parameters():
-            parameter.requires_grad_(True)  # Torch-Pruning silently leaves frozen layers unpruned
+        require_gradients_(network)  # Torch-Pruning silently leaves frozen layers unpruned
         self._call = lambda keep: call_network(network, example_inputs, call, keep)
         # What only training computes, such as an auxiliary head, has to fit after a cut as well.
         self._mode: Mode = contextlib.nullcontext

@@ -24,6 +24,7 @@ from lit_xai.network.calling import (
 from lit_xai.network.check import check_choice, check_integer, refusal
 from lit_xai.network.copying import copy_network, uncompiled_
 from lit_xai.network.describing import describe
+from lit_xai.network.keras import refuse_keras
 from lit_xai.network.layers import match_layers
 from lit_xai.network.linearized import linearize_
 from lit_xai.network.metric import Metric
@@ -136,6 +137,7 @@ def plan_quantization(
         if site_of_inputs in sites:
             sites[name]["inputs"] = site_of_inputs
     if not any(site["channels"] for site in sites.values()):
+        refuse_keras(network, "Quantization")
         raise ValueError(
             f"{type(network).__name__} calls no convolution or linear layer that can be quantized: name fewer"
             " ignored_layers=, or another module=."
