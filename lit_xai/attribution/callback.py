@@ -96,7 +96,7 @@ class AttributionMonitor(AnyCallback):
         mean: the mean that normalization subtracted, one number per channel; default the data module's ``mean``, or
             that of a ``Normalize`` among the dataset's transforms.
         std: the standard deviation that it divided by; default likewise.
-        kind: of figure: ``"image"``, ``"tabular"``, ``"series"``, ``"text"``, ``"heatmap"``, or a
+        kind: of figure: ``"image"``, ``"tabular"``, ``"beeswarm"``, ``"series"``, ``"text"``, ``"heatmap"``, or a
             :class:`~lit_xai.render.Renderer` of one's own: an instance, its import path, or the name under which it was
             registered; default by the input's shape and dtype.
         internal_batch_size: most samples in one forward/backward pass.

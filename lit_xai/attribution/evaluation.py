@@ -227,8 +227,10 @@ def _drawings(
             shown, maps = shown[None], maps[None]
         shows_inputs = evaluation.shown == "show"
         shown = shown if shows_inputs else torch.zeros_like(shown)  # also for a renderer that asks what suits them
+        # A layer's maps have channels, which are no features of the table.
+        named = data_info if maps.shape == shown.shape else replace(data_info, feature_names=None, feature_groups=None)
         if maps.any():  # the first map that is not blank sets the color limit of the run
-            limits.setdefault(name, color_limit(maps, shown, data_info.kind))
+            limits.setdefault(name, color_limit(maps, shown, named.kind, named.feature_groups))
         yield (
             name if len(explanation.attributions) > 1 else "",
             shown,
@@ -236,11 +238,11 @@ def _drawings(
             {
                 "title": f"{evaluation.title}\n{_place(evaluation)}{evaluation.weights}",
                 "class_names": data_info.class_names,
-                "feature_names": data_info.feature_names,
+                "feature_names": named.feature_names,
                 "mean": data_info.mean,
                 "std": data_info.std,
                 "token_names": data_info.token_names,
-                "feature_groups": data_info.feature_groups,
+                "feature_groups": named.feature_groups,
                 "sample_rate": data_info.sample_rate,
                 "limit": limits.get(name),
                 "kind": data_info.kind,

@@ -12,7 +12,7 @@ from lit_xai.render.pixels import PerChannel
 from lit_xai.render.registry import choose_renderer
 from lit_xai.render.renderer import Drawing, Renderer
 from lit_xai.render.samples import blank
-from lit_xai.render.shares import ArrayLike, to_array
+from lit_xai.render.shares import ArrayLike, Shares, to_array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,6 +49,8 @@ def attribution_figure(
     - ``"image"``: each input beside its attribution over the input in light gray, channels summed, coarser maps
       (GradCAM) resized bilinearly. At most 32 samples.
     - ``"tabular"``: bars of each feature's mean signed and mean absolute share. At most 16 features.
+    - ``"beeswarm"``, of tables too and by name alone: a dot for each sample's share of each feature, colored by the
+      feature's value.
     - ``"series"``: each map over channels and time, with channels' names and a time axis; series of at most four
       channels are drawn as lines over it. At most 16 samples, or 10 of many channels.
     - ``"text"``: each text with every token on a background in the color of its share, pieces of a word joined, special
@@ -68,8 +70,8 @@ def attribution_figure(
         std: its standard deviation, one number or one per channel.
         limit: the share at which colors and bars end; default :func:`color_limit` of these attributions. Pass one
             number to every figure that is to be compared.
-        kind: ``"image"``, ``"tabular"``, ``"series"``, ``"text"``, ``"heatmap"``, the name or import path of another
-            renderer, or a renderer; default by the shapes.
+        kind: ``"image"``, ``"tabular"``, ``"beeswarm"``, ``"series"``, ``"text"``, ``"heatmap"``, the name or import
+            path of another renderer, or a renderer; default by the shapes.
         ends: the effects of negative and positive values, in words; the first is empty if none are negative.
         places: what was explained in each sample where the network answers for many places: ``"pixel (12, 30)"``.
         boxes: where in the picture that is, ``(N, 4)``: top, left, bottom and right edge, as shares of its height and
@@ -77,7 +79,8 @@ def attribution_figure(
         shows_inputs: whether the inputs themselves are drawn, alone and faintly under the maps. Where they are not, any
             renderer gets zeros of their shape and dtype.
         token_names: of the ids of text, one per id.
-        feature_groups: the feature that each column of a table belongs to, one per column.
+        feature_groups: the feature that each column of a table belongs to, one per column: figures of tables add up
+            the columns of one feature, as those of a category.
         sample_rate: positions of a series per second.
 
     Raises:
@@ -171,14 +174,19 @@ def _prepared(
     to_array(inputs, "inputs")  # refuses what no renderer could draw
     inputs = inputs if shows_inputs else blank(inputs)
     renderer = choose_renderer(inputs, attributions, kind)
-    shares = renderer.find_shares(inputs, attributions)
+    shares = _shares(renderer, inputs, attributions, facts.get("feature_groups"))
     limit = renderer.find_limit(shares) if limit is None else limit
     if not (math.isfinite(limit) and limit > 0):
         raise ValueError(f"limit expected a positive share, such as 0.02 for 2%, but got {limit}.")
     return renderer, Drawing(inputs, shares, captions, title, limit, shows_inputs=shows_inputs, **facts)
 
 
-def color_limit(attributions: ArrayLike, inputs: ArrayLike | None = None, kind: str | Renderer | None = None) -> float:
+def color_limit(
+    attributions: ArrayLike,
+    inputs: ArrayLike | None = None,
+    kind: str | Renderer | None = None,
+    feature_groups: Sequence[str] | None = None,
+) -> float:
     """Return one readable limit (1, 2, 3 or 5 times a power of ten) to draw these attributions and later ones with.
 
     The 99th percentile of all shares, or for tables the largest mean absolute share, rounded up. Take it from the first
@@ -188,6 +196,7 @@ def color_limit(attributions: ArrayLike, inputs: ArrayLike | None = None, kind: 
         attributions: one map per sample, ``(N, ...)``.
         inputs: the explained inputs; needed where the figure resizes maps (a GradCAM's few cells hold larger shares).
         kind: as in :func:`attribution_figure`.
+        feature_groups: as in :func:`attribution_figure`.
 
     Raises:
         TypeError: inputs or attributions are no tensor or array of real numbers.
@@ -200,4 +209,11 @@ def color_limit(attributions: ArrayLike, inputs: ArrayLike | None = None, kind: 
     """
     inputs = attributions if inputs is None else inputs
     renderer = choose_renderer(inputs, attributions, kind)
-    return renderer.find_limit(renderer.find_shares(inputs, attributions))
+    return renderer.find_limit(_shares(renderer, inputs, attributions, feature_groups))
+
+
+def _shares(
+    renderer: Renderer, inputs: ArrayLike, attributions: ArrayLike, feature_groups: Sequence[str] | None
+) -> Shares:
+    shares = renderer.find_shares(inputs, attributions)
+    return shares if feature_groups is None else renderer.group(shares, feature_groups)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from lit_xai.render.beeswarm import Swarm, beeswarm_figure
+from lit_xai.render.groups import group_names, group_shares, single_columns
 from lit_xai.render.heatmap import heatmap_figure
 from lit_xai.render.image import image_figure
 from lit_xai.render.pixels import to_pixels
 from lit_xai.render.renderer import Drawing, Renderer
 from lit_xai.render.shares import Array, ArrayLike, Shares, pool, resize, round_up, shares_of_total, sum_over, to_array
-from lit_xai.render.tabular import mean_shares, tabular_figure
+from lit_xai.render.tabular import feature_labels, mean_shares, summarize, tabular_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,6 +95,10 @@ class TabularRenderer(Renderer):
         """Return shares ``(N, features)``."""
         return shares_of_total(to_array(attributions, "attributions"))
 
+    def group(self, shares: Shares, feature_groups: Sequence[str]) -> Shares:
+        """Return the columns of each feature added up, ``(N, groups)``."""
+        return group_shares(shares, feature_groups)
+
     def find_limit(self, shares: Shares) -> float:
         """Return the largest mean absolute share of a feature, rounded up: bars are means, and shorter than shares."""
         return round_up(mean_shares(shares)[1].max()) if shares.drawable.any() else 1.0
@@ -97,8 +106,37 @@ class TabularRenderer(Renderer):
     def draw(self, drawing: Drawing) -> Figure:
         """Return a figure of up to 16 features."""
         return tabular_figure(
-            drawing.shares, drawing.captions, drawing.title, drawing.limit, drawing.feature_names, drawing.ends
+            drawing.shares, drawing.captions, drawing.title, drawing.limit, feature_names(drawing), drawing.ends
         )
+
+
+class BeeswarmRenderer(TabularRenderer):
+    """Draws a dot for each sample's share of each feature, colored by the feature's value; chosen by name."""
+
+    name = "beeswarm"
+    needs = "inputs and attributions (N, features)"
+
+    def suits(self, inputs: ArrayLike, attributions: ArrayLike) -> bool:
+        """Return False: of few samples, bars say more."""
+        return False
+
+    def fits(self, inputs: ArrayLike, attributions: ArrayLike) -> bool:
+        """Return whether there is one number per feature, and its value."""
+        return len(attributions.shape) == 2 and tuple(inputs.shape) == tuple(attributions.shape)
+
+    def find_limit(self, shares: Shares) -> float:
+        """Return the largest share, rounded up."""
+        return round_up(np.abs(shares.values).max()) if shares.drawable.any() else 1.0
+
+    def draw(self, drawing: Drawing) -> Figure:
+        """Return a figure of up to 16 features."""
+        values = to_array(drawing.inputs, "inputs")
+        names = feature_labels(feature_names(drawing), drawing.shares.values.shape[1])
+        if drawing.feature_groups is not None:
+            values = single_columns(values, drawing.feature_groups)
+        swarm = Swarm(drawing.shares, names, values, drawing.shows_inputs)
+        summary = summarize(drawing.shares, drawing.captions, len(names)).removeprefix("mean of ")
+        return beeswarm_figure(swarm, summary, drawing.title, drawing.limit, drawing.ends)
 
 
 class HeatmapRenderer(Renderer):
@@ -118,6 +156,11 @@ class HeatmapRenderer(Renderer):
         return heatmap_figure(
             series, drawing.shares, drawing.captions, drawing.title, drawing.limit, drawing.ends, _boxes(drawing)
         )
+
+
+def feature_names(drawing: Drawing) -> Sequence[str] | None:
+    """Return the names of the features that the shares are of."""
+    return drawing.feature_names if drawing.feature_groups is None else group_names(drawing.feature_groups)
 
 
 def _boxes(drawing: Drawing) -> Array | None:

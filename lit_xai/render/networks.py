@@ -12,6 +12,7 @@ import numpy as np
 from lit_xai.network.check import refusal
 from lit_xai.render.canvas import ENDS, Ends, plain_style
 from lit_xai.render.captions import PerSample, make_captions
+from lit_xai.render.groups import group_names
 from lit_xai.render.kinds import HeatmapRenderer, ImageRenderer, TabularRenderer, are_tokens
 from lit_xai.render.networks_pages import Columns, bars_page, images_page, strips_page
 from lit_xai.render.pixels import PerChannel, to_pixels
@@ -39,6 +40,7 @@ def networks_figure(
     numbers: Mapping[str, Sequence[str]] | None = None,
     class_names: Sequence[str] | None = None,
     feature_names: Sequence[str] | None = None,
+    feature_groups: Sequence[str] | None = None,
     mean: PerChannel = None,
     std: PerChannel = None,
     limit: float | None = None,
@@ -62,6 +64,7 @@ def networks_figure(
         numbers: of each network in the order of ``maps``, as they are to be written, by what they are.
         class_names: the name of each class index.
         feature_names: the name of each feature of a table; default ``x0``, ``x1`` ...
+        feature_groups: the feature that each column of a table belongs to: their columns are added up.
         mean: the mean of the images' normalization, one number or one per channel; undone before drawing.
         std: its standard deviation, one number or one per channel.
         limit: the share at which colors and bars end; by default that of all maps.
@@ -88,6 +91,8 @@ def networks_figure(
     shares = [renderer.find_shares(inputs, one) for one in maps.values()]
     if len({one.values.shape for one in shares}) > 1:
         raise refusal("maps", "those of one shape", [tuple(one.shape) for one in maps.values()])
+    if feature_groups is not None:
+        shares = [renderer.group(one, feature_groups) for one in shares]
     if limit is None:
         every = [np.concatenate([getattr(one, name) for one in shares]) for name in ("values", "totals", "not_finite")]
         limit = renderer.find_limit(replace(shares[0], values=every[0], totals=every[1], not_finite=every[2]))
@@ -108,5 +113,5 @@ def networks_figure(
         if isinstance(renderer, ImageRenderer):
             return images_page(to_pixels(given, mean, std), columns, shows_inputs)
         if isinstance(renderer, TabularRenderer):
-            return bars_page(columns, feature_names)
+            return bars_page(columns, feature_names if feature_groups is None else group_names(feature_groups))
         return strips_page(given if shows_inputs else None, are_tokens(inputs), columns)

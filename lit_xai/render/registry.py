@@ -11,7 +11,7 @@ import torch
 from lit_xai.network.check import Name, check_choice, refusal
 from lit_xai.network.import_path import load_object
 from lit_xai.network.spelling import nearest
-from lit_xai.render.kinds import HeatmapRenderer, ImageRenderer, TabularRenderer
+from lit_xai.render.kinds import BeeswarmRenderer, HeatmapRenderer, ImageRenderer, TabularRenderer
 from lit_xai.render.renderer import Renderer
 from lit_xai.render.series import SeriesRenderer
 from lit_xai.render.shares import ArrayLike
@@ -21,6 +21,7 @@ from lit_xai.render.text_kind import TextRenderer
 _LIBRARY: tuple[Renderer, ...] = (
     ImageRenderer(),
     TabularRenderer(),
+    BeeswarmRenderer(),
     SeriesRenderer(),
     TextRenderer(),
     HeatmapRenderer(),
@@ -82,7 +83,8 @@ def find_renderer(kind: Renderer | Name) -> Renderer:
         >>> find_renderer("imgae")
         Traceback (most recent call last):
         ...
-        ValueError: kind expected one of image, tabular, series, text, heatmap, but got 'imgae'. Did you mean 'image'?
+        ValueError: kind expected one of image, tabular, beeswarm, series, text, heatmap, but got 'imgae'. Did you mean
+        'image'?
     """
     if mistake := _mistake(kind):
         raise ValueError(f"kind expected the name, the import path or an instance of a Renderer, but got {mistake}.")
@@ -117,7 +119,7 @@ def choose_renderer(inputs: ArrayLike, attributions: ArrayLike, kind: str | Rend
         >>> choose_renderer(torch.zeros(2, 30), torch.zeros(2, 30)).name
         'tabular'
         >>> choose_renderer(torch.zeros(2, 3, 99), torch.zeros(2, 3, 99)).name
-        'heatmap'
+        'series'
     """
     for name, values in (("inputs", inputs), ("attributions", attributions)):
         if not isinstance(values, (torch.Tensor, np.ndarray)):

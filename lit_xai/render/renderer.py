@@ -39,7 +39,8 @@ class Drawing:
             its height and width; ``None`` where the network answers for the whole of it.
         shows_inputs: whether inputs may be drawn; ``False`` leaves zeros of their shape in ``inputs``.
         token_names: of the ids of text, one per id, where known.
-        feature_groups: the feature that each column of a table belongs to, where known.
+        feature_groups: the feature that each column of a table belongs to, where known; ``shares`` are those of
+            features if :meth:`Renderer.group` adds them up.
         sample_rate: positions of a series per second, where known.
     """
 
@@ -97,6 +98,15 @@ class Renderer(ABC):
         maps = to_array(attributions, "attributions")
         maps = sum_over(maps, axis=-1) if maps.ndim == len(inputs.shape) + 1 else maps
         return shares_of_total(maps.reshape(len(maps), -1, maps.shape[-1]))
+
+    def group(self, shares: Shares, feature_groups: Sequence[str]) -> Shares:
+        """Return the shares of features from those of a table's columns; by default as they are.
+
+        Args:
+            shares: as :meth:`find_shares` returned them.
+            feature_groups: the feature that each column belongs to.
+        """
+        return shares
 
     def find_limit(self, shares: Shares) -> float:
         """Return the share at which colors end; by default the 99th percentile of all shares, rounded up."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from lit_xai.render.canvas import ENDS, Ends, plain_style
 from lit_xai.render.captions import PerSample, make_captions
+from lit_xai.render.groups import group_names
 from lit_xai.render.kinds import HeatmapRenderer, ImageRenderer, TabularRenderer, are_tokens
 from lit_xai.render.pixels import PerChannel, to_pixels
 from lit_xai.render.registry import choose_renderer
@@ -48,6 +49,7 @@ def retention_figure(
     predictions: PerSample = None,
     class_names: Sequence[str] | None = None,
     feature_names: Sequence[str] | None = None,
+    feature_groups: Sequence[str] | None = None,
     mean: PerChannel = None,
     std: PerChannel = None,
     limit: float | None = None,
@@ -74,6 +76,7 @@ def retention_figure(
         predictions: those of the network now; bold where they are not the reference's.
         class_names: the name of each class index.
         feature_names: the name of each feature of a table, or of each channel of a series; default ``x0``, ``x1`` ...
+        feature_groups: the feature that each column of a table belongs to: their columns are added up.
         mean: the mean of the images' normalization, one number or one per channel; undone before drawing.
         std: its standard deviation, one number or one per channel.
         limit: the share at which colors and bars end; by default that of all maps of the figure. Pass one number to
@@ -104,7 +107,7 @@ def retention_figure(
         )
     if not renderer.fits(inputs, present):
         raise ValueError(f"present expected {renderer.needs}, but got shape {tuple(present.shape)}.")
-    pair = _pair(renderer, inputs, reference, present, limit)
+    pair = _pair(renderer, inputs, (reference, present), feature_groups, limit)
     compared = Compared(
         pair.reference,
         pair.present,
@@ -119,7 +122,7 @@ def retention_figure(
         if isinstance(renderer, ImageRenderer):
             return images_page(to_pixels(to_array(inputs, "inputs"), mean, std), compared, shows_inputs)
         if isinstance(renderer, TabularRenderer):
-            return bars_page(compared, feature_names)
+            return bars_page(compared, feature_names if feature_groups is None else group_names(feature_groups))
         has_lines = shows_inputs and not are_tokens(inputs)
         axis = TimeAxis(inputs.shape[-1], sample_rate) if isinstance(renderer, SeriesRenderer) else None
         series = to_array(inputs, "inputs") if has_lines else None
@@ -138,13 +141,21 @@ def _renderer(inputs: ArrayLike, attributions: ArrayLike, kind: str | None) -> R
     return next(one for one in _KINDS if one.suits(inputs, attributions))
 
 
-def _pair(renderer: Renderer, inputs: ArrayLike, reference: Any, present: Any, limit: float | None) -> _Pair:
-    shares = [renderer.find_shares(inputs, maps) for maps in (reference, present)]
+def _pair(
+    renderer: Renderer,
+    inputs: ArrayLike,
+    both_maps: tuple[Any, Any],
+    feature_groups: Sequence[str] | None,
+    limit: float | None,
+) -> _Pair:
+    shares = [renderer.find_shares(inputs, maps) for maps in both_maps]
     if shares[0].values.shape != shares[1].values.shape:
         raise ValueError(
             f"present expected maps of the reference's shape, {shares[0].values.shape[1:]} as drawn, but got"
             f" {shares[1].values.shape[1:]}."
         )
+    if feature_groups is not None:
+        shares = [renderer.group(one, feature_groups) for one in shares]
     if limit is None:
         both = [np.concatenate([getattr(one, name) for one in shares]) for name in ("values", "totals", "not_finite")]
         limit = renderer.find_limit(replace(shares[0], values=both[0], totals=both[1], not_finite=both[2]))

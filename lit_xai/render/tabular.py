@@ -52,7 +52,7 @@ def tabular_figure(
     signed, absolute = mean_shares(shares)
     # In the table's own order where all fit, so that bars stay in place from epoch to epoch.
     shown = np.arange(len(names)) if len(names) <= MOST else np.argsort(-absolute, kind="stable")[:MOST]
-    summary = wrap(_summary(shares, captions, len(names)), WIDTH - 2 * MARGIN, SMALL, "normal", most=6)
+    summary = wrap(summarize(shares, captions, len(names)), WIDTH - 2 * MARGIN, SMALL, "normal", most=6)
     canvas = Canvas(title, LINE * (len(summary) + 1) + 8 + ROW * len(shown) + AXIS, ends=ends)
     for i, line in enumerate(summary):
         canvas.text(MARGIN, canvas.top + LINE * i, line, size=SMALL, color=GREY)
@@ -97,7 +97,8 @@ def feature_labels(feature_names: Sequence[str] | None, features: int) -> list[s
     return [" ".join(str(name).split()) for name in feature_names]
 
 
-def _summary(shares: Shares, captions: Sequence[Caption], features: int) -> str:
+def summarize(shares: Shares, captions: Sequence[Caption], features: int) -> str:
+    """Return the lines above a table's figure: what it is the mean of, and what was left out."""
     used, judged = int(shares.drawable.sum()), [c.correct for c in captions if c.correct is not None]
     classes = _classes([caption for caption, drawn in zip(captions, shares.drawable, strict=True) if drawn])
     parts = [f"mean of {used} sample{'s' * (used != 1)}{_composition(classes)}"]

@@ -28,7 +28,7 @@ from lit_xai.report.facts import Table
 from lit_xai.report.faithful import explained_target, with_faithfulness
 from lit_xai.report.pictures import Look
 from lit_xai.report.provenance import sample_hashes, split_facts
-from lit_xai.report.reasons import FeatureGroups, Reasons, reasons_table
+from lit_xai.report.reasons import FeatureGroups, Groups, Reasons, reasons_table
 from lit_xai.report.record import Array, Candidate, Explained, Record
 from lit_xai.report.robustness import robustness_table
 from lit_xai.report.shown import with_shown
@@ -306,7 +306,13 @@ def _look(batches: Iterable[Any], inputs: Inputs, options: CompareOptions) -> Lo
     is_table = len(explained) == 1 and explained[0].dim() == 2 and explained[0].is_floating_point()
     if is_table and names is not None and len(names) != explained[0].shape[1]:
         raise refusal("feature_names", f"{explained[0].shape[1]} names, one per feature", len(names))
-    return Look(options.samples, names if is_table else None, mean, std)
+    if not is_table:
+        return Look(options.samples, None, mean, std)
+    owners = None
+    if options.feature_groups is not None:
+        groups = Groups.of(explained[0].shape[1], names, options.feature_groups)
+        owners = [groups.names[member] for member in groups.member]
+    return Look(options.samples, names, mean, std, owners)
 
 
 def _refuse_several_answers(outputs: Tensor, labels: Tensor | None) -> None:

@@ -46,12 +46,14 @@ class Look:
         feature_names: of a table.
         mean: the mean that normalization subtracted, one number per channel or feature.
         std: the standard deviation that it divided by.
+        feature_groups: the feature that each column of a table belongs to.
     """
 
     samples: str = "show"
     feature_names: Sequence[str] | None = None
     mean: Any = None
     std: Any = None
+    feature_groups: Sequence[str] | None = None
 
 
 def one_picture(record: Record, maps: Maps | None, look: Look) -> Picture:
@@ -243,6 +245,7 @@ def _figure(
         numbers=numbers,
         class_names=record.class_names or None,
         feature_names=look.feature_names,
+        feature_groups=look.feature_groups if by_network[names[0]].shape == _rows(values, rows).shape else None,
         mean=look.mean if values.dim() == 4 else None,
         std=look.std if values.dim() == 4 else None,
         ends=ends_of(list(by_network.values()), has_classes),

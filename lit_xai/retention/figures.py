@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +141,11 @@ class Figures:
             shown, present = inputs.get(name, first), maps.present[name]
             if reference.dim() == 1:
                 shown, reference, present = (value.reshape(-1, 1) for value in (shown, reference, present))
+            info = self._data_info
+            if reference.shape != shown.shape:  # a layer's channels are no features of the table
+                info = replace(info, feature_names=None, feature_groups=None)
             if name not in self._limits and reference.any():
-                self._limits[name] = color_limit(reference, shown)
+                self._limits[name] = color_limit(reference, shown, feature_groups=info.feature_groups)
             is_table = reference.dim() == 2 and shown.is_floating_point() and not tag
             rows = [i for i in places if i < len(reference)] if not is_table else list(range(len(reference)))
             before, now = (maps.answers(logits, rows) for logits in (maps.reference_logits, maps.logits))
@@ -155,10 +158,11 @@ class Figures:
                 labels=now["labels"],
                 reference_predictions=before["predictions"],
                 predictions=now["predictions"],
-                class_names=self._data_info.class_names,
-                feature_names=self._data_info.feature_names,
-                mean=self._data_info.mean,
-                std=self._data_info.std,
+                class_names=info.class_names,
+                feature_names=info.feature_names,
+                feature_groups=info.feature_groups,
+                mean=info.mean,
+                std=info.std,
                 limit=self._limits.get(name),
                 ends=ends_of([reference, present], before["probabilities"] is not None),
                 shows_inputs=self._shows_inputs,

@@ -91,3 +91,19 @@ def test_refuses_codes_that_are_no_indices(categories, message):
 def test_text_in_features_leads_to_from_columns():
     with pytest.raises(ValueError, match=r"go through Table\.from_columns\(\)"):
         Table([["red"]], [0])
+
+
+def test_figures_of_inputs_show_features_and_those_of_a_layer_do_not(make_trainer, tmp_path):
+    from lit_xai import AttributionMonitor
+    from lit_xai.models import MLP, Classifier
+
+    rng = np.random.default_rng(0)
+    columns = {"age": rng.normal(40, 10, 90), "job": rng.choice(JOBS[1:], 90)}
+    data = TableDataModule.from_table(Table.from_columns(columns, rng.choice(["no", "yes"], 90)))
+    monitors = [
+        AttributionMonitor(on_error="raise"),
+        AttributionMonitor("LayerActivation", layer="network.layers.1", on_error="raise"),
+    ]
+    trainer = make_trainer(callbacks=monitors, default_root_dir=tmp_path)
+    trainer.fit(Classifier(MLP(4, [6], 2), num_classes=2), datamodule=data)
+    assert len(list(tmp_path.rglob("figure.png"))) == 2

@@ -57,7 +57,7 @@ def test_unregistered_it_is_unknown():
     register_renderer(Words())
     unregister_renderer("words")
     assert choose_renderer(TOKENS, MAPS).name == "text"
-    with refused("kind expected one of image, tabular, series, text, heatmap, but got 'words'"):
+    with refused("kind expected one of image, tabular, beeswarm, series, text, heatmap, but got 'w"):
         find_renderer("words")
 
 
@@ -97,7 +97,9 @@ def test_a_class_and_a_missing_name_are_refused_with_the_fix(words):
 
 
 def test_an_unknown_name_is_answered_with_the_ways_to_another_renderer():
-    with refused("kind expected one of image, tabular, series, text, heatmap, but got 'words'", "register_renderer"):
+    with refused(
+        "kind expected one of image, tabular, beeswarm, series, text, heatmap, but got 'w", "register_renderer"
+    ):
         find_renderer("words")
 
 
