@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lit_xai.callbacks import QuantizationAwareTraining as QuantizationAwareTraining
     from lit_xai.callbacks import RetentionMonitor as RetentionMonitor
     from lit_xai.callbacks import StructuredPruning as StructuredPruning
+    from lit_xai.callbacks import WeightConstraint as WeightConstraint
     from lit_xai.overview.callback import inspect as inspect
     from lit_xai.recipe import load_from_checkpoint as load_from_checkpoint
 
@@ -34,6 +35,7 @@ _WHERE = {
     "QuantizationAwareTraining": "lit_xai.quantization.callback",
     "RetentionMonitor": "lit_xai.retention.callback",
     "StructuredPruning": "lit_xai.pruning.callback",
+    "WeightConstraint": "lit_xai.pruning.weight_constraint",
     "inspect": "lit_xai.overview.callback",
     "load_from_checkpoint": "lit_xai.recipe",
 }
@@ -48,6 +50,7 @@ __all__ = [
     "QuantizationAwareTraining",
     "RetentionMonitor",
     "StructuredPruning",
+    "WeightConstraint",
     "__version__",
     "functional",
     "inspect",

@@ -28,6 +28,7 @@ CONFIGS = [
     "faithful",
     "fashion_mnist",
     "japanese_vowels",
+    "mlp",
     "mnist",
     "pruning",
     "quantization",

@@ -5,6 +5,7 @@ from lit_xai.distillation.callback import KnowledgeDistillation
 from lit_xai.distillation.explanation_matching import ExplanationMatching
 from lit_xai.export.callback import ModelExport
 from lit_xai.pruning.callback import StructuredPruning
+from lit_xai.pruning.weight_constraint import WeightConstraint
 from lit_xai.quantization.callback import QuantizationAwareTraining
 from lit_xai.report.callback import ModelReport
 from lit_xai.retention.callback import RetentionMonitor
@@ -21,4 +22,5 @@ __all__ = [
     "RetentionMonitor",
     "StructuralCallback",
     "StructuredPruning",
+    "WeightConstraint",
 ]
