@@ -1,5 +1,7 @@
 """Training and validation indices that are the same in every process and on every machine."""
 
+from collections.abc import Hashable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -60,3 +62,44 @@ def count_of(name: str, size: int | float, n: int) -> int:
     if isinstance(size, int):
         return size
     return max(1, round(size * n)) if size and n else 0  # a fraction too small for one sample still means "some"
+
+
+def split_groups(groups: Sequence[Hashable], size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Split samples at random into two parts, so that samples of one group are in one part.
+
+    Args:
+        groups: of each sample.
+        size: samples of the second part, or a few more: groups are added until there are as many.
+        seed: another seed, another split.
+
+    Returns:
+        The two index tensors, each int64, in the samples' order.
+
+    Example:
+        >>> split_groups(["a", "a", "b", "c", "c"], size=2)
+        (tensor([0, 1, 2]), tensor([3, 4]))
+    """
+    members: dict[Hashable, list[int]] = {}
+    for i, group in enumerate(groups):
+        members.setdefault(group, []).append(i)
+    names, second = list(members), list[int]()
+    for k in np.random.RandomState(seed).permutation(len(names)):
+        if len(second) >= size:
+            break
+        second += members[names[k]]
+    taken = set(second)
+    first = [i for i in range(len(groups)) if i not in taken]
+    return torch.tensor(first, dtype=torch.int64), torch.tensor(sorted(second), dtype=torch.int64)
+
+
+def some_of(indices: Tensor, count: int, seed: int = 0) -> Tensor:
+    """Return so many of the indices, drawn at random, in their order.
+
+    Example:
+        >>> some_of(torch.arange(10), 3)
+        tensor([2, 4, 8])
+    """
+    if count == len(indices):
+        return indices
+    drawn = torch.from_numpy(np.random.RandomState(seed).permutation(len(indices))[:count])
+    return indices[drawn.sort().values]

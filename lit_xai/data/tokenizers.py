@@ -101,3 +101,21 @@ def _configured(folder: Path | None) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, padding: int | None) -> None:
+    """Write a tokenizer as transformers reads it.
+
+    Args:
+        tokenizer: of the package ``tokenizers``.
+        folder: which is created.
+        padding: the id of the token for padding.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = {f"{kind}_token": f"[{kind.upper()}]" for kind in ("unk", "cls", "sep", "mask")}
+    special = {key: name for key, name in special.items() if tokenizer.token_to_id(name) is not None}
+    if padding is not None:
+        special["pad_token"] = tokenizer.id_to_token(padding)
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **special}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")

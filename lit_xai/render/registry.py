@@ -120,6 +120,8 @@ def choose_renderer(inputs: ArrayLike, attributions: ArrayLike, kind: str | Rend
         'tabular'
         >>> choose_renderer(torch.zeros(2, 3, 99), torch.zeros(2, 3, 99)).name
         'series'
+        >>> choose_renderer(torch.tensor([[5, 3, 8]]), torch.zeros(1, 3, 16)).name
+        'text'
     """
     for name, values in (("inputs", inputs), ("attributions", attributions)):
         if not isinstance(values, (torch.Tensor, np.ndarray)):
