@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lit_xai.callbacks import FollowRecipe as FollowRecipe
     from lit_xai.callbacks import KnowledgeDistillation as KnowledgeDistillation
     from lit_xai.callbacks import ModelExport as ModelExport
+    from lit_xai.callbacks import ModelMonitor as ModelMonitor
     from lit_xai.callbacks import ModelReport as ModelReport
     from lit_xai.callbacks import QuantizationAwareTraining as QuantizationAwareTraining
     from lit_xai.callbacks import RetentionMonitor as RetentionMonitor
@@ -31,6 +32,7 @@ _WHERE = {
     "ExplanationMatching": "lit_xai.distillation.explanation_matching",
     "KnowledgeDistillation": "lit_xai.distillation.callback",
     "ModelExport": "lit_xai.export.callback",
+    "ModelMonitor": "lit_xai.attribution.model_monitor",
     "ModelReport": "lit_xai.report.callback",
     "QuantizationAwareTraining": "lit_xai.quantization.callback",
     "RetentionMonitor": "lit_xai.retention.callback",
@@ -46,6 +48,7 @@ __all__ = [
     "FollowRecipe",
     "KnowledgeDistillation",
     "ModelExport",
+    "ModelMonitor",
     "ModelReport",
     "QuantizationAwareTraining",
     "RetentionMonitor",

@@ -30,6 +30,7 @@ CONFIGS = [
     "japanese_vowels",
     "mlp",
     "mnist",
+    "model",
     "pruning",
     "quantization",
     "report",

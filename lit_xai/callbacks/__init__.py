@@ -1,6 +1,7 @@
 """Callbacks for any Lightning Trainer."""
 
 from lit_xai.attribution.callback import AttributionMonitor
+from lit_xai.attribution.model_monitor import ModelMonitor
 from lit_xai.distillation.callback import KnowledgeDistillation
 from lit_xai.distillation.explanation_matching import ExplanationMatching
 from lit_xai.export.callback import ModelExport
@@ -17,6 +18,7 @@ __all__ = [
     "FollowRecipe",
     "KnowledgeDistillation",
     "ModelExport",
+    "ModelMonitor",
     "ModelReport",
     "QuantizationAwareTraining",
     "RetentionMonitor",
