@@ -1,5 +1,6 @@
 """Networks, which are plain ``nn.Module``, and the LightningModules that train any network."""
 
+from lit_xai.models.additive import NeuralAdditiveModel, shape_functions
 from lit_xai.models.classifier import Classifier
 from lit_xai.models.conv1d import ConvNet1d
 from lit_xai.models.linear import LinearModel
@@ -17,7 +18,9 @@ __all__ = [
     "CosineAnnealing",
     "KerasNetwork",
     "LinearModel",
+    "NeuralAdditiveModel",
     "Regressor",
     "ResNet",
     "VisionTransformer",
+    "shape_functions",
 ]
