@@ -8,11 +8,10 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
-from sklearn.datasets import load_breast_cancer
 from torchmetrics.classification import MulticlassAccuracy
 
-from lit_xai import AttributionMonitor, QuantizationAwareTraining, StructuredPruning
-from lit_xai.data import Digits, Table, TableDataModule
+from lit_xai import AttributionMonitor, QuantizationAwareTraining, StructuredPruning, SurrogateTree
+from lit_xai.data import BreastCancer, Digits
 from lit_xai.models import MLP, Classifier, ResNet
 from lit_xai.pruning.sensitivity import layer_sensitivity
 from lit_xai.quantization.sensitivity import quantization_sensitivity
@@ -97,12 +96,21 @@ def sensitivities(model: Classifier) -> None:
 def table(folder: Path) -> None:
     """Attribute a network on a table: 30 measurements of 569 tumors."""
     seed_everything(0)
-    cancer = load_breast_cancer()
-    data = TableDataModule.from_table(Table(cancer.data, cancer.target, cancer.feature_names, cancer.target_names))
     model = Classifier(MLP(30, [32], 2), num_classes=2, optimizer=partial(torch.optim.AdamW, lr=0.01))
     monitor = AttributionMonitor(probe=32, name="table")
-    Trainer(max_epochs=EPOCHS, default_root_dir=folder, callbacks=[monitor], **QUIET).fit(model, data)
+    Trainer(max_epochs=EPOCHS, default_root_dir=folder, callbacks=[monitor], **QUIET).fit(model, BreastCancer())
     keep(folder / f"attribution/table/epoch={EPOCHS - 1}/figure.png", "table")
+
+
+def surrogate(folder: Path) -> None:
+    """Fit a tree to a network on the same table, and one to its labels."""
+    seed_everything(0)
+    model = Classifier(MLP(30, [32], 2), num_classes=2, optimizer=partial(torch.optim.AdamW, lr=0.01))
+    tree = SurrogateTree(on_labels=True)
+    Trainer(max_epochs=EPOCHS, default_root_dir=folder, callbacks=[tree], **QUIET).fit(
+        model, BreastCancer(batch_size=32)
+    )
+    keep(folder / f"surrogate/epoch={EPOCHS - 1}/figure.png", "surrogate")
 
 
 def main() -> None:
@@ -114,6 +122,7 @@ def main() -> None:
         sensitivities(model)
         compressed(folder / "compressed")
         table(folder / "table")
+        surrogate(folder / "surrogate")
     sys.stdout.write(f"The figures are in {GALLERY} and {HERE / 'attributions.png'}.\n")
 
 

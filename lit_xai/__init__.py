@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lit_xai.callbacks import QuantizationAwareTraining as QuantizationAwareTraining
     from lit_xai.callbacks import RetentionMonitor as RetentionMonitor
     from lit_xai.callbacks import StructuredPruning as StructuredPruning
+    from lit_xai.callbacks import SurrogateTree as SurrogateTree
     from lit_xai.callbacks import WeightConstraint as WeightConstraint
     from lit_xai.overview.callback import inspect as inspect
     from lit_xai.recipe import load_from_checkpoint as load_from_checkpoint
@@ -37,6 +38,7 @@ _WHERE = {
     "QuantizationAwareTraining": "lit_xai.quantization.callback",
     "RetentionMonitor": "lit_xai.retention.callback",
     "StructuredPruning": "lit_xai.pruning.callback",
+    "SurrogateTree": "lit_xai.attribution.surrogate_tree",
     "WeightConstraint": "lit_xai.pruning.weight_constraint",
     "inspect": "lit_xai.overview.callback",
     "load_from_checkpoint": "lit_xai.recipe",
@@ -53,6 +55,7 @@ __all__ = [
     "QuantizationAwareTraining",
     "RetentionMonitor",
     "StructuredPruning",
+    "SurrogateTree",
     "WeightConstraint",
     "__version__",
     "functional",

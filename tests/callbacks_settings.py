@@ -1,6 +1,7 @@
 """The fits that the side-effect tests compare: real digits, a small CNN, each Trainer setting."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,9 @@ def monitor(method: str) -> AttributionMonitor:
     return AttributionMonitor(method, probe=5, on_error="raise", **METHODS[method])
 
 
-def fit(setting: str, callback: Any, folder: Path, backend: str = "aot_eager") -> dict[str, Any]:
+def fit(
+    setting: str, callback: Any, folder: Path, backend: str = "aot_eager", further: Sequence[Any] = ()
+) -> dict[str, Any]:
     seed_everything(1, verbose=False)
     model: Any = Plain(network(setting))
     if setting == "compiled":
@@ -97,7 +100,7 @@ def fit(setting: str, callback: Any, folder: Path, backend: str = "aot_eager") -
         max_epochs=2,
         limit_train_batches=4,
         limit_val_batches=1,
-        callbacks=[*([callback] if callback else []), witness],
+        callbacks=[*([callback] if callback else []), *further, witness],
         default_root_dir=folder,
         accelerator="cpu",
         logger=False,

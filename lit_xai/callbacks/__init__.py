@@ -2,6 +2,7 @@
 
 from lit_xai.attribution.callback import AttributionMonitor
 from lit_xai.attribution.model_monitor import ModelMonitor
+from lit_xai.attribution.surrogate_tree import SurrogateTree
 from lit_xai.distillation.callback import KnowledgeDistillation
 from lit_xai.distillation.explanation_matching import ExplanationMatching
 from lit_xai.export.callback import ModelExport
@@ -24,5 +25,6 @@ __all__ = [
     "RetentionMonitor",
     "StructuralCallback",
     "StructuredPruning",
+    "SurrogateTree",
     "WeightConstraint",
 ]

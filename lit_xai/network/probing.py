@@ -88,6 +88,27 @@ def as_probe(given: Any) -> Probe:
     raise ValueError(f"probe expected a number of samples, a list of dataset indices or a Probe, but got {given!r}.")
 
 
+def random_probe(loader: Any, n: int, seed: int = 0) -> Probe:
+    """Return a probe of samples drawn at random, not spread over the classes; of a stream its first ones.
+
+    Args:
+        loader: that the probe is for.
+        n: most samples.
+        seed: of the choice; the global random state is neither read nor moved.
+
+    Example:
+        >>> random_probe(DataLoader(list(range(100))), 3).indices
+        [5, 13, 44]
+        >>> random_probe(DataLoader([7, 8]), 3).indices
+        [0, 1]
+    """
+    if not reads_by_index(loader):
+        return Probe(n=n)
+    total = len(_first(loader).dataset)
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    return Probe(indices=sorted(order[:n].tolist())) if total else Probe(n=n)
+
+
 def reads_by_index(loader: Any) -> bool:
     """Return whether a loader's samples have indices: those of a ``DataLoader`` over a map-style dataset do.
 
