@@ -35,6 +35,8 @@ CONFIGS = [
     "quantization",
     "report",
     "retention",
+    "reviews",
+    "text",
     "transformers",
 ]
 QUICK = [

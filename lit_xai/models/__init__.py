@@ -8,6 +8,7 @@ from lit_xai.models.mlp import MLP
 from lit_xai.models.optim import CosineAnnealing
 from lit_xai.models.regressor import Regressor
 from lit_xai.models.resnet import ResNet
+from lit_xai.models.text_transformer import TextTransformer
 from lit_xai.models.vision_transformer import VisionTransformer
 from lit_xai.network.keras import KerasNetwork
 
@@ -21,6 +22,7 @@ __all__ = [
     "NeuralAdditiveModel",
     "Regressor",
     "ResNet",
+    "TextTransformer",
     "VisionTransformer",
     "shape_functions",
 ]

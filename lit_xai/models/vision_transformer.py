@@ -32,14 +32,19 @@ class Attention(nn.Module):
         self.value = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return ``(batch, tokens, dim)`` from the same."""
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return ``(batch, tokens, dim)`` from the same.
+
+        Args:
+            tokens: to mix.
+            mask: ``(batch, 1, 1, tokens)``, False for tokens that none looks at.
+        """
         query, key, value = (
             # (batch, tokens, heads * width) -> (batch, heads, tokens, width)
             layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
         )
-        mixed = scaled_dot_product_attention(query, key, value, scale=self.scale)
+        mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=self.scale)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
@@ -68,9 +73,9 @@ class TransformerBlock(nn.Module):
         self.fc2 = nn.Linear(mlp_dim, dim)
         self.dropout2 = nn.Dropout(dropout)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return ``(batch, tokens, dim)`` from the same."""
-        tokens = tokens + self.dropout1(self.attention(self.norm1(tokens)))
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return ``(batch, tokens, dim)`` from the same; ``mask`` is that of :class:`Attention`."""
+        tokens = tokens + self.dropout1(self.attention(self.norm1(tokens), mask))
         return tokens + self.dropout2(self.fc2(self.gelu(self.fc1(self.norm2(tokens)))))
 
 
