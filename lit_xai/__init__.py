@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lit_xai.callbacks import ModelMonitor as ModelMonitor
     from lit_xai.callbacks import ModelReport as ModelReport
     from lit_xai.callbacks import QuantizationAwareTraining as QuantizationAwareTraining
+    from lit_xai.callbacks import RankingMonitor as RankingMonitor
     from lit_xai.callbacks import RetentionMonitor as RetentionMonitor
     from lit_xai.callbacks import StructuredPruning as StructuredPruning
     from lit_xai.callbacks import SurrogateTree as SurrogateTree
@@ -36,6 +37,7 @@ _WHERE = {
     "ModelMonitor": "lit_xai.attribution.model_monitor",
     "ModelReport": "lit_xai.report.callback",
     "QuantizationAwareTraining": "lit_xai.quantization.callback",
+    "RankingMonitor": "lit_xai.ranking.callback",
     "RetentionMonitor": "lit_xai.retention.callback",
     "StructuredPruning": "lit_xai.pruning.callback",
     "SurrogateTree": "lit_xai.attribution.surrogate_tree",
@@ -53,6 +55,7 @@ __all__ = [
     "ModelMonitor",
     "ModelReport",
     "QuantizationAwareTraining",
+    "RankingMonitor",
     "RetentionMonitor",
     "StructuredPruning",
     "SurrogateTree",

@@ -31,6 +31,7 @@ CONFIGS = [
     "mlp",
     "mnist",
     "model",
+    "movielens",
     "pruning",
     "quantization",
     "report",
@@ -38,6 +39,7 @@ CONFIGS = [
     "reviews",
     "text",
     "transformers",
+    "two_tower",
 ]
 QUICK = [
     "--trainer.accelerator=cpu",

@@ -9,6 +9,7 @@ from lit_xai.export.callback import ModelExport
 from lit_xai.pruning.callback import StructuredPruning
 from lit_xai.pruning.weight_constraint import WeightConstraint
 from lit_xai.quantization.callback import QuantizationAwareTraining
+from lit_xai.ranking.callback import RankingMonitor
 from lit_xai.report.callback import ModelReport
 from lit_xai.retention.callback import RetentionMonitor
 from lit_xai.trainer.structural_callback import FollowRecipe, StructuralCallback
@@ -22,6 +23,7 @@ __all__ = [
     "ModelMonitor",
     "ModelReport",
     "QuantizationAwareTraining",
+    "RankingMonitor",
     "RetentionMonitor",
     "StructuralCallback",
     "StructuredPruning",

@@ -48,7 +48,9 @@ def _class_path(value: Any) -> str | None:
 
 
 def _is_same(path: Any, own: Any) -> bool:
-    """Return whether a path of a file names the class, or is the string, that the config has there."""
+    """Return whether a path of a file names the class or function, or is the string, that the config has there."""
+    if callable(own) and isinstance(path, str):  # a function that is an argument's default
+        return imported(path) is own
     named = _class_path(own)
     if not isinstance(path, str) or named is None:
         return False

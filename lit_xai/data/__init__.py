@@ -1,4 +1,4 @@
-"""Datasets as LightningDataModules: images, tables and series kept in memory and read in whole batches."""
+"""Datasets as LightningDataModules: images, tables, series and ratings kept in memory and read in whole batches."""
 
 from lit_xai.data.adult import Adult as Adult
 from lit_xai.data.breast_cancer import BreastCancer as BreastCancer
@@ -11,6 +11,9 @@ from lit_xai.data.images import ImageDataModule as ImageDataModule
 from lit_xai.data.in_memory import InMemoryDataModule as InMemoryDataModule
 from lit_xai.data.japanese_vowels import JapaneseVowels as JapaneseVowels
 from lit_xai.data.mnist import MNIST as MNIST
+from lit_xai.data.movielens import MovieLens as MovieLens
+from lit_xai.data.ratings import Ratings as Ratings
+from lit_xai.data.ratings import RatingsDataModule as RatingsDataModule
 from lit_xai.data.reviews import Reviews as Reviews
 from lit_xai.data.series import Series as Series
 from lit_xai.data.series import SeriesDataModule as SeriesDataModule

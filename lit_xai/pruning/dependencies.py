@@ -119,12 +119,14 @@ class Dependencies:
         """
         import torch_pruning
 
+        # Embeddings last: those that a layer reads beside others are in the layer's group already.
         roots = (torch_pruning.ops.TORCH_CONV, torch_pruning.ops.TORCH_LINEAR)
+        layers = sorted(self.graph.module2node, key=lambda one: isinstance(one, nn.Embedding))
         whole = {id(layer) for layer in (*self._ignored, *self.graph.IGNORED_LAYERS_IN_TRACING)}
         seen: set[int] = set()
         lost: dict[int, str] = {}
-        for layer in list(self.graph.module2node):
-            if not isinstance(layer, roots) or id(layer) in whole or id(layer) in seen:
+        for layer in layers:
+            if not isinstance(layer, (*roots, nn.Embedding)) or id(layer) in whole or id(layer) in seen:
                 continue
             try:
                 found = self._group_of(layer)

@@ -9,6 +9,7 @@ from lit_xai.render.channels import channels_figure, channels_table
 from lit_xai.render.figure import attribution_figure, attribution_html, color_limit
 from lit_xai.render.networks import networks_figure
 from lit_xai.render.png import figure_to_rgb, save_png
+from lit_xai.render.ranking import RankedItem, RankedUser, ranking_figure
 from lit_xai.render.registry import register_renderer, unregister_renderer
 from lit_xai.render.renderer import Drawing, Renderer
 from lit_xai.render.retention import retention_figure
@@ -17,6 +18,8 @@ from lit_xai.render.summary import before_after_table
 
 __all__ = [
     "Drawing",
+    "RankedItem",
+    "RankedUser",
     "Renderer",
     "attribution_figure",
     "attribution_html",
@@ -27,6 +30,7 @@ __all__ = [
     "color_limit",
     "figure_to_rgb",
     "networks_figure",
+    "ranking_figure",
     "register_renderer",
     "retention_figure",
     "save_png",

@@ -48,3 +48,14 @@ def test_plain_values_are_taken_and_the_class_is_the_configs():
 def test_another_class_is_one_sentence_that_says_which_option_names_it(config, change, words):
     with pytest.raises(ValueError, match=f"^'x.ckpt' names {words}"):
         completed_model(config, {**SAVED, **change}, "x.ckpt")
+
+
+def test_a_function_that_is_an_arguments_default_is_the_one_that_the_file_names():
+    import torch.nn.functional as F
+
+    path = "lit_xai.models.Regressor"
+    arguments = {"_class_path": path, "loss": "torch.nn.functional.mse_loss"}
+    model = {"class_path": path, "init_args": {"loss": F.mse_loss}}
+    assert completed_model(model, arguments, "some.ckpt")["dict_kwargs"] == {"loss": "torch.nn.functional.mse_loss"}
+    with pytest.raises(ValueError, match=r"names 'torch\.nn\.functional\.l1_loss' for --model\.loss"):
+        completed_model(model, arguments | {"loss": "torch.nn.functional.l1_loss"}, "some.ckpt")
