@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from torchmetrics.classification import MulticlassAccuracy
 
-from lit_xai import AttributionMonitor, QuantizationAwareTraining, StructuredPruning, SurrogateTree
-from lit_xai.data import BreastCancer, Digits
-from lit_xai.models import MLP, Classifier, ResNet
+from lit_xai import AttributionMonitor, PartialDependence, QuantizationAwareTraining, StructuredPruning, SurrogateTree
+from lit_xai.data import BreastCancer, Diabetes, Digits
+from lit_xai.models import MLP, Classifier, NeuralAdditiveModel, Regressor, ResNet
 from lit_xai.pruning.sensitivity import layer_sensitivity
 from lit_xai.quantization.sensitivity import quantization_sensitivity
 from lit_xai.render import figure_to_rgb, save_png, sensitivity_figure
@@ -102,7 +102,7 @@ def table(folder: Path) -> None:
     keep(folder / f"attribution/table/epoch={EPOCHS - 1}/figure.png", "table")
 
 
-def surrogate(folder: Path) -> None:
+def surrogate(folder: Path) -> Classifier:
     """Fit a tree to a network on the same table, and one to its labels."""
     seed_everything(0)
     model = Classifier(MLP(30, [32], 2), num_classes=2, optimizer=partial(torch.optim.AdamW, lr=0.01))
@@ -111,6 +111,25 @@ def surrogate(folder: Path) -> None:
         model, BreastCancer(batch_size=32)
     )
     keep(folder / f"surrogate/epoch={EPOCHS - 1}/figure.png", "surrogate")
+    return model
+
+
+def beeswarm(folder: Path, model: Classifier) -> None:
+    """Attribute the tumors of the whole test set, each a dot."""
+    monitor = AttributionMonitor(probe=114, kind="beeswarm", name="beeswarm", target=0)
+    Trainer(default_root_dir=folder, callbacks=[monitor], **QUIET).test(model, BreastCancer(), verbose=False)
+    keep(next((folder / "attribution/beeswarm").glob("*/figure.png")), "beeswarm")
+
+
+def curves(folder: Path) -> None:
+    """Draw the shape functions of an additive model."""
+    seed_everything(0)
+    optimizer = partial(torch.optim.AdamW, lr=0.005, weight_decay=0.1)
+    model = Regressor(NeuralAdditiveModel(10, hidden=[32, 16]), optimizer=optimizer)
+    Trainer(max_epochs=EPOCHS, default_root_dir=folder, callbacks=[PartialDependence()], **QUIET).fit(
+        model, Diabetes(batch_size=32)
+    )
+    keep(folder / f"dependence/epoch={EPOCHS - 1}/figure.png", "shape-functions")
 
 
 def main() -> None:
@@ -122,7 +141,8 @@ def main() -> None:
         sensitivities(model)
         compressed(folder / "compressed")
         table(folder / "table")
-        surrogate(folder / "surrogate")
+        beeswarm(folder / "beeswarm", surrogate(folder / "surrogate"))
+        curves(folder / "curves")
     sys.stdout.write(f"The figures are in {GALLERY} and {HERE / 'attributions.png'}.\n")
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lit_xai.callbacks import ModelExport as ModelExport
     from lit_xai.callbacks import ModelMonitor as ModelMonitor
     from lit_xai.callbacks import ModelReport as ModelReport
+    from lit_xai.callbacks import PartialDependence as PartialDependence
     from lit_xai.callbacks import QuantizationAwareTraining as QuantizationAwareTraining
     from lit_xai.callbacks import RankingMonitor as RankingMonitor
     from lit_xai.callbacks import RetentionMonitor as RetentionMonitor
@@ -36,6 +37,7 @@ _WHERE = {
     "ModelExport": "lit_xai.export.callback",
     "ModelMonitor": "lit_xai.attribution.model_monitor",
     "ModelReport": "lit_xai.report.callback",
+    "PartialDependence": "lit_xai.attribution.partial_dependence",
     "QuantizationAwareTraining": "lit_xai.quantization.callback",
     "RankingMonitor": "lit_xai.ranking.callback",
     "RetentionMonitor": "lit_xai.retention.callback",
@@ -54,6 +56,7 @@ __all__ = [
     "ModelExport",
     "ModelMonitor",
     "ModelReport",
+    "PartialDependence",
     "QuantizationAwareTraining",
     "RankingMonitor",
     "RetentionMonitor",

@@ -2,6 +2,7 @@
 
 from lit_xai.attribution.callback import AttributionMonitor
 from lit_xai.attribution.model_monitor import ModelMonitor
+from lit_xai.attribution.partial_dependence import PartialDependence
 from lit_xai.attribution.surrogate_tree import SurrogateTree
 from lit_xai.distillation.callback import KnowledgeDistillation
 from lit_xai.distillation.explanation_matching import ExplanationMatching
@@ -22,6 +23,7 @@ __all__ = [
     "ModelExport",
     "ModelMonitor",
     "ModelReport",
+    "PartialDependence",
     "QuantizationAwareTraining",
     "RankingMonitor",
     "RetentionMonitor",

@@ -14,11 +14,10 @@ from lit_xai.data.column_reading import ColumnReader, to_number
 from lit_xai.data.csv_columns import CsvColumns, read_csv
 from lit_xai.data.split import split_indices
 from lit_xai.data.table import Table, TableDataModule
-from lit_xai.network.check import check_choice
+from lit_xai.network.check import check_choice, check_flag
 
 FEW = 10
 """Different whole numbers in a target that is taken for classes."""
-_TASKS = ("auto", "classification", "regression")
 
 
 class TableFile(TableDataModule):
@@ -31,7 +30,8 @@ class TableFile(TableDataModule):
         path: of the file.
         target: the column to predict.
         test_path: of a file with the test rows; otherwise ``test_size`` of the rows are drawn at random.
-        task: ``"classification"``, ``"regression"``, or ``"auto"``: classes are text, or up to ten whole numbers.
+        regression: whether the target's values are numbers to predict; by default text and up to ten whole numbers are
+            classes, and all else is a regression.
         categorical: columns of numbers that are names, such as post codes.
         ignore: columns to leave out.
         missing: what becomes of rows that lack a value: ``"refuse"``, or ``"fill"`` for the median (numbers) or a
@@ -72,7 +72,7 @@ class TableFile(TableDataModule):
         path: str | Path,
         target: str,
         test_path: str | Path | None = None,
-        task: Literal["auto", "classification", "regression"] = "auto",
+        regression: bool | None = None,
         categorical: Sequence[str] = (),
         ignore: Sequence[str] = (),
         missing: Literal["refuse", "fill"] = "refuse",
@@ -97,7 +97,7 @@ class TableFile(TableDataModule):
             batch_size, test_size, val_size, train_size, normalize, num_workers, pin_memory, drop_last, seed
         )
         self.path, self.test_path, self.target, self.delimiter = path, test_path, target, delimiter
-        self.task = check_choice("task", task, _TASKS)
+        self.regression = regression if regression is None else check_flag("regression", regression)
         self.categorical, self.ignore = categorical, ignore
         self._reader = ColumnReader(missing, missing_values, unknown, min_count)
         self._training_rows: int | None = None  # of the first file, where the test has one of its own
@@ -143,15 +143,14 @@ class TableFile(TableDataModule):
                 )
         numbers = [to_number(value) for value in values]
         whole = all(number is not None and number.is_integer() for number in numbers)
-        if self.task == "classification" or (
-            self.task == "auto" and (None in numbers or (whole and len(set(numbers)) <= FEW))
-        ):
+        are_classes = None in numbers or (whole and len(set(numbers)) <= FEW)
+        if are_classes if self.regression is None else not self.regression:
             classes = find_categories(values)
             return np.array(category_codes(self.target, values, classes)), classes
         if None in numbers:
             row = numbers.index(None)
             raise ValueError(
                 f"Column {self.target!r} expected numbers, but got {values[row]!r} in {rows.place(row)}: set"
-                " task='classification' if it holds classes."
+                " regression=False if it holds classes."
             )
         return np.array(numbers, dtype=np.float64), None

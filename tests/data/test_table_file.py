@@ -58,18 +58,18 @@ def test_an_unknown_category_at_test(write, make_trainer):
 
 
 @pytest.mark.parametrize(
-    ("values", "task", "names"),
+    ("values", "regression", "names"),
     [
-        (["1", "2"], "auto", ["1", "2"]),
-        (["1.5", "2"], "auto", None),
-        (["1", "2"], "regression", None),
-        (["1.5", "2"], "classification", ["1.5", "2"]),
-        ([str(i) for i in range(11)], "auto", None),
+        (["1", "2"], None, ["1", "2"]),
+        (["1.5", "2"], None, None),
+        (["1", "2"], True, None),
+        (["1.5", "2"], False, ["1.5", "2"]),
+        ([str(i) for i in range(11)], None, None),
     ],
 )
-def test_the_task_follows_from_the_target(write, values, task, names):
+def test_the_task_follows_from_the_target(write, values, regression, names):
     rows = [f"{i},{values[i % len(values)]}" for i in range(44)]
-    data = TableFile(write(rows, "x,y"), target="y", task=task)
+    data = TableFile(write(rows, "x,y"), target="y", regression=regression)
     data.setup("fit")
     assert getattr(data, "class_names", None) == names
     assert data.train_dataset.targets.is_floating_point() == (names is None)
@@ -95,8 +95,8 @@ def test_missing_values_are_filled_in_where_asked(write):
             [*ROWS, "1,cook,3,"],
             r"Column 'income' expected a value in every row, since it is the target, .* line 62",
         ),
-        ({"task": "regression"}, ROWS, "Column 'income' expected numbers, but got 'low' in line 2 of .*task='classif"),
-        ({"task": "ranking"}, ROWS, "task expected one of auto, classification, regression"),
+        ({"regression": True}, ROWS, "Column 'income' expected numbers, but got 'low' in line 2 of .*regression=False"),
+        ({"regression": "yes"}, ROWS, "regression expected True or False, but got 'yes'"),
     ],
 )
 def test_refuses_in_one_sentence(write, given, rows, message):
@@ -111,3 +111,11 @@ def test_its_arguments_are_in_a_checkpoint_that_loads_safely(write, make_trainer
     trainer.save_checkpoint(tmp_path / "some.ckpt")
     again = TableFile.load_from_checkpoint(tmp_path / "some.ckpt", weights_only=True)
     assert (again.path, again.ignore) == (str(tmp_path / "mine.csv"), ["zip"])
+
+
+def test_it_goes_with_a_logger_that_keeps_the_arguments_of_both(write, make_trainer, tmp_path):
+    from lightning.pytorch.loggers import CSVLogger
+
+    trainer = make_trainer(logger=CSVLogger(tmp_path), log_every_n_steps=1)
+    trainer.fit(Classifier(MLP(5, [4], 2), num_classes=2), datamodule=TableFile(write(), target="income"))
+    assert "mine.csv" in next(tmp_path.rglob("hparams.yaml")).read_text()
