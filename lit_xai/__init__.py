@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lit_xai.callbacks import RetentionMonitor as RetentionMonitor
     from lit_xai.callbacks import StructuredPruning as StructuredPruning
     from lit_xai.callbacks import SurrogateTree as SurrogateTree
+    from lit_xai.callbacks import TranslationMonitor as TranslationMonitor
     from lit_xai.callbacks import WeightConstraint as WeightConstraint
     from lit_xai.overview.callback import inspect as inspect
     from lit_xai.recipe import load_from_checkpoint as load_from_checkpoint
@@ -43,6 +44,7 @@ _WHERE = {
     "RetentionMonitor": "lit_xai.retention.callback",
     "StructuredPruning": "lit_xai.pruning.callback",
     "SurrogateTree": "lit_xai.attribution.surrogate_tree",
+    "TranslationMonitor": "lit_xai.attribution.translation_monitor",
     "WeightConstraint": "lit_xai.pruning.weight_constraint",
     "inspect": "lit_xai.overview.callback",
     "load_from_checkpoint": "lit_xai.recipe",
@@ -62,6 +64,7 @@ __all__ = [
     "RetentionMonitor",
     "StructuredPruning",
     "SurrogateTree",
+    "TranslationMonitor",
     "WeightConstraint",
     "__version__",
     "functional",

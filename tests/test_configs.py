@@ -32,6 +32,7 @@ CONFIGS = [
     "mnist",
     "model",
     "movielens",
+    "phrases",
     "pruning",
     "quantization",
     "report",
@@ -39,6 +40,7 @@ CONFIGS = [
     "reviews",
     "text",
     "transformers",
+    "translation",
     "two_tower",
 ]
 QUICK = [

@@ -4,6 +4,7 @@ from lit_xai.attribution.callback import AttributionMonitor
 from lit_xai.attribution.model_monitor import ModelMonitor
 from lit_xai.attribution.partial_dependence import PartialDependence
 from lit_xai.attribution.surrogate_tree import SurrogateTree
+from lit_xai.attribution.translation_monitor import TranslationMonitor
 from lit_xai.distillation.callback import KnowledgeDistillation
 from lit_xai.distillation.explanation_matching import ExplanationMatching
 from lit_xai.export.callback import ModelExport
@@ -30,5 +31,6 @@ __all__ = [
     "StructuralCallback",
     "StructuredPruning",
     "SurrogateTree",
+    "TranslationMonitor",
     "WeightConstraint",
 ]

@@ -12,6 +12,8 @@ from lit_xai.data.in_memory import InMemoryDataModule as InMemoryDataModule
 from lit_xai.data.japanese_vowels import JapaneseVowels as JapaneseVowels
 from lit_xai.data.mnist import MNIST as MNIST
 from lit_xai.data.movielens import MovieLens as MovieLens
+from lit_xai.data.pairs import PairDataModule as PairDataModule
+from lit_xai.data.phrases import Phrases as Phrases
 from lit_xai.data.ratings import Ratings as Ratings
 from lit_xai.data.ratings import RatingsDataModule as RatingsDataModule
 from lit_xai.data.reviews import Reviews as Reviews

@@ -14,6 +14,7 @@ from lit_xai.distillation.features import FeatureMatching
 from lit_xai.distillation.loss_spec import LossSpec
 from lit_xai.distillation.teacher import Teacher
 from lit_xai.network.calling import OutputSpec, find_labels, find_logits
+from lit_xai.network.outputs import class_dim
 from lit_xai.network.recording import Call
 
 
@@ -160,6 +161,9 @@ class Terms:
             arguments["temperature"] = temperature
         if self.loss.takes("target") and "target" not in self.loss.args:
             arguments["target"] = self._target(batch)
+        if student.dim() > 2 and self.loss.takes("class_dim") and "class_dim" not in self.loss.args:
+            labels = find_labels(batch, batch_to_target=self.batch_to_target)
+            arguments["class_dim"] = class_dim(student, labels if isinstance(labels, Tensor) else None)
         return self.loss(student, teacher, **arguments)
 
     def _target(self, batch: Any) -> Tensor:

@@ -11,6 +11,7 @@ from lit_xai.models.optim import CosineAnnealing
 from lit_xai.models.regressor import Regressor
 from lit_xai.models.resnet import ResNet
 from lit_xai.models.text_transformer import TextTransformer
+from lit_xai.models.translator import Translator
 from lit_xai.models.two_tower import TwoTower
 from lit_xai.models.vision_transformer import VisionTransformer
 from lit_xai.network.keras import KerasNetwork
@@ -28,6 +29,7 @@ __all__ = [
     "Regressor",
     "ResNet",
     "TextTransformer",
+    "Translator",
     "TwoTower",
     "VisionTransformer",
     "shape_functions",

@@ -190,3 +190,22 @@ def _hint(result: Any) -> str:
         keys = [str(key) for key, value in result.items() if isinstance(value, Tensor) and value.is_floating_point()]
         return f" (one of {', '.join(map(repr, keys))})" if keys else ""
     return ""
+
+
+def class_dim(logits: Tensor, labels: Tensor | None) -> int:
+    """Return the dimension of the classes: -1 where labels show that they are last, else 1.
+
+    Args:
+        logits: ``(N, C, ...)``, or ``(N, ..., C)`` as those of language models.
+        labels: classes by place, ``(N, ...)``, where known.
+
+    Example:
+        >>> class_dim(torch.zeros(2, 5, 30), torch.zeros(2, 5, dtype=torch.int64))
+        -1
+        >>> class_dim(torch.zeros(2, 30, 5, 5), torch.zeros(2, 5, 5, dtype=torch.int64))
+        1
+    """
+    if labels is None or labels.is_floating_point() or labels.dim() != logits.dim() - 1:
+        return 1
+    first, last = logits.shape[:1] + logits.shape[2:], logits.shape[:-1]
+    return -1 if labels.shape == last != first else 1

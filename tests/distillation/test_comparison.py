@@ -19,13 +19,15 @@ X, Y = data().tensors
     [
         (torch.eye(3), torch.tensor([0, 1, 0]), ("accuracy", 2.0)),
         (torch.eye(2).view(1, 2, 2).expand(3, 2, 2), torch.tensor([[0, 1]] * 2 + [[0, 0]]), ("accuracy", 2.5)),
+        # Of a language model, classes are last, and a negative label is none.
+        (torch.eye(4)[None, :3].expand(2, 3, 4), torch.tensor([[0, 1, 0], [3, 1, -100]]), ("accuracy", 2 / 3 + 1 / 2)),
         (torch.tensor([[1.0], [2.0]]), torch.tensor([0.0, 4.0]), ("mse", 5.0)),
         (torch.tensor([[1.0, 1.0]]), torch.tensor([[3.0, 1.0]]), ("mse", 2.0)),
     ],
 )
 def test_scores(logits, target, expected):
     name, value = _score(logits, target)
-    assert (name, value.item()) == expected
+    assert (name, value.item()) == (expected[0], pytest.approx(expected[1]))
 
 
 @pytest.mark.parametrize(
