@@ -28,13 +28,14 @@ from lit_xai.report.facts import Table
 from lit_xai.report.faithful import explained_target, with_faithfulness
 from lit_xai.report.pictures import Look
 from lit_xai.report.provenance import sample_hashes, split_facts
-from lit_xai.report.reasons import FeatureGroups, Groups, Reasons, reasons_table
+from lit_xai.report.reasons import Reasons, reasons_table
 from lit_xai.report.record import Array, Candidate, Explained, Record
 from lit_xai.report.robustness import robustness_table
 from lit_xai.report.shown import with_shown
 from lit_xai.retention.choosing import pool_size, sample_bytes
 from lit_xai.retention.explainer import Explainer, as_explainer
 from lit_xai.retention.parts import class_number
+from lit_xai.retention.reasons import FeatureGroups, Groups
 from lit_xai.retention.reference import NULLS
 from lit_xai.runtime.file_network import FileNetwork
 

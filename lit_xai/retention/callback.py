@@ -32,6 +32,7 @@ from lit_xai.retention.lines import charts
 from lit_xai.retention.parts import class_number
 from lit_xai.retention.pool import Pool, own_loader, read_pool
 from lit_xai.retention.predictions import PredictionChanges
+from lit_xai.retention.reasons import reasons_changed
 from lit_xai.retention.record import Reading, as_state, from_state
 from lit_xai.retention.reference import LADDER, NULLS, Compared, predict
 from lit_xai.retention.retention import References, Retention
@@ -543,9 +544,13 @@ class RetentionMonitor(AnyCallback):
             found = comparison.explain(self.explainer, logits)
             self._last, self._logits = found, logits
             numbers = comparison.numbers(self.explainer, found, logits)
+            both = comparison.both_maps(self.explainer, found, logits)
+            groups = getattr(getattr(trainer, "datamodule", None), "feature_groups", None)
+            changed = None if both is None else reasons_changed(both, groups)
+            numbers |= {} if changed is None else {"reasons_changed": changed}
             self._history.append(Reading(str(moment.point), moment.step, numbers))
             log_scalars(trainer, {f"retention/{name}": value for name, value in numbers.items()}, moment.step)
-            self._both = None if self.samples == "none" else comparison.both_maps(self.explainer, found, logits)
+            self._both = None if self.samples == "none" else both
         with self._budget.extra():
             self._draw(trainer, moment, always)
         if self.reference == "previous":
