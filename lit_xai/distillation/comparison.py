@@ -92,11 +92,11 @@ class Comparison:
 def _score(logits: Tensor, target: Tensor) -> tuple[str, Tensor] | None:
     """Return the sum over samples of correct answers or of squared errors; ``None`` if the shapes allow neither."""
     logits = logits.detach().float()  # MPS has no float64
-    where = class_dim(logits, target)
-    if not target.is_floating_point() and logits.dim() == target.dim() + 1 and logits.shape[where] > 1:
-        counts = (target >= 0).reshape(len(target), -1).float()  # a place without a label is negative
-        correct = (logits.argmax(where) == target).reshape(len(target), -1).float() * counts
-        return "accuracy", (correct.sum(1) / counts.sum(1).clamp(min=1)).sum()
+    if class_dim(logits, target) != 1:
+        return None  # tokens may be labeled by those that follow them, of which only the loss knows
+    if not target.is_floating_point() and logits.dim() == target.dim() + 1 and logits.shape[1] > 1:
+        correct = (logits.argmax(1) == target).float()
+        return "accuracy", correct.flatten(1).mean(1).sum() if correct.dim() > 1 else correct.sum()
     if target.is_floating_point() and logits.numel() == target.numel():
         return "mse", (logits.reshape(len(target), -1) - target.reshape(len(target), -1)).square().mean(1).sum()
     return None
