@@ -31,6 +31,7 @@ class DataInfo:
     Args:
         class_names: of the labels.
         feature_names: of tabular inputs, or of the channels of series.
+        input_features: those of each input by its name, where there are several.
         mean: the mean that normalization subtracted, one number per channel or feature.
         std: the standard deviation that it divided by.
         kind: of figure.
@@ -48,6 +49,20 @@ class DataInfo:
     token_names: Sequence[str] | None = None
     feature_groups: Sequence[str] | None = None
     sample_rate: float | None = None
+    input_features: Mapping[str, list[str]] | None = None
+
+    def of_input(self, name: str) -> DataInfo:
+        """Return the facts about one of several inputs.
+
+        Args:
+            name: the input's.
+
+        Example:
+            >>> DataInfo(input_features={"genres": ["Drama", "War"]}).of_input("genres").feature_names
+            ['Drama', 'War']
+        """
+        names = (self.input_features or {}).get(name)
+        return self if names is None else replace(self, feature_names=names)
 
     def check_classes(self, logits: Tensor) -> None:
         """Refuse fewer class names than there are outputs ``(N, classes)``: captions would mix names and indices.
@@ -223,12 +238,16 @@ def _drawings(
         shown = _input_of(evaluation.samples.inputs, name, maps)
         if maps.dim() == 1:  # one number per sample is a table of one column
             shown, maps = shown.reshape(-1, 1), maps.reshape(-1, 1)
+        if shown.dim() == 1:  # ids, whose embeddings are tables of factors
+            shown = torch.zeros_like(maps)
         if explanation.whole and maps.dim() == 3:  # an image, or one of a list
             shown, maps = shown[None], maps[None]
         shows_inputs = evaluation.shown == "show"
         shown = shown if shows_inputs else torch.zeros_like(shown)  # also for a renderer that asks what suits them
         # A layer's maps have channels, which are no features of the table.
-        named = data_info if maps.shape == shown.shape else replace(data_info, feature_names=None, feature_groups=None)
+        named = data_info.of_input(name)
+        if maps.shape != shown.shape:
+            named = replace(named, feature_names=None, feature_groups=None)
         if maps.any():  # the first map that is not blank sets the color limit of the run
             limits.setdefault(name, color_limit(maps, shown, named.kind, named.feature_groups))
         yield (

@@ -103,7 +103,7 @@ class RatingsDataModule(InMemoryDataModule):
         num_items: rows that a table of items needs.
         item_names: titles.
         genre_names: of the columns of ``genres``.
-        feature_names: of the columns of each float input, by its name; figures of the monitor show them.
+        input_features: names of the columns of each float input, by its name; figures of the monitor show them.
         mean: of the ratings to train on.
 
     Raises:
@@ -176,7 +176,7 @@ class RatingsDataModule(InMemoryDataModule):
         return self.ratings.genre_names
 
     @property
-    def feature_names(self) -> dict[str, list[str]] | None:
+    def input_features(self) -> dict[str, list[str]] | None:
         """Names of the columns of each float input, once the ratings have been read."""
         if "ratings" not in self.__dict__:
             return None

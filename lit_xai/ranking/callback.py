@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 RECOMMENDED = 10
 """Items that a figure shows of each user."""
-REASONS, LONGEST = 2, 26
+REASONS, LONGEST = 2, 24
 """Items of a history that a figure names, and letters of a name."""
 MINUS = "\N{MINUS SIGN}"
 
@@ -193,4 +193,5 @@ def _reasons(recommendation: Recommendation, history: Tensor, names: Sequence[st
 
 
 def _short(name: str) -> str:
+    name = name.rsplit(" (", 1)[0]  # without a year
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"

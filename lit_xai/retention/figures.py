@@ -141,7 +141,9 @@ class Figures:
             shown, present = inputs.get(name, first), maps.present[name]
             if reference.dim() == 1:
                 shown, reference, present = (value.reshape(-1, 1) for value in (shown, reference, present))
-            info = self._data_info
+            if shown.dim() == 1:  # ids, whose embeddings are tables of factors
+                shown = torch.zeros_like(reference)
+            info = self._data_info.of_input(name)
             if reference.shape != shown.shape:  # a layer's channels are no features of the table
                 info = replace(info, feature_names=None, feature_groups=None)
             if name not in self._limits and reference.any():

@@ -29,7 +29,7 @@ def test_reads_its_files(written):
     assert data.item_names == ["Toy Story (1995)", "Heat (1995)", "unknown", "Alien (1979)"]
     assert data.genre_names == ["Action", "Animation", "Comedy", "Horror"]
     assert data.ratings.user_ids == [1, 2, 10]  # as numbers, not as text
-    assert data.feature_names == {"history": data.item_names, "seen": data.item_names, "genres": data.genre_names}
+    assert data.input_features == {"history": data.item_names, "seen": data.item_names, "genres": data.genre_names}
 
 
 def test_missing_files_are_named(tmp_path):

@@ -85,3 +85,30 @@ def test_data_that_are_no_ratings_are_refused(tmp_path):
 def test_bad_arguments_are_named(name):
     with pytest.raises(ValueError, match=f"{name} expected a positive integer"):
         RankingMonitor(**{name: 0})
+
+
+def test_an_attribution_monitor_names_the_columns_of_each_input(tmp_path, monkeypatch):
+    import lit_xai.render
+    from lit_xai import AttributionMonitor
+
+    given = []
+    draw = lit_xai.render.attribution_figure
+    monkeypatch.setattr(
+        lit_xai.render, "attribution_figure", lambda *a, **k: given.append(k["feature_names"]) or draw(*a, **k)
+    )
+    model, data = Regressor(TwoTower(USERS, ITEMS, 2, factors=4, mean=3.0)), Own(batch_size=50)
+    trainer(tmp_path, AttributionMonitor(probe=4, on_error="raise"), max_epochs=1).fit(model, data)
+    folder = tmp_path / "attribution/IntegratedGradients/epoch=0"
+    assert {path.name for path in folder.glob("*.png")} == {
+        f"figure-{name}.png" for name in ("history", "seen", "genres")
+    }
+    assert ["Drama", "War"] in given
+    assert data.item_names in given
+
+
+def test_embeddings_of_ids_are_explained_at_their_layer(tmp_path):
+    from lit_xai import AttributionMonitor
+
+    monitor = AttributionMonitor("LayerIntegratedGradients", layer="network.item", probe=4, on_error="raise")
+    trainer(tmp_path, monitor, max_epochs=1).fit(Regressor(MatrixFactorization(USERS, ITEMS, 4)), Own(batch_size=50))
+    assert list(tmp_path.glob("attribution/*/epoch=0/figure.png"))
