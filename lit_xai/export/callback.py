@@ -343,19 +343,18 @@ class ModelExport(AnyCallback):
     def _of_other_sizes(
         self, trainer: Trainer, pl_module: LightningModule, network: Network
     ) -> tuple[Inputs, ...] | None:
-        """Return inputs of further samples that differ in size; ``None`` where inputs hold a row for each sample."""
+        """Return inputs of further samples that differ in size, such as longer texts."""
         assert self._inputs is not None  # read just before
         inputs, model = in_float(self._inputs), network.of(live_weights(pl_module).pl_module)
         with untouched(model), torch.no_grad():
             check_call(model, inputs, output=network.output)  # whose error names the arguments that help
-        if count_samples(model, inputs, output=network.output) is not None:
-            return None
+        has_rows = count_samples(model, inputs, output=network.output) is not None
         some = [inputs]
         with contextlib.suppress(ValueError):  # there are fewer samples, or they have no index
             for index in range(1, SEARCHED):
                 batch, _ = read_batch(trainer, "train", Probe(indices=[index]), seed=0)
                 some.append(in_float(find_inputs(batch, model, network.batch_to_inputs)))
-        return others_of(some)
+        return others_of(some, rows=has_rows) or (None if has_rows else ())
 
     def _keep_float_weights(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Copy the weights before a step: the step's kind is not known here, and these may be the last in float."""

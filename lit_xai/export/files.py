@@ -40,8 +40,8 @@ def write_onnx(
 ) -> Sizes:
     """Write a network as an ONNX file that takes any number of samples, and check the file.
 
-    Inputs without a row for each sample are taken in any size in which ``others`` differ from them, where the file
-    then computes what the network does for these too; else in exactly this size.
+    Inputs are taken in any size in which ``others`` differ from them, such as the lengths of texts, where the file then
+    computes what the network does for these too; else in exactly this size.
 
     Args:
         network: the module, quantized or not.
@@ -49,7 +49,7 @@ def write_onnx(
         path: of the file.
         output: the logits in its output.
         opset: version of ONNX's operators; default torch's.
-        others: further inputs, of other sizes, where there is no row for each sample.
+        others: further inputs, of other sizes.
         any_number: whether the file has to take any number of samples, or only that of the inputs.
 
     Returns:
@@ -68,6 +68,8 @@ def write_onnx(
         ValueError: opset expected an integer of at least 18, but got 17.
     """
     if any_number and count_samples(network, inputs, output=output) is not None:
+        if others and _takes(network, inputs, path, output, opset, others):
+            return OnnxPredictor(path).sizes
         _write(network, inputs, path, output, opset)
         _check_samples(network, inputs, path, output)
         return OnnxPredictor(path).sizes
@@ -105,6 +107,24 @@ def _write(
         raise ValueError(f"{error} It stopped at {line.rstrip('.')}.") from error
     check_onnx(path)
     _check_opset(path, opset)
+
+
+def _takes(
+    network: nn.Module, inputs: Inputs, path: Path, output: OutputSpec, opset: int | None, others: Sequence[Inputs]
+) -> bool:
+    """Write a file that takes samples of any size in which others differ, and return whether it does."""
+    # What cannot be written in any size may be in this one; of any type: the network may take one size alone as well.
+    with contextlib.suppress(Exception):
+        _write(network, inputs, path, output, opset, others)
+        _check_samples(network, inputs, path, output)
+        is_in_float = find_fake_quantizers(network) is None  # in integers, single outputs may differ
+        check = _is_right if is_in_float else _is_as_long_at
+        return all(check(network, path, one, output) for one in (inputs, *others))
+    return False
+
+
+def _is_as_long_at(network: nn.Module, path: Path, inputs: Inputs, output: OutputSpec) -> bool:
+    return _is_as_long(network, inputs, path, output)
 
 
 def _is_right(network: nn.Module, path: Path, inputs: Inputs, output: OutputSpec) -> bool:

@@ -34,7 +34,7 @@ class Examples:
     Args:
         inputs: of the first batch.
         loader: the batches to compare files on.
-        others: inputs of other sizes, where there is no row for each sample.
+        others: inputs of other sizes, such as longer texts.
         is_whole: whether files take these sizes rather than any number of samples: there is no row for each.
         is_fixed: whether there is one, but the network's code takes one number of samples alone.
     """
@@ -62,23 +62,31 @@ def read_examples(
         False
     """
     inputs = _inputs(first_batch(loader, torch.device("cpu")), network, batch_to_inputs)
-    if count_samples(network, inputs, output=output) is not None:
-        return Examples(inputs, loader)
-    loader = one_by_one(loader)
+    is_whole = count_samples(network, inputs, output=output) is None
+    loader = one_by_one(loader) if is_whole else loader
     with fork_rng(0), same_order(loader):
         some = [_inputs(batch, network, batch_to_inputs) for batch in itertools.islice(loader, SEARCHED)]
+    if not is_whole:
+        return Examples(inputs, loader, others_of([inputs, *some], rows=True))
     return Examples(some[0], loader, others_of(some), is_whole=True)
 
 
-def others_of(some: list[Inputs]) -> tuple[Inputs, ...]:
+def others_of(some: list[Inputs], rows: bool = False) -> tuple[Inputs, ...]:
     """Return those of several inputs, after the first, that differ from it in size.
+
+    Args:
+        some: inputs.
+        rows: whether their first dimension counts samples, and is of any size anyway.
 
     Example:
         >>> len(others_of([torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(4, 3)]))
         1
     """
     shapes = [{name: tensor.shape for name, tensor in named_tensors(one).items()} for one in some]
-    return tuple(one for one, shape in zip(some, shapes, strict=True) if differing([shapes[0], shape]))
+    differ = [differing([shapes[0], shape]) for shape in shapes]
+    return tuple(
+        one for one, found in zip(some, differ, strict=True) if any(dims != [0] or not rows for dims in found.values())
+    )
 
 
 def one_by_one(loader: Any) -> Any:

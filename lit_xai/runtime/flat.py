@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +40,7 @@ class FlatNetwork(nn.Module):
         call: the network's method that is called.
         output: where the logits are in its output.
         dynamic_batch: whether to export for any number of samples, where the network takes that.
-        others: further inputs: where there is no row per sample, dimensions in which they differ are of any size.
+        others: further inputs: dimensions in which they differ, such as the lengths of texts, are of any size.
 
     Example:
         >>> flat = FlatNetwork(nn.Linear(4, 2), {"input": torch.zeros(1, 4)})
@@ -67,12 +68,29 @@ class FlatNetwork(nn.Module):
             self._examples = [with_tensors(one, named_tensors(one).values()) for one in (inputs, *others)]
             inputs, self._dynamic = _of_any_size(self._examples if dynamic_batch else [inputs])
         else:
-            if n < 2:  # torch.export takes a dimension of size 0 or 1 for a constant
-                inputs, n = with_batch_size(inputs, 2, n), 2
-            tensors = named_tensors(inputs)
-            self._dynamic = {name: [0] for name, t in tensors.items() if t.dim() > 0 and len(t) == n}
+            inputs, self._dynamic = self._of_any_number(inputs, others, n)
         self._inputs = inputs
         self.tensors = named_tensors(inputs)
+
+    def _of_any_number(self, inputs: Inputs, others: Sequence[Inputs], n: int) -> tuple[Inputs, dict[str, list[int]]]:
+        """Return the example to trace, and its dimensions of any size: those of samples, and of texts' lengths."""
+        every = [with_tensors(one, named_tensors(one).values()) for one in (inputs, *others)]
+        inputs, free = _of_any_size(every)
+        try:
+            n = count_samples(self.network, inputs, self._call, self._output) or n if inputs is not every[0] else n
+        except Exception:  # of any type: the network takes one size alone
+            inputs, free = every[0], {}
+        shapes = {name: tensor.shape for name, tensor in named_tensors(inputs).items()}
+        lengths = {shapes[name][dim] for name, dims in free.items() for dim in dims if dim > 0}
+        # torch.export takes a dimension of size 0 or 1 for a constant, and those of one size for the same.
+        if n < 2 or n in lengths:
+            size = next(k for k in itertools.count(2) if k not in lengths)
+            inputs, n = with_batch_size(inputs, size, n), size
+        dynamic = dict[str, list[int]]()
+        for name, tensor in named_tensors(inputs).items():
+            rows = [0] if tensor.dim() > 0 and len(tensor) == n else []
+            dynamic[name] = rows + [dim for dim in free.get(name, ()) if dim > 0]
+        return inputs, {name: dims for name, dims in dynamic.items() if dims}
 
     @property
     def dynamic_shapes(self) -> tuple[Any, ...]:

@@ -78,8 +78,8 @@ def export_onnx(
         output: where the logits are in its output.
         dynamic_batch: whether the file takes any number of samples, where the network does, or exactly those given.
         opset: version of ONNX's operators, 18 or newer; default torch's.
-        others: further inputs, of other sizes. Where the inputs cannot be cut into samples (a graph), the file takes
-            any size of the dimensions in which these differ, and exactly that given of all others. What the network
+        others: further inputs, of other sizes (longer texts, say). The file takes any size of the dimensions in which
+            these differ, and exactly that given of all others. Where there are no rows of samples, what the network
             reads as a whole number out of such inputs (the number of graphs) is part of the file. So is what it reads
             out of samples (``int(lengths.max())``), where each sample alone gives the same number and there is no other
             way; the file's metadata say so.

@@ -7,6 +7,7 @@ from refusals import refused
 from torch import nn
 
 from lit_xai.export.files import take_onnx, write_onnx
+from lit_xai.export.parity import OnnxPredictor
 
 
 class Undecided(nn.Module):
@@ -77,3 +78,28 @@ def test_a_given_file_is_checked(content, tmp_path):
     with refused("path expected an ONNX file", "given.onnx"):
         take_onnx(tmp_path / "given.onnx", tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("given", [(4, 9), (1, 3)])
+def test_texts_of_any_length_are_taken(given, tmp_path):
+    from lit_xai.models import TextTransformer
+
+    torch.manual_seed(0)
+    network = TextTransformer(vocab_size=20, max_length=16, dim=8, depth=1, heads=2).eval()
+
+    def batch(n, length):
+        ids = torch.randint(1, 20, (n, length))
+        return {"input_ids": ids, "attention_mask": (torch.arange(length) <= torch.arange(n)[:, None] + 1).long()}
+
+    sizes = write_onnx(network, batch(*given), tmp_path / "model.onnx", others=[batch(2, 12), batch(4, 1)])
+    assert sizes == {"input_ids": [None, None], "attention_mask": [None, None]}
+    for n, length in ((1, 1), (2, 2), (3, 16), (7, 5)):
+        inputs = batch(n, length)
+        expected = network(**inputs).detach()
+        torch.testing.assert_close(OnnxPredictor(tmp_path / "model.onnx")(inputs), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_of_one_length_is_written_in_it(tmp_path):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    sizes = write_onnx(network, torch.rand(2, 3, 4), tmp_path / "model.onnx", others=[torch.rand(2, 3, 5)])
+    assert sizes == {"input": [None, 3, 4]}
