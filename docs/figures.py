@@ -1,4 +1,7 @@
-"""Make the figures of the documentation: `make figures`. All is trained here, on data that scikit-learn holds."""
+"""Make the figures of the documentation: `make figures`. All is trained here, on data that scikit-learn holds.
+
+The figure of texts is drawn where data/rotten-tomatoes holds the reviews.
+"""
 
 import shutil
 import sys
@@ -11,8 +14,8 @@ from lightning.pytorch import Trainer, seed_everything
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_xai import AttributionMonitor, PartialDependence, QuantizationAwareTraining, StructuredPruning, SurrogateTree
-from lit_xai.data import BreastCancer, Diabetes, Digits
-from lit_xai.models import MLP, Classifier, NeuralAdditiveModel, Regressor, ResNet
+from lit_xai.data import BreastCancer, Diabetes, Digits, Reviews
+from lit_xai.models import MLP, Classifier, NeuralAdditiveModel, Regressor, ResNet, TextTransformer
 from lit_xai.pruning.sensitivity import layer_sensitivity
 from lit_xai.quantization.sensitivity import quantization_sensitivity
 from lit_xai.render import figure_to_rgb, save_png, sensitivity_figure
@@ -20,6 +23,7 @@ from lit_xai.render import figure_to_rgb, save_png, sensitivity_figure
 HERE = Path(__file__).parent
 GALLERY = HERE / "gallery"
 EPOCHS = 10
+TEXT_EPOCHS = 6
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 QUIET |= {"accelerator": "cpu", "deterministic": True}
@@ -132,6 +136,18 @@ def curves(folder: Path) -> None:
     keep(folder / f"dependence/epoch={EPOCHS - 1}/figure.png", "shape-functions")
 
 
+def texts(folder: Path) -> None:
+    """Attribute the network of configs/reviews.yaml on reviews of films."""
+    seed_everything(0)
+    optimizer = partial(torch.optim.AdamW, lr=0.001, weight_decay=0.01)
+    schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.001)
+    network = TextTransformer(dim=128, depth=1, heads=4)
+    model = Classifier(network, num_classes=2, label_smoothing=0.1, optimizer=optimizer, lr_scheduler=schedule)
+    monitor = AttributionMonitor(probe=4, name="texts", every_n_epochs=TEXT_EPOCHS)
+    Trainer(max_epochs=TEXT_EPOCHS, default_root_dir=folder, callbacks=[monitor], **QUIET).fit(model, Reviews())
+    keep(folder / f"attribution/texts/epoch={TEXT_EPOCHS - 1}/figure.png", "text")
+
+
 def main() -> None:
     """Make all figures."""
     torch.set_num_threads(1)
@@ -143,6 +159,8 @@ def main() -> None:
         table(folder / "table")
         beeswarm(folder / "beeswarm", surrogate(folder / "surrogate"))
         curves(folder / "curves")
+        if Reviews().directory.exists():
+            texts(folder / "texts")
     sys.stdout.write(f"The figures are in {GALLERY} and {HERE / 'attributions.png'}.\n")
 
 
