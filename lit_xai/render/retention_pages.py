@@ -44,8 +44,8 @@ GAP, CELL = 8, (WIDTH - 2 * MARGIN - 3 * 8) / 4
 """Between tiles, and the width of one of four."""
 SIDE = 104
 """Width of the names beside strips."""
-STRIP, AXIS, ROW, NUMBERS = 34, 80, 40, 150
-"""Height of a strip with the gap to the next, of the axis of bars, of a feature's bars, and the width of numbers."""
+STRIP, AXIS, ROW = 34, 80, 40
+"""Height of a strip with the gap to the next, of the axis of bars, and of a feature's bars."""
 BEFORE = "#9a9a9a"
 
 
@@ -210,13 +210,13 @@ def bars_page(compared: Compared, feature_names: Sequence[str] | None) -> Figure
     _write_legend(canvas, canvas.top + LINE * len(summary))
     top = canvas.top + LINE * (len(summary) + 1) + 8
     left = MARGIN + 10 + min(max(text_width(names[k], TEXT) for k in shown), 0.36 * WIDTH)
-    _draw_bars(canvas, (left, top), before[shown], now[shown], compared.limit)
+    numbers = [_both_numbers(before[k], now[k], compared.limit) for k in shown]
+    room = max(text_width(words, SMALL) for words in numbers) + 14
+    _draw_bars(canvas, (left, top), before[shown], now[shown], compared.limit, room)
     for i, k in enumerate(shown):
         y = top + ROW * (i + 0.5)
         canvas.text(left - 10, y, names[k], width=left - 10 - MARGIN, ha="right", va="center_baseline")
-        beyond = "▸ " if max(abs(before[k]), abs(now[k])) > compared.limit else ""
-        numbers = f"{beyond}{_signed(before[k])} → {_signed(now[k])}"
-        canvas.text(WIDTH - MARGIN, y, numbers, size=SMALL, color=GREY, ha="right", va="center_baseline")
+        canvas.text(WIDTH - MARGIN, y, numbers[i], size=SMALL, color=GREY, ha="right", va="center_baseline")
     canvas.ends_of_scale("share of a sample's Σ|a|")
     return canvas.finish()
 
@@ -280,9 +280,17 @@ def _write_legend(canvas: Canvas, y: float) -> None:
         x += text_width("■", TEXT) + text_width(words, SMALL)
 
 
-def _draw_bars(canvas: Canvas, corner: tuple[float, float], before: Array, now: Array, limit: float) -> None:
+def _both_numbers(before: float, now: float, limit: float) -> str:
+    beyond = "▸ " if max(abs(before), abs(now)) > limit else ""
+    return f"{beyond}{_signed(before)} → {_signed(now)}"
+
+
+def _draw_bars(
+    canvas: Canvas, corner: tuple[float, float], before: Array, now: Array, limit: float, room: float
+) -> None:
+    """Draw the bars; ``room`` is left for the numbers beside them."""
     left, top = corner
-    width, height = WIDTH - MARGIN - NUMBERS - left, ROW * len(now)
+    width, height = WIDTH - MARGIN - room - left, ROW * len(now)
     bounds = (left / WIDTH, 1 - (top + height) / canvas.height, width / WIDTH, height / canvas.height)
     axes = canvas.figure.add_axes(bounds, xlim=(-limit, limit), ylim=(len(now) - 0.5, -0.5), yticks=[])
     rows = np.arange(len(now))

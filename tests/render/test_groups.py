@@ -54,3 +54,12 @@ def test_all_figures_of_tables_show_features_and_one_scale(rng, words_of, assert
 def test_there_is_one_group_for_each_column():
     with pytest.raises(ValueError, match="feature_groups expected 3 names, one per column, but got 2"):
         attribution_figure(np.ones((1, 3)), np.ones((1, 3)), feature_groups=["a", "b"])
+
+
+def test_numbers_of_two_digits_are_not_behind_the_bars():
+    maps = np.array([[1.0, -1.0, 0.2]] * 3)
+    figure = retention_figure(maps, maps, maps * [1, 2, 1])
+    figure.canvas.draw()
+    (arrow, *_) = (text for text in figure.axes[0].texts if "→" in text.get_text())
+    assert "45.5% → " in arrow.get_text()
+    assert arrow.get_window_extent().x0 > figure.axes[1].get_window_extent().x1
