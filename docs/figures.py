@@ -143,7 +143,7 @@ def texts(folder: Path) -> None:
     schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.001)
     network = TextTransformer(dim=128, depth=1, heads=4)
     model = Classifier(network, num_classes=2, label_smoothing=0.1, optimizer=optimizer, lr_scheduler=schedule)
-    monitor = AttributionMonitor(probe=4, name="texts", every_n_epochs=TEXT_EPOCHS)
+    monitor = AttributionMonitor(probe=3, name="texts", every_n_epochs=TEXT_EPOCHS)
     Trainer(max_epochs=TEXT_EPOCHS, default_root_dir=folder, callbacks=[monitor], **QUIET).fit(model, Reviews())
     keep(folder / f"attribution/texts/epoch={TEXT_EPOCHS - 1}/figure.png", "text")
 
