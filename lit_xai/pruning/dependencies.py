@@ -157,7 +157,7 @@ class Dependencies:
             return "recurrent layers keep their width"
         if layer in self._ignored:
             return "listed in ignored_layers"
-        if not isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)):
+        if not isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding)):
             return f"pruning does not know how {type(layer).__name__} uses its weight"
         return "its channels are tied to those of a layer that stays whole"
 

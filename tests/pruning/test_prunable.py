@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch_pruning.utils import count_ops_and_params
 from witness import digest
 
-from lit_xai.models import MLP, ResNet
+from lit_xai.models import MLP, MatrixFactorization, ResNet
 from lit_xai.network.layers import channels
 from lit_xai.pruning.prunable import Prunable
 from lit_xai.pruning.pruning import prunable_layers, prune_step, pruned_copy, reach
@@ -431,7 +431,6 @@ STAYING = {
     "recurrent": (
         Recurrent(),
         {
-            "words": "pruning does not know how Embedding uses its weight",
             "into": "its channels are tied to those of a layer that stays whole",
             "lstm": "recurrent layers keep their width",
             "head": OUTPUT,
@@ -451,6 +450,20 @@ def test_every_layer_that_stays_whole_is_named_with_the_reason(name):
     inputs = torch.zeros(1, 4) if name == "mixed" else torch.zeros(2, 3, dtype=torch.long)
     prunable = Prunable.copy_of(network, inputs)
     assert {layer: kept.reason for kept in prunable.staying() for layer in kept.layers} == expected
+
+
+def test_tables_that_no_other_layer_has_the_width_of_lose_columns_together():
+    network = MatrixFactorization(7, 9, factors=4)
+    prunable = Prunable.copy_of(network, (torch.tensor([0, 1]), torch.tensor([2, 3])))
+    (group,) = prunable.groups
+    assert (set(group.layers), group.size) == ({"user", "item"}, 4)
+    (members,) = prunable.coupled()
+    assert {(name, dim) for name, dim, _ in members} >= {("head.weight", 1)}
+    with prunable.pruned(prunable.due(0.5)) as pruned:
+        widths = {pruned.user.weight.shape[1], pruned.item.weight.shape[1], pruned.head.weight.shape[1]}
+        assert len(widths) == 1
+        assert widths.pop() < 4
+        assert pruned.user_bias.weight.shape == (7, 1)
 
 
 def test_a_layer_in_ignored_layers_is_named_as_such():
