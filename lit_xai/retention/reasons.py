@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lit_xai.attribution.adapter import SplitInputs
 from lit_xai.network.check import refusal
-from lit_xai.retention.figures import BothMaps
+
+if TYPE_CHECKING:  # Lightning comes with it, which functions of reports do without
+    from lit_xai.retention.figures import BothMaps
 
 Array: TypeAlias = NDArray[np.float64]
 FeatureGroups: TypeAlias = Mapping[str, Sequence[int | str]] | Sequence[str]
@@ -108,7 +110,7 @@ def _in_and_maybe(values: Array, noise: float, k: int) -> tuple[Any, Any]:
     return values > first_out + noise, (values >= last_in - noise) & (values > -noise)
 
 
-def reasons_changed(both: BothMaps, groups: FeatureGroups | None = None, k: int = K) -> float | None:
+def reasons_changed(both: "BothMaps", groups: FeatureGroups | None = None, k: int = K) -> float | None:
     """Return the share of samples of a table for which another set of features speaks most for the decision now.
 
     Only samples count whose prediction is the same; explained is the reference's prediction.
