@@ -121,8 +121,6 @@ class RatingsDataModule(InMemoryDataModule):
         {'user': (4,), 'item': (4,), 'history': (4, 2), 'seen': (4, 2), 'genres': (4, 1), 'label': (4,)}
     """
 
-    class_names: list[str] = []
-
     def __init__(
         self,
         batch_size: int = 512,

@@ -146,3 +146,8 @@ def test_ratings_without_times_cannot_be_split_by_time(monkeypatch):
     monkeypatch.setattr(Own, "given", some(times=False))
     with pytest.raises(ValueError, match="split_by expected 'random' for ratings without times, but got 'time'"):
         Own(split_by="time").setup()
+
+
+def test_a_rating_has_no_classes():
+    """An export names the classes of its data module, and refuses a list that is shorter than the output."""
+    assert getattr(Own(), "class_names", None) is None
