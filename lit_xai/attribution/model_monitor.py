@@ -1,15 +1,15 @@
 """The callback that shows the model itself: its graph, its first filters, what its layers return."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
 from lit_xai.attribution.adapter import SplitInputs
@@ -26,7 +26,15 @@ from lit_xai.network.rows import take
 from lit_xai.network.spec import Network
 from lit_xai.network.untouched import untouched
 from lit_xai.render.samples import LEFT_OUT, SAMPLES
-from lit_xai.trainer.access import is_a, refuse_strategies, require_writable, run_folder, without_log
+from lit_xai.trainer.access import (
+    is_a,
+    rank_zero_info,
+    rank_zero_warn,
+    refuse_strategies,
+    require_writable,
+    run_folder,
+    without_log,
+)
 from lit_xai.trainer.agreement import agreed
 from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.batches import loader_name
@@ -36,6 +44,9 @@ from lit_xai.trainer.logging import log_image, outlived
 from lit_xai.trainer.regular import Moment, Regular
 from lit_xai.trainer.scheduling import Epochs, Steps, Times
 from lit_xai.trainer.watching import labels_of, resolved
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
 
 
 class ModelMonitor(AnyCallback):
@@ -230,8 +241,9 @@ class ModelMonitor(AnyCallback):
             return
         # A copy, since tracing leaves marks; one sample, since every size would do.
         copied = uncompiled_(copy_network(self._network.of(pl_module)))
-        if isinstance(copied, LightningModule):
-            copied.trainer = trainer  # tracing reads every property, and without one this one raises
+        if is_a(copied, "LightningModule"):
+            called_by: Any = copied
+            called_by.trainer = trainer  # tracing reads every property, and without one this one raises
         called = _Positional(copied, self._sample.inputs, self._network.output)
         # What tracing warns of is how a trace generalizes, and this one is only looked at; a failure prints and raises.
         with untouched(called), torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

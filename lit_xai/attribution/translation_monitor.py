@@ -1,11 +1,11 @@
 """The callback that shows what an encoder-decoder writes, and what each token of it owes to what was read."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from lit_xai.attribution.evaluation import DataInfo
@@ -17,7 +17,14 @@ from lit_xai.network.probing import Probe, as_probe
 from lit_xai.network.spec import Network
 from lit_xai.network.untouched import untouched
 from lit_xai.render.samples import LEFT_OUT, SAMPLES
-from lit_xai.trainer.access import refuse_strategies, require_writable, run_folder, without_log
+from lit_xai.trainer.access import (
+    rank_zero_info,
+    rank_zero_warn,
+    refuse_strategies,
+    require_writable,
+    run_folder,
+    without_log,
+)
 from lit_xai.trainer.agreement import agreed
 from lit_xai.trainer.base import AnyCallback
 from lit_xai.trainer.batches import loader_name
@@ -27,6 +34,9 @@ from lit_xai.trainer.logging import log_image
 from lit_xai.trainer.regular import Moment, Regular
 from lit_xai.trainer.scheduling import Epochs, Steps, Times
 from lit_xai.trainer.watching import labels_of, resolved
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
 
 
 class TranslationMonitor(AnyCallback):

@@ -113,7 +113,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, padding: int | None) -> N
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    special = {f"{kind}_token": f"[{kind.upper()}]" for kind in ("unk", "cls", "sep", "mask")}
+    special = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
     special = {key: name for key, name in special.items() if tokenizer.token_to_id(name) is not None}
     if padding is not None:
         special["pad_token"] = tokenizer.id_to_token(padding)

@@ -1,11 +1,12 @@
 """The callback that keeps weights within limits while they are trained."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from lit_xai.network.calling import find_network
@@ -14,6 +15,9 @@ from lit_xai.network.spelling import nearest
 from lit_xai.pruning.constraint import PER, Per, as_range, clamp_, limit_norm_, unit_norm_
 from lit_xai.trainer.access import refuse_strategies
 from lit_xai.trainer.base import AnyCallback
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
 
 
 class WeightConstraint(AnyCallback):

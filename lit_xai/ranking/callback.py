@@ -126,10 +126,13 @@ class RankingMonitor(AnyCallback):
         _, of_users, of_items = data.effects
         orders = {
             "": score_pairs(pl_module, data.describe, user, item),
-            "_popularity": (data.histories != 0).sum(0)[item].float(),
-            "_biases": of_users[user] + of_items[item],
+            "popularity": (data.histories != 0).sum(0)[item].float(),
+            "biases": of_users[user] + of_items[item],
         }
-        measures = {f"{stage}/ndcg{name}": ndcg(scores, ratings, user, self.k) for name, scores in orders.items()}
+        measures = {
+            f"{stage}/{'_'.join(filter(None, ('ndcg', name)))}": ndcg(scores, ratings, user, self.k)
+            for name, scores in orders.items()
+        }
         pl_module.log_dict(measures, rank_zero_only=True)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, data: RatingsDataModule, name: str) -> None:
