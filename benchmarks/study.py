@@ -2,8 +2,8 @@
 
     python benchmarks/study.py [--data-dir data] [--quick | --full] [--seeds 0 1 2 3 4] [--jobs 2]
 
-Fashion-MNIST, a ResNet-8 of width 16 with a stem of stride 2, dense for 3 epochs on 19,200 images: under three hours on
-two cores for five seeds. Each compressed network starts from the dense one and trains for the same 6 epochs; all
+Fashion-MNIST, a ResNet-8 of width 16 with a stem of stride 2, dense for 3 epochs on 19,200 images: under two hours on
+one core for five seeds. Each compressed network starts from the dense one and trains for the same 6 epochs; all
 channels go before the first of them, and integers are trained for in the last. Compressions: a half and a quarter of
 the multiply-accumulates (``prune 2x``, ``prune 4x``), 8-bit integers, and both. Training: on labels alone (``labels``),
 with the dense network as a teacher (``KD``), and with its InputXGradient explanations matched as well (``KD +
