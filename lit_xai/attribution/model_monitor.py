@@ -1,7 +1,5 @@
 """The callback that shows the model itself: its graph, its first filters, what its layers return."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import warnings
@@ -129,7 +127,7 @@ class ModelMonitor(AnyCallback):
 
     # --- hooks of Lightning -------------------------------------------------------------------------------------------
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Check what does not depend on the model, and create the run's folder."""
         guard(trainer)
         if stage != "fit":
@@ -140,7 +138,7 @@ class ModelMonitor(AnyCallback):
         self._folder = run_folder(trainer) / "model"
         agreed(trainer, "ModelMonitor", lambda: require_writable(self._folder))
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Read the samples, and draw the graph."""
         self._regular.start(trainer)
         self._budget.start({})
@@ -151,7 +149,7 @@ class ModelMonitor(AnyCallback):
             if self.graph:
                 self._try(trainer, "the graph", lambda: self._log_graph(trainer, pl_module))
 
-    def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _prepare(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         loader = loader_name(trainer, self.probe, "fit")
         self._network = resolved(trainer, pl_module, loader, self.given)
         network = self._network.of(pl_module)
@@ -167,16 +165,16 @@ class ModelMonitor(AnyCallback):
         self._known = known_about(trainer, self.data_info, self._sample)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: "Trainer", pl_module: "LightningModule", outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Draw the step if it is due."""
         self._draw_at(trainer, pl_module, self._regular.after_batch(trainer))
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Draw the epoch if it is due."""
         self._draw_at(trainer, pl_module, self._regular.after_epoch(trainer))
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Draw the end, and fill the projector."""
         self._regular.stop()
         self._draw_at(trainer, pl_module, self._regular.at_end())
@@ -186,26 +184,26 @@ class ModelMonitor(AnyCallback):
             self._try(trainer, "the projector", lambda: self._log_projector(trainer, pl_module, many, last.step))
         rank_zero_info(f"ModelMonitor: pictures are in '{self._folder}'. They took {self._budget.sentence()}.")
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Release the samples."""
         unguard(trainer)
         self._regular.stop()
         self._forget()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: "Trainer", pl_module: "LightningModule", exception: BaseException) -> None:
         """Release the samples after an exception, when Lightning does not call ``teardown``."""
         self.teardown(trainer, pl_module, "exception")
 
     # --- what is shown ------------------------------------------------------------------------------------------------
 
-    def _draw_at(self, trainer: Trainer, pl_module: LightningModule, moment: Moment | None) -> None:
+    def _draw_at(self, trainer: "Trainer", pl_module: "LightningModule", moment: Moment | None) -> None:
         shows_layers = self.activations and self.samples != "none"
         if moment is None or not (shows_layers or self.filters):
             return
         with self._budget.recurring():
             self._try(trainer, "its layers", lambda: self._draw(trainer, pl_module, moment, shows_layers))
 
-    def _draw(self, trainer: Trainer, pl_module: LightningModule, moment: Moment, shows_layers: bool) -> None:
+    def _draw(self, trainer: "Trainer", pl_module: "LightningModule", moment: Moment, shows_layers: bool) -> None:
         from lit_xai.render.filters import filters_figure, layers_figure
 
         sample = self._sample
@@ -227,14 +225,14 @@ class ModelMonitor(AnyCallback):
             figure = layers_figure(parts, picture=picture, title=title, mean=self._known.mean, std=self._known.std)
             self._keep(trainer, figure, "activations", moment)
 
-    def _keep(self, trainer: Trainer, figure: Any, name: str, moment: Moment) -> None:
+    def _keep(self, trainer: "Trainer", figure: Any, name: str, moment: Moment) -> None:
         from lit_xai.render import figure_to_rgb, save_png
 
         pixels = figure_to_rgb(figure)
         png = save_png(pixels, self._folder / f"{name}-{str(moment.point).replace(' ', '=')}.png")
         log_image(trainer, f"model/{name}", pixels, moment.step, png)
 
-    def _log_graph(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _log_graph(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         assert self._sample is not None  # prepared
         boards = [logger for logger in trainer.loggers if is_a(logger, "TensorBoardLogger")]
         if not boards:
@@ -251,7 +249,7 @@ class ModelMonitor(AnyCallback):
             for logger in boards:
                 logger.experiment.add_graph(called, called.tensors)  # type: ignore[attr-defined]  # is_a narrows no type
 
-    def _log_projector(self, trainer: Trainer, pl_module: LightningModule, many: Samples, step: int) -> None:
+    def _log_projector(self, trainer: "Trainer", pl_module: "LightningModule", many: Samples, step: int) -> None:
         network = self._network.of(pl_module)
         with without_log(pl_module):
             outputs = layer_outputs(network, many.inputs, output=self._network.output)
@@ -280,7 +278,7 @@ class ModelMonitor(AnyCallback):
         pixels = to_pixels(to_array(image, "inputs"), self._known.mean, self._known.std)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
 
-    def _try(self, trainer: Trainer, what: str, work: Callable[[], None]) -> None:
+    def _try(self, trainer: "Trainer", what: str, work: Callable[[], None]) -> None:
         """Do what must not end a run, on the first process."""
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
             return

@@ -1,7 +1,5 @@
 """The callback that shows what an encoder-decoder writes, and what each token of it owes to what was read."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -105,7 +103,7 @@ class TranslationMonitor(AnyCallback):
         self._budget = Budget(1.0, 1.0)
         self._has_warned = False
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Check what does not depend on the model, and create the run's folder."""
         guard(trainer)
         if stage != "fit":
@@ -116,7 +114,7 @@ class TranslationMonitor(AnyCallback):
         self._folder = run_folder(trainer) / "attribution" / "translation"
         agreed(trainer, "TranslationMonitor", lambda: require_writable(self._folder))
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Read the samples."""
         self._regular.start(trainer)
         self._budget.start({})
@@ -125,7 +123,7 @@ class TranslationMonitor(AnyCallback):
         if self.samples != "show":
             rank_zero_info(f"TranslationMonitor: {LEFT_OUT[self.samples]}")
 
-    def _prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _prepare(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         loader = loader_name(trainer, self.probe, "fit")
         self._network = resolved(trainer, pl_module, loader, self.given)
         labels = labels_of(trainer, pl_module, loader, self.given, self.batch_to_target)
@@ -149,33 +147,33 @@ class TranslationMonitor(AnyCallback):
         self._known = self.data_info.completed_by(getattr(trainer, "datamodule", None))
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: "Trainer", pl_module: "LightningModule", outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Draw the step if it is due."""
         self._draw_at(trainer, pl_module, self._regular.after_batch(trainer))
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Draw the epoch if it is due."""
         self._draw_at(trainer, pl_module, self._regular.after_epoch(trainer))
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Draw the end."""
         self._regular.stop()
         self._draw_at(trainer, pl_module, self._regular.at_end())
         if self.samples != "none":
             rank_zero_info(f"TranslationMonitor: figures are in '{self._folder}'. They took {self._budget.sentence()}.")
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Release the samples."""
         unguard(trainer)
         self._regular.stop()
         self._forget()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: "Trainer", pl_module: "LightningModule", exception: BaseException) -> None:
         """Release the samples after an exception, when Lightning does not call ``teardown``."""
         self.teardown(trainer, pl_module, "exception")
 
-    def _draw_at(self, trainer: Trainer, pl_module: LightningModule, moment: Moment | None) -> None:
+    def _draw_at(self, trainer: "Trainer", pl_module: "LightningModule", moment: Moment | None) -> None:
         is_first = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]  # set by its connector
         if moment is None or self.samples == "none" or not is_first:
             return
@@ -191,7 +189,7 @@ class TranslationMonitor(AnyCallback):
                         f" {type(error).__name__}: {words}"
                     )
 
-    def _draw(self, trainer: Trainer, pl_module: LightningModule, moment: Moment) -> None:
+    def _draw(self, trainer: "Trainer", pl_module: "LightningModule", moment: Moment) -> None:
         from lit_xai.render import figure_to_rgb, save_png
         from lit_xai.render.matrix import matrix_figure
 

@@ -34,7 +34,6 @@ lit-xai: shrink a Lightning model and see, in the same run, whether its explanat
   lit-xai compare REFERENCE CANDIDATE --config data.yaml     a verdict on two models (check | report FOLDER)
   lit-xai study study.yaml                     many compressions, and those that no other beats
   lit-xai fit ... --print_config > mine.yaml   the whole configuration, to edit (fit --help: every option)
-
 {configs}"""
 
 
@@ -62,7 +61,7 @@ def _help(arguments: Sequence[str]) -> str | None:
     command, *options = arguments
     if command in ("-h", "--help"):
         names = f"Configs by name: {', '.join(known_configs())}."
-        return _HELP.format(configs=textwrap.fill(names, 100))
+        return _HELP.format(configs=textwrap.fill(names, 109))
     if command == "--version":
         return f"lit-xai {__version__}"
     texts = {

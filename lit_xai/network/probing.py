@@ -97,8 +97,9 @@ def random_probe(loader: Any, n: int, seed: int = 0) -> Probe:
         seed: of the choice; the global random state is neither read nor moved.
 
     Example:
-        >>> random_probe(DataLoader(list(range(100))), 3).indices
-        [5, 13, 44]
+        >>> probe = random_probe(DataLoader(list(range(100))), 3)
+        >>> len(probe.indices), probe == random_probe(DataLoader(list(range(100))), 3)
+        (3, True)
         >>> random_probe(DataLoader([7, 8]), 3).indices
         [0, 1]
     """

@@ -1,7 +1,5 @@
 """The callback that keeps weights within limits while they are trained."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
@@ -74,18 +72,18 @@ class WeightConstraint(AnyCallback):
     def __repr__(self) -> str:
         return f"WeightConstraint({self._text})"
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
         """Check the names."""
         if stage == "fit":
             refuse_strategies(trainer, "WeightConstraint")
             self._chosen(pl_module)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Begin within the limits."""
         self.apply_(pl_module)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: "Trainer", pl_module: "LightningModule", outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Return to the limits after the step."""
         self.apply_(pl_module)

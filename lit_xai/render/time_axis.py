@@ -36,7 +36,7 @@ def time_ticks(positions: int, sample_rate: float | None = None) -> list[Tick]:
         >>> time_ticks(29)[:3]
         [Tick(place=0.017241379310344827, words='0'), Tick(place=0.1896551724137931, words='5'), Tick(place=0.3620689...
         >>> [tick.words for tick in time_ticks(8000, sample_rate=16_000)]
-        ['0', '0.1', '0.2', '0.3', '0.4', '0.5']
+        ['0.0', '0.1', '0.2', '0.3', '0.4', '0.5']
     """
     rate = sample_rate or 1.0
     span = positions / rate

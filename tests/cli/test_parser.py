@@ -176,7 +176,13 @@ def leaves(hint):
 
 
 def is_class(leaf):
-    return inspect.isclass(leaf) and leaf.__module__ not in ("builtins", "pathlib", "collections.abc", "types")
+    return inspect.isclass(leaf) and leaf.__module__ not in (
+        "builtins",
+        "pathlib",
+        "collections.abc",
+        "types",
+        "typing",
+    )
 
 
 @pytest.mark.parametrize("user", [LightningArgumentParser, "lit-xai"])
@@ -193,6 +199,7 @@ def test_a_string_is_never_read_as_a_configuration(cls, argument, name, user, fo
         "KnowledgeDistillation": {"teacher": "ema"},
         "Classifier": {"network": "torch.nn.Flatten", "num_classes": 2},
         "Regressor": {"network": "torch.nn.Flatten"},
+        "Translator": {"network": "torch.nn.Flatten", "vocab_size": 9},
     }
     given = {**needed.get(cls.__name__, {}), argument: name}
     assert parser.parse_args([f"--x.{key}={value}" for key, value in given.items()]).x[argument] == name

@@ -150,7 +150,7 @@ def test_values_are_taken_as_they_are_and_not_as_classes():
     several = compare_networks({"a": one, "b": one}, [(x, torch.randn(40, 2))], options).explained[0].faithful["a"]
     single = compare_networks({"a": first, "b": first}, [(x, torch.randn(40, 1))], options).explained[0].faithful["a"]
     for key in FAITHFUL:
-        np.testing.assert_allclose(several[key], single[key], atol=1e-5)
+        np.testing.assert_allclose(several[key], single[key], rtol=1e-4, atol=1e-4)  # of float32, by the CPU
 
 
 def test_probabilities_are_those_of_logits_and_a_file_is_its_network(tmp_path):
