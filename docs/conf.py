@@ -64,6 +64,7 @@ copybutton_prompt_is_regexp = True
 
 ROOMS = {
     "attribution": "Attributions: the monitor, and the one call that explains",
+    "ranking": "Recommenders: how they rank, and why",
     "pruning": "Structured pruning: which channels go, and how",
     "distillation": "Distillation: losses, teachers, students",
     "quantization": "Quantization: fake-quantize modules, observers, folding",

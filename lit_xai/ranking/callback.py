@@ -37,8 +37,8 @@ class RankingMonitor(AnyCallback):
     After each validation, and in the test, ``<stage>/ndcg`` is the mean over users of the NDCG of their held-out items,
     and ``<stage>/ndcg_popularity`` and ``<stage>/ndcg_biases`` that of an order by the number of training ratings, and
     by biases of users and items alone. In a run that changes the structure, ``ranking/overlap`` is the share of the
-    recommendations that the dense model, as it was before, has too. A figure of :func:`~lit_xai.ranking.parts
-    .explain_ranking` is in the run's folder ``ranking``. The data module is a
+    recommendations that the dense model, as it was before, has too. A figure of
+    :func:`~lit_xai.ranking.parts.explain_ranking` is in the run's folder ``ranking``. The data module is a
     :class:`~lit_xai.data.RatingsDataModule`.
 
     Args:
