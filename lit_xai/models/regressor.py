@@ -44,6 +44,8 @@ class Regressor(Supervised):
         torch.Size([2, 1])
     """
 
+    takes_logits = False
+
     def __init__(
         self,
         network: nn.Module,

@@ -1,7 +1,7 @@
 """The common base of classification and regression."""
 
 from abc import ABC, abstractmethod
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from lightning.pytorch import LightningModule
@@ -63,7 +63,7 @@ class Supervised(LightningModule, ABC):
         if "_instantiator" in self.hparams:
             # A LightningCLI hands over its config, plain data that builds everything again: keep all of it.
             self.save_hyperparameters()
-        self.network = as_network(network)
+        self.network = as_network(network, self.takes_logits)
         # Not the default in the signature: a command line would hand Adam's arguments on to the optimizer that replaces
         # it, and AdamW would run without weight decay.
         self.optimizer = optimizer or torch.optim.Adam
@@ -77,6 +77,9 @@ class Supervised(LightningModule, ABC):
         self.train_metrics = collected.clone(prefix="train/")
         self.val_metrics = collected.clone(prefix="val/")
         self.test_metrics = collected.clone(prefix="test/")
+
+    takes_logits: ClassVar[bool] = True
+    """Whether outputs are scores of classes; a Keras model's probabilities are then turned into them."""
 
     @abstractmethod
     def align(self, outputs: Tensor, labels: Tensor, check_values: bool) -> tuple[Tensor, Tensor]:

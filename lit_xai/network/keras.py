@@ -35,9 +35,9 @@ def is_keras_layer(module: nn.Module) -> bool:
     return keras is not None and isinstance(module, keras.layers.Layer)
 
 
-def as_network(network: Any) -> Any:
+def as_network(network: Any, logits: bool = True) -> Any:
     """Return a Keras model as a :class:`KerasNetwork`, and everything else as it is."""
-    return KerasNetwork(network) if is_keras(network) else network
+    return KerasNetwork(network, logits) if is_keras(network) else network
 
 
 def refuse_keras(network: nn.Module, feature: str) -> None:
@@ -112,6 +112,7 @@ class KerasNetwork(nn.Module):
 
     Args:
         model: built, on Keras' torch backend.
+        logits: whether probabilities become logits; ``False`` returns what the model does, as a regression needs it.
 
     Raises:
         TypeError: it is no Keras model, or not of the torch backend.
@@ -122,7 +123,7 @@ class KerasNetwork(nn.Module):
         model: the Keras model.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, logits: bool = True) -> None:
         super().__init__()
         if not is_keras(model) or not issubclass(type(model), nn.Module):
             raise TypeError(
@@ -140,7 +141,7 @@ class KerasNetwork(nn.Module):
         self.weights = nn.ParameterDict(
             {variable.path: variable.value for variable in model.variables if id(variable.value) not in owned}
         )
-        self._ends_in = _activation(model)
+        self._ends_in = _activation(model) if logits else None
 
     @property
     def model(self) -> Any:
@@ -168,7 +169,8 @@ class KerasNetwork(nn.Module):
                 new.value.requires_grad_(old.value.requires_grad)
                 new.value.grad = None if old.value.grad is None else old.value.grad.detach().clone()
                 memo[id(old.value)] = new.value
-        copied = KerasNetwork(model)
+        copied = KerasNetwork(model, logits=False)
+        copied._ends_in = self._ends_in
         memo[id(self)] = copied
         for old_module, new_module in zip(self.modules(), copied.modules(), strict=True):
             new_module.training = old_module.training

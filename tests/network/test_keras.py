@@ -22,7 +22,7 @@ from lit_xai import KnowledgeDistillation, RetentionMonitor, StructuredPruning  
 from lit_xai import QuantizationAwareTraining as Quant  # noqa: E402
 from lit_xai.attribution.attribution import attribute  # noqa: E402
 from lit_xai.data import Digits  # noqa: E402
-from lit_xai.models import Classifier, KerasNetwork, ResNet  # noqa: E402
+from lit_xai.models import Classifier, KerasNetwork, Regressor, ResNet  # noqa: E402
 from lit_xai.network.copying import copy_network  # noqa: E402
 from lit_xai.network.keras import channels_first, channels_last  # noqa: E402
 from lit_xai.network.untouched import untouched  # noqa: E402
@@ -134,6 +134,15 @@ def test_what_ends_in_probabilities_gives_logits(images, activation):
     logits = network(images)
     found = logits.softmax(1) if activation == "softmax" else logits.sigmoid()
     torch.testing.assert_close(found, chances)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_a_regression_gets_the_values_that_the_model_returns(images, activation):
+    model = keras_model(activation)
+    regressor = Regressor(model).eval()
+    expected = torch.as_tensor(model(channels_last(images), training=False))
+    torch.testing.assert_close(regressor(images), expected)
+    torch.testing.assert_close(copy_network(regressor)(images), expected)
 
 
 def test_copies_are_independent_and_equal(pair, images):
