@@ -68,7 +68,9 @@ def input_x_gradient(
     return maps[0] if isinstance(inputs, Tensor) else maps
 
 
-def grad_cam(logits: Tensor, activations: Tensor, target: Tensor, *, create_graph: bool = True) -> Tensor:
+def grad_cam(
+    logits: Tensor, activations: Tensor, target: Tensor, *, create_graph: bool = True, channel_dim: int = 1
+) -> Tensor:
     r"""Return the Grad-CAM map, where a layer's activations speak for the target, as a part of the graph.
 
     :math:`\mathrm{ReLU}(\sum_c w_c A_c)` with :math:`w_c` the mean over positions of the target's gradient by channel
@@ -79,6 +81,7 @@ def grad_cam(logits: Tensor, activations: Tensor, target: Tensor, *, create_grap
         activations: ``(N, C, ...)``, a layer's output in the very pass that gave the logits.
         target: as for :func:`input_x_gradient`.
         create_graph: as for :func:`input_x_gradient`.
+        channel_dim: the dimension of the channels; -1 for tokens ``(N, L, C)``.
 
     Returns:
         Maps ``(N, ...)`` of the layer's size, in float32 at least.
@@ -97,6 +100,7 @@ def grad_cam(logits: Tensor, activations: Tensor, target: Tensor, *, create_grap
             " earlier layer."
         )
     (gradient,) = _gradients(logits, (activations,), target, create_graph, "activations")
+    gradient, activations = (value.movedim(channel_dim, 1) for value in (gradient, activations))
     # gradient (N, C, ...) -> weights (N, C), then (N, C, 1, ...) to broadcast over the positions.
     weights = gradient.flatten(2).mean(2)
     weights = weights.reshape(*weights.shape, *(1 for _ in activations.shape[2:]))

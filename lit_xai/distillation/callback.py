@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lit_xai.attribution.tokens import embedding_instead
 from lit_xai.distillation.adapters import ADAPTERS, Adapters
 from lit_xai.distillation.comparison import Comparison
 from lit_xai.distillation.explanation_matching import ExplanationMatching
@@ -36,6 +37,7 @@ from lit_xai.trainer.access import (
     refuse_strategies,
 )
 from lit_xai.trainer.agreement import agreed
+from lit_xai.trainer.batches import example_inputs
 from lit_xai.trainer.progress import Progress, length_ahead, run_length
 from lit_xai.trainer.saved_state import AnyNumber, check_state
 from lit_xai.trainer.scheduling import Point, RunLength, check_values, value_at
@@ -312,9 +314,19 @@ class KnowledgeDistillation(WatchedCallback):
         self._student.follow(network)
         self._terms = replace(
             self._terms,
+            explanation=self._at_tokens(trainer, pl_module, watched.network),
             output=network.output if self.given.output is None else self.given.output,
             batch_to_target=labels_of(trainer, pl_module, "train", self.given, self.batch_to_target),
         )
+
+    def _at_tokens(self, trainer: Trainer, pl_module: LightningModule, network: Network) -> ExplanationMatching | None:
+        """Return the explanation to match; of integer inputs at the embedding that they enter."""
+        explanation = self._terms.explanation
+        if explanation is None or not self._terms.is_explained or not explanation.needs_input_gradient:
+            return explanation
+        inputs = example_inputs(trainer, pl_module, network)
+        found = embedding_instead(network.of(pl_module), inputs, output=network.output)
+        return explanation if found is None else replace(explanation, layers=[network.prefix(pl_module) + found.layer])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the values that follow a schedule."""

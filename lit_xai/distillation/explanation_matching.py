@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lit_xai.attribution.differentiable import grad_cam, input_x_gradient
 from lit_xai.network.check import check_integer, is_number, refusal
+from lit_xai.network.describing import describe
 from lit_xai.network.recording import Call
 from lit_xai.network.spelling import nearest
 
@@ -26,11 +27,13 @@ class ExplanationMatching:
             (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391), which needs ``layers``.
         weight: of the term, 0 or more.
         layers: for ``"grad_cam"``: layers of the student by name, the teacher's of the same name, or pairs
-            ``{student: teacher}``.
+            ``{student: teacher}``. For ``"input_x_gradient"``, where inputs are integer tokens, the embedding that they
+            enter: each token has one number, the sum over its channels. By default it is found, and is the teacher's of
+            the same name.
         every_n_steps: the steps from one computation to the next; the others have no extra cost.
 
     Raises:
-        ValueError: an argument is out of range, ``"grad_cam"`` has no layers, or another method has some.
+        ValueError: an argument is out of range, or ``"grad_cam"`` has no layers.
 
     Example:
         >>> ExplanationMatching("grad_cam", layers=["layer3"]).student_layers
@@ -55,9 +58,8 @@ class ExplanationMatching:
         if not is_number(self.weight) or self.weight < 0:
             raise refusal("explanation: weight", "a number of at least 0", self.weight)
         check_integer("explanation: every_n_steps", self.every_n_steps)
-        if (self.method == "grad_cam") != bool(self.layers):
-            needs = "at least one layer" if self.method == "grad_cam" else "None"
-            raise ValueError(f"explanation: layers expected {needs} for {self.method}, but got {self.layers!r}.")
+        if self.method == "grad_cam" and not self.layers:
+            raise ValueError(f"explanation: layers expected at least one layer for grad_cam, but got {self.layers!r}.")
 
     def __str__(self) -> str:
         often = f" every {self.every_n_steps} steps" if self.every_n_steps > 1 else ""
@@ -76,7 +78,7 @@ class ExplanationMatching:
     @property
     def needs_input_gradient(self) -> bool:
         """Whether the network's inputs have to require a gradient."""
-        return self.method == "input_x_gradient"
+        return self.method == "input_x_gradient" and not self.layers
 
     def attribute(
         self, logits: Tensor, call: Call, layers: tuple[str, ...], target: Tensor, create_graph: bool
@@ -86,7 +88,7 @@ class ExplanationMatching:
         Args:
             logits: of the call.
             call: recorded, its inputs or layers requiring gradients.
-            layers: whose activations are explained, for ``"grad_cam"``.
+            layers: whose outputs are explained; none for the inputs.
             target: classes ``(N,)``.
             create_graph: keep the graph, to learn from them.
 
@@ -98,15 +100,28 @@ class ExplanationMatching:
             inputs = tuple(value for value in call.tensors() if value.requires_grad)
             if not inputs:
                 raise ValueError(
-                    "explanation: input_x_gradient expected an input in floating point, but there is none: use"
-                    " method='grad_cam' with the embedding layer among its layers."
+                    "explanation: input_x_gradient expected an input in floating point, or tokens that enter one"
+                    " embedding, but found neither: name the embedding with layers=."
                 )
             return input_x_gradient(logits, inputs, target, create_graph=create_graph)
         maps: list[Any] = []
         for name in layers:
-            if not isinstance(call.layers.get(name), Tensor):
+            value = call.layers.get(name)
+            if not isinstance(value, Tensor):
                 raise ValueError(f"explanation: layers: {name!r} expected to return a tensor in every step.")
             # Several layers share one graph, which the gradient of the first must not free.
-            maps.append(grad_cam(logits, call.layers[name], target, create_graph=create_graph or len(layers) > 1))
+            keeps = create_graph or len(layers) > 1
+            is_of_tokens = call.has_tokens_of(value)
+            if self.method == "grad_cam":
+                dim = -1 if is_of_tokens else 1
+                maps.append(grad_cam(logits, value, target, create_graph=keeps, channel_dim=dim))
+            elif not is_of_tokens:
+                raise ValueError(
+                    f"explanation: layers expected the embedding of tokens for input_x_gradient, but got {name!r},"
+                    f" whose output is {describe(value)}: use grad_cam, or leave layers out."
+                )
+            else:
+                # Over channels, since those of the student may be fewer, as after a cut.
+                maps.append(input_x_gradient(logits, value, target, create_graph=keeps).sum(-1))
         # Without a graph these are the teacher's, which the student's loss must not reach.
         return tuple(value if create_graph else value.detach() for value in maps)

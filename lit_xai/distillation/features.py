@@ -11,6 +11,7 @@ from lit_xai.distillation.adapters import Adapters
 from lit_xai.distillation.loss_spec import LossSpec
 from lit_xai.distillation.losses import hint
 from lit_xai.network.check import is_number, refusal
+from lit_xai.network.recording import Call
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,11 @@ class FeatureMatching:
         """The teacher's layers whose outputs are needed."""
         return list(self.pairs.values()) if self.is_on else []
 
-    def term(self, student: Mapping[str, Any], teacher: Mapping[str, Any], adapters: Adapters) -> Tensor:
-        """Return the mean loss over the pairs, before the weight.
+    def term(self, student: Call, teacher: Mapping[str, Any], adapters: Adapters) -> Tensor:
+        """Return the mean loss over the pairs, before the weight; padding of tokens takes no part.
 
         Args:
-            student: outputs of its layers, by name.
+            student: its call, with the outputs of its layers.
             teacher: outputs of its layers, by name.
             adapters: for losses that compare equal widths alone.
 
@@ -91,13 +92,27 @@ class FeatureMatching:
         """
         losses = []
         for student_layer, teacher_layer in self.pairs.items():
-            pair = _tensor(student, student_layer, "student"), _tensor(teacher, teacher_layer, "teacher")
+            pair = _tensor(student.layers, student_layer, "student"), _tensor(teacher, teacher_layer, "teacher")
+            options: dict[str, Any] = {}
+            if all(map(student.has_tokens_of, pair)):
+                pair = self._without_padding(student.attention_mask(), *pair)
+                if self.loss.takes("channel_dim") and "channel_dim" not in self.loss.args:
+                    options["channel_dim"] = -1
             # A loss that compares any widths works on the features themselves.
             if not self.loss.takes_any_width:
                 pair = adapters(student_layer, *pair)
-            losses.append(self.loss(*pair))
+            losses.append(self.loss(*pair, **options))
         # A mean, so that the weight does not depend on how many layers are matched.
         return torch.stack(losses).mean()
+
+    def _without_padding(self, mask: Tensor | None, *pair: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features ``(N, L, C)`` without padding, whose hidden states mean nothing."""
+        student, teacher = pair
+        if mask is None or any(mask.shape != one.shape[:2] for one in pair):
+            return student, teacher
+        if self.loss.takes_any_width:  # which compares where the positions of a sample are
+            return student * mask.unsqueeze(-1), teacher * mask.unsqueeze(-1)
+        return student[mask], teacher[mask]
 
 
 def _tensor(outputs: Mapping[str, Any], layer: str, network: str) -> Tensor:

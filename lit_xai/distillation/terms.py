@@ -145,7 +145,7 @@ class Terms:
         if now.alpha > 0:
             parts["logits"] = self._on_logits(student, output.logits, batch, now.temperature)
         if self.features.is_on:
-            parts["features"] = self.features.term(call.layers, output.layers, adapters)
+            parts["features"] = self.features.term(call, output.layers, adapters)
         if explanation is not None and output.top_class is not None:
             # Of the teacher's top class in both, so that the two explain the same output; create_graph, as the loss is
             # differentiated.

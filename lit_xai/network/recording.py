@@ -24,7 +24,8 @@ class Call:
         args: its positional arguments.
         kwargs: its keyword arguments.
         result: its output.
-        layers: outputs of the watched layers, by name; for a layer that ran several times, the last one.
+        layers: outputs of the watched layers, by name; for a layer that ran several times, the last one, and of a tuple
+            of which the first is a tensor, that: blocks of transformers return their hidden states so.
         first: of a call that stands for several parts, the arguments of the first one.
     """
 
@@ -38,6 +39,20 @@ class Call:
     def tensors(self) -> list[Tensor]:
         """Return the floating tensors in the arguments, also in nested lists and dicts."""
         return [value for _, value in leaves((self.args, self.kwargs)) if value.is_floating_point()]
+
+    def has_tokens_of(self, value: Tensor) -> bool:
+        """Return whether a layer's output is ``(N, L, C)``, for tokens ``(N, L)`` in the arguments.
+
+        Args:
+            value: the output.
+        """
+        given = [one for _, one in leaves((self.args, self.kwargs)) if not one.is_floating_point()]
+        return value.dim() == 3 and any(one.shape == value.shape[:2] for one in given)
+
+    def attention_mask(self) -> Tensor | None:
+        """Return the argument ``(N, L)`` of this name, True for tokens and False for padding, if there is one."""
+        masks = [value > 0 for name, value in leaves(self.kwargs) if "attention_mask" in name and value.dim() == 2]
+        return masks[0] if masks else None
 
 
 @contextlib.contextmanager
@@ -86,7 +101,8 @@ def recorded(
         result = original(*args, **kwargs)
         if running:
             result = result if outputs is None else _changed(result, outputs)
-            running[-1].layers[name] = result
+            is_first = isinstance(result, tuple) and len(result) > 0 and isinstance(result[0], Tensor)
+            running[-1].layers[name] = result[0] if is_first else result
         return result
 
     with contextlib.ExitStack() as stack:

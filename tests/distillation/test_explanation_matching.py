@@ -1,11 +1,12 @@
 """The teacher's explanations as a term of the loss: against a second implementation, and that they are learned."""
 
+import contextlib
 import copy
 
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from refusals import refused
 from taught import Conv, Module, Record, fit, kd, mlp
 from torch import nn
@@ -13,7 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_xai import ExplanationMatching, KnowledgeDistillation
 from lit_xai.data import Digits
-from lit_xai.models import Classifier
+from lit_xai.models import Classifier, TextTransformer
+from lit_xai.network.recording import recorded
 
 
 def saliency(network, x, target):
@@ -188,7 +190,6 @@ def test_it_improves_the_method_that_is_matched(tmp_path):
         ({"every_n_steps": 1.5}, ("every_n_steps expected",)),
         ({"every_n_steps": True}, ("every_n_steps expected",)),
         ({"method": "grad_cam"}, ("layers expected at least one layer for grad_cam",)),
-        ({"layers": ["first"]}, ("layers expected None for input_x_gradient",)),
     ],
 )
 def test_refused_when_made(arguments, parts):
@@ -197,19 +198,29 @@ def test_refused_when_made(arguments, parts):
 
 
 class Tokens(Module):
-    def __init__(self, seed=0):
+    def __init__(self, seed=0, embeds=True):
         super().__init__()
         torch.manual_seed(seed)
-        self.network = nn.Sequential(nn.Embedding(11, 6), nn.Flatten(), nn.Linear(24, 10))
+        enters = [nn.Embedding(11, 6)] if embeds else [OneHot()]
+        self.network = nn.Sequential(*enters, nn.Flatten(), nn.Linear(24 if embeds else 44, 10))
 
 
-def test_tokens_have_no_gradient(tmp_path):
+class OneHot(nn.Module):
+    def forward(self, ids):
+        return F.one_hot(ids, 11).float()
+
+
+def test_tokens_have_no_gradient_but_where_they_enter_an_embedding(tmp_path):
     tokens = TensorDataset(torch.arange(64).reshape(16, 4) % 11, torch.arange(16) % 10)
     train = DataLoader(tokens, batch_size=8)
-    with refused("input_x_gradient expected an input in floating point", "embedding layer"):
-        fit(Tokens(), tmp_path, KnowledgeDistillation(Tokens(1), explanation=ExplanationMatching()), train=train)
-    explanation = ExplanationMatching("grad_cam", layers=["network.0"])
-    fit(Tokens(), tmp_path, KnowledgeDistillation(Tokens(1), explanation=explanation), train=train)
+    with refused("input_x_gradient expected an input in floating point, or tokens", "layers="):
+        kept = KnowledgeDistillation(Tokens(1, embeds=False), explanation=ExplanationMatching())
+        fit(Tokens(embeds=False), tmp_path, kept, train=train)
+    for explanation in (ExplanationMatching(), ExplanationMatching("grad_cam", layers=["network.0"])):
+        fit(Tokens(), tmp_path, KnowledgeDistillation(Tokens(1), explanation=explanation), train=train)
+    with refused("layers expected the embedding of tokens", "'network.2'"):
+        kept = KnowledgeDistillation(Tokens(1), explanation=ExplanationMatching(layers=["network.2"]))
+        fit(Tokens(), tmp_path, kept, train=train)
 
 
 def test_layers_without_positions_are_refused(tmp_path):
@@ -224,3 +235,82 @@ def test_layers_that_were_not_called_are_refused(tmp_path):
     explanation = ExplanationMatching("grad_cam", layers={"unused": "first"})
     with refused("layers: 'unused' expected to return a tensor in every step"):
         fit(Module(network), tmp_path, KnowledgeDistillation(Conv(), explanation=explanation))
+
+
+QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+
+def texts(seed, dim=16):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return TextTransformer(50, dim=dim, depth=1, heads=2, max_length=8, dropout=0.0, embedding_dropout=0.0)
+
+
+class OfTexts(Module):
+    """Its batches hold ids and masks."""
+
+    validation_step = LightningModule.validation_step
+
+    def forward(self, ids, mask):
+        return self.network(ids, mask)
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0], batch[1]), batch[2])
+
+    def train_dataloader(self):
+        draw = torch.Generator().manual_seed(0)
+        mask = (torch.arange(8) < torch.randint(3, 9, (32, 1), generator=draw)).long()
+        ids = torch.randint(1, 50, (32, 8), generator=draw) * mask
+        return DataLoader(TensorDataset(ids, mask, torch.arange(32) % 2), 16)
+
+
+def at_words(network, ids, mask, target):
+    """Second implementation: the gradient by the rows of the table that the ids stand for."""
+    words = F.embedding(ids, network.words.weight).detach().requires_grad_()
+    with no_words(network, words):
+        logits = network(ids, mask).gather(1, target[:, None]).sum()
+    (gradient,) = torch.autograd.grad(logits, words)
+    return (words * gradient).sum(-1)
+
+
+@contextlib.contextmanager
+def no_words(network, words):
+    handle = network.words.register_forward_hook(lambda *_: words)
+    yield
+    handle.remove()
+
+
+@pytest.mark.parametrize("layers", [None, ["words"], {"network.words": "words"}])
+def test_tokens_are_explained_at_their_embedding(layers, tmp_path):
+    teacher, seen = texts(2, dim=32), []  # of another width
+
+    class Check(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            ids, mask, y = batch
+            target = teacher(ids, mask).argmax(1)
+            maps = [at_words(network, ids, mask, target) for network in (pl_module.network, teacher)]
+            own = F.cross_entropy(pl_module(ids, mask), y).detach()
+            self.loss = own + 2.0 * (1 - F.cosine_similarity(*maps, dim=1).mean())
+            assert (maps[0][mask == 0] == 0).all()
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            torch.testing.assert_close(outputs["loss"], self.loss, rtol=1e-3, atol=1e-4)
+            seen.append(batch_idx)
+
+    explanation = ExplanationMatching(weight=2.0, layers=layers)
+    kept = KnowledgeDistillation(teacher, alpha=0.0, explanation=explanation)
+    trainer = Trainer(max_epochs=2, default_root_dir=tmp_path, callbacks=[kept, Check()], accelerator="cpu", **QUIET)
+    trainer.fit(OfTexts(texts(0)))
+    assert seen == [0, 1, 0, 1]
+
+
+def test_grad_cam_of_tokens_weighs_their_channels():
+    network = texts(0)
+    ids, mask = torch.randint(1, 50, (2, 8)), torch.ones(2, 8, dtype=torch.long)
+    with recorded({"": network}, {"block": network.blocks[0]}) as calls:
+        logits = network(ids, mask)
+    target = torch.tensor([0, 1])
+    (found,) = ExplanationMatching("grad_cam", layers=["block"]).attribute(logits, calls[0], ("block",), target, True)
+    tokens = calls[0].layers["block"]
+    (gradient,) = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), tokens)
+    torch.testing.assert_close(found, (gradient.mean(1, keepdim=True) * tokens).sum(-1).relu())
