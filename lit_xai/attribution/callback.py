@@ -24,6 +24,7 @@ from lit_xai.attribution.promises import gap_warning, should_add_up
 from lit_xai.attribution.quality import AnyMetric, compute_metric, resolve_metrics, update_metric
 from lit_xai.attribution.samples import Samples, read_samples, save_samples, with_baseline
 from lit_xai.attribution.tokens import METHOD, embedding_instead, names_of_tokens
+from lit_xai.attribution.words import by_words
 from lit_xai.network.calling import BatchToInputs, BatchToTarget, OutputSpec
 from lit_xai.network.check import Name, check_choice, check_integer, refusal
 from lit_xai.network.probing import Probe, as_probe
@@ -485,7 +486,10 @@ class AttributionMonitor(AnyCallback):
             warnings.filterwarnings("ignore", message=".* treats these as plain gradients")
             # Told once a run, of all processes' samples.
             warnings.filterwarnings("ignore", message=".* does not add up")
-            return explain(
+            names = None if self._call["noise_tunnel"] is not None else self._known.token_names
+            found = by_words(self.method, self._call["attribute_args"], share.inputs, names)
+            by = {} if found is None else {"method": found.method, "attribute_args": found.attribute_args}
+            explanation = explain(
                 self._network.of(pl_module),
                 share.inputs,
                 share.labels,
@@ -495,8 +499,9 @@ class AttributionMonitor(AnyCallback):
                 internal_batch_size=self._internal_batch_size,
                 output=self._network.output,
                 seed=self.seed + pl_module.global_rank,  # each process draws noise of its own for its samples
-                **self._call,
+                **(self._call | by),
             )
+            return explanation if found is None else replace(explanation, words=found.words)
 
     def _measure(
         self, trainer: Trainer, pl_module: LightningModule, samples: Samples, explanation: Explanation

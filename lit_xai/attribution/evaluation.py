@@ -15,6 +15,7 @@ from lit_xai.attribution.adapter import SplitInputs
 from lit_xai.attribution.explanation import Explanation, by_name, is_multi_hot
 from lit_xai.attribution.normalization import find_normalization
 from lit_xai.attribution.samples import MADE_OF_SAMPLES, Samples, baseline_arrays, kept_labels
+from lit_xai.attribution.words import begins_word
 from lit_xai.network.arguments import Inputs
 from lit_xai.network.saving import save_arrays
 from lit_xai.trainer.batches import datasets
@@ -248,6 +249,9 @@ def _drawings(
         named = data_info.of_input(name)
         if maps.shape != shown.shape:
             named = replace(named, feature_names=None, feature_groups=None)
+        by_word = explanation.words is not None and explanation.words.shape == maps.shape
+        if by_word and explanation.words is not None:  # a word of several tokens counts once
+            maps = maps * begins_word(explanation.words)
         if maps.any():  # the first map that is not blank sets the color limit of the run
             limits.setdefault(name, color_limit(maps, shown, named.kind, named.feature_groups))
         yield (
@@ -263,6 +267,7 @@ def _drawings(
                 "token_names": data_info.token_names,
                 "feature_groups": named.feature_groups,
                 "sample_rate": data_info.sample_rate,
+                "by_word": by_word,
                 "limit": limits.get(name),
                 "kind": data_info.kind,
                 "ends": _ends(maps, answers, evaluation.has_target),

@@ -38,6 +38,8 @@ class Explanation:
         boxes: where in the picture the explained place is, ``(N, 4)``: top, left, bottom, right, as shares.
         head: of several, the one that was explained.
         whole: whether the inputs hold no row per sample (a batch of graphs), and were explained all at once.
+        words: the number of the word that each token of a text belongs to, ``(N, T)``, where words were explained
+            whole: all their tokens have the word's attribution.
     """
 
     logits: Tensor
@@ -49,6 +51,7 @@ class Explanation:
     boxes: Tensor | None = None
     head: str = ""
     whole: bool = False
+    words: Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor by name, each with one row per sample."""
@@ -83,6 +86,7 @@ class Explanation:
             delta=maybe(self.delta),
             labels=maybe(self.labels),
             boxes=maybe(self.boxes),
+            words=maybe(self.words),
         )
 
     def towards(self, labels: Tensor | None, target: str | int = "label") -> "Explanation":

@@ -39,6 +39,7 @@ def attribution_figure(
     token_names: Sequence[str] | None = None,
     feature_groups: Sequence[str] | None = None,
     sample_rate: float | None = None,
+    by_word: bool = False,
 ) -> Figure:
     r"""Draw what speaks for a class (red) and against it (blue), by sample or, for tables, by feature.
 
@@ -82,6 +83,7 @@ def attribution_figure(
         feature_groups: the feature that each column of a table belongs to, one per column: figures of tables add up
             the columns of one feature, as those of a category.
         sample_rate: positions of a series per second.
+        by_word: whether pieces of a word are drawn as one, with the sum of their attributions.
 
     Raises:
         TypeError: inputs or attributions are no tensor or array of real numbers, or a renderer returned no Figure.
@@ -110,6 +112,7 @@ def attribution_figure(
         token_names=token_names,
         feature_groups=feature_groups,
         sample_rate=sample_rate,
+        by_word=by_word,
     )
     with plain_style():
         figure = renderer.draw(drawing)

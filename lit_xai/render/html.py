@@ -41,9 +41,8 @@ def sentences_html(tokens: Array, drawing: Drawing) -> str:
     for i, row in enumerate(ids):
         notes = " · ".join(filter(None, (drawing.shares.total(i), drawing.shares.note(i))))
         parts += [f'<p class="about">{_about(drawing.captions[i])} {escape(notes)}</p>']
-        parts += [
-            f'<p class="text" dir="auto">{_marked(pieces_of(row, drawing.shares.values[i, 0], names), drawing)}</p>'
-        ]
+        pieces = pieces_of(row, drawing.shares.values[i, 0], names, drawing.by_word)
+        parts += [f'<p class="text" dir="auto">{_marked(pieces, drawing)}</p>']
     title = escape(" ".join(drawing.title.split()))
     head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
     body = "\n".join([*parts, _scale(drawing)])
@@ -77,7 +76,8 @@ def _scale(drawing: Drawing) -> str:
     below, above = drawing.ends
     left = f'<b style="color:{AGAINST}">{escape(below)}</b> ' if below else ""
     right = f' <b style="color:{FOR}">{escape(above)}</b>'
-    words = f"<span>{left}{least}</span><span>share of the map's Σ|a| per token</span><span>{most}{right}</span>"
+    per = f"share of the map's Σ|a| per {drawing.unit}"
+    words = f"<span>{left}{least}</span><span>{per}</span><span>{most}{right}</span>"
     return (
         f'<div class="scale" style="background:linear-gradient(90deg, {stops})"></div><div class="ends">{words}</div>'
     )

@@ -88,13 +88,14 @@ class TokenNames:
         return _visible(text.removeprefix(" ")), begins
 
 
-def pieces_of(tokens: NDArray[np.int64], shares: Array, names: TokenNames) -> list[Piece]:
+def pieces_of(tokens: NDArray[np.int64], shares: Array, names: TokenNames, by_word: bool = False) -> list[Piece]:
     """Return the pieces of one text.
 
     Args:
         tokens: ids ``(T,)``.
         shares: of the map's total ``(T,)``.
         names: of the ids.
+        by_word: make one piece of each word, with the sum of its shares.
 
     Example:
         >>> names = TokenNames(["[PAD]", "good", "##ness"])
@@ -109,7 +110,35 @@ def pieces_of(tokens: NDArray[np.int64], shares: Array, names: TokenNames) -> li
         piece = Piece(words, float(shares[first : first + count].sum()), first, count, begins, special)
         pieces.append(replace(piece, words=f"{count} x {words}") if count > 1 else piece)
         after_text = not special
-    return pieces
+    return _joined(pieces) if by_word else pieces
+
+
+def _joined(pieces: Sequence[Piece]) -> list[Piece]:
+    joined = list[Piece]()
+    for piece in pieces:
+        if piece.begins_word or not joined:
+            joined.append(piece)
+            continue
+        last = joined[-1]
+        words, share, count = last.words + piece.words, last.share + piece.share, last.count + piece.count
+        joined[-1] = replace(last, words=words, share=share, count=count)
+    return joined
+
+
+def word_numbers(tokens: Sequence[int], names: TokenNames) -> list[int]:
+    """Return the number of the word that each token of one text belongs to; a run of padding is one.
+
+    Args:
+        tokens: ids ``(T,)``.
+        names: of the ids.
+
+    Example:
+        >>> word_numbers([1, 2, 1, 0, 0, 0], TokenNames(["[PAD]", "good", "##ness"]))
+        [0, 0, 1, 2, 2, 2]
+    """
+    ids = np.asarray(tokens, np.int64)
+    pieces = pieces_of(ids, np.zeros(len(ids)), names, by_word=True)
+    return [number for number, piece in enumerate(pieces) for _ in range(piece.count)]
 
 
 def _runs(tokens: list[int]) -> list[tuple[int, int]]:

@@ -42,6 +42,7 @@ class Drawing:
         feature_groups: the feature that each column of a table belongs to, where known; ``shares`` are those of
             features if :meth:`Renderer.group` adds them up.
         sample_rate: positions of a series per second, where known.
+        by_word: whether words of text were explained whole, and are one thing each.
     """
 
     inputs: ArrayLike
@@ -58,6 +59,12 @@ class Drawing:
     token_names: Sequence[str] | None = None
     feature_groups: Sequence[str] | None = None
     sample_rate: float | None = None
+    by_word: bool = False
+
+    @property
+    def unit(self) -> str:
+        """What one color of a text belongs to, in a word."""
+        return "word" if self.by_word else "token"
 
 
 class Renderer(ABC):

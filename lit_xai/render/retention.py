@@ -17,15 +17,23 @@ from lit_xai.render.pixels import PerChannel, to_pixels
 from lit_xai.render.registry import choose_renderer
 from lit_xai.render.renderer import Renderer
 from lit_xai.render.retention_pages import Compared, bars_page, images_page, strips_page
+from lit_xai.render.retention_sentences import sentences_page
 from lit_xai.render.samples import blank
 from lit_xai.render.series import SeriesRenderer
 from lit_xai.render.shares import ArrayLike, Shares, to_array
+from lit_xai.render.text_kind import TextRenderer
 from lit_xai.render.time_axis import TimeAxis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_KINDS: tuple[Renderer, ...] = (ImageRenderer(), TabularRenderer(), SeriesRenderer(), HeatmapRenderer())
+_KINDS: tuple[Renderer, ...] = (
+    ImageRenderer(),
+    TabularRenderer(),
+    SeriesRenderer(),
+    TextRenderer(),
+    HeatmapRenderer(),
+)
 
 
 @dataclass(frozen=True)
@@ -57,11 +65,14 @@ def retention_figure(
     ends: Ends = ENDS,
     shows_inputs: bool = True,
     sample_rate: float | None = None,
+    token_names: Sequence[str] | None = None,
+    by_word: bool = False,
 ) -> Figure:
     """Draw explanations before and after on one color scale: input, reference, now, and now minus reference.
 
     Every map is divided by its own total, as in :func:`~lit_xai.render.attribution_figure`, and the difference is that
-    of the shares. Images are drawn as rows of tiles (at most 16 samples), series and everything else as strips (at most
+    of the shares. Images are drawn as rows of tiles (at most 16 samples), texts as sentences in the colors of each, in
+    the last of which words that did not change are gray (at most 16), series and everything else as strips (at most
     16), tables as bars of each feature's mean signed share, the reference's beside the present one (at most 16
     features, those of the largest mean absolute share).
 
@@ -85,6 +96,8 @@ def retention_figure(
         ends: the effects of negative and positive values, in words.
         shows_inputs: whether the inputs themselves are drawn, alone and faintly under the maps.
         sample_rate: positions of a series per second.
+        token_names: of the ids of text, one per id.
+        by_word: whether pieces of a word are drawn as one, with the sum of their attributions.
 
     Raises:
         TypeError: inputs or attributions are no tensor or array of real numbers.
@@ -123,6 +136,8 @@ def retention_figure(
             return images_page(to_pixels(to_array(inputs, "inputs"), mean, std), compared, shows_inputs)
         if isinstance(renderer, TabularRenderer):
             return bars_page(compared, feature_names if feature_groups is None else group_names(feature_groups))
+        if isinstance(renderer, TextRenderer) and shows_inputs:
+            return sentences_page(to_array(inputs, "inputs"), compared, token_names, by_word)
         has_lines = shows_inputs and not are_tokens(inputs)
         axis = TimeAxis(inputs.shape[-1], sample_rate) if isinstance(renderer, SeriesRenderer) else None
         series = to_array(inputs, "inputs") if has_lines else None

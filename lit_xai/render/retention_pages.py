@@ -156,7 +156,7 @@ def strips_page(
     maps = (compared.reference.values, compared.present.values, compared.difference)
     for i in range(shown):
         top = canvas.top + step * i
-        _write_lines(canvas, compared, i, top)
+        write_lines(canvas, compared, i, top)
         for k, head in enumerate(heads):
             y = top + 2 * LINE + (high + 6) * k
             name = "difference" if head == HEADS[3] else head
@@ -234,8 +234,15 @@ def _caption_size(words: Sequence[Sequence[tuple[str, str]]]) -> float:
     return TEXT if fits else SMALL
 
 
-def _write_lines(canvas: Canvas, compared: Compared, i: int, y: float) -> None:
-    """Write a sample's caption into two lines: label and similarity, predictions before and now."""
+def write_lines(canvas: Canvas, compared: Compared, i: int, y: float) -> None:
+    """Write a sample's caption into two lines: label and similarity, predictions before and now.
+
+    Args:
+        canvas: to write on.
+        compared: the maps.
+        i: the sample.
+        y: of the upper edge.
+    """
     (true, _), (before, _), (now, weight), (similarity, _) = compared.words(i)
     width = WIDTH - 2 * MARGIN
     canvas.text(MARGIN, y, true, width=width - text_width(similarity, SMALL) - 12)

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NotRequired
@@ -328,6 +329,9 @@ class RetentionMonitor(AnyCallback):
         pool = self._read(trainer, pl_module, resumed)
         few = pool.rows(range(min(2, len(pool))))
         self._explain_tokens(pl_module, few)
+        names = self._data_info.completed_by(getattr(trainer, "datamodule", None)).token_names
+        first, *second = (replace(one, token_names=names) for one in self.explainers)
+        self._explain_with(first, next(iter(second), None))
         with without_log(pl_module):
             for explainer in self.explainers:
                 options = explainer.options(few.inputs)

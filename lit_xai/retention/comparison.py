@@ -189,9 +189,9 @@ class Comparison:
             for maps in (explained.own.attributions, found.attributions)
         )
         both = (self.logits[self._places], logits[self._places])
-        return BothMaps(
-            self.sample.inputs, reference, present, explained.whole(found.similarity), *both, self.sample.labels
-        )
+        similarity, by = explained.whole(found.similarity), explainer.by_words(self.sample.inputs)
+        words = None if by is None else by.words.cpu()
+        return BothMaps(self.sample.inputs, reference, present, similarity, *both, self.sample.labels, words)
 
     def columns(self, logits: Tensor) -> dict[str, Any]:
         """Return what is known of each explained sample."""

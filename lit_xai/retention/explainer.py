@@ -1,8 +1,8 @@
 """How a network is explained, and the settings that make the explanations of two networks comparable."""
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -11,6 +11,7 @@ from lit_xai.attribution.adapter import SplitInputs
 from lit_xai.attribution.baselines import check_baseline
 from lit_xai.attribution.explanation import Explanation, explain
 from lit_xai.attribution.methods import attribute_parameters, explains_layer, resolve_method
+from lit_xai.attribution.words import ByWords, by_words
 from lit_xai.network.arguments import Inputs
 from lit_xai.network.check import check_integer
 
@@ -39,6 +40,7 @@ class Explainer:
         noise_tunnel: arguments of Captum's NoiseTunnel, to wrap the method in it.
         baselines: as for :class:`~lit_xai.AttributionMonitor`: a name, a number or a tensor.
         internal_batch_size: most samples in one forward/backward pass.
+        token_names: of the ids of text: methods that take inputs away take whole words away.
 
     Raises:
         ValueError: an unknown method or baseline.
@@ -55,6 +57,7 @@ class Explainer:
     noise_tunnel: dict[str, Any] | None = None
     baselines: Any = None
     internal_batch_size: int = 64
+    token_names: Sequence[str] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         resolve_method(self.method)
@@ -90,16 +93,28 @@ class Explainer:
         given = dict(self.attribute_args or {})
         if self.takes_steps and steps is not None:
             given["n_steps"] = steps
-        if resolve_method(self.method).__name__ == "Occlusion" and "sliding_window_shapes" not in given:
+        if (found := self.by_words(inputs)) is not None:
+            given = found.attribute_args
+        elif resolve_method(self.method).__name__ == "Occlusion" and "sliding_window_shapes" not in given:
             given |= occlusion_window(inputs)
         return {
-            "method": self.method,
+            "method": self.method if found is None else found.method,
             "layer": self.layer,
             "init_args": self.init_args,
             "attribute_args": given or None,
             "noise_tunnel": self.noise_tunnel,
             "internal_batch_size": self.internal_batch_size,
         }
+
+    def by_words(self, inputs: Inputs) -> ByWords | None:
+        """Return how words of texts are hidden; ``None`` where they are not.
+
+        Args:
+            inputs: that are explained.
+        """
+        if self.noise_tunnel is not None:
+            return None
+        return by_words(self.method, self.attribute_args, inputs, self.token_names, MOST_TOKENS)
 
 
 def as_explainer(given: Any, argument: str = "explainer") -> Explainer:

@@ -14,6 +14,7 @@ from torch import Tensor
 from lit_xai.attribution.adapter import SplitInputs
 from lit_xai.attribution.evaluation import DataInfo, answers_of
 from lit_xai.attribution.explanation import by_name
+from lit_xai.attribution.words import begins_word
 from lit_xai.network.arguments import Inputs
 from lit_xai.retention.pool import are_values
 from lit_xai.trainer.logging import log_image
@@ -34,6 +35,7 @@ class BothMaps:
         reference_logits: of the same samples.
         logits: of the network now.
         labels: if there are any.
+        words: the number of the word that each token of a text belongs to, ``(N, T)``, where words are explained whole.
     """
 
     inputs: Inputs
@@ -43,6 +45,7 @@ class BothMaps:
     reference_logits: Tensor
     logits: Tensor
     labels: Tensor | None
+    words: Tensor | None = None
 
     @property
     def flipped(self) -> Tensor:
@@ -143,6 +146,9 @@ class Figures:
                 shown, reference, present = (value.reshape(-1, 1) for value in (shown, reference, present))
             if shown.dim() == 1:  # ids, whose embeddings are tables of factors
                 shown = torch.zeros_like(reference)
+            by_word = maps.words is not None and maps.words.shape == reference.shape
+            if by_word and maps.words is not None:  # a word of several tokens counts once
+                reference, present = (value * begins_word(maps.words) for value in (reference, present))
             info = self._data_info.of_input(name)
             if reference.shape != shown.shape:  # a layer's channels are no features of the table
                 info = replace(info, feature_names=None, feature_groups=None)
@@ -169,6 +175,8 @@ class Figures:
                 ends=ends_of([reference, present], before["probabilities"] is not None),
                 shows_inputs=self._shows_inputs,
                 sample_rate=self._data_info.sample_rate,
+                token_names=info.token_names,
+                by_word=by_word,
             )
             several = f"-{name}" if len(maps.reference) > 1 else ""
             pixels = figure_to_rgb(figure)

@@ -13,6 +13,7 @@ from lit_xai.attribution.adapter import SplitInputs
 from lit_xai.attribution.explanation import Explanation
 from lit_xai.attribution.methods import resolve_method
 from lit_xai.attribution.promises import promises
+from lit_xai.attribution.words import begins_word
 from lit_xai.network.arguments import Inputs
 from lit_xai.network.calling import OutputSpec, call_network
 from lit_xai.network.describing import describe
@@ -108,7 +109,7 @@ class ReferenceExplanations:
         if each_output and n > 1:
             self.explanations = self._explain_each(network, [{"target": k} for k in range(n)], known=_known(first))
         self.maps = self._maps(self.explanations)
-        self._mask = self._padding() if mask is None else mask
+        self._mask = self._left_out() if mask is None else mask
 
     @property
     def n(self) -> int:
@@ -324,6 +325,14 @@ class ReferenceExplanations:
     def _similarity(self, maps: Tensor) -> Tensor:
         pairs = zip(self.maps.split(self._width, 1), maps.split(self._width, 1), strict=True)
         return torch.stack([self._similar(one, other, self._mask) for one, other in pairs]).mean(0)
+
+    def _left_out(self) -> Tensor | None:
+        """Return False where a map holds padding, or a word once more, ``(N, D)``."""
+        padding, found = self._padding(), self.explainer.by_words(self.inputs)
+        if found is None:
+            return padding
+        firsts = begins_word(found.words).cpu()
+        return firsts if padding is None else firsts & padding.bool()
 
     def _padding(self) -> Tensor | None:
         arguments = SplitInputs(self.inputs, any_dtype=True)

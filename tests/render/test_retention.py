@@ -134,7 +134,7 @@ class Own(HeatmapRenderer):
         (np.ones((3, 8)), {}, "present expected inputs"),
         (np.ones((3, 1, 8, 8)), {"similarity": [1.0]}, "similarity expected one number for each of the 3 samples"),
         (np.ones((3, 1, 8, 8)), {"limit": 0.0}, "limit expected a positive share"),
-        (np.ones((3, 1, 8, 8)), {"kind": Own()}, "kind expected one of image, tabular, series, heatmap"),
+        (np.ones((3, 1, 8, 8)), {"kind": Own()}, "kind expected one of image, tabular, series, text, heatmap"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(present, options, message):
