@@ -340,7 +340,10 @@ class AttributionMonitor(AnyCallback):
         inputs = resolved(trainer, pl_module, of_training, self.given).batch_to_inputs
         self._samples = with_baseline(trainer, network, samples, method, self.baselines, inputs, data_info, self.seed)
         if self._padding is not None and self.baselines is None:
-            self._samples = replace(self._samples, baseline=self._padding, compared=f"token {self._padding}")
+            names = data_info.token_names
+            known = names is not None and self._padding < len(names)
+            padding = names[self._padding] if names is not None and known else self._padding
+            self._samples = replace(self._samples, baseline=self._padding, compared=f"token {padding}")
         if self.baselines is None and self._samples.compared == "black":
             rank_zero_info(f"{self.name}: the baseline is black, as the images' mean and std are known.")
         if stage == "fit":

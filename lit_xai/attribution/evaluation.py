@@ -254,12 +254,15 @@ def _drawings(
             maps = maps * begins_word(explanation.words)
         if maps.any():  # the first map that is not blank sets the color limit of the run
             limits.setdefault(name, color_limit(maps, shown, named.kind, named.feature_groups))
+        several = len(explanation.attributions) > 1
+        # Inputs with the same names, such as what a user rated and how, are told apart by the title alone.
+        title = f"{evaluation.title}, input: {name}" if several else evaluation.title
         yield (
-            name if len(explanation.attributions) > 1 else "",
+            name if several else "",
             shown,
             maps,
             {
-                "title": f"{evaluation.title}\n{_place(evaluation)}{evaluation.weights}",
+                "title": f"{title}\n{_place(evaluation)}{evaluation.weights}",
                 "class_names": data_info.class_names,
                 "feature_names": named.feature_names,
                 "mean": data_info.mean,

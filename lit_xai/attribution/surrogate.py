@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -128,6 +128,35 @@ def agreement(tree: Any, rows: Array, answers: Array) -> float:
     return float(tree.score(rows, answers))
 
 
+def choose_leaves(answers: Array) -> int:
+    """Return how many leaves a tree gets: two for each class, at least 8, and at most the 32 that a page can show.
+
+    Args:
+        answers: the network's: whole numbers are classes.
+
+    Example:
+        >>> choose_leaves(np.array([0, 1])), choose_leaves(np.arange(10)), choose_leaves(np.array([0.5, 1.5]))
+        (8, 20, 8)
+    """
+    kinds = 1 if answers.dtype.kind == "f" else len(np.unique(answers))
+    return int(np.clip(2 * kinds, 8, 32))
+
+
+def constant_agreement(answers: Array, expected: Array) -> tuple[int, float]:
+    """Return the most frequent class, and for what share of other samples it is the answer.
+
+    Args:
+        answers: the network's on the samples that a tree is fitted to.
+        expected: likewise on those that it is tested on.
+
+    Example:
+        >>> constant_agreement(np.array([1, 1, 0]), np.array([1, 0, 0, 1]))
+        (1, 0.5)
+    """
+    kinds, counts = np.unique(answers, return_counts=True)
+    return int(kinds[counts.argmax()]), float((expected == kinds[counts.argmax()]).mean())
+
+
 def as_nodes(tree: Any, names: Names) -> TreeNode:
     """Return a tree of scikit-learn as questions in words.
 
@@ -145,7 +174,8 @@ def _node(tree: Any, names: Names, place: int) -> TreeNode:
     inner = tree.tree_
     share = float(inner.n_node_samples[place] / inner.n_node_samples[0])
     left, right = int(inner.children_left[place]), int(inner.children_right[place])
-    if left < 0:
+    # A question to which both answers lead to the same class asks nothing.
+    if left < 0 or (hasattr(tree, "classes_") and len(set(_classes_below(tree, place))) == 1):
         return _leaf(tree, names, place, share)
     yes, no = _node(tree, names, left), _node(tree, names, right)
     feature, threshold = int(inner.feature[place]), float(inner.threshold[place])
@@ -153,6 +183,16 @@ def _node(tree: Any, names: Names, place: int) -> TreeNode:
         name, _, category = names.features[feature].partition("=")
         return TreeNode(f"{name} = {category}", share, yes=no, no=yes)
     return TreeNode(f"{names.features[feature]} ≤ {_number(threshold)}", share, yes=yes, no=no)
+
+
+def _classes_below(tree: Any, place: int) -> Iterator[int]:
+    """Yield the class of each leaf that a question leads to."""
+    inner = tree.tree_
+    if inner.children_left[place] < 0:
+        yield int(np.atleast_1d(inner.value[place].squeeze()).argmax())
+        return
+    for child in (inner.children_left[place], inner.children_right[place]):
+        yield from _classes_below(tree, int(child))
 
 
 def _number(value: float) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,17 +18,21 @@ from lit_xai.attribution.surrogate import (
     agreement,
     as_before_normalization,
     as_nodes,
+    choose_leaves,
     column_names,
+    constant_agreement,
     fit_tree,
     predict,
     rules,
     to_rows,
 )
+from lit_xai.attribution.surrogate_fidelity import SIZES, Fidelity
 from lit_xai.network.calling import BatchToInputs, BatchToTarget, OutputSpec, call_network
 from lit_xai.network.check import check_flag, check_integer, refusal
 from lit_xai.network.rows import take
 from lit_xai.network.spec import Network
 from lit_xai.network.untouched import untouched
+from lit_xai.trainer.access import rank_zero_info
 from lit_xai.trainer.batches import datasets
 from lit_xai.trainer.logging import log_image, log_scalars
 from lit_xai.trainer.observer import Observer, Rows
@@ -42,13 +47,15 @@ class SurrogateTree(Observer):
 
     The tree of scikit-learn (``max_leaf_nodes=leaves``) answers for the network in a few questions. How far to trust it
     is ``surrogate/fidelity``: the share of held-out samples for which it predicts the class that the network does; of a
-    regression, :math:`R^2`. ``surrogate/label_agreement`` is the same against the labels. The figure and ``tree.txt``
-    go to the run's folder. Weights, random numbers and losses are bit for bit those of a run without it.
+    regression, :math:`R^2`. ``surrogate/constant`` is that of always giving the most frequent answer, and
+    ``surrogate/label_agreement`` the tree's against the labels. The figure and ``tree.txt`` go to the run's folder, and
+    warn of a tree that answers otherwise than the network for more than a tenth of the samples. Weights, random numbers
+    and losses are bit for bit those of a run without it.
 
     M. Craven and J. Shavlik, "Extracting Tree-Structured Representations of Trained Networks", NeurIPS (1995).
 
     Args:
-        leaves: of a tree, at most.
+        leaves: of a tree, at most; default two for each class, at least 8 and at most 32.
         n: training samples that it is fitted to, and at most as many validation samples that it is tested on; without
             validation data a quarter of the training samples is held out.
         on_labels: whether a tree of the same size is fitted to the labels and drawn below: what can be learned without
@@ -74,7 +81,7 @@ class SurrogateTree(Observer):
 
     def __init__(
         self,
-        leaves: int = 8,
+        leaves: int | None = None,
         n: int = 2000,
         on_labels: bool = False,
         every_n_epochs: Epochs = 1,
@@ -88,10 +95,11 @@ class SurrogateTree(Observer):
         seed: int = 0,
     ) -> None:
         super().__init__(name, every_n_epochs, Network(module, batch_to_inputs, output), batch_to_target, seed)
-        self.leaves = check_integer("leaves", leaves, 2)
+        self.leaves = leaves if leaves is None else check_integer("leaves", leaves, 2)
         self.n = check_integer("n", n, 8)
         self.on_labels = check_flag("on_labels", on_labels)
         self._info = DataInfo(class_names, feature_names)
+        self._caution = ""
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the samples, and refuse inputs and outputs that a tree cannot have."""
@@ -101,7 +109,7 @@ class SurrogateTree(Observer):
         held_out = self.read(trainer, pl_module, "val", self.n) if has_validation else None
         if held_out is None:
             train, held_out = _halves(train, len(columns))
-        self._train, self._held_out = train, held_out
+        self._train, self._held_out, self._caution = train, held_out, ""
         self._check_outputs(pl_module, train)
         self._known = self._facts(trainer, train)
         self._label_tree = None
@@ -109,38 +117,71 @@ class SurrogateTree(Observer):
             if train.labels is None:
                 raise refusal("on_labels", "labels in the batches", "none: set on_labels=False")
             answers = _answers(train.labels, self._are_values)
-            self._label_tree = fit_tree(self._columns(train), answers, self.leaves, self.seed)
+            leaves = self.leaves or choose_leaves(answers)
+            self._label_tree = fit_tree(self._columns(train), answers, leaves, self.seed)
 
     def observe(self, trainer: Trainer, pl_module: LightningModule, when: str, step: int) -> None:
         """Fit, test and draw the tree of this moment."""
         from lit_xai.render.png import figure_to_rgb, save_png
         from lit_xai.render.tree import tree_figure
 
-        network, held_out = self.network.of(pl_module), self._columns(self._held_out)
+        network, rows, held_out = self.network.of(pl_module), self._columns(self._train), self._columns(self._held_out)
         taught, expected = (
-            predict(network, rows.inputs, self._are_values, self.network.output)
-            for rows in (self._train, self._held_out)
+            predict(network, part.inputs, self._are_values, self.network.output)
+            for part in (self._train, self._held_out)
         )
-        tree = fit_tree(self._columns(self._train), taught, self.leaves, self.seed)
-        numbers = {"fidelity": agreement(tree, held_out, expected)}
-        if self._held_out.labels is not None:
-            labels = _answers(self._held_out.labels, self._are_values)
-            numbers["label_agreement"] = agreement(tree, held_out, labels)
-            if self._label_tree is not None:
-                numbers["label_tree"] = agreement(self._label_tree, held_out, labels)
-        log_scalars(trainer, {f"{self.name}/{name}": value for name, value in numbers.items()}, step)
-        trees = [("", as_nodes(tree, self._names))]
-        if self._label_tree is not None:
-            trees = [
-                ("the network's predictions", trees[0][1]),
-                ("the labels", as_nodes(self._label_tree, self._names)),
-            ]
-        title = f"SurrogateTree of {self.leaves} leaves\n{when}, step {step}"
-        pixels = figure_to_rgb(tree_figure(trees, title, _summary(numbers, len(held_out), self._are_values)))
+        leaves = self.leaves or choose_leaves(taught)
+        trees = {size: fit_tree(rows, taught, size, self.seed) for size in {*SIZES, leaves}}
+        tree, label_tree = trees[leaves], self._label_tree
+        found = self._fidelity(trees, leaves, held_out, taught, expected)
+        numbers = {
+            "fidelity": found.value,
+            "constant": None if found.constant is None else found.constant[1],
+            "label_agreement": found.label_agreement,
+            "label_tree": found.label_tree,
+        }
+        log_scalars(trainer, {f"{self.name}/{key}": one for key, one in numbers.items() if one is not None}, step)
+        drawn = [("the network's predictions" if label_tree is not None else "", as_nodes(tree, self._names))]
+        if label_tree is not None:
+            drawn.append(("the labels", as_nodes(label_tree, self._names)))
+        title = f"SurrogateTree of {leaves} leaves\n{when}, step {step}"
+        pixels = figure_to_rgb(tree_figure(drawn, title, found.summary(), found.caution()))
         place = self.folder / when.replace(" ", "=")
         png = save_png(pixels, place / "figure.png")
-        (place / "tree.txt").write_text(rules(tree, self._names), encoding="utf-8")
+        words = "\n".join(filter(None, (found.caution(), found.summary(), rules(tree, self._names))))
+        (place / "tree.txt").write_text(words, encoding="utf-8")
         log_image(trainer, self.name, pixels, step, png)
+        self._caution = found.caution()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the last epoch's network, and say so if its tree is not faithful."""
+        super().on_train_end(trainer, pl_module)
+        if self._caution:
+            rank_zero_info(f"{self.name}, the last tree: {self._caution}")
+
+    def _fidelity(
+        self, trees: Mapping[int, Any], leaves: int, held_out: Array, taught: Array, expected: Array
+    ) -> Fidelity:
+        labels = None
+        if self._held_out.labels is not None:
+            labels = _answers(self._held_out.labels, self._are_values)
+        constant = None
+        if not self._are_values:
+            kind, share = constant_agreement(taught, expected)
+            constant = (self._names.classes[kind] if kind < len(self._names.classes) else str(kind), share)
+        of_labels = (
+            None if labels is None or self._label_tree is None else agreement(self._label_tree, held_out, labels)
+        )
+        by_leaves = {size: agreement(tree, held_out, expected) for size, tree in trees.items()}
+        return Fidelity(
+            by_leaves[leaves],
+            len(held_out),
+            self._are_values,
+            constant,
+            by_leaves,
+            None if labels is None else agreement(trees[leaves], held_out, labels),
+            of_labels,
+        )
 
     def _check_outputs(self, pl_module: LightningModule, rows: Rows) -> None:
         network = self.network.of(pl_module)
@@ -190,19 +231,3 @@ def _answers(labels: Tensor, are_values: bool) -> Array:
     if are_values:
         return values.double().squeeze(-1).numpy() if values.dim() > 1 else values.double().numpy()
     return values.reshape(len(values)).long().numpy()
-
-
-def _summary(numbers: dict[str, float], n: int, are_values: bool) -> str:
-    """Return what the numbers say, in words."""
-
-    def told(value: float) -> str:
-        return f"R² = {value:.2f}" if are_values else f"{100 * value:.0f}%"
-
-    parts = [f"on {n:,} held-out samples the tree agrees with the network: {told(numbers['fidelity'])}"]
-    if "label_agreement" in numbers:
-        parts.append(f"with the labels: {told(numbers['label_agreement'])}")
-    if "label_tree" in numbers:
-        parts.append(f"a tree on the labels: {told(numbers['label_tree'])}")
-    return " · ".join(
-        parts
-    ) + "\nbars: share of the samples that end there; in brackets: how many of these agree" * bool(not are_values)

@@ -76,11 +76,33 @@ def read_csv(path: Path, delimiter: str = ",") -> CsvColumns:
                 if row:
                     rows.append([value.strip() for value in row])
                     places.append((path, reader.line_num))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"'{path}' expected a CSV file in UTF-8, but got: {error}.") from None
+        except UnicodeDecodeError:
+            raise ValueError(
+                f"'{path}' expected a CSV file in UTF-8, but {_undecodable(path)}: save it as that."
+            ) from None
+        except csv.Error as error:
+            raise ValueError(f"'{path}' expected a CSV file, but got: {error}.") from None
+    other = next(
+        (mark for mark in (";", "\t", "|", ",") if len(names) == 1 and mark in names[0].replace(delimiter, "")), None
+    )
+    if other is not None:
+        raise ValueError(
+            f"'{path}' expected values with {delimiter!r} between them, but its first line holds {other!r} in its"
+            f" place: set delimiter={other!r}."
+        )
     if len(set(names)) != len(names) or "" in names:
         wrong = next(name for name in names if not name or names.count(name) > 1)
         raise refusal(f"'{path}'", "a first line with a different name for each column", wrong)
     if not rows:
         raise ValueError(f"'{path}' expected a line of names and lines of values, but has no values.")
     return CsvColumns({name: [row[k] for row in rows] for k, name in enumerate(names)}, places)
+
+
+def _undecodable(path: Path) -> str:
+    """Return in words where a file is no UTF-8."""
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            return f"line {number} holds the byte 0x{line[error.start]:02x}"
+    return "it ends within a letter"

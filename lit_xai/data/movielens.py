@@ -1,11 +1,15 @@
 """Ratings of movies."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
 from lit_xai.data.local_files import find_folder, require_files
 from lit_xai.data.ratings import Ratings, RatingsDataModule
 from lit_xai.data.typed_tsv import read_typed_tsv
+
+ARTICLE = re.compile(r"^(.*), (The|A|An|Il|Lo|La|Le|Les|El|Los|Las|Das|Der|Die)(?= \(|$)")
+"""An article behind a title, as lists put it."""
 
 
 class MovieLens(RatingsDataModule):
@@ -82,7 +86,7 @@ class MovieLens(RatingsDataModule):
         items = read_typed_tsv(self.directory / "ml-100k.item")
         numbers = [int(item) for item in items["item_id"]]
         titles = [
-            " ".join(title) + (f" ({year})" if year.isdecimal() else "")
+            as_spoken(" ".join(title)) + (f" ({year})" if year.isdecimal() else "")
             for title, year in zip(items["movie_title"], items["release_year"], strict=True)
         ]
         return Ratings(
@@ -93,3 +97,13 @@ class MovieLens(RatingsDataModule):
             dict(zip(numbers, titles, strict=True)),
             dict(zip(numbers, items["class"], strict=True)),
         )
+
+
+def as_spoken(title: str) -> str:
+    """Return a title with its article in front, which lists of movies put behind.
+
+    Example:
+        >>> as_spoken("Shawshank Redemption, The"), as_spoken("Postino, Il"), as_spoken("Girl, Interrupted")
+        ('The Shawshank Redemption', 'Il Postino', 'Girl, Interrupted')
+    """
+    return ARTICLE.sub(r"\2 \1", title)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from lit_xai.data.in_memory import InMemoryDataModule
-from lit_xai.data.split import count_of, split_groups
+from lit_xai.data.split import count_of, shuffled, split_groups
 from lit_xai.data.tensor_rows import TensorRows
 from lit_xai.data.tokenizers import save_tokenizer, token_names
 from lit_xai.data.wordpiece import SPECIAL, learn_wordpiece
@@ -169,7 +169,9 @@ class PairDataModule(InMemoryDataModule):
             raise refusal("test_size", f"to leave some of the {len(pairs)} pairs to train on", self.test_size)
         kept = [sources[i] for i in others.tolist()]
         train, val = split_groups(kept, count_of("val_size", self.val_size, len(kept)), self.seed)
-        parts = [[pairs[i] for i in part.tolist()] for part in (others[train], others[val], test)]
+        # Held-out pairs in an order drawn at random: figures show the first ones, and files are often sorted.
+        held_out = [shuffled(part, self.seed) for part in (others[val], test)]
+        parts = [[pairs[i] for i in part.tolist()] for part in (others[train], *held_out)]
         self.tokenizer = learn_wordpiece((text for pair in parts[0] for text in pair), self.vocab_size, self.lowercase)
         self.token_names = token_names(self.tokenizer)
         self.vocab_size = len(self.token_names)

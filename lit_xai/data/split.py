@@ -103,3 +103,13 @@ def some_of(indices: Tensor, count: int, seed: int = 0) -> Tensor:
         return indices
     drawn = torch.from_numpy(np.random.RandomState(seed).permutation(len(indices))[:count])
     return indices[drawn.sort().values]
+
+
+def shuffled(indices: Tensor, seed: int = 0) -> Tensor:
+    """Return the indices in an order drawn at random, the same in every process.
+
+    Example:
+        >>> shuffled(torch.arange(10)[5:])
+        tensor([7, 5, 6, 8, 9])
+    """
+    return indices[torch.from_numpy(np.random.RandomState(seed).permutation(len(indices)))]

@@ -14,7 +14,7 @@ from lit_xai.data.column_reading import ColumnReader, to_number
 from lit_xai.data.csv_columns import CsvColumns, read_csv
 from lit_xai.data.split import split_indices
 from lit_xai.data.table import Table, TableDataModule
-from lit_xai.network.check import check_choice, check_flag
+from lit_xai.network.check import check_choice, check_flag, refusal
 
 FEW = 10
 """Different whole numbers in a target that is taken for classes."""
@@ -145,7 +145,16 @@ class TableFile(TableDataModule):
         whole = all(number is not None and number.is_integer() for number in numbers)
         are_classes = None in numbers or (whole and len(set(numbers)) <= FEW)
         if are_classes if self.regression is None else not self.regression:
-            classes = find_categories(values)
+            known = values[: self._training_rows]
+            classes = find_categories(known)
+            if len(classes) < 2:
+                raise refusal(f"Column {self.target!r}", "two or more classes, since it is the target", classes)
+            for row in range(len(known), len(values)):
+                if values[row] not in classes:
+                    raise ValueError(
+                        f"Column {self.target!r} expected one of {', '.join(classes)}, the classes of '{self.path}',"
+                        f" but got {values[row]!r} in {rows.place(row)}."
+                    )
             return np.array(category_codes(self.target, values, classes)), classes
         if None in numbers:
             row = numbers.index(None)

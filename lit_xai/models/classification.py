@@ -74,14 +74,16 @@ def check_labels(labels: Tensor, task: Task, num_classes: int) -> None:
     Example:
         >>> check_labels(torch.tensor([0, 10]), "multiclass", 10)
         Traceback (most recent call last):
-        ValueError: labels expected classes from 0 to num_classes - 1 = 9, but got values from 0 to 10.
+        ValueError: labels expected classes from 0 to num_classes - 1 = 9, but got values from 0 to 10:
+        set num_classes=11, of the network as well.
     """
     if task == "multiclass":
         low, high = labels.min().item(), labels.max().item()
         if low < 0 or high >= num_classes:
+            more = f": set num_classes={high + 1}, of the network as well" if low >= 0 else ""
             raise ValueError(
                 f"labels expected classes from 0 to num_classes - 1 = {num_classes - 1}, but got values from {low} to"
-                f" {high}."
+                f" {high}{more}."
             )
     elif not ((labels == 0) | (labels == 1)).all():
         raise ValueError(f"labels expected zeros and ones for task={task!r}, but got {labels.unique()[:8].tolist()}.")

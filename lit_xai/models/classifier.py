@@ -95,6 +95,16 @@ class Classifier(Supervised):
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
 
+    def on_fit_start(self) -> None:
+        """Refuse a data module of more classes: the rarest may come in the last batch of an epoch."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        names = getattr(datamodule, "class_names", None)
+        if self.task == "multiclass" and isinstance(names, (list, tuple)) and len(names) > self.num_classes:
+            expected = f"at least {len(names)}, the classes of {type(datamodule).__name__}"
+            raise ValueError(
+                f"num_classes expected {expected}, but got {self.num_classes}: set it, and the outputs of the network."
+            )
+
     def align(self, outputs: Tensor, labels: Tensor, check_values: bool) -> tuple[Tensor, Tensor]:
         """Return logits and labels in the form of loss and metrics, or raise a ValueError if they do not fit."""
         logits, aligned = align(outputs, labels, self.task, self.num_classes)

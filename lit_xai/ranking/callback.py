@@ -181,7 +181,9 @@ def draw_rankings(explained: Mapping[int, Sequence[Recommendation]], data: Ratin
         note = f"{int((history != 0).sum())} ratings in training"
         users.append(RankedUser(f"user {data.ratings.user_ids[user]}", items, note))
     average = next(iter(explained.values()))[0].average
-    return ranking_figure(users, f"Recommended, and why: {when}", f"score less {average:.2f}, the average")
+    return ranking_figure(
+        users, f"Recommended, and why: {when}", f"bars add up to the score less {average:.2f}, the average"
+    )
 
 
 def _reasons(recommendation: Recommendation, history: Tensor, names: Sequence[str]) -> str:
@@ -196,5 +198,5 @@ def _reasons(recommendation: Recommendation, history: Tensor, names: Sequence[st
 
 
 def _short(name: str) -> str:
-    name = name.rsplit(" (", 1)[0]  # without a year
+    name = name.split(" (", 1)[0] or name  # without a year, or a title in another language
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lit_xai.network.check import refusal
 from lit_xai.render.canvas import GREY, INK, LINE, MARGIN, SMALL, TEXT, WIDTH, Canvas, plain_style
-from lit_xai.render.text import shorten, text_width, wrap
+from lit_xai.render.text import shorten_end, text_width, wrap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ TITLES = 0.36 * WIDTH
 """Room for the names of items."""
 SCORE = 66
 """Room for a score."""
-BAR, ROW, HEAD, SCALE = 20, 34, 34, 36
+BAR, ROW, HEAD, SCALE = 20, 34, 42, 58
 """Height of a bar, of an item's row, of a user's heading, and of the scale below."""
 
 
@@ -69,7 +69,7 @@ def ranking_figure(users: Sequence[RankedUser], title: str = "", unit: str = "")
     Example:
         >>> item = RankedItem("Alien", "4.6", {"item": 0.5, "history": 0.3, "user": -0.1}, "most of it: Aliens +0.1")
         >>> ranking_figure([RankedUser("user 7", [item])], "Top 1").get_size_inches().tolist()
-        [7.0, 2.11]
+        [7.0, 2.41]
     """
     rows = [item for user in users for item in user.items]
     names = list(dict.fromkeys(name for item in rows for name in item.parts))
@@ -111,12 +111,12 @@ class _Scale:
 
 def _draw_user(canvas: Canvas, user: RankedUser, scale: _Scale, colors: Mapping[str, str], y: float) -> float:
     width = WIDTH - 2 * MARGIN
-    canvas.text(MARGIN, y + 4, user.name, weight="bold", width=width / 2)
-    canvas.text(WIDTH - MARGIN, y + 6, user.note, size=SMALL, color=GREY, ha="right", width=width / 2 - 12)
+    canvas.text(MARGIN, y + 12, user.name, weight="bold", width=width / 2)
+    canvas.text(WIDTH - MARGIN, y + 14, user.note, size=SMALL, color=GREY, ha="right", width=width / 2 - 12)
     y += HEAD
     for item in user.items:
         middle = y + ROW / 2
-        canvas.text(MARGIN, middle, item.name, width=TITLES, va="center_baseline")
+        canvas.text(MARGIN, middle, shorten_end(item.name, TITLES, TEXT), va="center_baseline")
         canvas.text(MARGIN + TITLES + SCORE, middle, item.score, weight="bold", ha="right", va="center_baseline")
         _draw_bars(canvas, item, scale, colors, middle)
         if item.note:
@@ -171,5 +171,5 @@ def _write_scale(canvas: Canvas, scale: _Scale, y: float, unit: str) -> None:
     for x, words in places:
         ha = "right" if x == scale.right else "left" if x == scale.left and scale.below else "center"
         canvas.text(x, y + 2, words, size=SMALL, color=GREY, ha=ha)
-    for line in wrap(unit, TITLES + SCORE, SMALL, "normal", most=1):
-        canvas.text(MARGIN, y + 2, shorten(line, TITLES + SCORE, SMALL), size=SMALL, color=GREY)
+    for k, line in enumerate(wrap(unit, TITLES + SCORE, SMALL, "normal", most=2)):
+        canvas.text(MARGIN, y + 2 + LINE * k, line, size=SMALL, color=GREY)

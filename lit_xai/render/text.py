@@ -54,6 +54,26 @@ def shorten(words: str, width: float, size: float, weight: str = "normal") -> st
     return cut(max(too_many - 1, 0))
 
 
+def shorten_end(words: str, width: float, size: float, weight: str = "normal") -> str:
+    """Return ``words`` with as much of their end taken out as it takes to fit; what stands in brackets there stays.
+
+    Example:
+        >>> shorten_end("The Shawshank Redemption (1994)", 240, 15)
+        'The Shawsha… (1994)'
+    """
+    if text_width(words, size, weight) <= width:
+        return words
+    head, bracket, rest = words.rpartition(" (")
+    tail = f"{bracket}{rest}" if head and text_width(f"{bracket}{rest}", size, weight) <= width / 2 else ""
+    head = head if tail else words
+
+    def cut(kept: int) -> str:
+        return f"{head[:kept].rstrip(' ,')}…{tail}"
+
+    too_many = bisect_left(range(len(head)), True, key=lambda kept: text_width(cut(kept), size, weight) > width)
+    return cut(max(too_many - 1, 0))
+
+
 def wrap(words: str, width: float, size: float, weight: str, most: int = 4) -> list[str]:
     """Return ``words`` broken into at most ``most`` lines of ``width`` pixels, the last one shortened if need be.
 

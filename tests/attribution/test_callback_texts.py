@@ -60,6 +60,7 @@ def test_the_page_and_the_figure_hold_the_words(tmp_path):
     assert page.with_suffix(".png").exists()
     first = torch.randint(1, 11, (8, 6), generator=torch.Generator().manual_seed(0))[0]
     assert all(f">{NAMES[token]}</span>" in page.read_text() for token in first)
+    assert "baseline: token [PAD]" in page.read_text()
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from lit_xai.attribution.surrogate import (
     agreement,
     as_before_normalization,
     as_nodes,
+    choose_leaves,
     column_names,
+    constant_agreement,
     fit_tree,
     predict,
     rules,
@@ -57,8 +59,26 @@ def test_the_tree_is_scikit_learns_and_its_leaves_count_the_samples():
         node = stack.pop()
         leaves += [node] if node.yes is None else []
         stack += [] if node.yes is None else [node.yes, node.no]
-    assert len(leaves) == 6
     assert sum(leaf.share for leaf in leaves) == pytest.approx(1)
+
+
+def test_no_question_is_left_whose_answers_all_lead_to_one_class():
+    draw = np.random.default_rng(0)
+    x = draw.integers(0, 40, (400, 4)).astype(float)  # limits such as 12.5 are written without rounding
+    y = ((x[:, 0] > 20) ^ (draw.random(400) < 0.2)).astype(int)
+    tree = fit_tree(x, y, leaves=8)
+    names = list("abcd")
+    root = as_nodes(tree, Names(names))
+
+    def kinds(node):
+        return {node.kind} if node.yes is None else kinds(node.yes) | kinds(node.no)
+
+    def questions(node):
+        return [] if node.yes is None else [node, *questions(node.yes), *questions(node.no)]
+
+    assert len(questions(root)) < tree.get_n_leaves() - 1  # scikit-learn asks some
+    assert all(len(kinds(question)) > 1 for question in questions(root))
+    assert [answer(root, row, names).kind for row in x] == tree.predict(x).tolist()
 
 
 def test_of_values_agreement_is_r_squared():
@@ -127,3 +147,18 @@ def test_inputs_that_are_no_columns_are_refused(inputs, message):
 def test_answers_for_pixels_are_refused():
     with pytest.raises(ValueError, match="outputs expected scores or values of each sample"):
         predict(nn.Conv2d(1, 2, 1), torch.zeros(2, 1, 4, 4), False)
+
+
+def test_leaves_by_the_number_of_classes():
+    assert [choose_leaves(np.arange(classes)) for classes in (1, 2, 4, 9, 16, 100)] == [8, 8, 8, 18, 32, 32]
+    assert choose_leaves(np.linspace(0, 1, 50)) == 8
+
+
+def test_one_answer_for_all_is_scikit_learns_dummy():
+    from sklearn.dummy import DummyClassifier
+
+    taught, expected = np.random.default_rng(0).integers(4, size=(2, 50))
+    dummy = DummyClassifier().fit(np.zeros((50, 1)), taught)
+    kind, share = constant_agreement(taught, expected)
+    assert kind == dummy.predict([[0.0]])[0]
+    assert share == dummy.score(np.zeros((50, 1)), expected)

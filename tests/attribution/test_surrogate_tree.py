@@ -78,6 +78,18 @@ def test_real_data(data, model, least, tmp_path):
     assert sorted(path.parent.name for path in tmp_path.rglob("figure.png")) == ["epoch=1", "epoch=2"]
 
 
+def test_a_tree_that_is_not_the_network_says_so_loudly(tmp_path, caplog):
+    torch.manual_seed(0)
+    model = Classifier(MLP(64, [32], 10), num_classes=10)
+    with caplog.at_level("INFO"):
+        rows = run(model, Digits(batch_size=64), tmp_path, SurrogateTree(), max_epochs=3)
+    # Ten classes get twenty leaves, and yet not what the network answers.
+    assert 0.3 < logged(rows, "surrogate/fidelity")[-1] < 0.9
+    assert logged(rows, "surrogate/constant")[-1] < 0.3
+    assert next(tmp_path.rglob("tree.txt")).read_text(encoding="utf-8").startswith("Not faithful: for ")
+    assert "surrogate, the last tree: Not faithful: for " in caplog.text
+
+
 @pytest.mark.filterwarnings("ignore:Total length of")  # Lightning's, of no validation data
 def test_without_validation_data_a_quarter_is_held_out(tmp_path):
     callback = SurrogateTree(n=100)

@@ -20,6 +20,8 @@ def test_quotes_blank_lines_and_a_spreadsheets_mark(tmp_path):
         ("a,a\n1,2\n", "a different name for each column, but got 'a'"),
         ("a,\n1,2\n", "a different name for each column, but got ''"),
         ("a,b\n1,2\n1,2,3\n", r"Line 3 of '.*' expected 2 values, but got 3"),
+        ("a;b\n1;2\n", "values with ',' between them, but its first line holds ';' in its place: set delimiter=';'"),
+        ("a\tb\n1\t2\n", r"set delimiter='\\t'"),
     ],
 )
 def test_refuses_what_is_no_table(tmp_path, text, message):
@@ -30,7 +32,8 @@ def test_refuses_what_is_no_table(tmp_path, text, message):
 
 def test_refuses_other_encodings(tmp_path):
     (tmp_path / "a.csv").write_bytes("a\né\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"a\.csv' expected a CSV file in UTF-8"):
+    expected = r"a\.csv' expected a CSV file in UTF-8, but line 2 holds the byte 0xe9: save it as that"
+    with pytest.raises(ValueError, match=expected):
         read_csv(tmp_path / "a.csv")
     with pytest.raises(FileNotFoundError, match=r"There is no CSV file '.*b\.csv': set path to one"):
         read_csv(tmp_path / "b.csv")

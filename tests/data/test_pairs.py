@@ -95,3 +95,10 @@ def test_what_cannot_be_used_is_refused():
         Numbers(vocab_size=3)
     with pytest.raises(ValueError, match="test_size"):
         numbers(test_size=1.0)
+
+
+def test_held_out_pairs_of_a_sorted_file_are_not_sorted():
+    data = numbers()
+    first = [data.tokenizer.decode(row.tolist()) for row in data.val_dataset.inputs]
+    assert len(first) > 4
+    assert first != sorted(first)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_xai.data.split import split_indices
+from lit_xai.data.split import shuffled, split_indices
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,10 @@ def test_global_random_states_are_neither_read_nor_moved():
 def test_refuses_sizes_out_of_range(sizes, message):
     with pytest.raises(ValueError, match=message):
         split_indices(100, **sizes)
+
+
+def test_shuffled_holds_the_same_indices_and_follows_the_seed():
+    indices = torch.arange(100, 120)
+    first, again, other = (shuffled(indices, seed) for seed in (0, 0, 1))
+    assert first.sort().values.tolist() == indices.tolist()
+    assert first.tolist() == again.tolist() != other.tolist()

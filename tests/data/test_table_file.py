@@ -119,3 +119,29 @@ def test_it_goes_with_a_logger_that_keeps_the_arguments_of_both(write, make_trai
     trainer = make_trainer(logger=CSVLogger(tmp_path), log_every_n_steps=1)
     trainer.fit(Classifier(MLP(5, [4], 2), num_classes=2), datamodule=TableFile(write(), target="income"))
     assert "mine.csv" in next(tmp_path.rglob("hparams.yaml")).read_text()
+
+
+def test_a_target_of_one_class_is_refused(write):
+    data = TableFile(write([row.replace("high", "low") for row in ROWS]), target="income")
+    expected = r"Column 'income' expected two or more classes, since it is the target, but got \['low'\]"
+    with pytest.raises(ValueError, match=expected):
+        data.setup()
+
+
+def test_a_class_of_the_test_file_alone_is_refused(write):
+    test = write(["70,pilot,10115,middle"], name="test.csv")
+    data = TableFile(write(), target="income", test_path=test)
+    with pytest.raises(
+        ValueError, match=r"'income' expected one of high, low, the .* got 'middle' in line 2 of '.*test"
+    ):
+        data.setup()
+
+
+def test_more_classes_than_the_module_has_are_refused_before_the_first_step(write, make_trainer):
+    data = TableFile(write([*ROWS, "70,pilot,10115,middle"]), target="income")
+    model = Classifier(MLP(5, [4], 2), num_classes=2)
+    with pytest.raises(
+        ValueError, match="num_classes expected at least 3, the classes of TableFile, but got 2: set it"
+    ):
+        make_trainer().fit(model, datamodule=data)
+    assert model.global_step == 0

@@ -107,7 +107,7 @@ def test_what_does_not_fit_the_task_is_said_in_one_sentence(task, logits, labels
 @pytest.mark.parametrize(
     ("task", "labels", "message"),
     [
-        ("multiclass", [0, 5], "from 0 to num_classes - 1 = 4, but got values from 0 to 5"),
+        ("multiclass", [0, 5], "from 0 to num_classes - 1 = 4, but got values from 0 to 5: set num_classes=6"),
         ("multiclass", [-1, 4], "but got values from -1 to 4"),
         ("binary", [0, 2], r"labels expected zeros and ones for task='binary', but got \[0, 2\]"),
         ("multilabel", [0.0, 0.5], r"labels expected zeros and ones for task='multilabel', but got \[0.0, 0.5\]"),

@@ -1,6 +1,6 @@
 import pytest
 
-from lit_xai.render.text import shorten, text_width, wrap
+from lit_xai.render.text import shorten, shorten_end, text_width, wrap
 
 
 @pytest.mark.parametrize("words", ["cat", "worst fractal dimension", "x" * 3000, "Antirrhinum majus (snapdragon)"])
@@ -34,3 +34,16 @@ def test_wrapping_ends_after_the_lines_allowed():
     assert "…" in lines[-1]
     assert text_width(lines[-1], 16, "bold") <= 300
     assert wrap("  \n ", 300, 16, "bold") == []
+
+
+@pytest.mark.parametrize("width", [90, 160, 300])
+@pytest.mark.parametrize(
+    "words", ["The Shawshank Redemption (1994)", "Girl, Interrupted (1999)", "no year, however long it is"]
+)
+def test_an_end_that_is_taken_out_leaves_the_start_and_the_brackets(words, width):
+    short = shorten_end(words, width, 15)
+    assert text_width(short, 15) <= width
+    if short != words:
+        head, tail = short.split("…")
+        assert words.startswith(head)
+        assert tail == (words[words.index(" (") :] if "(" in words and width > 150 else "")

@@ -25,3 +25,17 @@ def test_lines_are_in_the_order_of_the_questions(words_of):
 
 def test_one_leaf_is_a_tree(assert_legible):
     assert_legible(tree_figure([("", TreeNode("benign (100%)", 1.0))]))
+
+
+def test_a_caution_is_framed_and_the_first_tree_is_pale(assert_legible, words_of):
+    trees = [("the network's predictions", tree(2, "a")), ("the labels", tree(2, "b"))]
+    calm, loud = tree_figure(trees), tree_figure(trees, caution="Not faithful: " + "for some of the samples " * 8)
+    assert_legible(loud)
+    assert loud.canvas.get_width_height()[1] > calm.canvas.get_width_height()[1]
+    assert any(word.startswith("Not faithful") for word in words_of(loud))
+
+    def colors(figure, words):
+        return {text.get_color() for text in figure.axes[0].texts if text.get_text() == words}
+
+    assert colors(loud, "a ?") != colors(calm, "a ?")
+    assert colors(loud, "b ?") == colors(calm, "b ?")
