@@ -43,7 +43,7 @@ docs: $(VENV)/.docs
 	@echo "The site is in docs/_build: open docs/_build/index.html."
 
 figures: $(VENV)/.docs
-	@$(BIN)/python docs/figures.py
+	@$(BIN)/python docs/figures.py $(if $(DATA),--data-dir $(DATA))
 
 bench: $(VENV)/.test
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -1,11 +1,15 @@
 """Make the figures of the documentation: `make figures`. All is trained here, on data that scikit-learn holds.
 
-The figure of texts is drawn where data/rotten-tomatoes holds the reviews.
+Four need files that their owners publish: `make figures DATA=folder`, where each data module finds its own folder. What
+is not there is left as it is, and named.
 """
 
+import argparse
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,17 +17,26 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from torchmetrics.classification import MulticlassAccuracy
 
-from lit_xai import AttributionMonitor, PartialDependence, QuantizationAwareTraining, StructuredPruning, SurrogateTree
-from lit_xai.data import BreastCancer, Diabetes, Digits, Reviews
-from lit_xai.models import MLP, Classifier, NeuralAdditiveModel, Regressor, ResNet, TextTransformer
+from lit_xai import (
+    AttributionMonitor,
+    PartialDependence,
+    QuantizationAwareTraining,
+    RankingMonitor,
+    StructuredPruning,
+    SurrogateTree,
+)
+from lit_xai.cli.run import LitXaiCLI, start
+from lit_xai.data import BreastCancer, Diabetes, Digits
+from lit_xai.data.phrases import SYSTEM
+from lit_xai.models import MLP, Classifier, NeuralAdditiveModel, Regressor, ResNet
 from lit_xai.pruning.sensitivity import layer_sensitivity
 from lit_xai.quantization.sensitivity import quantization_sensitivity
 from lit_xai.render import figure_to_rgb, save_png, sensitivity_figure
+from lit_xai.trainer.access import callbacks_of
 
 HERE = Path(__file__).parent
 GALLERY = HERE / "gallery"
 EPOCHS = 10
-TEXT_EPOCHS = 6
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 QUIET |= {"accelerator": "cpu", "deterministic": True}
@@ -136,32 +149,104 @@ def curves(folder: Path) -> None:
     keep(folder / f"dependence/epoch={EPOCHS - 1}/figure.png", "shape-functions")
 
 
-def texts(folder: Path) -> None:
-    """Attribute the network of configs/reviews.yaml on reviews of films."""
-    seed_everything(0)
-    optimizer = partial(torch.optim.AdamW, lr=0.001, weight_decay=0.01)
-    schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.001)
-    network = TextTransformer(dim=128, depth=1, heads=4)
-    model = Classifier(network, num_classes=2, label_smoothing=0.1, optimizer=optimizer, lr_scheduler=schedule)
-    monitor = AttributionMonitor(probe=3, name="texts", every_n_epochs=TEXT_EPOCHS)
-    Trainer(max_epochs=TEXT_EPOCHS, default_root_dir=folder, callbacks=[monitor], **QUIET).fit(model, Reviews())
-    keep(folder / f"attribution/texts/epoch={TEXT_EPOCHS - 1}/figure.png", "text")
+@dataclass(frozen=True)
+class Published:
+    """A figure of a run of a config, on files that a user puts into a folder.
+
+    Args:
+        name: of the figure.
+        configs: that stack on base.
+        option: that names the folder of files.
+        files: the folder in the one that holds all, which has to be there.
+        drawn: the figure in the run's folder.
+        callback: what draws it, if the configs have nothing that does.
+    """
+
+    name: str
+    configs: tuple[str, ...]
+    option: str
+    files: str
+    drawn: str
+    callback: AttributionMonitor | None = None
+
+    def draw(self, folder: Path, data: Path) -> None:
+        """Train, and keep the figure."""
+        callback = self.callback
+
+        class Run(LitXaiCLI):
+            def before_fit(self) -> None:
+                callbacks = callbacks_of(self.trainer)
+                callbacks += [] if callback is None else [callback]
+                for one in callbacks:
+                    if isinstance(one, RankingMonitor):
+                        one.shown = 1
+
+        stacked = [part for config in ("base", *self.configs) for part in ("--config", config)]
+        quiet = ["logger=false", "enable_progress_bar=false", "enable_model_summary=false", "accelerator=cpu"]
+        quiet = [f"--trainer.{option}" for option in (*quiet, f"default_root_dir={folder}")]
+        found = start(["fit", *stacked, *quiet, f"--data.{self.option}={data}"], Run)
+        if found is None:
+            raise SystemExit(1)
+        keep(folder / self.drawn, self.name)
+
+
+PUBLISHED = [
+    Published(
+        "text",
+        ("reviews",),
+        "data_dir",
+        "rotten-tomatoes",
+        "attribution/texts/epoch=5/figure.png",
+        AttributionMonitor(probe=3, name="texts", every_n_epochs=1000),
+    ),
+    Published(
+        "series",
+        ("japanese_vowels",),
+        "data_dir",
+        "japanese-vowels",
+        "attribution/series/epoch=29/figure.png",
+        AttributionMonitor(probe=3, name="series", every_n_epochs=1000),
+    ),
+    Published("ranking", ("movielens", "two_tower"), "data_dir", "ml-100k", "ranking/epoch=7.png"),
+    Published("translation", ("phrases", "translation"), "folder", "phrases", "attribution/translation/epoch=19.png"),
+]
+
+
+def published(folder: Path, data: Path, only: Sequence[str]) -> list[str]:
+    """Draw the figures whose files are there; return in words which are left as they are."""
+    left = []
+    for one in PUBLISHED:
+        if only and one.name not in only:
+            continue
+        # Phrases are in the system as well.
+        place = data if one.option == "data_dir" else data / one.files if (data / one.files).exists() else Path(SYSTEM)
+        if (data / one.files).exists() or one.option != "data_dir":
+            one.draw(folder / one.name, place)
+        else:
+            left.append(f"{one.name}.png (no '{data / one.files}')")
+    return left
 
 
 def main() -> None:
     """Make all figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, default=HERE.parent / "data", help="the folder of published files")
+    parser.add_argument("--only", nargs="*", default=[], choices=[one.name for one in PUBLISHED], help="of these alone")
+    given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = dense(folder / "dense")
-        sensitivities(model)
-        compressed(folder / "compressed")
-        table(folder / "table")
-        beeswarm(folder / "beeswarm", surrogate(folder / "surrogate"))
-        curves(folder / "curves")
-        if Reviews().directory.exists():
-            texts(folder / "texts")
+        if not given.only:
+            model = dense(folder / "dense")
+            sensitivities(model)
+            compressed(folder / "compressed")
+            table(folder / "table")
+            beeswarm(folder / "beeswarm", surrogate(folder / "surrogate"))
+            curves(folder / "curves")
+        left = published(folder, given.data_dir, given.only)
     sys.stdout.write(f"The figures are in {GALLERY} and {HERE / 'attributions.png'}.\n")
+    if left:
+        sys.stdout.write(f"Left as they are: {', '.join(left)}.\n")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from lit_xai.attribution.adapter import SplitInputs
 from lit_xai.attribution.evaluation import DataInfo, answers_of, known_about
 from lit_xai.attribution.layer_outputs import LayerOutput, first_filters, layer_outputs
-from lit_xai.attribution.samples import Samples, read_samples
+from lit_xai.attribution.samples import Samples, probe_samples
 from lit_xai.network.arguments import Inputs
 from lit_xai.network.calling import BatchToInputs, BatchToTarget, OutputSpec, call_network
 from lit_xai.network.check import check_choice, check_integer
@@ -24,30 +23,16 @@ from lit_xai.network.rows import take
 from lit_xai.network.spec import Network
 from lit_xai.network.untouched import untouched
 from lit_xai.render.samples import LEFT_OUT, SAMPLES
-from lit_xai.trainer.access import (
-    is_a,
-    rank_zero_info,
-    rank_zero_warn,
-    refuse_strategies,
-    require_writable,
-    run_folder,
-    without_log,
-)
-from lit_xai.trainer.agreement import agreed
-from lit_xai.trainer.base import AnyCallback
-from lit_xai.trainer.batches import loader_name
-from lit_xai.trainer.budget import Budget
-from lit_xai.trainer.guarding import guard, unguard
+from lit_xai.trainer.access import is_a, rank_zero_info, without_log
 from lit_xai.trainer.logging import log_image, outlived
-from lit_xai.trainer.regular import Moment, Regular
-from lit_xai.trainer.scheduling import Epochs, Steps, Times
-from lit_xai.trainer.watching import labels_of, resolved
+from lit_xai.trainer.observer import Observer
+from lit_xai.trainer.scheduling import Epochs, Steps
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
 
-class ModelMonitor(AnyCallback):
+class ModelMonitor(Observer):
     """Show the model in TensorBoard: graph, first filters, layers' outputs for a sample, and samples sorted by them.
 
     It changes nothing: weights, optimizer, random numbers and losses are bit for bit those of a run without it, and
@@ -74,6 +59,7 @@ class ModelMonitor(AnyCallback):
         std: that it divided by; default likewise.
         samples: what pictures and the projector may hold of samples: ``"show"``, ``"maps_only"`` (no pictures of
             samples), or ``"none"`` (the graph and the filters alone).
+        name: of tags and of the folder.
 
     Raises:
         ValueError: an argument is out of range; before the first step, ``layers`` matches none.
@@ -103,134 +89,78 @@ class ModelMonitor(AnyCallback):
         mean: list[float] | None = None,
         std: list[float] | None = None,
         samples: Literal["show", "maps_only", "none"] = "show",
+        name: str = "model",
     ) -> None:
-        super().__init__()
+        given = Network(module, batch_to_inputs, output)
+        super().__init__(name, every_n_epochs, given, batch_to_target, every_n_steps=every_n_steps)
         self.graph, self.filters, self.activations, self.projector = graph, filters, activations, projector
         self.layers = [layers] if isinstance(layers, (str, type)) else layers
         self.samples = check_choice("samples", samples, SAMPLES)
         self.probe = Probe(indices=probe) if isinstance(probe, list) else probe or Probe(n=1)
         self.n = check_integer("n", n)
-        self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
-        self._regular = Regular(Times.given((1,), {"every_n_epochs": every_n_epochs}, {"every_n_steps": every_n_steps}))
-        self.given, self.batch_to_target = Network(module, batch_to_inputs, output), batch_to_target
         self.data_info = DataInfo(class_names, None, mean, std)
-        self._forget()
 
-    def _forget(self) -> None:
-        self._regular.forget()
-        self._network, self._folder = self.given, Path()
-        self._sample: Samples | None = None
-        self._many: Samples | None = None
-        self._known = self.data_info
-        self._budget = Budget(1.0, 1.0)
-        self._warned: set[str] = set()
-
-    # --- hooks of Lightning -------------------------------------------------------------------------------------------
-
-    def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
-        """Check what does not depend on the model, and create the run's folder."""
-        guard(trainer)
-        if stage != "fit":
-            return
-        self._forget()
-        refuse_strategies(trainer, "ModelMonitor", "leave it out")
-        self._regular.check(trainer)
-        self._folder = run_folder(trainer) / "model"
-        agreed(trainer, "ModelMonitor", lambda: require_writable(self._folder))
-
-    def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        """Read the samples, and draw the graph."""
-        self._regular.start(trainer)
-        self._budget.start({})
-        with self._budget.once():
-            agreed(trainer, "ModelMonitor", lambda: self._prepare(trainer, pl_module))
-            if self.samples != "show":
-                rank_zero_info(f"ModelMonitor: {LEFT_OUT[self.samples]}")
-            if self.graph:
-                self._try(trainer, "the graph", lambda: self._log_graph(trainer, pl_module))
-
-    def _prepare(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        loader = loader_name(trainer, self.probe, "fit")
-        self._network = resolved(trainer, pl_module, loader, self.given)
-        network = self._network.of(pl_module)
+    def prepare(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Read the samples."""
+        self._sample = probe_samples(self, trainer, pl_module, self.probe)
         if self.layers is not None:
-            match_layers(network, self.layers, "layers")
-        labels = labels_of(trainer, pl_module, loader, self.given, self.batch_to_target)
-
-        def read(probe: Probe) -> Samples:
-            return read_samples(trainer, network, probe, loader, self._network.batch_to_inputs, 0, labels)
-
-        self._sample = read(self.probe)
-        self._many = read(Probe(n=self.n, loader=loader)) if self.projector and self.samples != "none" else None
+            match_layers(self.network.of(pl_module), self.layers, "layers")
+        if self.projector and self.samples != "none":
+            self._many = probe_samples(self, trainer, pl_module, Probe(n=self.n, loader=self._sample.loader))
         self._known = known_about(trainer, self.data_info, self._sample)
 
-    def on_train_batch_end(
-        self, trainer: "Trainer", pl_module: "LightningModule", outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Draw the step if it is due."""
-        self._draw_at(trainer, pl_module, self._regular.after_batch(trainer))
+    def begin(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """Draw the graph."""
+        if self.samples != "show":
+            rank_zero_info(f"ModelMonitor: {LEFT_OUT[self.samples]}")
+        if self.graph:
+            self.attempt(trainer, "the graph", lambda: self._log_graph(trainer, pl_module))
 
-    def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        """Draw the epoch if it is due."""
-        self._draw_at(trainer, pl_module, self._regular.after_epoch(trainer))
+    def observe(self, trainer: "Trainer", pl_module: "LightningModule", when: str, step: int) -> None:
+        """Draw filters and layers."""
+        shows_layers = self.activations and self.samples != "none"
+        if shows_layers or self.filters:
+            self._draw(trainer, pl_module, when, step, shows_layers)
 
-    def on_train_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
-        """Draw the end, and fill the projector."""
-        self._regular.stop()
-        self._draw_at(trainer, pl_module, self._regular.at_end())
-        last = self._regular.last
-        if self._many is not None and last is not None:
-            many = self._many
-            self._try(trainer, "the projector", lambda: self._log_projector(trainer, pl_module, many, last.step))
-        rank_zero_info(f"ModelMonitor: pictures are in '{self._folder}'. They took {self._budget.sentence()}.")
+    def finish(self, trainer: "Trainer", pl_module: "LightningModule", step: int) -> None:
+        """Fill the projector."""
+        if (many := self._many) is not None:
+            self.attempt(trainer, "the projector", lambda: self._log_projector(trainer, pl_module, many, step))
 
-    def teardown(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
-        """Release the samples."""
-        unguard(trainer)
-        self._regular.stop()
-        self._forget()
-
-    def on_exception(self, trainer: "Trainer", pl_module: "LightningModule", exception: BaseException) -> None:
-        """Release the samples after an exception, when Lightning does not call ``teardown``."""
-        self.teardown(trainer, pl_module, "exception")
+    def release(self) -> None:
+        """Drop the samples."""
+        self._sample: Samples | None = None
+        self._many: Samples | None = None
 
     # --- what is shown ------------------------------------------------------------------------------------------------
 
-    def _draw_at(self, trainer: "Trainer", pl_module: "LightningModule", moment: Moment | None) -> None:
-        shows_layers = self.activations and self.samples != "none"
-        if moment is None or not (shows_layers or self.filters):
-            return
-        with self._budget.recurring():
-            self._try(trainer, "its layers", lambda: self._draw(trainer, pl_module, moment, shows_layers))
-
-    def _draw(self, trainer: "Trainer", pl_module: "LightningModule", moment: Moment, shows_layers: bool) -> None:
+    def _draw(self, trainer: "Trainer", pl_module: "LightningModule", when: str, step: int, shows_layers: bool) -> None:
         from lit_xai.render.filters import filters_figure, layers_figure
 
         sample = self._sample
         assert sample is not None  # prepared before the first step
-        network, when = self._network.of(pl_module), f"{moment.point}, step {moment.step}"
+        network, place = self.network.of(pl_module), f"{when}, step {step}"
         image = _image(sample.inputs)
-        with without_log(pl_module):
-            outputs = layer_outputs(network, sample.inputs, output=self._network.output)
-            filters = first_filters(network, image, outputs) if self.filters and image is not None else None
-            if self.layers is not None:
-                outputs = layer_outputs(network, sample.inputs, layers=self.layers, output=self._network.output)
+        outputs = layer_outputs(network, sample.inputs, output=self.network.output)
+        filters = first_filters(network, image, outputs) if self.filters and image is not None else None
+        if self.layers is not None:
+            outputs = layer_outputs(network, sample.inputs, layers=self.layers, output=self.network.output)
         if filters is not None:
-            figure = filters_figure(filters, title=f"Filters of the first layer\n{when}")
-            self._keep(trainer, figure, "filters", moment)
+            figure = filters_figure(filters, title=f"Filters of the first layer\n{place}")
+            self._keep(trainer, figure, "filters", when, step)
         if shows_layers and outputs:
             parts = [(one.name or one.kind, one.values[0]) for one in outputs if len(one.values)]
             picture = image[0] if image is not None and self.samples == "show" else None
-            title = f"What the layers return for one sample\n{when}"
+            title = f"What the layers return for one sample\n{place}"
             figure = layers_figure(parts, picture=picture, title=title, mean=self._known.mean, std=self._known.std)
-            self._keep(trainer, figure, "activations", moment)
+            self._keep(trainer, figure, "activations", when, step)
 
-    def _keep(self, trainer: "Trainer", figure: Any, name: str, moment: Moment) -> None:
+    def _keep(self, trainer: "Trainer", figure: Any, name: str, when: str, step: int) -> None:
         from lit_xai.render import figure_to_rgb, save_png
 
         pixels = figure_to_rgb(figure)
-        png = save_png(pixels, self._folder / f"{name}-{str(moment.point).replace(' ', '=')}.png")
-        log_image(trainer, f"model/{name}", pixels, moment.step, png)
+        png = save_png(pixels, self.folder / f"{name}-{when.replace(' ', '=')}.png")
+        log_image(trainer, f"{self.name}/{name}", pixels, step, png)
 
     def _log_graph(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         assert self._sample is not None  # prepared
@@ -238,11 +168,11 @@ class ModelMonitor(AnyCallback):
         if not boards:
             return
         # A copy, since tracing leaves marks; one sample, since every size would do.
-        copied = uncompiled_(copy_network(self._network.of(pl_module)))
+        copied = uncompiled_(copy_network(self.network.of(pl_module)))
         if is_a(copied, "LightningModule"):
             called_by: Any = copied
             called_by.trainer = trainer  # tracing reads every property, and without one this one raises
-        called = _Positional(copied, self._sample.inputs, self._network.output)
+        called = _Positional(copied, self._sample.inputs, self.network.output)
         # What tracing warns of is how a trace generalizes, and this one is only looked at; a failure prints and raises.
         with untouched(called), torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -250,11 +180,11 @@ class ModelMonitor(AnyCallback):
                 logger.experiment.add_graph(called, called.tensors)  # type: ignore[attr-defined]  # is_a narrows no type
 
     def _log_projector(self, trainer: "Trainer", pl_module: "LightningModule", many: Samples, step: int) -> None:
-        network = self._network.of(pl_module)
+        network = self.network.of(pl_module)
         with without_log(pl_module):
-            outputs = layer_outputs(network, many.inputs, output=self._network.output)
+            outputs = layer_outputs(network, many.inputs, output=self.network.output)
             with untouched(network), torch.no_grad():
-                logits = call_network(network, many.inputs, output=self._network.output)
+                logits = call_network(network, many.inputs, output=self.network.output)
         points = _embedding(outputs, len(many.indices))
         rows = _rows(many, logits.detach().cpu(), self._known.class_names)
         pictures = self._pictures(many.inputs)
@@ -264,7 +194,7 @@ class ModelMonitor(AnyCallback):
                 outlived(
                     logger,
                     lambda board=board: board.experiment.add_embedding(  # type: ignore[misc]  # bound at once
-                        points, rows, pictures, step, "model/embedding", ["index", "label", "prediction"]
+                        points, rows, pictures, step, f"{self.name}/embedding", ["index", "label", "prediction"]
                     ),
                 )
 
@@ -277,20 +207,6 @@ class ModelMonitor(AnyCallback):
             return None
         pixels = to_pixels(to_array(image, "inputs"), self._known.mean, self._known.std)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
-
-    def _try(self, trainer: "Trainer", what: str, work: Callable[[], None]) -> None:
-        """Do what must not end a run, on the first process."""
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
-            return
-        try:
-            work()
-        except Exception as error:
-            if what not in self._warned:
-                self._warned.add(what)
-                words = " ".join(str(error).split())[:300]
-                rank_zero_warn(
-                    f"ModelMonitor cannot show {what}, and training continues. {type(error).__name__}: {words}"
-                )
 
 
 class _Positional(nn.Module):

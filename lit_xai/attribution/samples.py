@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from lit_xai.attribution.adapter import SplitInputs
@@ -18,7 +18,9 @@ from lit_xai.network.profiling import count_samples
 from lit_xai.network.rows import take
 from lit_xai.network.saving import save_arrays
 from lit_xai.trainer.access import to_model
-from lit_xai.trainer.batches import loaders, read_batch
+from lit_xai.trainer.batches import loader_name, loaders, read_batch
+from lit_xai.trainer.observer import Observer
+from lit_xai.trainer.watching import labels_of, resolved
 
 BACKGROUND = 64
 """Number of training samples that the baselines ``"mean"`` and ``"training"`` are made of."""
@@ -105,6 +107,14 @@ def read_samples(
         labels = None
     by_index = reads_by_index(loaders(trainer)[name])
     return Samples(inputs, labels, indices, name, by_index, fingerprint(inputs), whole=_is_whole(network, inputs))
+
+
+def probe_samples(observer: Observer, trainer: Trainer, pl_module: LightningModule, probe: Probe) -> Samples:
+    """Read a probe for an observer that is prepared; arguments as of :func:`read_samples`."""
+    loader = loader_name(trainer, probe, "fit")
+    called = resolved(trainer, pl_module, loader, observer.given)
+    labels = labels_of(trainer, pl_module, loader, observer.given, observer.batch_to_target)
+    return read_samples(trainer, called.of(pl_module), probe, loader, called.batch_to_inputs, 0, labels)
 
 
 def _is_whole(network: nn.Module, inputs: Inputs) -> bool:

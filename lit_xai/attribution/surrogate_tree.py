@@ -153,9 +153,8 @@ class SurrogateTree(Observer):
         log_image(trainer, self.name, pixels, step, png)
         self._caution = found.caution()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the last epoch's network, and say so if its tree is not faithful."""
-        super().on_train_end(trainer, pl_module)
+    def finish(self, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
+        """Say so if the last tree is not faithful."""
         if self._caution:
             rank_zero_info(f"{self.name}, the last tree: {self._caution}")
 

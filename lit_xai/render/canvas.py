@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from lit_xai.render.captions import Caption
+from lit_xai.render.direction import RIGHT, direction_of
 from lit_xai.render.shares import Array, percent
 from lit_xai.render.text import DPI, shorten, text_width, wrap
 
@@ -140,8 +141,11 @@ class Canvas:
         self, before: str, name: str, after: str, x: float, y: float, width: float, weight: str = "normal"
     ) -> None:
         """Write a name with what belongs to it; where room is short, the name alone is shortened."""
-        room = width - text_width(before + after, TEXT, weight)
-        self.text(x, y, before + shorten(name, room, TEXT, weight) + after, weight=weight)
+        name = shorten(name, width - text_width(before + after, TEXT, weight), TEXT, weight)
+        # A name that runs from the right would turn around the number behind it, were they one text.
+        for words in (before, name, after) if direction_of([name]) == RIGHT else (before + name + after,):
+            self.text(x, y, words, weight=weight)
+            x += text_width(words, TEXT, weight)
 
     def note(self, words: str, x: float, y: float, width: float, height: float) -> None:
         """Write ``words`` into the middle of a box: why there is nothing in it."""

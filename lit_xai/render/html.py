@@ -51,7 +51,8 @@ def sentences_html(tokens: Array, drawing: Drawing) -> str:
 
 def _about(caption: Caption) -> str:
     known = [("true ", caption.true, ""), ("pred ", caption.predicted, caption.verdict), ("", caption.place, "")]
-    return " · ".join(f"{before}<b>{escape(words)}</b>{escape(after)}" for before, words, after in known if words)
+    named = [(before, escape(words), escape(after)) for before, words, after in known if words]
+    return " · ".join(f'{before}<b dir="auto">{words}</b>{after}' for before, words, after in named)
 
 
 def _marked(pieces: Sequence[Piece], drawing: Drawing) -> str:
@@ -61,9 +62,11 @@ def _marked(pieces: Sequence[Piece], drawing: Drawing) -> str:
         dark = float(color @ (0.299, 0.587, 0.114)) < 0.45
         kind = " ".join(name for name, has in (("special", piece.is_special), ("dark", dark)) if has)
         spot = "".join(f"{round(255 * part):02x}" for part in color)
+        # A direction of its own, so that "[CLS]" does not decide in which the whole text runs (dir="auto").
+        own = ' dir="ltr"' if piece.is_special else ""
         parts += [" "] if piece.begins_word and parts else []
         parts += [
-            f'<span class="{kind}" style="background:#{spot}" title="{100 * piece.share:+.1f}%">'
+            f'<span class="{kind}"{own} style="background:#{spot}" title="{100 * piece.share:+.1f}%">'
             f"{escape(piece.words)}</span>"
         ]
     return "".join(parts)

@@ -114,5 +114,5 @@ class Reads(nn.Module):
 
 
 def test_what_cannot_be_drawn_is_one_warning(tmp_path):
-    with pytest.warns(UserWarning, match="cannot draw its figure, and training continues"):
+    with pytest.warns(UserWarning, match="cannot show its figure, and training continues"):
         run(tmp_path, TranslationMonitor(probe=1), model=Translator(Reads(), VOCABULARY))

@@ -3,6 +3,7 @@ import pytest
 from blindness import BLINDNESS
 
 from lit_xai.render.canvas import Canvas, color_scale, to_colors
+from lit_xai.render.captions import Caption
 
 
 @pytest.mark.parametrize("blindness", BLINDNESS)
@@ -39,3 +40,12 @@ def test_half_the_width_is_what_tensorboard_shows():
     figure = Canvas("", 100).finish()
     assert figure.canvas.get_width_height() == (700, 112)
     assert figure.dpi == 100
+
+
+def test_a_class_that_runs_from_the_right_leaves_the_number_behind_it_alone(words_of):
+    canvas = Canvas("", 100)
+    canvas.caption(Caption("\u05e8\u05e2", "film", 0.7), "", 0, 0, 400)
+    canvas.caption(Caption("film", "\u05e8\u05e2", 0.7), "", 0, 50, 400)
+    words = words_of(canvas.finish())
+    assert "pred film (70%)" in words
+    assert [word for word in words if "70%" in word] == ["pred film (70%)", " (70%)"]

@@ -67,3 +67,13 @@ def test_there_is_none_of_other_kinds_or_where_inputs_must_not_be_shown(options)
 
 def test_there_is_none_of_images():
     assert attribution_html(torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8)) == ""
+
+
+def test_special_tokens_do_not_decide_which_way_a_text_runs():
+    # dir="auto" goes by the first letter of a direction, and leaves out what has one of its own.
+    names = ["[PAD]", "[CLS]", "\u05e9\u05dc\u05d5\u05dd"]
+    options = {"token_names": names, "labels": [0], "class_names": ["\u05e8\u05e2"]}
+    page = attribution_html(torch.tensor([[1, 2, 2]]), torch.ones(1, 3), **options)
+    special, *words = [attributes.get("dir") for attributes, _ in Spans(page).spans[:3]]
+    assert (special, words) == ("ltr", [None, None])
+    assert '<b dir="auto">\u05e8\u05e2</b>' in page
