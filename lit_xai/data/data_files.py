@@ -2,15 +2,14 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from lit_xai.data.download import download as download_file
+from lit_xai.data.local_files import LocalFiles
 from lit_xai.network.check import refusal
 
 
-class DataFiles:
+class DataFiles(LocalFiles):
     """What a data module of published files inherits first: it knows their folder, and names what is missing there.
 
     The constructor of a dataset calls :meth:`place_files`; :meth:`prepare_data` and :meth:`setup` then run before the
@@ -35,11 +34,8 @@ class DataFiles:
         to another folder, or set download=True.
     """
 
-    folder: str
     files: Sequence[str]
     base_url: str
-    checksums: dict[str, str]
-    data_dir: str
     download: bool
     url: str
 
@@ -58,34 +54,22 @@ class DataFiles:
             raise refusal("url", f"an address such as '{self.base_url}'", url)
         self.data_dir, self.download, self.url = data_dir, download, url or self.base_url
 
-    @property
-    def directory(self) -> Path:
-        """The folder where the files belong."""
-        root = Path(os.path.expanduser(self.data_dir))
-        return root if root.name == self.folder else root / self.folder
-
     def prepare_data(self) -> None:
         """Download missing files (with ``download=True``), or raise an error that names them and their folder."""
         if self.download and self._missing():
             self.fetch()
-        self._require_files()
+        self.require()
 
     def fetch(self) -> None:
         """Download the missing files; each appears only when it is complete and checked."""
         for name in self._missing():
             download_file(f"{self.url.rstrip('/')}/{name}", self.directory / name, self.checksums[name])
 
-    def setup(self, stage: str | None = None) -> None:
-        """Read what the stage needs, once."""
-        # Again: prepare_data runs in one process of a node alone, and not at all where a user calls setup() directly.
-        self._require_files()
-        base: Any = super()
-        base.setup(stage)
-
     def _missing(self) -> list[str]:
         return [name for name in self.files if not os.path.isfile(self.directory / name)]
 
-    def _require_files(self) -> None:
+    def require(self) -> None:
+        """Refuse a folder that misses files; those that are there may be the user's own."""
         missing = self._missing()
         if missing:
             raise FileNotFoundError(

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from lit_xai.data.local_files import find_folder, require_files
+from lit_xai.data.local_files import LocalFiles
 from lit_xai.data.series import Series, SeriesDataModule
 from lit_xai.data.ts_files import read_ts
 
 
-class JapaneseVowels(SeriesDataModule):
+class JapaneseVowels(LocalFiles, SeriesDataModule):
     """640 utterances of two vowels by nine speakers, 370 of them for the test: who speaks?
 
     M. Kudo, J. Toyama and M. Shimbo, "Multidimensional Curve Classification Using Passing-Through Regions" (1999), as
@@ -39,6 +39,7 @@ class JapaneseVowels(SeriesDataModule):
     class_names = [f"speaker {i}" for i in range(1, 10)]
     feature_names = [f"LPC {i}" for i in range(1, 13)]
     folder = "japanese-vowels"
+    published = "the Python package aeon holds them, in aeon/datasets/data/JapaneseVowels"
     checksums = {
         "JapaneseVowels_TRAIN.ts": "68a430eabd919cc77f40b1f5f3bc0dcafacc1486bca9260785aeb7d262cc78cd",
         "JapaneseVowels_TEST.ts": "b3d41d6a0ca3bcad3afb9ca7d4365382aa51341e2e58bae2a574babdda5b9462",
@@ -60,21 +61,6 @@ class JapaneseVowels(SeriesDataModule):
         data_dir = str(data_dir)  # a Path among the hyperparameters would not load with `weights_only=True`
         super().__init__(length, batch_size, val_size, train_size, normalize, num_workers, pin_memory, drop_last, seed)
         self.data_dir = data_dir
-
-    @property
-    def directory(self) -> Path:
-        """The folder where the files belong."""
-        return find_folder(self.data_dir, self.folder)
-
-    def prepare_data(self) -> None:
-        """Raise an error that names missing files and their folder."""
-        source = "the Python package aeon holds them, in aeon/datasets/data/JapaneseVowels"
-        require_files(type(self).__name__, self.directory, self.checksums, source)
-
-    def setup(self, stage: str | None = None) -> None:
-        """Read what the stage needs, once."""
-        self.prepare_data()  # runs in one process of a node alone, and not at all where a user calls setup() directly
-        super().setup(stage)
 
     def read(self, train: bool) -> Series:
         """Return the training or the test utterances."""

