@@ -69,6 +69,9 @@ class ModelMonitor(Observer):
         >>> trainer = Trainer(callbacks=[ModelMonitor(projector=True)], logger=False)
     """
 
+    _sample: Samples | None
+    _many: Samples | None
+
     def __init__(
         self,
         *,
@@ -129,8 +132,7 @@ class ModelMonitor(Observer):
 
     def release(self) -> None:
         """Drop the samples."""
-        self._sample: Samples | None = None
-        self._many: Samples | None = None
+        self._sample = self._many = None
 
     # --- what is shown ------------------------------------------------------------------------------------------------
 

@@ -58,6 +58,7 @@ class TranslationMonitor(Observer):
     """
 
     within = "attribution"
+    _read: Samples | None
 
     def __init__(
         self,
@@ -109,7 +110,7 @@ class TranslationMonitor(Observer):
 
     def release(self) -> None:
         """Drop the samples."""
-        self._read: Samples | None = None
+        self._read = None
 
     def observe(self, trainer: "Trainer", pl_module: "LightningModule", when: str, step: int) -> None:
         """Draw the matrices."""
