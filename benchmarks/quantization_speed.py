@@ -34,9 +34,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_xai.models import ResNet, VisionTransformer
+from lit_xai.models import ResNet, TextTransformer, VisionTransformer
 from lit_xai.network.copying import copy_network
 from lit_xai.network.profiling import with_batch_size
+from lit_xai.pruning.pruning import pruned_copy
 from lit_xai.quantization.folding import find_foldable, fold_batch_norms_
 from lit_xai.quantization.observers import quiet_import
 from lit_xai.quantization.quantization import quantize
@@ -91,14 +92,20 @@ def bert(hidden: int) -> nn.Module:
     return BertForSequenceClassification(BertConfig(vocab_size=1000, intermediate_size=4 * hidden, **sizes))
 
 
+def text(dim: int, share: float = 0.0) -> nn.Module:
+    """Return the transformer for texts, of one block, with a share of its channels removed: half leaves a quarter."""
+    network = TextTransformer(8000, dim=dim, depth=1, heads=4)
+    return pruned_copy(network, sentences(25), pruning_ratio=share, round_to=16) if share else network
+
+
 def images(channels: int, size: int) -> Callable[[], Tensor]:
     """Return what makes random images."""
     return lambda: torch.randn(64, channels, size, size)
 
 
-def sentences() -> dict[str, Tensor]:
+def sentences(length: int = 32) -> dict[str, Tensor]:
     """Return random sentences."""
-    return {"input_ids": torch.randint(1000, (64, 32)), "attention_mask": torch.ones(64, 32, dtype=torch.long)}
+    return {"input_ids": torch.randint(1000, (64, length)), "attention_mask": torch.ones(64, length, dtype=torch.long)}
 
 
 def resnet8(width: int) -> nn.Module:
@@ -117,6 +124,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
     "mobile-64": (mobile, images(1, 28)),
     **{f"vit-{dim}": (lambda dim=dim: vit(dim), images(1, 28)) for dim in (64, 192, 384)},
     **{f"bert-{hidden}": (lambda hidden=hidden: bert(hidden), sentences) for hidden in (64, 384)},
+    **{f"text-{dim}": (lambda dim=dim: text(dim), lambda: sentences(25)) for dim in (64, 128, 256)},
+    **{f"half-{dim}": (lambda dim=dim: text(dim, 0.5), lambda: sentences(25)) for dim in (64, 128, 256, 384, 512)},
 }
 WRITERS_OF = {
     **dict.fromkeys(("residual", "resnet8-16", "resnet8-64"), ("ours", "nncf", "pt2e", "fasterai")),

@@ -8,6 +8,7 @@ from torch import nn
 
 from lit_xai.export.files import take_onnx, write_onnx
 from lit_xai.export.parity import OnnxPredictor
+from lit_xai.export.wholes import others_of
 
 
 class Undecided(nn.Module):
@@ -103,3 +104,26 @@ def test_a_network_of_one_length_is_written_in_it(tmp_path):
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     sizes = write_onnx(network, torch.rand(2, 3, 4), tmp_path / "model.onnx", others=[torch.rand(2, 3, 5)])
     assert sizes == {"input": [None, 3, 4]}
+
+
+@pytest.mark.filterwarnings("ignore:.*treespec")
+def test_an_encoder_decoder_takes_source_and_target_of_any_length(tmp_path):
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    from lit_xai.data.pairs import PairRows
+
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2}
+    network = T5ForConditionalGeneration(T5Config(vocab_size=20, decoder_start_token_id=0, **sizes)).eval()
+
+    def batch(n, source, target):
+        ids = [[torch.randint(4, 20, (length,)).tolist() for _ in range(n)] for length in (source, target)]
+        return {name: value for name, value in PairRows(*ids).__getitems__(range(n)).items() if name != "labels"}
+
+    some = [batch(1, source, target) for source, target in ((7, 5), (7, 5), (5, 5), (9, 4))]
+    found = write_onnx(network, some[0], tmp_path / "model.onnx", output="logits", others=others_of(some, rows=True))
+    assert found == {name: [None, None] for name in ("input_ids", "attention_mask", "decoder_input_ids")}
+    for shape in ((1, 1, 1), (3, 12, 9), (2, 2, 30)):
+        inputs = batch(*shape)
+        expected = network(**inputs).logits.detach()
+        torch.testing.assert_close(OnnxPredictor(tmp_path / "model.onnx")(inputs), expected, rtol=1e-3, atol=1e-4)
