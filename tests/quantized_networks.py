@@ -291,6 +291,7 @@ class Case:
         inputs: makes what it is called with, for so many samples.
         options: how its output is read.
         floats: of its layers, those that stay in float.
+        tables: of its layers, those that are looked up in.
     """
 
     make: Callable[[], nn.Module]
@@ -300,6 +301,7 @@ class Case:
     inputs: Callable[[int], Any] = _images
     options: dict[str, Any] = field(default_factory=dict)
     floats: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
 
 
 NETWORKS: dict[str, Case] = {
@@ -330,17 +332,15 @@ NETWORKS: dict[str, Case] = {
         8,
         _sentences,
         floats=(
-            "bert.embeddings.word_embeddings",
-            "bert.embeddings.position_embeddings",
-            "bert.embeddings.token_type_embeddings",
             "bert.embeddings.LayerNorm",
             "bert.encoder.layer.0.attention.output.LayerNorm",
             "bert.encoder.layer.0.output.LayerNorm",
         ),
+        tables=tuple(f"bert.embeddings.{kind}_embeddings" for kind in ("word", "token_type", "position")),
     ),
     "recurrent": Case(Recurrent, 0, 0, 1, floats=("lstm",)),
     "signal": Case(Signal, 2, 0, 1),
-    "ratings": Case(Ratings, 0, 0, 3, _ratings, {"output": "scores"}, floats=("users",)),
+    "ratings": Case(Ratings, 0, 0, 3, _ratings, {"output": "scores"}, tables=("users",)),
     "keywords": Case(Keywords, 1, 0, 1),
     "checkpointed": Case(Checkpointed, 3, 0, 1),
     "patched": Case(Patched, 3, 1, 1),

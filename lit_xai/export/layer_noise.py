@@ -131,8 +131,13 @@ def find_readings(model: Any) -> list[Reading]:
     for node in graph.node:
         for name in node.input:
             consumers[name].append(node)
+    lookups = {node.output[0]: node for node in graph.node if node.op_type == "Gather"}
     readings = []
     for node in graph.node:
+        if node.op_type == "DequantizeLinear" and _is_of_table(node, lookups, constants):
+            table = names.layer(lookups[node.input[0]])
+            readings += [Reading(table, node.output[0], node.output[0])] if table is not None else []
+            continue
         if node.op_type not in PRODUCTS or not any(_is_integer(name, producers, constants) for name in node.input):
             continue
         layer, value = names.layer(node), node.output[0]
@@ -206,13 +211,24 @@ def without_rounding(model: Any, weights: Sequence[NDArray[Any]], constants: dic
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     before = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    lookups = {node.output[0]: node for node in model.graph.node if node.op_type == "Gather"}
     nodes, added = [], []
     for node in copied.graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0] in before:
             nodes.append(onnx.helper.make_node("Identity", [before[node.input[0]]], [node.output[0]], name=node.name))
         elif node.op_type == "DequantizeLinear" and node.input[0] in constants:
             integers, scale = (numpy_helper.to_array(constants[name]) for name in node.input[:2])
-            added.append(numpy_helper.from_array(_unrounded(integers, scale, weights), node.output[0]))
+            axis = next((one.i for one in node.attribute if one.name == "axis"), 0)
+            # Along another axis than a weight's: rows of a table that are the same in every call, such as positions.
+            values = _unrounded(integers, scale, weights) if axis == 0 else _unrounded_rows(integers, scale, weights)
+            added.append(numpy_helper.from_array(values, node.output[0]))
+        elif node.op_type == "DequantizeLinear" and _is_of_table(node, lookups, constants):
+            lookup, table = lookups[node.input[0]], f"{node.output[0]}/table"
+            integers = numpy_helper.to_array(constants[lookup.input[0]])
+            scale = numpy_helper.to_array(constants[node.input[1]])
+            # Recorded with its columns first, which are its channels.
+            added.append(numpy_helper.from_array(_unrounded(integers.T, scale, weights).T.copy(), table))
+            nodes.append(onnx.helper.make_node("Gather", [table, lookup.input[1]], [node.output[0]], name=node.name))
         elif node.op_type != "QuantizeLinear":
             nodes.append(node)
     del copied.graph.node[:]
@@ -221,12 +237,28 @@ def without_rounding(model: Any, weights: Sequence[NDArray[Any]], constants: dic
     return copied
 
 
+def _is_of_table(node: Any, lookups: dict[str, Any], constants: dict[str, Any]) -> bool:
+    """Return whether what is dequantized are rows of a table of integers."""
+    return node.input[0] in lookups and lookups[node.input[0]].input[0] in constants
+
+
 def _unrounded(integers: NDArray[Any], scale: NDArray[Any], weights: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Return the weight that was rounded to these integers; where there is none, the integers times their scale."""
     steps = scale.reshape(-1, *(1,) * (integers.ndim - 1)) if scale.size > 1 else scale.reshape(())
     rounded = (integers.astype(np.float64) * steps).astype(np.float32)
     same = [weight for weight in _of_shape(weights, rounded.shape) if np.abs((weight - rounded) / steps).max() < 1]
     return same[0] if same else rounded
+
+
+def _unrounded_rows(integers: NDArray[Any], scale: NDArray[Any], weights: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return the rows of a table ``(..., columns)`` that were rounded to these integers, as :func:`_unrounded` does."""
+    tables = [weight.T for weight in weights if weight.ndim == 2 and len(weight) == integers.shape[-1]]
+    rows = (integers.astype(np.float64) * scale).astype(np.float32).reshape(-1, integers.shape[-1])
+    for table in tables:
+        steps = [np.abs((table - row) / scale).max(1) for row in rows]
+        if all(distance.min() < 1 for distance in steps):
+            return np.stack([table[distance.argmin()] for distance in steps]).reshape(integers.shape)
+    return rows.reshape(integers.shape)
 
 
 def _of_shape(weights: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:

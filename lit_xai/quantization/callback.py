@@ -546,6 +546,7 @@ def _layer_table(facts: Mapping[str, Any]) -> str:
     from lit_xai.render.summary import markdown_table
 
     rows = [[name, "integer", ""] for name in facts["integer"]]
+    rows += [[name, "float", "stored as integers"] for name in facts["tables"]]
     rows += [[name, "float", why] for name, why in facts["float"].items()]
     return f"Weights: {facts['weights']}. Activations: {facts['activations']}.\n\n" + markdown_table(
         ["layer", "computes in", "why"], rows

@@ -20,6 +20,7 @@ from lit_xai.quantization.integers import Integers
 from lit_xai.quantization.observers import Site, make_fake_quant, recompute_scale_, run_fake_quant
 from lit_xai.quantization.rounding import Placement, owners_of_weights
 from lit_xai.quantization.running import Running
+from lit_xai.quantization.tables import Lookup, fake_quantize_rows
 
 NAME = "fake_quantizers"
 """The name of the child module."""
@@ -201,11 +202,23 @@ class FakeQuantizers(nn.Module):
         out = run_fake_quant(self.fake_quants[name], values, self.training, self.off)
         if signs is not None:
             out = out * signs
-        if not torch.is_autocast_enabled(tensor.device.type):  # autocast casts operands itself
-            out = out.to(tensor.dtype)
-        # Placement takes the very tensor that it gave for one without a site, so a site that is only observed returns
-        # another object.
-        return out.view_as(out) if out is tensor else out
+        return _given(out, tensor)
+
+    def fake_quantize_rows(self, name: str, lookup: Lookup, layer: str) -> Tensor:
+        """Return what was looked up in a table with the values that its integers can represent.
+
+        Args:
+            name: of the site.
+            lookup: what is looked up.
+            layer: the name of the layer that looks it up.
+        """
+        if self._record is not None:
+            self._record(name, lookup.columns)
+        if name not in self.sites:
+            return lookup.rows
+        if self._integers is not None:
+            return self._integers.looked_up(self.sites[name], lookup)
+        return _given(fake_quantize_rows(self.fake_quants[name], lookup, self.training, self.off), lookup.rows)
 
     def _quantize_bias(self, bias: Tensor, inputs: str, weight: str) -> Tensor:
         """Return a bias as int32, in which a product of integers is accumulated; unchanged before :meth:`convert_`.
@@ -292,6 +305,7 @@ class FakeQuantizers(nn.Module):
                 self.float_layers,
                 self._quantize_bias,
                 self.norms.values(),
+                self.fake_quantize_rows,
             )
             frozen = norms.values() if self.norms_frozen else ()
             runs.append(Running(network, placement, sys._getframe(1), frozen))
@@ -332,6 +346,15 @@ class FakeQuantizers(nn.Module):
         memo[id(self)] = copied
         copied.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
         return copied
+
+
+def _given(out: Tensor, tensor: Tensor) -> Tensor:
+    """Return a quantized tensor in the dtype it was given in, and as an object of its own."""
+    if not torch.is_autocast_enabled(tensor.device.type):  # autocast casts operands itself
+        out = out.to(tensor.dtype)
+    # Placement takes the very tensor that it gave for one without a site, so a site that is only observed returns
+    # another object.
+    return out.view_as(out) if out is tensor else out
 
 
 def _warn_renamed(old: str, new: str) -> None:

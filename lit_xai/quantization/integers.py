@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lit_xai.quantization.observers import Site
+from lit_xai.quantization.tables import Lookup, is_table, stored_rows
 
 
 class Integers:
@@ -34,6 +35,8 @@ class Integers:
                 # Stored as int8, not as float with a QuantizeLinear: the file is about a quarter the size.
                 integers = torch.round(weights[name].detach().float() / scale.view(shape))
                 integers = integers.clamp(fake_quant.quant_min, fake_quant.quant_max).to(torch.int8)
+                if is_table(name):
+                    integers = integers.t().contiguous()
                 self._by_site[name] = integers, scale, zero_point.long()
             else:
                 # torchao names quantized dtypes, the operators take plain ones.
@@ -51,6 +54,13 @@ class Integers:
         scale, zero_point, low, high, dtype = self._by_site[site["name"]]
         integers = operators.quantize_per_tensor(tensor, scale, zero_point, low, high, dtype)
         return operators.dequantize_per_tensor(integers, scale, zero_point, low, high, dtype)
+
+    def looked_up(self, site: Site, lookup: Lookup) -> Tensor:
+        """Return rows of a table, which was given at construction with its columns first."""
+        if site["name"] not in self._by_site:
+            return lookup.rows
+        table, scale, zero_point = self._by_site[site["name"]]
+        return stored_rows(table, scale, zero_point, lookup.ids)
 
     def dequantized_bias(self, bias: Tensor, inputs: str, weight: str) -> Tensor:
         """Return a bias quantized to int32, in which a product of integers is accumulated, and dequantized.

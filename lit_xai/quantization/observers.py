@@ -26,6 +26,17 @@ AVERAGING = 0.01
 """How much a training batch moves the observed range of an activation after calibration."""
 
 
+def observe_weight_(fake_quant: Any, values: Tensor, off: Tensor) -> None:
+    """Move the range to that of a weight, and the scale with it.
+
+    Args:
+        fake_quant: from :func:`make_fake_quant`, with channels.
+        values: ``(channels, ...)``.
+        off: as for :func:`run_fake_quant`.
+    """
+    _observe_symmetric_(fake_quant, values, off)
+
+
 def make_fake_quant(site: Site) -> nn.Module:
     """Return torchao's fake-quantize module for one site.
 

@@ -21,6 +21,7 @@ from lit_xai.quantization.fake_quantizers import (
 from lit_xai.quantization.observers import Site
 from lit_xai.quantization.quantization import calibrate_, run_placement
 from lit_xai.quantization.rounding import Place, Placement, Quantize, owners_of_weights
+from lit_xai.quantization.tables import Lookup
 
 Calls = Callable[[], Iterable[Inputs]]
 """Yields the inputs of a few calls, the same ones each time."""
@@ -145,7 +146,13 @@ class PartlyQuantized:
 
     def _placement(self, network: nn.Module, float_layers: Sequence[str], quantize: Quantize) -> Placement:
         assert self._old is not None
-        return Placement(quantize, owners_of_weights(network), float_layers, passing=self._old.norms.values())
+
+        def quantize_rows(name: str, lookup: Lookup, layer: str) -> Tensor:
+            quantize(name, lookup.columns, layer)
+            return lookup.rows
+
+        passing, owners = self._old.norms.values(), owners_of_weights(network)
+        return Placement(quantize, owners, float_layers, passing=passing, quantize_rows=quantize_rows)
 
     def _run(self, network: nn.Module, placement: Placement) -> None:
         run_placement(network, placement, next(iter(self._calls())), "forward", self._output)

@@ -13,6 +13,7 @@ from lit_xai.network.check import refusal
 from lit_xai.network.spelling import nearest
 from lit_xai.quantization.folding import check_pairs
 from lit_xai.quantization.quantization import check_scheme, most_bits
+from lit_xai.quantization.tables import is_table
 from lit_xai.structure.schema import Checked, ListOf, NonNegative, Row, closed, shown
 
 
@@ -70,23 +71,23 @@ def check_plan(plan: Mapping[str, Any]) -> None:
         raise refusal(
             "The sites of a 'quantize' step", "names that differ", next(n for n in names if names.count(n) > 1)
         )
-    weights = _weight_limits(scheme)
+    weights, tables = (_weight_limits(scheme, most) for most in (most_bits(scheme["cpu"], scheme["activations"]), 8))
     activations = {"unsigned": [(0, 255)], "symmetric": [(-128, 127)], "float": []}[scheme["activations"]]
     for site in plan["sites"]:
         name, is_weight = site["name"], site["name"].endswith("/weight")
         # A name is a key of a ModuleDict; those of the network's own functions have no layer before them.
         if "." in name or not name or is_weight != (site["channels"] > 0):
             raise refusal("The name of a site of a 'quantize' step", "that of a weight or an activation", shown(name))
-        if (site["low"], site["high"]) not in (weights if is_weight else activations):
+        allowed = activations if not is_weight else tables if is_table(name) else weights
+        if (site["low"], site["high"]) not in allowed:
             limits = (site["low"], site["high"])
             raise refusal(f"The integers of site {name!r}", f"those of the scheme {shown(dict(scheme))}", limits)
         if site.get("inputs", name) not in names:
             raise refusal(f"The inputs of site {name!r}", "another site", site["inputs"])
 
 
-def _weight_limits(scheme: Mapping[str, Any]) -> list[tuple[int, int]]:
+def _weight_limits(scheme: Mapping[str, Any], most: int) -> list[tuple[int, int]]:
     bits = {8, *scheme["bits"].values()} if isinstance(scheme["bits"], Mapping) else {scheme["bits"]}
-    most = most_bits(scheme["cpu"], scheme["activations"])
     return [(-(2 ** (n - 1)), 2 ** (n - 1) - 1) for n in {min(n, most) for n in bits}]
 
 

@@ -35,6 +35,7 @@ from lit_xai.quantization.folding import find_foldable, fold_batch_norms_
 from lit_xai.quantization.observers import AVERAGING, Site
 from lit_xai.quantization.rounding import Placement, owners_of_weights
 from lit_xai.quantization.running import Running
+from lit_xai.quantization.tables import Lookup, is_table
 
 CPUS = ("any", "vnni", "arm64")
 """The CPUs that integers are for. Without VNNI, x86 adds two 8-bit products in 16 bits, which can overflow unless
@@ -67,8 +68,9 @@ def plan_quantization(
 ) -> Plan:
     """Return which tensors of a network to quantize, by running it once; the network is left unchanged.
 
-    Weights are quantized per output channel to integers symmetric around 0, everything else per tensor to 0..255
-    (`Krishnamoorthi 2018 <https://arxiv.org/abs/1806.08342>`_); see :mod:`~lit_xai.quantization.rounding` for which.
+    Weights are quantized per output channel to integers symmetric around 0, tables of embeddings per column, everything
+    else per tensor to 0..255 (`Krishnamoorthi 2018 <https://arxiv.org/abs/1806.08342>`_); see
+    :mod:`~lit_xai.quantization.rounding` for which.
 
     Args:
         network: the module. A BatchNorm that can be folded into the layer before it
@@ -79,7 +81,7 @@ def plan_quantization(
             With 2 bits, four values per weight, networks often fail, even when trained for it: use them only for layers
             that tolerate it.
         cpu: ``"any"``: 8 bits in weights become 7, with correct results on every x86; ``"vnni"`` or ``"arm64"``: all 8,
-            for CPUs with AVX-512 VNNI, AVX-VNNI or AMX, and for ARM.
+            for CPUs with AVX-512 VNNI, AVX-VNNI or AMX, and for ARM. Tables, which nothing is multiplied with, have 8.
         activations: ``"unsigned"``; ``"symmetric"``: -128..127 around 0, as GPU runtimes need it; or ``"float"``:
             weights alone become integers, all 8 bits of them whatever the CPU, for a file of a quarter the size.
         ignored_layers: layers that stay in float: names, patterns or classes; a module's submodules are included.
@@ -121,7 +123,8 @@ def plan_quantization(
             return tensor
         sites[name] = {"name": name, "layer": layer}
         if name.endswith("/weight"):
-            weight_bits = min(bits_of.get(layer, bits_of["*"]), most)
+            # A table is looked up in, and no product of it can overflow.
+            weight_bits = min(bits_of.get(layer, bits_of["*"]), 8 if is_table(name) else most)
             low, high = -(2 ** (weight_bits - 1)), 2 ** (weight_bits - 1) - 1
             sites[name] |= {"low": low, "high": high, "channels": len(tensor)}
         else:
@@ -129,9 +132,13 @@ def plan_quantization(
             sites[name] |= {"low": low, "high": high, "channels": 0}
         return tensor.view_as(tensor)  # another tensor, which Placement takes for the quantized one
 
+    def add_table(name: str, lookup: Lookup, layer: str) -> Tensor:
+        add_site(name, lookup.columns, layer)
+        return lookup.rows
+
     # One forward decides which tensors have sites; training and export then follow the same rules at the same places.
     passing = [norm for _, norm in norms]
-    placement = Placement(add_site, owners_of_weights(network), float_layers, passing=passing)
+    placement = Placement(add_site, owners_of_weights(network), float_layers, passing=passing, quantize_rows=add_table)
     run_placement(network, placement, example_inputs, call, output)
     for name, site_of_inputs in placement.inputs_of.items():
         if site_of_inputs in sites:
@@ -428,33 +435,37 @@ def describe_quantization(network: nn.Module) -> dict[str, Any]:
         network: the module, prepared or not.
 
     Returns:
-        ``{"weights", "activations", "cpu", "integer": [layers], "float": {layer: reason}}``; empty if it is not
-        prepared.
+        ``{"weights", "activations", "cpu", "integer": [layers], "tables": [layers], "float": {layer: reason}}``; empty
+        if it is not prepared. ``"tables"`` are stored as integers, and what is looked up in them is float.
 
     Example:
-        >>> network = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2))
+        >>> network = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2), nn.LayerNorm(2))
         >>> fake_quantizers = prepare_(network, plan_quantization(network, torch.zeros(2, dtype=torch.long)))
-        >>> describe_quantization(network)["float"]
-        {'0': 'Embedding looks up values'}
+        >>> described = describe_quantization(network)
+        >>> described["integer"], described["tables"], described["float"]
+        (['1'], ['0'], {'2': 'LayerNorm normalizes by the statistics of its input'})
     """
     fake_quantizers = find_fake_quantizers(network)
     if fake_quantizers is None:
         return {}
     prefix = next(name for name, module in network.named_modules() if module is fake_quantizers).removesuffix(NAME)
-    weights = [site for site in fake_quantizers.sites.values() if site["channels"]]
+    weights = [site for site in fake_quantizers.sites.values() if site["channels"] and not is_table(site["name"])]
     activations = [site for site in fake_quantizers.sites.values() if not site["channels"]]
     integer = list(dict.fromkeys(prefix + site["layer"] for site in weights))
-    bits = sorted({(site["high"] + 1).bit_length() for site in weights})
+    looked_up = [prefix + site["layer"] for site in fake_quantizers.sites.values() if is_table(site["name"])]
+    tables = [layer for layer in dict.fromkeys(looked_up) if layer not in integer]
+    bits = sorted({(site["high"] + 1).bit_length() for site in weights or fake_quantizers.sites.values()})
     is_symmetric = bool(activations) and activations[0]["low"] < 0
     words = "8 bits, -128..127 around 0, per tensor" if is_symmetric else "8 bits, 0..255, per tensor"
     return {
         "weights": f"{' and '.join(map(str, bits))} bits, symmetric, per output channel",
         "activations": words if activations else IN_FLOAT,
-        "cpu": "any" if bits[-1] < 8 or not activations else "vnni or arm64",
+        "cpu": "any" if bits[-1] < 8 or not activations or not weights else "vnni or arm64",
         "integer": integer,
+        "tables": tables,
         "float": _float_layers(
             network,
-            {*integer, *(prefix + norm for norm in fake_quantizers.norms.values())},
+            {*integer, *tables, *(prefix + norm for norm in fake_quantizers.norms.values())},
             {prefix + name for name in fake_quantizers.float_layers},
         ),
     }
@@ -480,7 +491,7 @@ def _reason(module: nn.Module) -> str:
 
 
 _WHY: dict[Any, str] = {
-    nn.Embedding: "looks up values",
+    nn.Embedding: "is not called, or changes its table when it is",
     (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm): "normalizes by the statistics of its input",
     nn.modules.batchnorm._NormBase: "has no layer before it to fold it into",
     nn.RNNBase: "keeps its state in float",

@@ -34,7 +34,9 @@ class Rehearsal:
         n = len(self.plan["norms"])
         folded = f", with {n} BatchNorm{'s' if n != 1 else ''} that the exported file folds into them" if n else ""
         integer = f"{len(self.facts['integer'])} layers compute in integers ({self.facts['weights']}){folded}"
-        return f"{integer}; in float: {shown or 'none'}."
+        n = len(self.facts["tables"])
+        stored = f"; {n} table{'s are' if n != 1 else ' is'} stored as integers" if n else ""
+        return f"{integer}{stored}; in float: {shown or 'none'}."
 
 
 def rehearse(network: nn.Module, inputs: Inputs, scheme: dict[str, Any], output: OutputSpec) -> Rehearsal:

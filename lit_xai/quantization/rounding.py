@@ -6,6 +6,9 @@ of a convolution before any other operator takes it; if an activation or a pooli
 the two (`Jacob et al. 2018 <https://arxiv.org/abs/1712.05877>`_, section 2.4 and appendix A). A tensor is quantized
 once, however many operators take it.
 
+Tables of embeddings are stored as integers as well, and the rows that are looked up become floats again: that makes the
+file smaller, and computes nothing in integers.
+
 The rules apply to functions rather than modules: a functional ReLU or a ``+`` counts as much as a module.
 """
 
@@ -25,12 +28,16 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from lit_xai.network.trees import leaves, replaced
+from lit_xai.quantization.tables import Lookup
 
 Quantize = Callable[[str, Tensor, str], Tensor]
 """From the name of a tensor's site, the tensor and the layer that takes it, to the quantized tensor."""
 
 QuantizeBias = Callable[[Tensor, str, str], Tensor]
 """From a bias and the sites of the input and the weight whose product it is added to, to the quantized bias."""
+
+QuantizeRows = Callable[[str, Lookup, str], Tensor]
+"""From the name of a table's site, what is looked up in it and the layer that does, to the quantized rows."""
 
 
 Place = tuple[str, str, int, str]
@@ -43,6 +50,7 @@ def _words(text: str) -> frozenset[str]:
 
 CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
 PRODUCTS = CONVOLUTIONS | {"linear"}
+LOOKUP = F.embedding.__name__
 SUMS = frozenset({"add", "add_", "__add__", "__radd__", "__iadd__"})
 
 # Runtimes fuse these into the operator before them, or leave them out: their output is quantized, not their input.
@@ -125,6 +133,7 @@ class Placement(TorchFunctionMode):
         quantize_bias: called for the bias of a product whose output is integers as well; default none is quantized.
         passing: names of the BatchNorms that will be folded into the layer before them: what they compute counts as
             that layer's output.
+        quantize_rows: called for what is looked up in a table; default tables stay in float.
     """
 
     def __init__(
@@ -134,6 +143,7 @@ class Placement(TorchFunctionMode):
         float_layers: Collection[str] = (),
         quantize_bias: QuantizeBias | None = None,
         passing: Collection[str] = (),
+        quantize_rows: QuantizeRows | None = None,
     ) -> None:
         super().__init__()
         self.path: list[str] = []
@@ -142,7 +152,7 @@ class Placement(TorchFunctionMode):
         self.layer_of: dict[str, str] = {}
         self.place_of: dict[str, Place] = {}
         self.passing = frozenset(passing)
-        self._quantize_bias = quantize_bias
+        self._quantize_bias, self._quantize_rows = quantize_bias, quantize_rows
         self._quantize, self._owner_of, self._float_layers = quantize, owner_of, frozenset(float_layers)
         self._calls: Counter[str] = Counter()
         self._all_calls: Counter[tuple[str, str]] = Counter()
@@ -191,6 +201,8 @@ class Placement(TorchFunctionMode):
             return self._run_product
         if name in SUMS and self._adds_integers(args, kwargs):
             return self._run_sum
+        if name == LOOKUP:
+            return self._run_lookup
         if name in FUSED and args:
             return self._run_fused
         if name in SELECTING and args and self._kind(args[0]) in (_Kind.PENDING, _Kind.QUANTIZED):
@@ -229,6 +241,22 @@ class Placement(TorchFunctionMode):
             bias = self._quantize_bias(bias, self.inputs_of[place], place)
         self.layer_of[place], self.place_of[place] = self._layer, (*self._call, "weight")
         return inputs, self._quantize(place, weight, self._layer), bias
+
+    def _run_lookup(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Look up rows of a table in float, and quantize them, as the table will be stored."""
+        rows = self._run_in_float(func, name, args, kwargs)
+        (ids, table, _, max_norm), _, _ = _taken(args, kwargs, ("input", "weight", "padding_idx", "max_norm"))
+        owner = self._owner_of(table, self._layer)
+        # With max_norm a lookup writes to the table, of which a file holds one version.
+        if func is not F.embedding or owner is None or owner in self._float_layers or max_norm is not None:
+            return rows
+        if self._quantize_rows is None:
+            return rows
+        self.path.append(owner)
+        place = f"{self._site(name)}/weight"
+        self.path.pop()
+        self.layer_of[place], self.place_of[place] = owner, (*self._call, "weight")
+        return self._quantize_rows(place, Lookup(ids, table, rows), owner)
 
     def _run_sum(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         (left, right), args, kwargs = _taken(args, kwargs, ("input", "other"))

@@ -26,7 +26,8 @@ from lit_xai.runtime.inspection import inspect_onnx
 from lit_xai.runtime.onnx import export_onnx
 
 # Attention's output has its weights under the name of the attention, and a part of the keywords' is the network's own.
-OTHER_NAMES = {"encoder.layers.0.self_attn.out_proj", "look.out_proj", ""}
+# Positions that are the same in every call are a constant of the file.
+OTHER_NAMES = {"encoder.layers.0.self_attn.out_proj", "look.out_proj", "bert.embeddings.position_embeddings", ""}
 
 
 FOLDERS = tempfile.TemporaryDirectory(prefix="layer-noise-")

@@ -110,6 +110,7 @@ def test_every_layer_is_reported_as_integer_or_with_a_reason(name):
     case, (network, inputs) = NETWORKS[name], make(name, 4)
     found = describe_quantization(quantize(network, [inputs], progress=False, **case.options))
     assert set(found["float"]) == set(case.floats)
+    assert set(found["tables"]) == set(case.tables)
     weighty = {n for n, m in module_names(network).items() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))}
     assert weighty <= {*found["integer"], *found["float"]}
     assert found["weights"] == "7 bits, symmetric, per output channel"

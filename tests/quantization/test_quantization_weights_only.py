@@ -37,13 +37,16 @@ def rounded(weight, bits=8):
 def test_it_is_the_network_with_rounded_weights(name, bits):
     (network, x), options = make(name), NETWORKS[name].options
     quantized = quantize(network, [x], activations="float", bits=bits, progress=False, **options)
-    layers = describe_quantization(quantized)["integer"]
+    layers, tables = (describe_quantization(quantized)[kind] for kind in ("integer", "tables"))
     expected = copy.deepcopy(quantized)
     expected.fake_quantizers.enable_fake_quant_(False)
     with torch.no_grad():
         for layer in layers:
             module = expected.get_submodule(layer)
             module.weight.copy_(rounded(module.weight, bits))
+        for table in tables:  # by column
+            weight = expected.get_submodule(table).weight
+            weight.copy_(rounded(weight.t(), bits).t())
         torch.testing.assert_close(
             call_network(quantized, x, **options), call_network(expected, x, **options), rtol=1e-4, atol=1e-4
         )
