@@ -3,6 +3,9 @@
 A renderer of one's own is a subclass of :class:`~lit_xai.render.renderer.Renderer`. Registered once, where the package
 that defines it is imported, it is chosen by its ``suits`` and by ``kind="name"`` wherever the library draws
 attributions. Without being registered, it can be named by its import path, ``kind="my_package.TokenRenderer"``.
+
+Rankings and translations have figures of their own and no renderer: a renderer draws one map for each sample, where a
+ranking has several items for a user, each with parts, and a translation has a map for each token that is written.
 """
 
 import numpy as np
