@@ -10,8 +10,8 @@ can compute floats in fewer bits on this CPU (bf16 in OpenVINO), that is a row t
 On some networks the same for NNCF, which gets the network with its BatchNorms folded, for torchao's PT2E with its
 X86InductorQuantizer, each exported by the exporter of torch that can, and for FasterAI, whose own export takes a single
 batch size. Where one is not installed (``pip install nncf``, or ``fasterai`` with torch 2.14) or fails, it says so. On
-vision transformers the same for weights alone in integers, and for ONNX Runtime's dynamic quantization. NNCF compiles
-C++ when first used, for up to a minute: let it.
+vision transformers the same for weights alone in integers, and for ONNX Runtime's dynamic quantization; on recommenders
+the same with tables of embeddings in float. NNCF compiles C++ when first used, for up to a minute: let it.
 """
 
 import argparse
@@ -34,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_xai.models import ResNet, TextTransformer, VisionTransformer
+from lit_xai.models import ResNet, TextTransformer, TwoTower, VisionTransformer
 from lit_xai.network.copying import copy_network
 from lit_xai.network.profiling import with_batch_size
 from lit_xai.pruning.pruning import pruned_copy
@@ -47,6 +47,7 @@ from lit_xai.runtime.onnx import export_onnx, named_tensors
 from lit_xai.runtime.runtimes import RUNTIMES
 from lit_xai.runtime.session import import_onnxruntime
 
+USERS, ITEMS, GENRES = 943, 1682, 19
 BATCHES = (1, 16, 64)
 KINDS = ("convolution", "sum", "matrix product")
 
@@ -118,6 +119,23 @@ def vit(dim: int) -> nn.Module:
     return VisionTransformer(28, 7, 1, 10, dim=dim, depth=2, heads=dim // 32)
 
 
+def two_tower(factors: int) -> nn.Module:
+    """Return the recommender of configs/two_tower.yaml, at a width."""
+    network = TwoTower(USERS, ITEMS, GENRES, factors=factors, mean=3.5)
+    for parameter in network.parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, 0.0, 0.1)  # tables start near zero
+    return network
+
+
+def ratings() -> dict[str, Tensor]:
+    """Return what a recommender is asked: users and items, and what is known of them."""
+    user, item = torch.randint(USERS, (64,)), torch.randint(ITEMS, (64,))
+    seen, genres = torch.rand(64, ITEMS) < 0.06, torch.rand(64, GENRES) < 0.1
+    history = torch.randn(64, ITEMS) * seen
+    return {"user": user, "item": item, "history": history, "seen": seen.float(), "genres": genres.float()}
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
     "residual": (Residual, images(3, 32)),
     **{f"resnet8-{width}": (lambda width=width: resnet8(width), images(1, 28)) for width in (16, 32, 64)},
@@ -126,10 +144,12 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
     **{f"bert-{hidden}": (lambda hidden=hidden: bert(hidden), sentences) for hidden in (64, 384)},
     **{f"text-{dim}": (lambda dim=dim: text(dim), lambda: sentences(25)) for dim in (64, 128, 256)},
     **{f"half-{dim}": (lambda dim=dim: text(dim, 0.5), lambda: sentences(25)) for dim in (64, 128, 256, 384, 512)},
+    **{f"two-tower-{n}": (lambda n=n: two_tower(n), ratings) for n in (8, 32, 64, 128)},
 }
 WRITERS_OF = {
     **dict.fromkeys(("residual", "resnet8-16", "resnet8-64"), ("ours", "nncf", "pt2e", "fasterai")),
     **dict.fromkeys(("vit-192", "vit-384"), ("ours", "weights", "dynamic")),
+    **dict.fromkeys((f"two-tower-{n}" for n in (8, 32, 64, 128)), ("ours", "tables")),
 }
 """The writers of files of networks that have other ones than ours."""
 
@@ -159,6 +179,11 @@ def write_ours(network: nn.Module, batches: list[Any], path: Path) -> None:
 def write_weights(network: nn.Module, batches: list[Any], path: Path) -> None:
     """Write a network with weights alone in integers."""
     export_onnx(quantize(network, batches, activations="float", progress=False), batches[0], path)
+
+
+def write_tables(network: nn.Module, batches: list[Any], path: Path) -> None:
+    """Write what this library makes of a network, with its tables of embeddings in float."""
+    export_onnx(quantize(network, batches, ignored_layers=[nn.Embedding], progress=False), batches[0], path)
 
 
 def write_dynamic(network: nn.Module, batches: list[Any], path: Path) -> None:
@@ -209,6 +234,7 @@ WRITERS = {
     "pt2e": write_pt2e,
     "fasterai": write_fasterai,
     "weights": write_weights,
+    "tables": write_tables,
     "dynamic": write_dynamic,
 }
 
@@ -225,7 +251,7 @@ def written(name: str, network: nn.Module, batches: list[Any], folder: Path) -> 
         except Exception as error:
             if writer == "ours":
                 raise
-            print(f"{name:12}{writer:9} left out: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
+            print(f"{name:14}{writer:9} left out: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
 
 
 @contextlib.contextmanager
@@ -314,7 +340,7 @@ def main() -> None:
     versions = ", ".join(f"{one.label} {one.version}" for one in RUNTIMES.values() if one.is_installed)
     print(f"{cpu()}; {versions}, 1 thread; milliseconds of the fp32 file, and shares of it in the same runtime")
     titles = "".join(f"{f'batch {n}':>11}" for n in BATCHES) + "".join(f"{kind:>15}" for kind in KINDS)
-    print(f"{'':39}{'size':>7}{titles}")
+    print(f"{'':41}{'size':>7}{titles}")
     for name in arguments.network or NETWORKS:
         torch.manual_seed(0)
         make, inputs = NETWORKS[name]
@@ -329,7 +355,7 @@ def main() -> None:
             for variant, runtime, precision in found[-1]:
                 path = files[variant]
                 size = path.stat().st_size / files["fp32"].stat().st_size
-                row = f"{name:12}{variant:9}{runtime:12}{precision:6}{size:7.2f}"
+                row = f"{name:14}{variant:9}{runtime:12}{precision:6}{size:7.2f}"
                 for one in found:
                     milliseconds, share = one.get((variant, runtime, precision), (math.nan, math.nan))
                     row += f"{milliseconds:9.3f}ms" if (variant, precision) == ("fp32", "f32") else f"{share:11.2f}"
