@@ -3,6 +3,7 @@
 from lit_xai.models.additive import NeuralAdditiveModel, shape_functions
 from lit_xai.models.classifier import Classifier
 from lit_xai.models.conv1d import ConvNet1d
+from lit_xai.models.deep_average import DeepAverage
 from lit_xai.models.factorization import MatrixFactorization
 from lit_xai.models.linear import LinearModel
 from lit_xai.models.matrix_decay import MatrixDecay
@@ -21,6 +22,7 @@ __all__ = [
     "Classifier",
     "ConvNet1d",
     "CosineAnnealing",
+    "DeepAverage",
     "KerasNetwork",
     "LinearModel",
     "MatrixDecay",
