@@ -196,7 +196,7 @@ PUBLISHED = [
         ("reviews",),
         "data_dir",
         "rotten-tomatoes",
-        "attribution/texts/epoch=5/figure.png",
+        "attribution/texts/epoch=2/figure.png",
         AttributionMonitor(probe=3, name="texts", every_n_epochs=1000),
     ),
     Published(
