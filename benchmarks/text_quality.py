@@ -5,8 +5,8 @@
 Rotten Tomatoes, one thread, split by film anew for each seed; goes on where it stopped: each finished seed is a line of
 --out. All learn from all films that are not tested on. Beside the network stands logistic regression on TF-IDF of words
 and pairs of words (the best of three strengths on validation films, then fitted to these as well); the network's
-settings were chosen on the splits of seeds 10 and 11. Differences are paired, with 95% intervals of a bootstrap over the
-films of the test, 2,000 times; over the seeds, of Student's t over their differences.
+settings were chosen on the splits of seeds 10 and 11. Differences are paired, with 95% intervals of a bootstrap over
+the films of the test, 2,000 times; over the seeds, of Student's t.
 
 ``dense``: the network of configs/reviews.yaml, trained for 3 epochs. ``compressed``: that network cut at once to a
 quarter of its multiply-accumulates, and trained for 3 epochs with its dense self as the teacher.
