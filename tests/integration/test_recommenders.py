@@ -12,6 +12,8 @@ import torch
 
 from lit_xai.export.parity import OnnxPredictor
 
+pytestmark = pytest.mark.timeout(1200)  # up to three runs of everything
+
 SCRIPT = Path(__file__).with_name("recommender_run.py")
 POINTS = ["2:4", "3:5"]
 """Amid the epoch of the second cut, and amid one that trains for integers."""
