@@ -16,7 +16,7 @@ from lit_xai.render.kinds import HeatmapRenderer, ImageRenderer, TabularRenderer
 from lit_xai.render.pixels import PerChannel, to_pixels
 from lit_xai.render.registry import choose_renderer
 from lit_xai.render.renderer import Renderer
-from lit_xai.render.retention_pages import Compared, bars_page, images_page, strips_page
+from lit_xai.render.retention_pages import BeforeAndAfter, bars_page, images_page, strips_page
 from lit_xai.render.retention_sentences import sentences_page
 from lit_xai.render.samples import blank
 from lit_xai.render.series import SeriesRenderer
@@ -121,7 +121,7 @@ def retention_figure(
     if not renderer.fits(inputs, present):
         raise ValueError(f"present expected {renderer.needs}, but got shape {tuple(present.shape)}.")
     pair = _pair(renderer, inputs, (reference, present), feature_groups, limit)
-    compared = Compared(
+    compared = BeforeAndAfter(
         pair.reference,
         pair.present,
         make_captions(len(inputs), labels, reference_predictions, None, class_names),

@@ -50,7 +50,7 @@ BEFORE = "#9a9a9a"
 
 
 @dataclass(frozen=True)
-class Compared:
+class BeforeAndAfter:
     """Two networks' maps of the same samples, with what is written beside them.
 
     Args:
@@ -96,7 +96,7 @@ class Compared:
         ]
 
 
-def images_page(pictures: Array, compared: Compared, shows_inputs: bool = True) -> Figure:
+def images_page(pictures: Array, compared: BeforeAndAfter, shows_inputs: bool = True) -> Figure:
     """Return rows of four tiles, of images ``(N, H, W, 3)`` in [0, 1] and their maps ``(N, H, W)``, or of three."""
     shown = min(len(pictures), MOST)
     high, wide = pictures.shape[1:3]
@@ -129,7 +129,7 @@ def images_page(pictures: Array, compared: Compared, shows_inputs: bool = True) 
 
 def strips_page(
     series: Array | None,
-    compared: Compared,
+    compared: BeforeAndAfter,
     axis: TimeAxis | None = None,
     row_names: Sequence[str] | None = None,
 ) -> Figure:
@@ -175,7 +175,7 @@ def strips_page(
 
 def _write_places(
     canvas: Canvas,
-    compared: Compared,
+    compared: BeforeAndAfter,
     place: tuple[float, float],
     axis: TimeAxis | None,
     row_names: Sequence[str] | None,
@@ -197,7 +197,7 @@ def _write_places(
     canvas.text(WIDTH - MARGIN, y, str(positions - 1), size=SMALL, color=GREY, ha="right")
 
 
-def bars_page(compared: Compared, feature_names: Sequence[str] | None) -> Figure:
+def bars_page(compared: BeforeAndAfter, feature_names: Sequence[str] | None) -> Figure:
     """Return two bars a feature, of shares ``(N, features)``: the reference's mean share and the present one."""
     names = feature_labels(feature_names, compared.reference.values.shape[1])
     (before, weight), (now, other) = mean_shares(compared.reference), mean_shares(compared.present)
@@ -234,7 +234,7 @@ def _caption_size(words: Sequence[Sequence[tuple[str, str]]]) -> float:
     return TEXT if fits else SMALL
 
 
-def write_lines(canvas: Canvas, compared: Compared, i: int, y: float) -> None:
+def write_lines(canvas: Canvas, compared: BeforeAndAfter, i: int, y: float) -> None:
     """Write a sample's caption into two lines: label and similarity, predictions before and now.
 
     Args:
@@ -252,7 +252,7 @@ def write_lines(canvas: Canvas, compared: Compared, i: int, y: float) -> None:
         canvas.text(x, y + LINE, text.replace("pred", "now" if x > MARGIN else "reference", 1), width=half, weight=bold)
 
 
-def _finish(canvas: Canvas, compared: Compared, unit: str) -> None:
+def _finish(canvas: Canvas, compared: BeforeAndAfter, unit: str) -> None:
     canvas.text(MARGIN, canvas.height - BAR - LINE, compared.left_out, color=GREY)
     canvas.color_bar(color_scale(compared.limit), compared.limit, f"share of the map's Σ|a| per {unit}")
 
@@ -268,7 +268,7 @@ def _signed(share: float) -> str:
     return f"{sign}{abs(100 * share):.1f}%"
 
 
-def _summary(compared: Compared, features: int) -> str:
+def _summary(compared: BeforeAndAfter, features: int) -> str:
     used = int((compared.reference.drawable & compared.present.drawable).sum())
     known = [value for value in compared.similarity if value is not None]
     flipped = [b.predicted != n.predicted for b, n in zip(compared.before, compared.now, strict=True) if b.predicted]

@@ -9,7 +9,7 @@ import numpy as np
 
 from lit_xai.render.canvas import BAR, GREY, LINE, MARGIN, SMALL, WIDTH, Canvas, color_scale
 from lit_xai.render.pieces import TokenNames, pieces_of
-from lit_xai.render.retention_pages import MOST, Compared, write_lines
+from lit_xai.render.retention_pages import MOST, BeforeAndAfter, write_lines
 from lit_xai.render.sentences import HIGH, ROW, Lines, draw_lines, lines_of_text, notes_on
 from lit_xai.render.shares import Array
 
@@ -26,7 +26,7 @@ QUIET = 0.1
 
 
 def sentences_page(
-    tokens: Array, compared: Compared, token_names: Sequence[str] | None = None, by_word: bool = False
+    tokens: Array, compared: BeforeAndAfter, token_names: Sequence[str] | None = None, by_word: bool = False
 ) -> Figure:
     """Return each text three times: in the colors of the reference, of the network now, and of the difference.
 
