@@ -15,6 +15,7 @@ quarter of its multiply-accumulates, and trained for 3 epochs with its dense sel
 import argparse
 import json
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,21 +72,21 @@ def by_words(data: Reviews) -> np.ndarray:
     return np.asarray(fitted(best, train + val, np.concatenate([y, y_val]))(test) == y_test)
 
 
-def run(seed: int, data_dir: str, folder: Path | None) -> dict[str, Any]:
-    """Train, compress and compare for one seed."""
+def run(seed: int, data_dir: str, folder: Path, draws: bool) -> dict[str, Any]:
+    """Train, compress and compare for one seed; what the runs write goes to the folder."""
     seed_everything(seed)
     data = Reviews(data_dir, seed=seed, vocab_size=VOCABULARY, val_size=0)
     data.setup()
-    monitors = [AttributionMonitor(probe=4, name="texts", every_n_epochs=EPOCHS)] if folder else []
+    monitors = [AttributionMonitor(probe=4, name="texts", every_n_epochs=EPOCHS)] if draws else []
     model = classifier(0.001)
-    where = {"default_root_dir": folder} if folder else {}
-    Trainer(max_epochs=EPOCHS, callbacks=monitors, **where, **QUIET).fit(model, data)
+    options: dict[str, Any] = {"default_root_dir": folder, **QUIET}
+    Trainer(max_epochs=EPOCHS, callbacks=monitors, **options).fit(model, data)
     found = {"words": by_words(Reviews(data_dir, seed=seed)), "dense": right(model, data.test_dataset)}
     small = classifier(0.0005)
     small.load_state_dict(model.state_dict())
     pruning = StructuredPruning(target_macs=SHARE, start_epoch=0, end_epoch=0, report_latency=False)
     callbacks = [pruning, KnowledgeDistillation(teacher="dense")]
-    Trainer(max_epochs=TUNING_EPOCHS, callbacks=callbacks, **QUIET).fit(small, data)
+    Trainer(max_epochs=TUNING_EPOCHS, callbacks=callbacks, **options).fit(small, data)
     found["compressed"] = right(small, data.test_dataset)
     texts = data.read()
     films = [texts.groups[i] for i in data.split(texts)[2].tolist()]
@@ -131,7 +132,9 @@ def main() -> None:
     known = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     for seed in options.seeds:
         if all(one["seed"] != seed for one in known):
-            known.append(run(seed, options.data_dir, options.figures))
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = Path(options.figures or scratch)
+                known.append(run(seed, options.data_dir, folder, draws=options.figures is not None))
             with options.out.open("a") as file:
                 file.write(json.dumps(known[-1]) + "\n")
     for one in known:

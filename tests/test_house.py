@@ -1,6 +1,7 @@
 """The layout of the package, beyond what the import contracts say."""
 
 import ast
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import lit_xai
 
 PACKAGE = Path(lit_xai.__file__).parent
+ROOT = Path(__file__).parents[1]
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Their ``__init__`` hands out names that users import: networks and data in YAML, figures, the export.
 FACES = {"callbacks", "cli", "data", "export", "functional", "models", "render"}
@@ -68,3 +70,10 @@ WHOLE_ROOMS = {
     "models": ("cli",),
 }
 """Tests of what a whole room does, by the room."""
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="what is tracked is known in a clone alone")
+def test_no_run_left_its_files_among_the_tracked_ones():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    folders = {name.partition("/")[0] for name in listed.splitlines() if "/" in name}
+    assert folders == {".ci", "benchmarks", "configs", "docs", "lit_xai", "logs", "tests"}
