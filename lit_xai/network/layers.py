@@ -193,13 +193,15 @@ def traceable() -> Iterator[None]:
 def _width(module: nn.Module) -> int | None:
     if is_transposed(module):
         return int(vars(module)["nf"])
+    if isinstance(module, nn.Embedding):
+        return module.embedding_dim
     found = (getattr(module, key, None) for key in ("out_channels", "out_features"))
     # An encoder may have the widths of all its stages under this name: a list, and of no layer.
     return next((int(width) for width in found if isinstance(width, Integral)), None)
 
 
 def channels(network: nn.Module) -> dict[str, int]:
-    """Return the number of output channels of each layer that has any.
+    """Return the number of output channels of each layer that has any, the columns of a table of embeddings included.
 
     Example:
         >>> channels(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))

@@ -91,6 +91,30 @@ def test_ratios_count_from_the_dense_network():
     assert prune_step(network, x, pruning_ratio=0.5, round_to=8, dense_channels=dense)["kept"] == []
 
 
+class Mean(nn.Module):
+    """The mean of tokens, with a table that no other layer's width is tied to, or that of the sum with positions."""
+
+    def __init__(self, is_sum=False):
+        super().__init__()
+        self.table, self.head = nn.Embedding(20, 32), nn.Linear(32, 4)
+        self.positions = nn.Embedding(3, 32) if is_sum else None
+
+    def forward(self, x):
+        found = self.table(x) if self.positions is None else self.table(x) + self.positions(torch.arange(3))
+        return self.head(found.mean(1))
+
+
+@pytest.mark.parametrize("round_to", [1, 8])
+@pytest.mark.parametrize("is_sum", [False, True])
+def test_ratios_of_tables_count_from_the_dense_network(is_sum, round_to):
+    network, tokens = Mean(is_sum), torch.zeros(2, 3, dtype=torch.int64)
+    dense = channels(network)
+    for ratio in (0.17, 0.33, 0.5):
+        apply_step_(network, prune_step(network, tokens, pruning_ratio=ratio, round_to=round_to, dense_channels=dense))
+    assert network.table.weight.shape == (20, 16)
+    assert network.head.in_features == 16
+
+
 def test_ratios_of_single_layers():
     network, x = resnet()
     pruned = pruned_copy(network, x, pruning_ratio=0.0, pruning_ratio_dict={"layer3.0.conv1": 0.5})
