@@ -63,6 +63,8 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         except Exception:  # a lock, an open file, a window
             return value
         memo.update(known)
+        # What copying made on its way is kept alive under the id of its memo, which no later object may get.
+        memo[id(known)] = known
     return memo.get(id(value), value)
 
 

@@ -113,6 +113,17 @@ class Noisy(nn.Module):
         return self.lin(x + torch.from_numpy(self.generator.standard_normal(x.shape)).float())
 
 
+def test_every_one_of_many_generators_is_a_copy():
+    network = nn.Linear(2, 2)
+    generators = {f"generator_{i}": np.random.default_rng(i) for i in range(8)}
+    vars(network).update(generators)
+    with kept_state(network):
+        shared = [name for name, one in generators.items() if getattr(network, name) is one]
+        first = [getattr(network, name).random() for name in generators]
+    assert not shared
+    assert first == [one.random() for one in generators.values()]
+
+
 def test_explaining_leaves_the_generator_of_a_network():
     network = Noisy()
     attribute(network, torch.ones(2, 3), method="Saliency", target=torch.tensor([0, 1]))
