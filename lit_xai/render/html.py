@@ -39,8 +39,8 @@ def sentences_html(tokens: Array, drawing: Drawing) -> str:
     names, ids = TokenNames(drawing.token_names), tokens.astype(np.int64)
     parts = [f"<h1>{escape(drawing.title)}</h1>"]
     for i, row in enumerate(ids):
-        notes = " · ".join(filter(None, (drawing.shares.total(i), drawing.shares.note(i))))
-        parts += [f'<p class="about">{_about(drawing.captions[i])} {escape(notes)}</p>']
+        notes = [escape(note) for note in (drawing.shares.total(i), drawing.shares.note(i))]
+        parts += [f'<p class="about">{" · ".join(filter(None, (_about(drawing.captions[i]), *notes)))}</p>']
         pieces = pieces_of(row, drawing.shares.values[i, 0], names, drawing.by_word)
         parts += [f'<p class="text" dir="auto">{_marked(pieces, drawing)}</p>']
     title = escape(" ".join(drawing.title.split()))

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
 """Paul Tol's bright qualitative colors, told apart by readers with any kind of color blindness."""
-TITLES = 0.36 * WIDTH
-"""Room for the names of items."""
+TITLES = 0.42 * WIDTH
+"""Room for the names of items: most of a movie's title and its year."""
 SCORE = 66
 """Room for a score."""
 BAR, ROW, HEAD, SCALE = 20, 34, 42, 58

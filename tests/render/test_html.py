@@ -44,6 +44,11 @@ def test_every_token_has_its_words_its_share_and_its_color():
     assert "unbelievable" in page.text
 
 
+def test_what_is_said_of_a_text_is_set_apart_by_dots():
+    page = page_of([[5, 2]], [[3.0, -1.0]], labels=[1], predictions=[1], class_names=["bad", "fine"])
+    assert "true fine · pred fine ✓ · Σ|a| = 4" in Spans(page).text
+
+
 def test_names_of_tokens_and_classes_are_text_and_no_markup():
     page = page_of([[1, 5]], [[1.0, 2.0]], title="<script>", labels=[0], class_names=["<i>"])
     assert Spans(page).spans[0][1].strip() == "<b>&"

@@ -51,6 +51,11 @@ def test_it_is_legible(parts, note, assert_legible):
     assert figure_to_rgb(figure).shape[1] == 700
 
 
+@pytest.mark.parametrize("title", ["The Usual Suspects (1995)", "It's a Wonderful Life (1946)"])
+def test_a_title_of_usual_length_is_whole(title, words_of):
+    assert title in words_of(ranking_figure(users([title])))
+
+
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(ValueError, match="users expected one or more with recommended items"):
         ranking_figure([RankedUser("user 7")])
