@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from lit_xai.render.groups import group_columns, group_shares
+from lit_xai.render.shares import shares_of_total
 from lit_xai.report import words
 from lit_xai.report.drawings import letter
 from lit_xai.report.facts import Plain, Table
@@ -15,6 +17,8 @@ from lit_xai.report.record import Candidate, Record
 
 FEATURES = 3
 """Features that are named of each sample."""
+LEAST = 0.5
+"""Percent: a further feature with less would be written with 0%."""
 
 
 def gallery_table(record: Record, gallery: Gallery, look: Look) -> Table:
@@ -76,24 +80,42 @@ def _counts(gallery: Gallery, network: str, row: int, look: Look) -> str:
     """Return the features that count most, each with its value and its signed share of the sample's total."""
     assert gallery.maps is not None  # checked by the caller
     name, values = first_input(gallery.maps)
-    own = gallery.maps.by_network[network][name][row].double().cpu()
-    total = float(own.abs().sum())
-    if total == 0:
-        return "nothing"
-    parts = []
-    for feature in torch.argsort(-own.abs(), stable=True)[:FEATURES].tolist():
-        label = look.feature_names[feature] if look.feature_names else f"x{feature}"
-        value = words.number(_value(float(values[row, feature]), feature, look))
-        equals = f" = {value}" if look.samples == "show" else ""
-        sign = "+" if own[feature] > 0 else words.MINUS
-        parts.append(f"{label}{equals} ({sign}{100 * abs(float(own[feature])) / total:.0f}%)")
-    return ", ".join(parts)
+    own = gallery.maps.by_network[network][name][[row]].double().cpu().numpy()
+    groups = look.feature_groups if look.feature_groups and len(look.feature_groups) == own.shape[1] else None
+    shares = shares_of_total(own) if groups is None else group_shares(shares_of_total(own), groups)
+    columns = [[place] for place in range(own.shape[1])] if groups is None else group_columns(groups, own.shape[1])
+    parts: list[str] = []
+    for feature in np.argsort(-np.abs(shares.values[0]), kind="stable")[:FEATURES]:
+        share = 100 * float(shares.values[0, feature])
+        if share == 0 or (parts and abs(share) < LEAST):
+            break
+        named = _named(columns[feature], values[row].tolist(), look)
+        parts.append(f"{named} ({'+' if share > 0 else words.MINUS}{abs(share):.0f}%)")
+    return ", ".join(parts) or "nothing"
+
+
+def _named(columns: Sequence[int], values: Sequence[float], look: Look) -> str:
+    """Return a feature with its value, if it may be shown: of the columns of a category the one that the row is in."""
+    labels = [look.feature_names[place] if look.feature_names else f"x{place}" for place in columns]
+    shown = [_value(values[place], place, look) for place in columns] if look.samples == "show" else []
+    if len(columns) == 1:
+        return f"{labels[0]} = {words.number(shown[0])}" if shown else labels[0]
+    assert look.feature_groups is not None  # without groups each feature is one column
+    name = str(look.feature_groups[columns[0]])
+    # Anything but one 1 among zeros is no category, or one that the row has none of.
+    if not np.isin(np.round(shown, 3), (0, 1)).all() or np.round(shown, 3).sum() != 1:
+        return name
+    value = labels[int(np.argmax(shown))]
+    return value if value.startswith(name) else f"{name} = {value}"
 
 
 def _value(value: float, feature: int, look: Look) -> float:
     """Return a value as it was before normalization, where that is known."""
     mean, std = (_number(one, feature) for one in (look.mean, look.std))
-    return value if mean is None or std is None else value * std + mean
+    if mean is None or std is None:
+        return value
+    # A zero that normalization in 32 bits has moved and this moves back is something like 1e-8.
+    return 0.0 if abs(value * std + mean) < 1e-6 * abs(mean) else value * std + mean
 
 
 def _number(given: Sequence[float] | None, feature: int) -> float | None:

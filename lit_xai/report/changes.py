@@ -44,19 +44,21 @@ def changes(
         network: inside the module.
         inputs: of the network.
     """
-    lines, used = [], set()
+    lines, first = [], dict[str, int]()
     before = None if dense is None else _costs(dense, network, inputs)
     for place, step in enumerate(steps):
         protocol = _BY_KIND.get(step["kind"], "")
-        used.add(protocol)
-        line = {"what": f"{kind_of(step).label}, step {place + 1}", "protocol": told.get(protocol, protocol)}
+        # Of several steps by one callback the first has its arguments.
+        words = f"as step {first[protocol]}" if protocol in first else told.get(protocol, protocol)
+        first.setdefault(protocol, place + 1)
+        line = {"what": f"{kind_of(step).label}, step {place + 1}", "protocol": words}
         if dense is not None and before is not None:
             Recipe(steps[: place + 1]).replay_(dense, since=Recipe(steps[:place]))
             after = _costs(dense, network, inputs)
             line["impact"] = _impact(before, after)
             before = after
         lines.append(line)
-    others = [text for name, text in told.items() if name in _TRAINS and name not in used]
+    others = [text for name, text in told.items() if name in _TRAINS and name not in first]
     return [*lines, *({"what": "training", "protocol": text} for text in others)]
 
 
@@ -78,4 +80,4 @@ def _costs(module: nn.Module, network: Network, inputs: Inputs) -> dict[str, int
 
 def _impact(before: Mapping[str, int], after: Mapping[str, int]) -> str:
     changed = [f"{name} {before[name]:,} -> {after[name]:,}" for name in after if before.get(name) != after[name]]
-    return ", ".join(changed) or "no other counts of operations or parameters"
+    return ", ".join(changed) or "MACs and parameters as before"
