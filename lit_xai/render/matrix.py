@@ -34,6 +34,8 @@ SIDE = 150
 LIMIT = 0.5
 """The share of a row's total at which colors end, the same in every figure."""
 ENDS = ("against it", "for the token")
+GUIDE = ("rows: tokens written · columns: tokens read", "right: what it would write itself, bold where that differs")
+"""What stands where; the second line where it is known what the network would write."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,13 @@ def matrix_figure(
     ]
     with plain_style():
         left_out = len(matrices) - len(pages)
-        canvas = Canvas(title, round(sum(page.height for page in pages)) + BAR + LINE, ends=ENDS)
+        guide = GUIDE[: 1 if predicted is None else 2]
+        height = LINE * len(guide) + 8 + sum(page.height for page in pages) + BAR + LINE
+        canvas = Canvas(title, round(height), ends=ENDS)
+        for k, line in enumerate(guide):
+            canvas.text(MARGIN, canvas.top + LINE * k, line, size=SMALL, color=GREY)
         scale = color_scale(LIMIT)
-        y = float(canvas.top)
+        y = float(canvas.top + LINE * len(guide) + 8)
         for page in pages:
             _draw(canvas, page, y, to_colors(scale, page.shares))
             y += page.height

@@ -77,13 +77,14 @@ class BothMaps:
         order, flipped = self.similarity.argsort().tolist(), self.flipped.tolist()
         found = {True: [i for i in order if flipped[i]], False: [i for i in order if not flipped[i]]}
         return {
-            f"flipped: {_counted(found[True])} flipped predictions": found[True][:MOST],
-            f"changed: {_counted(found[False])} equal predictions, most changed": found[False][:MOST],
+            f"flipped: {_counted(found[True], 'flipped')}": found[True][:MOST],
+            f"changed: {_counted(found[False], 'equal')}, most changed": found[False][:MOST],
         }
 
 
-def _counted(places: Sequence[int]) -> str:
-    return f"{MOST} of {len(places)}" if len(places) > MOST else str(len(places))
+def _counted(places: Sequence[int], kind: str) -> str:
+    count = f"{MOST} of {len(places)}" if len(places) > MOST else str(len(places))
+    return f"{count} {kind} prediction{'s' * (len(places) != 1)}"
 
 
 class Figures:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lit_xai.render.matrix import MOST, MOST_TOKENS, matrix_figure
+from lit_xai.render.matrix import GUIDE, MOST, MOST_TOKENS, matrix_figure
 
 NAMES = ["[PAD]", "[SEP]", "Old", "Welsh", "Alt", "##walisisch", "eine-sehr-lange-Silbe-ohne-Ende"]
 
@@ -24,6 +24,13 @@ def test_words_stand_at_their_rows_and_a_wrong_guess_is_bold(words_of):
     bold = [text.get_text() for text in figure.axes[0].texts if text.get_weight() == "bold"]
     assert "[SEP]" in bold
     assert bold.count("Alt") == 0
+
+
+def test_the_figure_says_what_stands_where(words_of):
+    matrix = [np.eye(2)], [[2, 3]], [[4, 5]]
+    assert GUIDE[0] in words_of(matrix_figure(*matrix))
+    assert GUIDE[1] not in words_of(matrix_figure(*matrix))
+    assert set(GUIDE) <= set(words_of(matrix_figure(*matrix, predicted=[[4, 1]])))
 
 
 def test_every_row_has_its_own_scale(rng):

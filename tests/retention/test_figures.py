@@ -35,6 +35,10 @@ def test_the_gallery_has_flips_and_apart_from_them_what_changed_most():
     assert "8 of 10 flipped" in next(iter(both.groups()))
 
 
+def test_one_flip_is_a_prediction():
+    assert list(maps(n=3).groups()) == ["flipped: 1 flipped prediction", "changed: 2 equal predictions, most changed"]
+
+
 def test_a_regression_has_no_flips():
     both = maps()
     one = BothMaps(
