@@ -290,12 +290,30 @@ def _named(batch: Any, where: Any, n: int) -> list[Any]:
 
 
 def _joined(parts: Sequence[Inputs]) -> Inputs:
+    """Return the inputs of several batches as one; of texts each batch may be as long as its own longest."""
     if len(parts) == 1:
         return parts[0]
     split = [SplitInputs(one, any_dtype=True) for one in parts]
-    columns = zip(*(one.values for one in split), strict=True)
-    joined: Inputs = split[0].rebuild([torch.cat(list(column)) for column in columns])
+    columns = [list(column) for column in zip(*(one.values for one in split), strict=True)]
+    masks = next((columns[i] for i, name in enumerate(split[0].names) if "attention_mask" in name), None)
+    joined: Inputs = split[0].rebuild([torch.cat(_of_one_length(column, masks)) for column in columns])
     return joined
+
+
+def _of_one_length(column: list[Tensor], masks: list[Tensor] | None) -> list[Tensor]:
+    """Return the tensors of several batches, the tokens of shorter texts filled up with what masked ones are."""
+    if len({tuple(one.shape[1:]) for one in column}) == 1:
+        return column
+    if masks is None or any(one.shape != mask.shape for one, mask in zip(column, masks, strict=True)):
+        shapes = ", ".join(dict.fromkeys(str(tuple(one.shape)) for one in column))
+        raise ValueError(
+            f"Samples expected one size in all batches, or an attention_mask, but got shapes {shapes}: have the loader"
+            " fill them up to one size."
+        )
+    longest = max(one.shape[1] for one in column)
+    masked = torch.cat([one[mask == 0] for one, mask in zip(column, masks, strict=True)])
+    value = masked[0].item() if len(masked) else 0
+    return [nn.functional.pad(one, (0, longest - one.shape[1]), value=value) for one in column]
 
 
 def _look(batches: Iterable[Any], inputs: Inputs, options: CompareOptions) -> Look:

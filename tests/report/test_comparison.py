@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_xai.functional import measure_retention
+from lit_xai.models import DeepAverage
 from lit_xai.report.comparison import CompareOptions, compare_networks
 from lit_xai.report.measured import evidence_of
 from lit_xai.retention.requirements import Requirement
@@ -19,6 +20,11 @@ QUICK = {"nulls": 3, "rounds": 0, "explainers": ["IntegratedGradients"], "corrup
 def network(seed=0, inputs=6, outputs=3):
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(inputs, 16), nn.ReLU(), nn.Linear(16, outputs))
+
+
+def text_network(seed):
+    torch.manual_seed(seed)
+    return DeepAverage(30, 3, dim=8, hidden=8, padding=1)
 
 
 def loader(n=70, classes=3, batch=32, **columns):
@@ -170,3 +176,31 @@ def test_images_of_known_mean_and_std_are_explained_against_black_as_by_the_moni
 def test_names_that_are_not_one_per_feature_are_refused():
     with pytest.raises(ValueError, match="feature_names expected 6 names, one per feature, but got 2"):
         compare_networks({"a": network(), "b": network()}, loader(), CompareOptions(feature_names=["a", "b"], **QUICK))
+
+
+def texts(lengths, to):
+    """Return batches of texts, each filled up with token 1 to its own length or to a given one."""
+    torch.manual_seed(0)
+    for longest in lengths:
+        sizes = torch.randint(2, longest + 1, (20,))
+        sizes[0] = longest
+        mask = (torch.arange(to or longest) < sizes[:, None]).long()
+        ids = nn.functional.pad(torch.randint(2, 30, (20, longest)), (0, mask.shape[1] - longest))
+        ids = torch.where(mask > 0, ids, 1)
+        yield {"input_ids": ids, "attention_mask": mask, "labels": torch.arange(20) % 3}
+
+
+def test_texts_may_be_as_long_as_the_longest_of_their_batch():
+    networks = {str(seed): text_network(seed) for seed in range(2)}
+    options = CompareOptions(**{**QUICK, "explainers": ["Occlusion"]})
+    short, full = (compare_networks(networks, list(texts((7, 12, 9), to)), options) for to in (None, 12))
+    np.testing.assert_allclose(short.candidate.outputs, full.candidate.outputs, atol=1e-6)
+    similar, expected = (record.explained[0].similarity["1"] for record in (short, full))
+    np.testing.assert_allclose(similar, expected, atol=1e-5)
+
+
+def test_samples_of_several_sizes_without_a_mask_are_one_sentence():
+    batches = [(torch.randn(20, 3, length), torch.arange(20) % 3) for length in (8, 9)]
+    networks = {name: nn.Sequential(nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(3, 3)) for name in "ab"}
+    with pytest.raises(ValueError, match=r"got shapes \(20, 3, 8\), \(20, 3, 9\): have the loader fill them up"):
+        compare_networks(networks, batches, CompareOptions(**QUICK))
