@@ -28,7 +28,7 @@ from lit_xai.render.heatmap import FEW, draw_lines
 from lit_xai.render.image import at_size, faint
 from lit_xai.render.shares import Array, Shares, percent
 from lit_xai.render.tabular import ABSOLUTE, feature_labels, mean_shares
-from lit_xai.render.text import shorten, text_width
+from lit_xai.render.text import shorten, text_width, wrap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,8 +40,8 @@ GAP, LARGEST = 8, 160
 """Between columns, and the longest side of a tile."""
 STRIP, ROW, FOOT = 28, 32, 44
 """Height of a strip, of a feature's bars, and of the line below them."""
-NAMES, ANSWERS = 124, 172
-"""Width of the networks' names and of their predictions beside strips."""
+NAMES, ANSWERS = 132, 208
+"""Room for the networks' names beside strips, and the most for their predictions."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,15 @@ def images_page(pictures: Array, columns: Columns, shows_inputs: bool) -> Figure
     side = min(cell, LARGEST)
     tile = [max(24, round(one * side / max(high, wide))) for one in (wide, high)]
     row, n = LINE + tile[1] + 14, columns.shown
-    canvas = Canvas(columns.title, LINE + row * n + LINE * len(columns.numbers) + 10 + BAR, ends=columns.ends)
+    head = _head(columns.names, cell)
+    canvas = Canvas(columns.title, head + row * n + LINE * len(columns.numbers) + 10 + BAR, ends=columns.ends)
     lefts = [MARGIN + (cell + GAP) * k for k in range(len(columns.names) + 1)]
     _write_heads(canvas, "input" if shows_inputs else "", columns.names, lefts, cell, canvas.top)
     scale = color_scale(columns.limit)
     paper = faint(pictures[:n])[..., None] if shows_inputs else 1.0
     maps = [at_size(to_colors(scale, one.values[:n]), one.cell, (high, wide)) * paper for one in columns.shares]
     for i in range(n):
-        y = canvas.top + LINE + row * i
+        y = canvas.top + head + row * i
         canvas.text(lefts[0], y, columns.true(i), width=cell, size=SMALL)
         if shows_inputs:
             canvas.tile(pictures[i], lefts[0], y + LINE, *tile)
@@ -104,7 +105,7 @@ def images_page(pictures: Array, columns: Columns, shows_inputs: bool) -> Figure
             _write_answer(canvas, columns.answer(k, i), x, y, cell)
             canvas.tile(maps[k][i], x, y + LINE, *tile)
             canvas.note(columns.shares[k].note(i), x, y + LINE, *tile)
-    _write_numbers(canvas, columns.numbers, lefts, cell, canvas.top + LINE + row * n)
+    _write_numbers(canvas, columns.numbers, lefts, cell, canvas.top + head + row * n)
     one = columns.shares[0].cell
     canvas.color_bar(scale, columns.limit, f"share of Σ|a| per {'pixel' if one == 1 else f'{one} by {one} pixels'}")
     return canvas.finish()
@@ -113,16 +114,19 @@ def images_page(pictures: Array, columns: Columns, shows_inputs: bool) -> Figure
 def strips_page(inputs: Array | None, are_tokens: bool, columns: Columns) -> Figure:
     """Return a strip for each network, of shares ``(N, rows, positions)``; series and token ids stand above them."""
     rows, positions = columns.shares[0].values.shape[1:]
+    n = min(columns.shown, 4 if columns.numbers else MOST)
+    answers = _answers_width(columns, n)
+    x, wide = MARGIN + NAMES, WIDTH - 2 * MARGIN - NAMES - answers
     series = None if inputs is None else inputs.reshape(len(inputs), -1, inputs.shape[-1])
-    if series is not None and not _can_be_drawn(series, columns.shares[0].values, are_tokens):
+    if series is not None and not _can_be_drawn(series, columns.shares[0].values, are_tokens, wide):
         series = None
     cell = _cell(len(columns.names) + 1)
-    high = min(max(14 * rows, STRIP), 84)
+    high = max(min(max(14 * rows, STRIP), 84), _head(columns.names, NAMES - 8))
     strips = len(columns.names) + (series is not None)
-    step, n = LINE + (high + 5) * strips + 12, min(columns.shown, 4 if columns.numbers else MOST)
-    below = LINE * (len(columns.numbers) + 1) + 12 if columns.numbers else 0
+    step, head = LINE + (high + 5) * strips + 12, _head(columns.names, cell)
+    below = head + LINE * len(columns.numbers) + 12 if columns.numbers else 0
     canvas = Canvas(columns.title, step * n + LINE + below + BAR, ends=columns.ends)
-    scale, x, wide = color_scale(columns.limit), MARGIN + NAMES, WIDTH - 2 * MARGIN - NAMES - ANSWERS
+    scale = color_scale(columns.limit)
     for i in range(n):
         y = canvas.top + step * i
         canvas.text(MARGIN, y, columns.true(i), width=WIDTH - 2 * MARGIN, size=SMALL)
@@ -132,12 +136,13 @@ def strips_page(inputs: Array | None, are_tokens: bool, columns: Columns) -> Fig
             _draw_input(canvas, series[i], are_tokens, (x, y, wide, high))
             y += high + 5
         for k, shares in enumerate(columns.shares):
-            canvas.text(
-                MARGIN, y + high / 2, columns.names[k], width=NAMES - 8, size=SMALL, color=GREY, va="center_baseline"
-            )
+            lines = _in_lines(columns.names[k], NAMES - 8)
+            for j, line in enumerate(lines):
+                middle = y + high / 2 + LINE * (j - (len(lines) - 1) / 2)
+                canvas.text(MARGIN, middle, line, size=SMALL, color=GREY, va="center_baseline")
             canvas.tile(to_colors(scale, shares.values[i]), x, y, wide, high)
             canvas.note(shares.note(i), x, y, wide, high)
-            _write_answer(canvas, columns.answer(k, i), x + wide + 8, y + high / 2 - 9, ANSWERS - 8)
+            _write_answer(canvas, columns.answer(k, i), x + wide + 8, y + high / 2 - 9, answers - 8)
             y += high + 5
     y = canvas.top + step * n
     words = f"position (each map has {rows} rows)" if rows > 1 else "position"
@@ -146,7 +151,7 @@ def strips_page(inputs: Array | None, are_tokens: bool, columns: Columns) -> Fig
     if columns.numbers:
         lefts = [MARGIN + (cell + GAP) * k for k in range(len(columns.names) + 1)]
         _write_heads(canvas, "", columns.names, lefts, cell, y + LINE + 8)
-        _write_numbers(canvas, columns.numbers, lefts, cell, y + 2 * LINE + 8)
+        _write_numbers(canvas, columns.numbers, lefts, cell, y + LINE + 8 + head)
     canvas.color_bar(scale, columns.limit, "share of Σ|a| per cell")
     return canvas.finish()
 
@@ -162,10 +167,11 @@ def bars_page(columns: Columns, feature_names: Sequence[str] | None) -> Figure:
     labels = max(labels, *(text_width(what, SMALL) for what in columns.numbers), 60)
     cell = (WIDTH - 2 * MARGIN - labels - GAP * (len(means) + 1)) / len(means)
     lefts = [MARGIN, *(MARGIN + labels + 2 * GAP + (cell + GAP) * k for k in range(len(means)))]
-    height = LINE + ROW * len(shown) + LINE * len(columns.numbers) + 16 + LINE + FOOT
+    head = _head(columns.names, cell)
+    height = head + ROW * len(shown) + LINE * len(columns.numbers) + 16 + LINE + FOOT
     canvas = Canvas(columns.title, height, ends=columns.ends)
     _write_heads(canvas, "feature", columns.names, lefts, cell, canvas.top)
-    top = canvas.top + LINE
+    top = canvas.top + head
     for i, feature in enumerate(shown):
         y = top + ROW * (i + 0.5)
         canvas.text(MARGIN, y, names[feature], width=labels, size=SMALL, va="center_baseline")
@@ -183,12 +189,28 @@ def _cell(columns: int) -> float:
     return (WIDTH - 2 * MARGIN - GAP * (columns - 1)) / columns
 
 
+def _answers_width(columns: Columns, n: int) -> float:
+    """Return the room that the predictions of ``n`` samples take beside strips."""
+    answers = [columns.answer(k, i) for k in range(len(columns.names)) for i in range(n)]
+    return min(max(text_width(name + after, SMALL, weight) for name, after, weight in answers) + 12, ANSWERS)
+
+
+def _head(names: Sequence[str], width: float) -> int:
+    """Return the height of the networks' names in a column of this width."""
+    return LINE * max(len(_in_lines(name, width)) for name in names)
+
+
+def _in_lines(name: str, width: float) -> list[str]:
+    return wrap(name, width, SMALL, "bold", most=2)
+
+
 def _write_heads(
     canvas: Canvas, first: str, names: Sequence[str], lefts: Sequence[float], width: float, y: float
 ) -> None:
     canvas.text(lefts[0], y, first, size=SMALL, color=GREY)
     for name, x in zip(names, lefts[1:], strict=True):
-        canvas.text(x, y, name, width=width, size=SMALL, weight="bold")
+        for k, line in enumerate(_in_lines(name, width)):
+            canvas.text(x, y + LINE * k, line, size=SMALL, weight="bold")
 
 
 def _write_answer(canvas: Canvas, answer: tuple[str, str, str], x: float, y: float, width: float) -> None:
@@ -208,14 +230,14 @@ def _write_numbers(
             canvas.text(x, y + LINE * line, value, width=width, size=SMALL)
 
 
-def _can_be_drawn(series: Array, maps: Array, are_tokens: bool) -> bool:
+def _can_be_drawn(series: Array, maps: Array, are_tokens: bool, width: float) -> bool:
     rows, positions = maps.shape[1:]
     if not series.shape[-1] == positions > 1:
         return False
     if not are_tokens:
         return series.shape == maps.shape and rows <= FEW
     widest = max(text_width(str(int(one)), SMALL) for one in series[:MOST].reshape(-1))
-    return widest <= (WIDTH - 2 * MARGIN - NAMES - ANSWERS) / positions - 3
+    return widest <= width / positions - 3
 
 
 def _draw_input(canvas: Canvas, series: Array, are_tokens: bool, box: tuple[float, float, float, float]) -> None:

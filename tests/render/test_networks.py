@@ -51,6 +51,27 @@ def test_a_prediction_unlike_the_first_networks_is_bold():
     assert "a ✓" not in bold
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("others", [1, 2, 3])
+def test_names_of_networks_and_classes_are_whole_and_legible(kind, others, assert_legible):
+    inputs = KINDS[kind]
+    names = ["A: dense", *(f"{letter}: pruned + quantized" for letter in "BCD"[:others])]
+    chosen = {name: np.full(3, k % 2) for k, name in enumerate(names)}
+    figure = networks_figure(
+        inputs,
+        {name: torch.randn(inputs.shape) for name in names},
+        labels=[0, 1, 0],
+        predictions=chosen,
+        probabilities=dict.fromkeys(names, np.full(3, 0.87)),
+        class_names=["speaker 1", "speaker 2"],
+        numbers={"size (kB)": ["345"] * len(names)},
+    )
+    assert_legible(figure)
+    assert not [text for text in words(figure) if "…" in text and "(87%)" not in text]
+    if kind in ("series", "tokens"):
+        assert {"speaker 1 (87%) ✓", "speaker 2 (87%) ✓"} <= set(words(figure))
+
+
 @pytest.mark.parametrize("n", [0, 5])
 def test_more_networks_than_can_be_read_are_refused(n):
     with pytest.raises(ValueError, match="maps expected those of one to 4 networks"):
