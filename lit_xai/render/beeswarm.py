@@ -10,7 +10,7 @@ import numpy as np
 
 from lit_xai.render.canvas import GREY, INK, LINE, MARGIN, SMALL, TEXT, WIDTH, Canvas, Ends, scale_ticks
 from lit_xai.render.shares import Array, Shares
-from lit_xai.render.tabular import MOST, mean_shares
+from lit_xai.render.tabular import mean_shares, shown_features
 from lit_xai.render.text import text_width, wrap
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def beeswarm_figure(swarm: Swarm, summary: str, title: str, limit: float, ends: 
         ends: the effects of negative and positive values, in words.
     """
     _, absolute = mean_shares(swarm.shares)
-    count = len(swarm.names)
-    shown = np.arange(count) if count <= MOST else np.argsort(-absolute, kind="stable")[:MOST]
+    shown = shown_features(absolute)
     lines = wrap(summary, WIDTH - 2 * MARGIN, SMALL, "normal", most=6)
     top = LINE * (len(lines) + 1) + 12
     canvas = Canvas(title, top + ROW * len(shown) + AXIS, ends=ends)

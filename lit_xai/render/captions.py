@@ -89,6 +89,16 @@ def _per_sample(values: Any, name: str, n: int) -> NDArray[Any]:
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
 
+def are_classes(predictions: PerSample, n: int) -> bool:
+    """Return whether there are predictions, and these are classes: of two values, no two are ever equal.
+
+    Example:
+        >>> are_classes([0, 1], 2), are_classes([3.5, 4.0], 2), are_classes(None, 2)
+        (True, False, False)
+    """
+    return predictions is not None and _per_sample(predictions, "predictions", n).dtype.kind != "f"
+
+
 def _chances_of(predictions: NDArray[Any], chances: NDArray[Any]) -> NDArray[Any] | None:
     if predictions.ndim != 1 or predictions.dtype.kind not in "iub" or predictions.max(initial=0) >= chances.shape[1]:
         return None

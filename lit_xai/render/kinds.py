@@ -135,7 +135,7 @@ class BeeswarmRenderer(TabularRenderer):
         if drawing.feature_groups is not None:
             values = single_columns(values, drawing.feature_groups)
         swarm = Swarm(drawing.shares, names, values, drawing.shows_inputs)
-        summary = summarize(drawing.shares, drawing.captions, len(names)).removeprefix("mean of ")
+        summary = summarize(drawing.shares, drawing.captions).removeprefix("mean of ")
         return beeswarm_figure(swarm, summary, drawing.title, drawing.limit, drawing.ends)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lit_xai.render.canvas import ENDS, Ends, plain_style
-from lit_xai.render.captions import PerSample, make_captions
+from lit_xai.render.captions import PerSample, are_classes, make_captions
 from lit_xai.render.groups import group_names
 from lit_xai.render.kinds import HeatmapRenderer, ImageRenderer, TabularRenderer, are_tokens
 from lit_xai.render.pixels import PerChannel, to_pixels
@@ -130,6 +130,7 @@ def retention_figure(
         title,
         pair.limit,
         ends,
+        are_classes(predictions, len(inputs)) and are_classes(reference_predictions, len(inputs)),
     )
     with plain_style():
         if isinstance(renderer, ImageRenderer):

@@ -29,7 +29,7 @@ from lit_xai.render.captions import Caption
 from lit_xai.render.heatmap import FEW, draw_lines
 from lit_xai.render.image import at_size, faint
 from lit_xai.render.shares import Array, Shares
-from lit_xai.render.tabular import feature_labels, mean_shares
+from lit_xai.render.tabular import feature_labels, mean_shares, shown_features
 from lit_xai.render.text import text_width, wrap
 from lit_xai.render.time_axis import AXIS as AXIS_OF_TIME
 from lit_xai.render.time_axis import TimeAxis
@@ -62,6 +62,7 @@ class BeforeAndAfter:
         title: of the figure.
         limit: the share at which colors end, of all maps and of differences.
         ends: the effects of negative and positive values, in words.
+        has_classes: whether predictions are classes, which are the same or not.
     """
 
     reference: Shares
@@ -72,6 +73,7 @@ class BeforeAndAfter:
     title: str
     limit: float
     ends: Ends
+    has_classes: bool
 
     @property
     def difference(self) -> Array:
@@ -87,7 +89,7 @@ class BeforeAndAfter:
     def words(self, i: int) -> list[tuple[str, str]]:
         """Return what is written over each of a sample's four tiles, with its weight."""
         before, now, similarity = self.before[i], self.now[i], self.similarity[i]
-        flipped = bool(before.predicted) and before.predicted != now.predicted
+        flipped = self.has_classes and before.predicted != now.predicted
         return [
             (f"true {now.true}" if now.true else "", "normal"),
             (f"pred {before.predicted}{before.verdict}" if before.predicted else "", "normal"),
@@ -201,9 +203,8 @@ def bars_page(compared: BeforeAndAfter, feature_names: Sequence[str] | None) -> 
     """Return two bars a feature, of shares ``(N, features)``: the reference's mean share and the present one."""
     names = feature_labels(feature_names, compared.reference.values.shape[1])
     (before, weight), (now, other) = mean_shares(compared.reference), mean_shares(compared.present)
-    order = np.argsort(-np.maximum(weight, other), kind="stable")
-    shown = np.arange(len(names)) if len(names) <= MOST else order[:MOST]
-    summary = wrap(_summary(compared, len(names)), WIDTH - 2 * MARGIN, SMALL, "normal")
+    shown = shown_features(np.maximum(weight, other))
+    summary = wrap(_summary(compared, len(shown), len(names)), WIDTH - 2 * MARGIN, SMALL, "normal")
     canvas = Canvas(compared.title, LINE * (len(summary) + 1) + 8 + ROW * len(shown) + AXIS, ends=compared.ends)
     for i, line in enumerate(summary):
         canvas.text(MARGIN, canvas.top + LINE * i, line, size=SMALL, color=GREY)
@@ -261,21 +262,22 @@ def _signed(share: float) -> str:
     """Return a share with its sign.
 
     Example:
-        >>> _signed(0.0314), _signed(-0.2), _signed(0.0)
+        >>> _signed(0.0314), _signed(-0.2), _signed(-0.0001)
         ('+3.1%', '\u221220.0%', '0.0%')
     """
-    sign = "+" if share > 0 else "\N{MINUS SIGN}" if share < 0 else ""
-    return f"{sign}{abs(100 * share):.1f}%"
+    percent = round(100 * share, 1)
+    sign = "+" if percent > 0 else "\N{MINUS SIGN}" if percent < 0 else ""
+    return f"{sign}{abs(percent):.1f}%"
 
 
-def _summary(compared: BeforeAndAfter, features: int) -> str:
+def _summary(compared: BeforeAndAfter, shown: int, features: int) -> str:
     used = int((compared.reference.drawable & compared.present.drawable).sum())
     known = [value for value in compared.similarity if value is not None]
-    flipped = [b.predicted != n.predicted for b, n in zip(compared.before, compared.now, strict=True) if b.predicted]
+    flipped = [b.predicted != n.predicted for b, n in zip(compared.before, compared.now, strict=True)]
     parts = [f"mean of {used} sample{'s' * (used != 1)}"]
     parts += [f"mean similarity {np.mean(known):.2f}".replace("-", "\N{MINUS SIGN}")] if known else []
-    parts += [f"{sum(flipped)} of {len(flipped)} predicted otherwise"] if flipped else []
-    more = f"\n{MOST} of {features} features, most important first" if features > MOST else ""
+    parts += [f"{sum(flipped)} of {len(flipped)} predicted otherwise"] if compared.has_classes else []
+    more = f"\n{shown} of {features} features, most important first" if features > MOST else ""
     return " · ".join(parts) + more
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lit_xai.render.canvas import (
     AGAINST,
@@ -50,9 +51,8 @@ def tabular_figure(
     """Return the bars of mean signed and mean absolute share per feature, for shares ``(N, features)``."""
     names = feature_labels(feature_names, shares.values.shape[1])
     signed, absolute = mean_shares(shares)
-    # In the table's own order where all fit, so that bars stay in place from epoch to epoch.
-    shown = np.arange(len(names)) if len(names) <= MOST else np.argsort(-absolute, kind="stable")[:MOST]
-    summary = wrap(summarize(shares, captions, len(names)), WIDTH - 2 * MARGIN, SMALL, "normal", most=6)
+    shown = shown_features(absolute)
+    summary = wrap(summarize(shares, captions), WIDTH - 2 * MARGIN, SMALL, "normal", most=6)
     canvas = Canvas(title, LINE * (len(summary) + 1) + 8 + ROW * len(shown) + AXIS, ends=ends)
     for i, line in enumerate(summary):
         canvas.text(MARGIN, canvas.top + LINE * i, line, size=SMALL, color=GREY)
@@ -84,6 +84,22 @@ def mean_shares(shares: Shares) -> tuple[Array, Array]:
     return used.mean(axis=0), np.abs(used).mean(axis=0)
 
 
+def shown_features(weights: Array) -> NDArray[np.int64]:
+    """Return the features that have a place on a figure: all in their own order, or of many the most important.
+
+    Args:
+        weights: of the features; of many, those without any have no place.
+
+    Example:
+        >>> shown_features(np.array([0.1, 0.0, 0.3])), shown_features(np.array([0.1, *[0.0] * 20, 0.3]))
+        (array([0, 1, 2]), array([21,  0]))
+    """
+    if len(weights) <= MOST:  # so that bars stay in place from epoch to epoch
+        return np.arange(len(weights))
+    order = np.argsort(-weights, kind="stable")[:MOST]
+    return order[: np.count_nonzero(weights[order])] if weights.any() else order
+
+
 def feature_labels(feature_names: Sequence[str] | None, features: int) -> list[str]:
     """Return a name for each feature.
 
@@ -97,7 +113,7 @@ def feature_labels(feature_names: Sequence[str] | None, features: int) -> list[s
     return [" ".join(str(name).split()) for name in feature_names]
 
 
-def summarize(shares: Shares, captions: Sequence[Caption], features: int) -> str:
+def summarize(shares: Shares, captions: Sequence[Caption]) -> str:
     """Return the lines above a table's figure: what it is the mean of, and what was left out."""
     used, judged = int(shares.drawable.sum()), [c.correct for c in captions if c.correct is not None]
     classes = _classes([caption for caption, drawn in zip(captions, shares.drawable, strict=True) if drawn])
@@ -111,8 +127,10 @@ def summarize(shares: Shares, captions: Sequence[Caption], features: int) -> str
     lines = [" · ".join(parts)]
     if len(classes) > 1:  # a mean over classes: a feature may speak for one and against another
         lines.append("signs: for or against each sample's explained class")
+    features = shares.values.shape[1]
     if features > MOST:
-        lines.append(f"{MOST} of {features} features, most important first")
+        shown = len(shown_features(mean_shares(shares)[1]))
+        lines.append(f"{shown} of {features} features, most important first")
     return "\n".join(lines)
 
 

@@ -48,9 +48,15 @@ class BothMaps:
     words: Tensor | None = None
 
     @property
+    def has_classes(self) -> bool:
+        """Whether predictions are classes."""
+        shape = tuple(self.logits.shape)
+        return len(shape) == 2 and shape[1] > 1 and not are_values(self.labels, shape)
+
+    @property
     def flipped(self) -> Tensor:
         """Whether the prediction is another one now, ``(N,)``; nowhere where there are no classes."""
-        if self.logits.dim() != 2 or self.logits.shape[1] < 2 or are_values(self.labels, tuple(self.logits.shape)):
+        if not self.has_classes:
             return torch.zeros(len(self.similarity), dtype=torch.bool)
         return self.logits.argmax(1).cpu() != self.reference_logits.argmax(1).cpu()
 
@@ -76,15 +82,16 @@ class BothMaps:
         """
         order, flipped = self.similarity.argsort().tolist(), self.flipped.tolist()
         found = {True: [i for i in order if flipped[i]], False: [i for i in order if not flipped[i]]}
+        equal = "equal prediction" if self.has_classes else "sample"
         return {
-            f"flipped: {_counted(found[True], 'flipped')}": found[True][:MOST],
-            f"changed: {_counted(found[False], 'equal')}, most changed": found[False][:MOST],
+            f"flipped: {_counted(found[True], 'flipped prediction')}": found[True][:MOST],
+            f"changed: {_counted(found[False], equal)}, most changed": found[False][:MOST],
         }
 
 
 def _counted(places: Sequence[int], kind: str) -> str:
     count = f"{MOST} of {len(places)}" if len(places) > MOST else str(len(places))
-    return f"{count} {kind} prediction{'s' * (len(places) != 1)}"
+    return f"{count} {kind}{'s' * (len(places) != 1)}"
 
 
 class Figures:
@@ -163,7 +170,7 @@ class Figures:
                 reference[rows],
                 present[rows],
                 similarity=maps.similarity[rows],
-                title=f"{self._title}\n{words}",
+                title=f"{self._title}{f', input: {name}' if len(maps.reference) > 1 else ''}\n{words}",
                 labels=now["labels"],
                 reference_predictions=before["predictions"],
                 predictions=now["predictions"],

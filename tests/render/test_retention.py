@@ -100,6 +100,22 @@ def test_captions_say_what_was_predicted_before_and_now_and_flips_are_bold(rng, 
     ]
 
 
+def test_values_are_no_other_predictions(rng, words_of):
+    for kind in ("image", "table"):
+        inputs = rng.normal(size=(2, 1, 8, 8) if kind == "image" else (2, 5))
+        figure = retention_figure(inputs, inputs, -inputs, reference_predictions=[3.5, 4.0], predictions=[3.4, 4.1])
+        assert not any("otherwise" in words for words in words_of(figure))
+        assert not [t for t in figure.axes[0].texts if t.get_weight() == "bold" and "pred" in t.get_text()]
+
+
+def test_of_many_features_those_that_say_nothing_have_no_place(rng, words_of):
+    inputs, reference, present = rng.normal(size=(3, 8, 40))
+    reference[:, 3:], present[:, 5:] = 0, 0
+    words = words_of(retention_figure(inputs, reference, present))
+    assert "5 of 40 features, most important first" in words
+    assert {f"x{k}" for k in range(40)} & set(words) == {f"x{k}" for k in range(5)}
+
+
 def test_bars_are_the_means_of_the_shares(rng):
     inputs, reference, present = rng.normal(size=(3, 20, 5))
     figure = retention_figure(inputs, reference, present)

@@ -70,6 +70,14 @@ def test_one_limit_means_one_axis_and_bars_beyond_it_carry_a_mark(words_of):
     assert {"44.4%", "▸ 55.6%"} < set(words_of(second))
 
 
+def test_of_many_features_those_that_say_nothing_have_no_place(words_of):
+    maps = np.zeros((4, 40))
+    maps[:, [7, 3]] = 1.0, 2.0
+    figure = attribution_figure(np.ones((4, 40)), maps)
+    assert "2 of 40 features, most important first" in words_of(figure)
+    assert [words for words in words_of(figure) if words.startswith("x")] == ["x3", "x7"]
+
+
 def test_samples_without_a_map_are_left_out_and_counted(words_of):
     maps = np.array([[1.0, 3.0], [0.0, 0.0], [np.nan, np.nan]])
     figure = attribution_figure(np.ones((3, 2)), maps, labels=[0, 1, 1], predictions=[0, 1, 0])

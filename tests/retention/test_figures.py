@@ -46,6 +46,7 @@ def test_a_regression_has_no_flips():
     )
     assert not one.flipped.any()
     assert [len(places) for places in one.groups().values()] == [0, MOST]
+    assert list(one.groups())[1] == "changed: 8 of 40 samples, most changed"
 
 
 @pytest.mark.parametrize(("shape", "rows"), [((1, 8, 8), MOST), ((3, 40), MOST), ((12,), 40)])
@@ -72,3 +73,18 @@ def test_figures_share_samples_and_scale(shape, rows, tmp_path, monkeypatch):
     assert len({options["limit"] for _, options in drawn}) == 1
     assert torch.equal(drawn[0][0], drawn[1][0])
     assert torch.equal(drawn[0][0], both.inputs[:rows])
+
+
+def test_the_figure_of_each_input_names_it(tmp_path, monkeypatch):
+    titles = []
+
+    def spy(*args, title, **options) -> Figure:
+        titles.append(title)
+        return retention_figure(*args, title=title, **options)
+
+    monkeypatch.setattr(lit_xai.render, "retention_figure", spy)
+    both = maps(shape=(5,))
+    parts = [{"history": one, "genres": one} for one in (both.inputs, both.reference[""], both.present[""])]
+    several = BothMaps(*parts, *list(vars(both).values())[3:])
+    Figures("IG · reference: dense", tmp_path, DataInfo()).evaluation(NoLoggers(), several, "epoch 3", 10)
+    assert titles == [f"IG · reference: dense, input: {name}\nepoch 3" for name in ("history", "genres")]
