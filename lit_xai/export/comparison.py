@@ -184,9 +184,7 @@ def _written(value: float | None, how: str) -> str:
 
 
 def _milliseconds(latency: Latency | None) -> str:
-    if latency is None:
-        return "-"
-    return f"{latency.milliseconds:.3g}" + (f" ± {latency.spread:.1g}" if latency.spread else "")
+    return "-" if latency is None else latency.cell()
 
 
 def advise(rows: Sequence[RuntimeRow], threads: int = 1) -> str:

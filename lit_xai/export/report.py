@@ -182,9 +182,7 @@ def _epoch(epoch: int | None) -> str:
 
 
 def _milliseconds(latency: Latency | None) -> str:
-    if latency is None:
-        return "-"
-    return f"{latency.milliseconds:.3g}" + (f" ± {latency.spread:.1g}" if latency.spread else "")
+    return "-" if latency is None else latency.cell()
 
 
 def gains(rows: Sequence[Row]) -> list[str]:

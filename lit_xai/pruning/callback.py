@@ -27,6 +27,7 @@ from lit_xai.pruning.sparsity import REGULARIZERS, Regularizer
 from lit_xai.pruning.step import Prune
 from lit_xai.pruning.targets import DEFAULT, LEAST, Amount, Target, choose_target
 from lit_xai.pruning.training_data import TrainingData
+from lit_xai.render.summary import write_number
 from lit_xai.structure.kinds import kind_of
 from lit_xai.structure.recipe import dense_copy, recipe_of
 from lit_xai.structure.schema import NonNegative, Row
@@ -566,6 +567,9 @@ class StructuredPruning(StructuralCallback):
 
     def _amount(self, value: float) -> str:
         assert self._decider is not None  # made in on_train_start
-        unit = {"target_macs": "MACs", "target_params": "parameters", "target_latency": "ms"}[self.target.name]
-        share = value / self._decider.dense.measured
-        return f"{value:.3g} {unit} ({share:.0%})" if unit == "ms" else f"{value / 1e6:.3g} M {unit} ({share:.0%})"
+        words = {
+            "target_macs": write_number("MACs", value),
+            "target_params": f"{write_number('params', value)} parameters",
+            "target_latency": f"{value:.3g} ms",
+        }[self.target.name]
+        return f"{words} ({value / self._decider.dense.measured:.0%})"

@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,16 @@ class Latency:
     threads: int
     batch_size: int
     p95: float | None = None
+
+    def cell(self) -> str:
+        """Return the median and its spread in milliseconds, for a table.
+
+        Example:
+            >>> Latency(0.01142, 0.00007, "ONNX Runtime 1.32.0", "AMD EPYC", threads=1, batch_size=1).cell()
+            '0.0114 ± 0.00007'
+        """
+        # In "g" the spread of a small network would be 7e-05.
+        return f"{self.milliseconds:.3g}" + (f" ± {Decimal(f'{self.spread:.1g}'):f}" if self.spread else "")
 
     def __str__(self) -> str:
         spread = f" ± {self.spread:.2g}" if self.spread else ""
