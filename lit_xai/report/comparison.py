@@ -66,6 +66,7 @@ class CompareOptions:
         split: the name of the data.
         needs_labels: refuse data without labels in their first batch.
         feature_names: of the columns of a table.
+        token_names: of the ids of texts, whose words are written out with them.
         mean: the mean that normalization subtracted, one number per channel or feature.
         std: the standard deviation that it divided by.
         samples: what the report may hold of samples: ``"show"`` for pictures of them and of their explanations,
@@ -97,6 +98,7 @@ class CompareOptions:
     split: str = "test"
     needs_labels: bool = False
     feature_names: Sequence[str] | None = None
+    token_names: Sequence[str] | None = None
     mean: Any = None
     std: Any = None
     samples: str = "show"
@@ -326,7 +328,7 @@ def _look(batches: Iterable[Any], inputs: Inputs, options: CompareOptions) -> Lo
     if is_table and names is not None and len(names) != explained[0].shape[1]:
         raise refusal("feature_names", f"{explained[0].shape[1]} names, one per feature", len(names))
     if not is_table:
-        return Look(options.samples, None, mean, std)
+        return Look(options.samples, None, mean, std, token_names=options.token_names)
     owners = None
     if options.feature_groups is not None:
         groups = Groups.of(explained[0].shape[1], names, options.feature_groups)

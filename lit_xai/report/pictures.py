@@ -47,6 +47,7 @@ class Look:
         mean: the mean that normalization subtracted, one number per channel or feature.
         std: the standard deviation that it divided by.
         feature_groups: the feature that each column of a table belongs to.
+        token_names: of the ids of texts.
     """
 
     samples: str = "show"
@@ -54,6 +55,7 @@ class Look:
     mean: Any = None
     std: Any = None
     feature_groups: Sequence[str] | None = None
+    token_names: Sequence[str] | None = None
 
 
 def one_picture(record: Record, maps: Maps | None, look: Look) -> Picture:
@@ -144,6 +146,14 @@ def is_table(maps: Maps) -> bool:
     """Return whether the samples are rows of a table: for each of them bars would be needed, so they are written."""
     values = first_input(maps)[1]
     return values.dim() == 2 and values.is_floating_point()
+
+
+def is_text(maps: Maps, look: Look) -> bool:
+    """Return whether the samples are texts that may be read: a strip of colors without their words says nothing."""
+    name, values = first_input(maps)
+    are_tokens = values.dim() == 2 and not values.is_floating_point()
+    attributed = next(iter(maps.by_network.values()))[name]
+    return are_tokens and attributed.shape == values.shape and look.samples == "show" and look.token_names is not None
 
 
 # --- which samples ----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from lit_xai.report.changed_rows import gallery_table
 from lit_xai.report.explaining import Explaining, Maps
 from lit_xai.report.facts import Picture, Table
 from lit_xai.report.layers import layers_table
-from lit_xai.report.pictures import Look, galleries, gallery_picture, is_table, one_picture
+from lit_xai.report.pictures import Look, galleries, gallery_picture, is_table, is_text, one_picture
 from lit_xai.report.record import Record
 from lit_xai.retention.explainer import Explainer
 
@@ -40,7 +40,7 @@ def with_shown(
         for one in galleries(
             record, maps, explaining.held, lambda places: explaining.maps(explainer, places, candidate)
         ):
-            if is_table(maps):
+            if is_table(maps) or is_text(maps, look):
                 tables.append(gallery_table(record, one, look))
             else:
                 pictures.append(gallery_picture(record, one, look))

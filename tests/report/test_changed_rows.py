@@ -46,5 +46,20 @@ def test_what_is_nothing_is_not_listed():
     assert counts([0.0, 1.0, -1.0, 0.0], feature_groups=GROUPS) == "nothing"
 
 
+def test_texts_are_written_with_the_words_that_count_most():
+    found = record(explained=False)
+    values = torch.tensor([[1, 3, 4, 5, 2, 0, 0, 0]])
+    own = torch.tensor([[0.0, 1.0, 3.0, 2.0, 0.0, 0.0, 0.0, 0.0]])
+    by_network = {one.name: {"input_ids": own * sign} for one, sign in zip(found.networks, (1, 1, -1), strict=True)}
+    maps = Maps("Occlusion", "zero", [7], {"input_ids": values}, by_network, {})
+    look = Look(token_names=["[PAD]", "[CLS]", "[SEP]", "a", "dull", "##ish"])
+    table = gallery_table(found, Gallery("changed", "", maps, [0]), look)
+    assert table["columns"][:2] == ["test sample", "text"]
+    assert table["rows"][0][1] == "a dullish"
+    minus = "\N{MINUS SIGN}"
+    assert table["rows"][0][-2:] == ["dullish (+83%), a (+17%)", f"dullish ({minus}83%), a ({minus}17%)"]
+    assert "the 3 words that count most" in table["note"]
+
+
 def test_values_and_categories_are_left_out_where_samples_are_not_shown():
     assert counts([1.0, 0.0, 1.0, 0.0], samples="maps_only", feature_groups=GROUPS) == "age (+50%), job (+50%)"
