@@ -128,6 +128,7 @@ class CompareTrainer(Trainer):
             split=split,
             needs_labels=needs_labels(requirements),
             feature_names=known.feature_names,
+            input_features=known.input_features,
             token_names=known.token_names,
             mean=known.mean,
             std=known.std,

@@ -427,6 +427,7 @@ class ModelReport(AnyCallback):
         return replace(
             self.options,
             feature_names=info.feature_names,
+            input_features=info.input_features,
             token_names=info.token_names,
             feature_groups=getattr(datamodule, "feature_groups", None),
             mean=info.mean,

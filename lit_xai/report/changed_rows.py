@@ -125,7 +125,8 @@ def _written(parts: Sequence[tuple[str, float]]) -> str:
 
 def _named(columns: Sequence[int], values: Sequence[float], look: Look) -> str:
     """Return a feature with its value, if it may be shown: of the columns of a category the one that the row is in."""
-    labels = [look.feature_names[place] if look.feature_names else f"x{place}" for place in columns]
+    names = look.feature_names if look.feature_names and len(look.feature_names) == len(values) else None
+    labels = [f"x{place}" if names is None else names[place] for place in columns]
     shown = [_value(values[place], place, look) for place in columns] if look.samples == "show" else []
     if len(columns) == 1:
         return f"{labels[0]} = {words.number(shown[0])}" if shown else labels[0]

@@ -66,6 +66,7 @@ class CompareOptions:
         split: the name of the data.
         needs_labels: refuse data without labels in their first batch.
         feature_names: of the columns of a table.
+        input_features: those of each input by its name, where there are several.
         token_names: of the ids of texts, whose words are written out with them.
         mean: the mean that normalization subtracted, one number per channel or feature.
         std: the standard deviation that it divided by.
@@ -98,6 +99,7 @@ class CompareOptions:
     split: str = "test"
     needs_labels: bool = False
     feature_names: Sequence[str] | None = None
+    input_features: Mapping[str, Sequence[str]] | None = None
     token_names: Sequence[str] | None = None
     mean: Any = None
     std: Any = None
@@ -320,17 +322,20 @@ def _of_one_length(column: list[Tensor], masks: list[Tensor] | None) -> list[Ten
 
 def _look(batches: Iterable[Any], inputs: Inputs, options: CompareOptions) -> Look:
     """Return how samples are drawn: with the normalization of their dataset's transforms, unless another is given."""
-    explained, names = explained_tensors(inputs), options.feature_names
+    split, names = SplitInputs(inputs, any_dtype=True), options.feature_names
+    explained = [split.values[i] for i in split.explained]
     mean, std = options.mean, options.std
     if len(explained) == 1 and mean is None and std is None:
         mean, std = find_normalization([getattr(batches, "dataset", None)], explained[0]) or (None, None)
-    is_table = len(explained) == 1 and explained[0].dim() == 2 and explained[0].is_floating_point()
+    if len(explained) > 1:  # of which the first is drawn
+        names = (options.input_features or {}).get(split.names[split.explained[0]])
+    is_table = explained[0].dim() == 2 and explained[0].is_floating_point()
     if is_table and names is not None and len(names) != explained[0].shape[1]:
         raise refusal("feature_names", f"{explained[0].shape[1]} names, one per feature", len(names))
     if not is_table:
         return Look(options.samples, None, mean, std, token_names=options.token_names)
     owners = None
-    if options.feature_groups is not None:
+    if options.feature_groups is not None and len(explained) == 1:
         groups = Groups.of(explained[0].shape[1], names, options.feature_groups)
         owners = [groups.names[member] for member in groups.member]
     return Look(options.samples, names, mean, std, owners)

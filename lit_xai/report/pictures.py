@@ -245,6 +245,7 @@ def _figure(
     heads = {one: f"{letter(_place(record, one))}: {one}" for one in names}
     has_classes = record.task != "values"
     labels = None if record.labels is None else record.labels[places]
+    own = by_network[names[0]].shape == _rows(values, rows).shape  # a layer's channels are no features of the table
     answers = {one: _answers(record, one, places) for one in names}
     return networks_figure(
         _rows(values, rows),
@@ -254,8 +255,8 @@ def _figure(
         probabilities={heads[one]: answer[1] for one, answer in answers.items()},
         numbers=numbers,
         class_names=record.class_names or None,
-        feature_names=look.feature_names,
-        feature_groups=look.feature_groups if by_network[names[0]].shape == _rows(values, rows).shape else None,
+        feature_names=look.feature_names if own else None,
+        feature_groups=look.feature_groups if own else None,
         mean=look.mean if values.dim() == 4 else None,
         std=look.std if values.dim() == 4 else None,
         ends=ends_of(list(by_network.values()), has_classes),
@@ -314,8 +315,10 @@ def _numbers(record: Record, names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def against(maps: Maps) -> str:
-    """Return what explanations compare a sample with, in words."""
-    return f" against a baseline of {maps.baseline}" if maps.baseline else ""
+    """Return what explanations are of, where there are several inputs, and compare a sample with, in words."""
+    several = len(next(iter(maps.by_network.values()))) > 1
+    drawn = f" of the input '{first_input(maps)[0]}'" if several else ""
+    return drawn + (f" against a baseline of {maps.baseline}" if maps.baseline else "")
 
 
 def _explained_output(record: Record) -> str:

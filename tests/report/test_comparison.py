@@ -204,3 +204,25 @@ def test_samples_of_several_sizes_without_a_mask_are_one_sentence():
     networks = {name: nn.Sequential(nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(3, 3)) for name in "ab"}
     with pytest.raises(ValueError, match=r"got shapes \(20, 3, 8\), \(20, 3, 9\): have the loader fill them up"):
         compare_networks(networks, batches, CompareOptions(**QUICK))
+
+
+class Sum(nn.Module):
+    """Adds up two inputs, each with weights of its own."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first, self.second = nn.Linear(3, 1), nn.Linear(2, 1)
+
+    def forward(self, seen, genres):
+        return self.first(seen) + self.second(genres)
+
+
+def test_of_several_inputs_the_first_is_drawn_with_its_own_names():
+    batch = {"seen": torch.randn(40, 3), "genres": torch.randn(40, 2), "labels": torch.randn(40, 1)}
+    names = {"seen": ["Alien", "Heat", "Fargo"], "genres": ["Drama", "War"]}
+    options = CompareOptions(**{**QUICK, "samples": "show"}, input_features=names)
+    record = compare_networks({"a": Sum(0), "b": Sum(1)}, [batch], options)
+    tables = [table for table in record.facts["tables"] if table["section"] == "pictures"]
+    assert all(any(name in row[-1] for name in names["seen"]) for table in tables for row in table["rows"])
+    assert "IntegratedGradients of the input 'seen' against" in tables[0]["note"]
