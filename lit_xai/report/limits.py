@@ -29,6 +29,7 @@ def limits_of(record: Record, facts: Facts, tested: int) -> list[str]:
     gain = gain_of_training(record)
     return [
         *([gain] if gain else []),
+        *_of_one_answer(record),
         *_of_the_verdict(record, facts),
         *_of_the_samples(record, tested),
         *_of_the_rest(record, facts),
@@ -63,6 +64,23 @@ def gain_of_training(record: Record, more_than: float = 0.0) -> str:
         " that, not compression, so that a limit on the loss says little here: name a reference that was trained to the"
         " end."
     )
+
+
+def _of_one_answer(record: Record) -> Iterator[str]:
+    """Yield a sentence where the candidate is hardly better than the most frequent class as its only answer."""
+    if record.labels is None or record.task == "values":
+        return
+    labels, counts = np.unique(record.labels, return_counts=True)
+    share = float(counts.max() / counts.sum())
+    right = float(each_sample(record, "accuracy")[1].mean())
+    # Less than a one-sided bound of 95% above it; data of a single class tell nothing.
+    if share < 1 and right - share < 1.645 * (share * (1 - share) / record.n) ** 0.5:
+        most = int(labels[counts.argmax()])
+        name = record.class_names[most] if most < len(record.class_names) else f"class {most}"
+        yield (
+            f"{record.candidate.name} is right for {right:.1%} of the samples, and always answering {name} would be for"
+            f" {share:.1%}: that its accuracy hardly changed says little here."
+        )
 
 
 def _of_the_verdict(record: Record, facts: Facts) -> Iterator[str]:

@@ -41,3 +41,13 @@ def test_a_gain_below_the_margin_is_no_warning():
 def test_without_labels_nothing_is_known():
     one = record(0.76, 0.91)
     assert gain_of_training(Record(one.networks, "classes")) == ""
+
+
+@pytest.mark.parametrize(("answers_both", "is_told"), [(False, True), (True, False)])
+def test_a_network_no_better_than_one_answer_is_told_of(answers_both, is_told):
+    labels = (np.arange(400) >= 300).astype(np.int64)
+    outputs = np.eye(2)[labels if answers_both else np.zeros_like(labels)]
+    networks = Candidate("dense", outputs), Candidate("pruned", outputs)
+    told = "pruned is right for 75.0% of the samples, and always answering low would be for 75.0%"
+    limits = limits_of(Record(networks, "classes", labels=labels, class_names=("low", "high")), {}, 0)
+    assert any(one.startswith(told) for one in limits) == is_told
