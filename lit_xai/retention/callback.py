@@ -29,6 +29,7 @@ from lit_xai.retention.explained import network_of, with_known_baseline
 from lit_xai.retention.explainer import Explainer, as_explainer
 from lit_xai.retention.figures import BothMaps, Figures
 from lit_xai.retention.guard import GUARD, Guard, Measured
+from lit_xai.retention.in_time import InTime
 from lit_xai.retention.lines import charts
 from lit_xai.retention.parts import class_number
 from lit_xai.retention.pool import Pool, own_loader, read_pool
@@ -58,6 +59,7 @@ from lit_xai.trainer.budget import Budget
 from lit_xai.trainer.dense_model import DenseModel
 from lit_xai.trainer.guarding import guard, unguard
 from lit_xai.trainer.logging import log_scalars, log_text
+from lit_xai.trainer.progress import run_length
 from lit_xai.trainer.random_states import random_numbers_kept
 from lit_xai.trainer.regular import Moment, Regular
 from lit_xai.trainer.saved_state import AnyNumber, check_saved_state, check_state, drop_damaged_state
@@ -83,7 +85,7 @@ class RetentionMonitor(AnyCallback):
         explainer: of both: a method's name, a class, the arguments of an
             :class:`~lit_xai.retention.explainer.Explainer` as a mapping, or such an object. By default
             IntegratedGradients; of integer tokens LayerIntegratedGradients at the embedding that they enter.
-        second_explainer: that nobody trains on, at the first and the last evaluation only; ``None`` for none. Occlusion
+        second_explainer: that nobody trains on, at the last evaluation only; ``None`` for none. Occlusion
             takes away tokens one by one, up to 64 of them, and longer texts in as many pieces.
         n: how many samples are explained, in proportion to the classes that the reference predicts. 256 are ample, and
             below 30 there is no interval.
@@ -110,8 +112,11 @@ class RetentionMonitor(AnyCallback):
         every_n_steps: steps of the first optimizer, instead of epochs.
         time_share: the largest share of the run's time for evaluations; they are left out, but for the last, where it
             would be more.
-        time_budget: the share of the run's time for what the result is held against, once at the end. Where it does not
-            suffice the ladder is left out, and then untrained networks down to 5, and the log says so.
+        time_budget: the share of the run's time for what is measured once: the reference, and at the end the second
+            explainer and what the result is held against. A few samples are explained to learn what all would take.
+            Where the share does not suffice for all samples and 5 untrained networks, fewer samples are explained, the
+            same ones by all networks, down to 30; a second explainer that takes more even so is left out. The ladder
+            and further untrained networks come last. One sentence says what is left out, and what it would take.
         module: the network inside the LightningModule, a dotted name; by default found by its call.
         batch_to_inputs: the model's inputs in a batch: a key, an index, several, a function or its import path.
         batch_to_target: the labels in a batch: a key, an index, a function or its import path.
@@ -201,6 +206,7 @@ class RetentionMonitor(AnyCallback):
         self._forget()
 
     def _forget(self) -> None:
+        self._is_settled = False
         self._network = self.given
         self._dense = DenseModel("RetentionMonitor", "reference")
         self._comparison: Comparison | None = None
@@ -292,10 +298,18 @@ class RetentionMonitor(AnyCallback):
             "hash": pool.hash,
             "history": as_state(self._history),
             "optimizer_steps": self._regular.steps(trainer),
+            **self._settled(),
             **self._budget.state(),
             **self._dense.state(),
             **({} if self._guard is None else {"guard": self._guard.state()}),
         }
+
+    def _settled(self) -> dict[str, Any]:
+        """Return how many samples are explained, which was a matter of time, for a resumed run to explain the same."""
+        comparison = self._comparison
+        if comparison is None or not self._is_settled:
+            return {}
+        return {"n": comparison.n, "has_parts": comparison.has_parts}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Start afresh, with a warning, instead of from a damaged state; with a guard, refuse it."""
@@ -353,6 +367,10 @@ class RetentionMonitor(AnyCallback):
             adverse=self._find_adverse_class(trainer, pl_module, few),
             warn=self._warn,
         )
+        if self._guard is None and {"n", "has_parts"} <= set(resumed):
+            self._is_settled = True
+            if not resumed["has_parts"]:
+                self._comparison.explain_fewer(min(self.n, resumed["n"]))
         if self.reference == "dense":
             self._dense.resume(pl_module, resumed)
             if self._dense.module is None and not structural_callbacks(trainer):
@@ -480,20 +498,27 @@ class RetentionMonitor(AnyCallback):
         return with_known_baseline(trainer, pl_module, self._network, explainer, sample, self._data_info, self._loader)
 
     def _start_from(self, reference: nn.Module) -> None:
-        """Explain a reference, by its predictions on the samples."""
+        """Take a reference; it is explained at the next evaluation, when it is known how long the run takes."""
         trainer, comparison = self._trainer, self._comparison
         assert trainer is not None  # hooks of fit call this
         assert comparison is not None
-        comparison.start_from(reference, self.explainers)
+        comparison.start_from(reference)
         if self._guard is not None and self._guard.explains:
+            comparison.explain_reference(self.explainer)
             with random_numbers_kept():
-                measured = self._reference_lines(trainer).measure(comparison, self.explainer, in_time=False)
+                measured = self._reference_lines(trainer, self.explainer).measure(
+                    comparison, self.explainer, in_time=False
+                )
             self._references[self.explainer.name] = measured
 
-    def _reference_lines(self, trainer: Trainer) -> ReferenceLines:
+    def _reference_lines(self, trainer: Trainer, explainer: Explainer) -> ReferenceLines:
         others = {name: partial(self._other, one) for name, one in self.others.items()}
-        share = 1 / len(self.explainers)
+        share = self._share(explainer)
         return ReferenceLines(trainer, self.nulls, self.ladder, others, self._cache, self._budget, share, self._warn)
+
+    def _share(self, explainer: Explainer) -> float:
+        """Return the share of the time that is left for what is measured once; the last explainer may take the rest."""
+        return 1 / len(self.explainers) if explainer is self.explainer else 1.0
 
     def _other(self, given: Any) -> nn.Module:
         return network_of(self._network, self._load(given, self._pl_module))
@@ -534,8 +559,40 @@ class RetentionMonitor(AnyCallback):
             self._skipped = moment
             return
         self._skipped = None
+        if self.explainer.name not in comparison.explained:
+            try:
+                with self._budget.once():
+                    self._explain_reference(trainer, comparison, 1.0 if always else _done(trainer, moment))
+            except Exception as error:  # an observer never ends a run
+                if self.on_error == "raise":
+                    raise
+                comparison.reference = None
+                self._warn(f"nothing is measured: the reference cannot be explained. {type(error).__name__}: {error}")
+                return
         with self._observing("an evaluation is left out, and training continues."):
             self._evaluate(trainer, pl_module, comparison, moment, always)
+
+    def _explain_reference(self, trainer: Trainer, comparison: Comparison, done: float) -> None:
+        """Explain the reference, on as many samples as the time of the run allows for.
+
+        Args:
+            trainer: inside ``fit``.
+            comparison: with the reference.
+            done: the share of the run that is over.
+        """
+        if not self._is_settled and self._guard is None:
+            found = InTime.of(comparison, self.explainer, self._budget, self._share(self.explainer), done)
+            if not found.is_all:
+                n = max(found.n, found.least)
+                comparison.explain_fewer(min(n, comparison.n_of_all))
+                self._warn(
+                    f"{found.explainer} explains {comparison.n} of {found.wanted} samples"
+                    f"{'' if found.is_enough else ', which is more than the time allows, as fewer say nothing'};"
+                    f" {found.in_words(n if not found.is_enough else found.wanted)}."
+                )
+        self._is_settled = True
+        if self.reference != "previous":
+            comparison.explain_reference(self.explainer)
 
     def _evaluate(
         self, trainer: Trainer, pl_module: LightningModule, comparison: Comparison, moment: Moment, always: bool
@@ -544,6 +601,8 @@ class RetentionMonitor(AnyCallback):
             if self._next is not None:
                 self._start_from(self._next)
                 self._next = None
+            if self.explainer.name not in comparison.explained:
+                comparison.explain_reference(self.explainer)
             logits = comparison.predict(pl_module)
             found = comparison.explain(self.explainer, logits)
             self._last, self._logits = found, logits
@@ -588,18 +647,37 @@ class RetentionMonitor(AnyCallback):
         with self._budget.once():
             for explainer in self.explainers:
                 with self._observing("an evaluation is left out, and training continues."):
-                    found = last if explainer is self.explainer else comparison.explain(explainer, self._logits)
-                    conclusion.add(comparison, explainer, found, self._held_against(trainer, comparison, explainer))
+                    found = last if explainer is self.explainer else self._explain_second(comparison, explainer)
+                    if found is not None:
+                        held_against = self._held_against(trainer, comparison, explainer)
+                        conclusion.add(comparison, explainer, found, held_against)
             self._draw(trainer, None)
         self.result, self.predictions = conclusion.found, conclusion.predictions
         if _writes(trainer):
             self._report(trainer, comparison, conclusion)
 
+    def _explain_second(self, comparison: Comparison, explainer: Explainer) -> Compared | None:
+        """Explain the reference and the model by the second explainer; ``None`` where there is no time for it."""
+        found = InTime.of(comparison, explainer, self._budget, self._share(explainer), done=1.0)
+        if not found.is_enough:
+            self._warn(
+                f"{found.explainer} is left out; {found.in_words(found.wanted)}, and second_explainer names another"
+                " method, or none."
+            )
+            return None
+        if not found.is_all:
+            self._warn(
+                f"{found.explainer} explains {min(found.n, comparison.n_of_all)} of {found.wanted} samples;"
+                f" {found.in_words(found.wanted)}."
+            )
+        comparison.explain_reference(explainer, None if found.is_all else min(found.n, comparison.n_of_all))
+        return comparison.explain(explainer, self._logits)
+
     def _held_against(self, trainer: Trainer, comparison: Comparison, explainer: Explainer) -> References:
         known = self._references.get(explainer.name)
         if known is not None:
             return known
-        measure = self._reference_lines(trainer).measure
+        measure = self._reference_lines(trainer, explainer).measure
         with self._observing(f"{explainer.name} is held against nothing."):
             return agreed(trainer, "RetentionMonitor", lambda: measure(comparison, explainer))
         return against_nothing(comparison, explainer)
@@ -640,6 +718,13 @@ class RetentionMonitor(AnyCallback):
             rank_zero_warn(f"RetentionMonitor: {message}")
 
 
+def _done(trainer: Trainer, moment: Moment) -> float:
+    """Return the share of the run that is over; 1 where nobody knows its end."""
+    count, unit = moment.point.count, moment.point.unit
+    whole = run_length(trainer).of(unit)
+    return 1.0 if not whole else min(1.0, max(1, count + (unit == "epoch")) / whole)
+
+
 def _writes(trainer: Trainer) -> bool:
     return trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]  # set by its connector
 
@@ -654,6 +739,8 @@ _STATE = entries(
         "run_seconds": AnyNumber,
         "recurring_seconds": AnyNumber,
         "once_seconds": AnyNumber,
+        "n": NotRequired[NonNegative],
+        "has_parts": NotRequired[bool],
         "dense": NotRequired[Weights],
         "guard": NotRequired[GUARD],
     }

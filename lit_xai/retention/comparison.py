@@ -1,6 +1,7 @@
 """The reference of a run beside the model as it is now: their explanations and predictions on the run's samples."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from lit_xai.retention.parts import parts_of, with_parts
 from lit_xai.retention.pool import Pool
 from lit_xai.retention.predictions import PredictionChanges, compare_predictions
 from lit_xai.retention.record import gathered
-from lit_xai.retention.reference import Compared, predict
+from lit_xai.retention.reference import Compared, ReferenceExplanations, predict
 from lit_xai.retention.retention import References, Retention
 from lit_xai.trainer.access import without_log
 from lit_xai.trainer.agreement import agreed
@@ -45,6 +46,9 @@ class Comparison:
         reference: the reference; ``None`` before there is one.
         logits: of the reference on all samples.
         explained: its explanations, by the explainer's name.
+        n: how many samples are explained.
+        has_parts: whether some may be explained for a part alone.
+        took: seconds of the reference's explanations, by the explainer's name.
     """
 
     def __init__(
@@ -62,41 +66,97 @@ class Comparison:
     ) -> None:
         self.network, self.pool = network, pool
         self._trainer, self._pl_module, self._baseline, self._warn = trainer, pl_module, baseline, warn
-        self._n, self._seed, self._adverse = n, seed, adverse
+        self.n, self._seed, self._adverse = n, seed, adverse
+        self.took: dict[str, float] = {}
+        self.has_parts, self._rows = True, dict[str, list[int]]()
         self.sample, self.n_of_all, self.parts = pool.rows([]), 0, dict[str, list[int]]()
         self._places: list[int] = []
         self.reference: nn.Module | None = None
         self.logits = torch.empty(0)
         self.explained: dict[str, Explained] = {}
 
-    def start_from(self, reference: nn.Module, explainers: Sequence[Explainer]) -> None:
-        """Explain a reference by its own predictions; call it on every process."""
-        trainer = self._trainer
+    def start_from(self, reference: nn.Module) -> None:
+        """Take a reference, and choose samples by its predictions; call it on every process."""
         reference = reference.to(self._pl_module.device)
         self.logits = self.predict(reference)
         self._choose(self.logits)
-        share = self.sample.share(trainer.global_rank, trainer.world_size)
-        self.explained = {
-            one.name: Explained.of(
-                trainer,
-                self.network,
-                reference,
-                one,
-                self._baseline(one, share),
-                len(self.sample),
-                self._seed,
-                each_output=self.pool.has_values(tuple(self.logits.shape)),
-                logits=self._of_sample(self.logits),
-            )
-            for one in explainers
-        }
+        self.explained, self._rows = {}, {}
         self.reference = reference
 
+    def explain_fewer(self, n: int) -> None:
+        """Explain fewer samples from now on, and none for a part alone; before the reference is explained.
+
+        Args:
+            n: how many.
+        """
+        self.n, self.has_parts = n, False
+        if self.reference is not None:
+            self._choose(self.logits)
+
+    def explain_reference(self, explainer: Explainer, n: int | None = None) -> None:
+        """Explain the reference by its own predictions; call it on every process.
+
+        Args:
+            explainer: of all networks.
+            n: how many of the samples, in proportion to their classes; default all.
+        """
+        trainer, own, logits = self._trainer, self.sample, self._of_sample(self.logits)
+        if n is not None and n < len(own):
+            rows = self._rows[explainer.name] = self._choose_rows(logits, n)
+            own, logits = own.rows(rows), None if logits is None else logits[rows]
+        assert self.reference is not None  # whose explanations these are
+        began = time.monotonic()
+        self.explained[explainer.name] = Explained.of(
+            trainer,
+            self.network,
+            self.reference,
+            explainer,
+            self._baseline(explainer, own.share(trainer.global_rank, trainer.world_size)),
+            len(own),
+            self._seed,
+            each_output=self.pool.has_values(tuple(self.logits.shape)),
+            logits=logits,
+        )
+        self.took[explainer.name] = time.monotonic() - began
+
+    def seconds(self, explainer: Explainer, n: int) -> float:
+        """Explain the reference on a few samples, and return how long that takes; call it on every process.
+
+        Args:
+            explainer: of the reference.
+            n: how many samples.
+        """
+        trainer = self._trainer
+        few = self.sample.rows(range(min(n, len(self.sample)))).share(trainer.global_rank, trainer.world_size)
+        each_output = self.pool.has_values(tuple(self.logits.shape))
+
+        def run() -> float:
+            assert self.reference is not None  # that is explained
+            module, samples = network_of(self.network, self.reference), self._baseline(explainer, few)
+            given: dict[str, Any] = {"output": self.network.output, "baselines": samples.baseline}
+            began = time.monotonic()
+            ReferenceExplanations(module, samples.inputs, explainer, each_output=each_output, seed=self._seed, **given)
+            return time.monotonic() - began
+
+        return self.same(agreed(trainer, "RetentionMonitor", run))
+
+    def same(self, seconds: float) -> float:
+        """Return the seconds of the first process, as the clocks of processes differ; call it on every process."""
+        return float(self._trainer.strategy.broadcast(seconds))
+
+    def _choose_rows(self, logits: Tensor | None, n: int) -> list[int]:
+        predicted = self._predicted(logits)
+        return choose_places(None if predicted is None else predicted[: self.n_of_all], self.n_of_all, n)
+
+    def _predicted(self, logits: Tensor | None) -> Tensor | None:
+        return logits.argmax(1) if logits is not None and self.pool.has_classes(logits) else None
+
     def _choose(self, logits: Tensor) -> None:
-        predicted = logits.argmax(1) if self.pool.has_classes(logits) else None
-        places = choose_places(predicted, len(self.pool), self._n)
+        predicted = self._predicted(logits)
+        places = choose_places(predicted, len(self.pool), self.n)
         self.n_of_all = len(places)
-        self._places, self.parts = with_parts(places, parts_of(self.pool.groups, predicted, self._adverse))
+        parts = parts_of(self.pool.groups, predicted, self._adverse) if self.has_parts else {}
+        self._places, self.parts = with_parts(places, parts)
         self.sample = self.pool.rows(self._places)
 
     def _of_sample(self, logits: Tensor | None) -> Tensor | None:
@@ -129,16 +189,23 @@ class Comparison:
             Exception: it fails on this process.
             ValueError: it fails on another one.
         """
-        explained, own = self.explained[explainer.name], self._of_sample(logits)
+        explained, own, rows = self.explained[explainer.name], self._of_sample(logits), self._rows.get(explainer.name)
+        own = own if own is None or rows is None else own[rows]
         return agreed(self._trainer, "RetentionMonitor", lambda: explained.compare(self._pl_module, own))
 
     def whole(self, explainer: Explainer, value: Tensor) -> Tensor:
-        """Return a value of all explained samples; call it on every process."""
-        return self.explained[explainer.name].whole(value)
+        """Return a value of all explained samples, NaN where this explainer left one out; call it on every process."""
+        whole, rows = self.explained[explainer.name].whole(value), self._rows.get(explainer.name)
+        if rows is None:
+            return whole
+        return whole.new_full((len(self.sample), *whole.shape[1:]), torch.nan).index_copy(0, torch.tensor(rows), whole)
 
     def summarize(self, explainer: Explainer, found: Compared, references: References) -> Retention:
         """Return the retention of an explained model; call it on every process."""
-        return self.explained[explainer.name].summarize(found, references, self.n_of_all, self.parts)
+        explained = self.explained[explainer.name]
+        if explainer.name in self._rows:
+            return explained.summarize(found, references)
+        return explained.summarize(found, references, self.n_of_all, self.parts)
 
     def numbers(self, explainer: Explainer, found: Compared, logits: Tensor) -> dict[str, float]:
         """Return what is logged of an evaluation; call it on every process."""

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_xai.retention.budget import plan_references
+from lit_xai.retention.budget import GRACE, plan_references
 from lit_xai.retention.cache import ReferenceCache
 from lit_xai.retention.comparison import Comparison
 from lit_xai.retention.explainer import Explainer
+from lit_xai.retention.in_time import FEWEST_NULLS
 from lit_xai.retention.lines import lines
 from lit_xai.retention.predictions import PredictionChanges
 from lit_xai.retention.record import Reading, as_state, write_json, write_samples
@@ -21,8 +22,8 @@ from lit_xai.retention.retention import References, Retention, describe_retentio
 from lit_xai.trainer.budget import Budget
 from lit_xai.trainer.logging import log_scalars
 
-FEWEST_NULLS = 5
-"""Untrained networks that are explained even where the time does not allow it."""
+ERROR = 1.5
+"""By which factor the least of untrained networks may take longer than was foreseen."""
 
 
 @dataclass
@@ -36,7 +37,7 @@ class ReferenceLines:
         others: return further networks, by name.
         cache: of what was measured in an earlier run.
         budget: the time of the run.
-        share: of the time for what is measured once, which one explainer may take.
+        share: of what is left for what is measured once, which one explainer may take.
         warn: called with what is left out, in words.
     """
 
@@ -59,27 +60,35 @@ class ReferenceLines:
         """
         own = comparison.explained[explainer.name].own
         self.cache.load(own)
-        nulls, ladder = self._in_time(own, explainer) if in_time else (self.nulls, self.ladder)
+        nulls, ladder = self._in_time(comparison, own, explainer) if in_time else (self.nulls, self.ladder)
         others = {name: make() for name, make in self.others.items()}
         found = measure_references(own, nulls, ladder, others)
         self.cache.save(own)
         return found
 
-    def _in_time(self, own: Any, explainer: Explainer) -> tuple[int, Sequence[int]]:
-        wanted, began = own.networks(self.nulls, self.ladder), time.monotonic()
-        missing = [name for name in wanted if name not in own.measured]
-        for name in missing[:1]:
-            own.similarity_of(name, wanted[name])
-        each = time.monotonic() - began
-        allowed = max(0.0, self.budget.allowed_once() - self.budget.once_seconds) * self.share
-        known = each * (len(wanted) - len(missing))  # takes no time, and is planned as if it did
-        rungs = len(self.ladder) + len(self.others)
-        plan = plan_references(allowed + known, each, self.nulls, rungs, FEWEST_NULLS)
-        nulls, planned = self.trainer.strategy.broadcast(plan)  # the clocks of processes differ
+    def _in_time(self, comparison: Comparison, own: Any, explainer: Explainer) -> tuple[int, Sequence[int]]:
+        wanted, allowed = own.networks(self.nulls, self.ladder), self.budget.left_once() * self.share
+        least = max(GRACE, ERROR * allowed)
+        missing, rungs = [name for name in wanted if name not in own.measured], len(self.ladder) + len(self.others)
+
+        def plan(each: float) -> tuple[int, int]:
+            known = each * (len(wanted) - len(missing))  # takes no time, and is planned as if it did
+            found = plan_references(allowed + known, each, self.nulls, rungs, FEWEST_NULLS, least + known)
+            return self.trainer.strategy.broadcast(found)  # the clocks of processes differ
+
+        # The reference's took up to twice as long, to find out how many steps a path needs.
+        each = comparison.took[explainer.name] / 2 if missing else 0.0
+        nulls, planned = plan(each)
+        if missing and (nulls or planned):
+            began = time.monotonic()
+            own.similarity_of(missing[0], wanted[missing[0]])
+            each = time.monotonic() - began
+            nulls, planned = plan(each)
         if (nulls, planned) != (self.nulls, rungs):
             self.warn(
-                f"{explainer.name} is held against {nulls} untrained networks and no network of fewer bits, as more"
-                f" would take over {self.budget.allowed_once():.0f} s: raise time_budget for all of it."
+                f"{explainer.name} is held against {nulls or 'no'} untrained networks and no network of fewer bits, as"
+                f" {'more' if nulls else f'{FEWEST_NULLS} of them, about {each:.0f} s each,'} would take over"
+                f" {self.budget.allowed_once():.0f} s: raise time_budget for all of it."
             )
         return nulls, self.ladder if planned else ()
 

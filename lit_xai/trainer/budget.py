@@ -34,11 +34,13 @@ class Budget:
         self.once_seconds = float(resumed.get("once_seconds", 0.0))
         self._taken = 0.0  # in this process, by this observer
         self._last = 0.0
+        self._open: float | None = None  # since when something is measured once
 
     @property
     def run_seconds(self) -> float:
         """The time of the run itself."""
-        return self._before + time.monotonic() - self._began - self._taken
+        now = time.monotonic() if self._open is None else self._open
+        return self._before + now - self._began - self._taken
 
     @contextmanager
     def recurring(self) -> Iterator[None]:
@@ -60,10 +62,11 @@ class Budget:
     @contextmanager
     def once(self) -> Iterator[None]:
         """Count the body as something that is measured once."""
-        began = time.monotonic()
+        began = self._open = time.monotonic()
         try:
             yield
         finally:
+            self._open = None
             self.once_seconds += self._take(began)
 
     def _take(self, began: float) -> float:
@@ -79,9 +82,32 @@ class Budget:
         """Return whether evaluations keep within the share with so many seconds more."""
         return self.recurring_seconds + seconds <= self._share * self.run_seconds
 
-    def allowed_once(self) -> float:
-        """Return the seconds that may be spent once."""
-        return self._once * self.run_seconds
+    def allowed_once(self, done: float = 1.0) -> float:
+        """Return the seconds that may be spent once.
+
+        Args:
+            done: the share of the run that is over.
+        """
+        return self._once * self.run_seconds / done
+
+    def left_once(self, done: float = 1.0) -> float:
+        """Return the seconds of these that are not spent yet, also not by the body of an open :meth:`once`.
+
+        Args:
+            done: the share of the run that is over.
+        """
+        spent = 0.0 if self._open is None else time.monotonic() - self._open
+        return max(0.0, self.allowed_once(done) - self.once_seconds - spent)
+
+    def share_of(self, seconds: float, done: float = 1.0) -> float:
+        """Return the share of the run that what is measured once takes, with so many seconds more.
+
+        Args:
+            seconds: besides those that are spent.
+            done: the share of the run that is over.
+        """
+        spent = self.once_seconds + (0.0 if self._open is None else time.monotonic() - self._open)
+        return (spent + seconds) * done / max(self.run_seconds, 1e-9)
 
     def sentence(self) -> str:
         """Return in words what was taken.
