@@ -27,7 +27,7 @@ from lit_xai.report.explaining import Explaining, Maps
 from lit_xai.report.facts import Table
 from lit_xai.report.faithful import explained_target, with_faithfulness
 from lit_xai.report.pictures import Look
-from lit_xai.report.provenance import sample_hashes, split_facts
+from lit_xai.report.provenance import input_hashes, split_facts
 from lit_xai.report.reasons import Reasons, reasons_table
 from lit_xai.report.record import Array, Candidate, Explained, Record
 from lit_xai.report.robustness import robustness_table
@@ -269,7 +269,7 @@ def _read(
             if where is not None:
                 values += _named(batch, where, n)
         split = SplitInputs(inputs, any_dtype=True)
-        read.hashes.append(sample_hashes([split.rows(slice(row, row + 1)) for row in range(split.n)]))
+        read.hashes.append(input_hashes(split))
         if held < pool_size(options.n, None, sample_bytes(inputs, n)):
             parts.append(inputs)
             held += n

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lit_xai.attribution.adapter import SplitInputs
 from lit_xai.report.record import Array
 from lit_xai.runtime.latency import cpu_name
 
@@ -133,6 +134,29 @@ def sample_hashes(rows: Sequence[Sequence[torch.Tensor]]) -> Array:
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         found[place] = int.from_bytes(digest.digest(), "big")
     return found
+
+
+def input_hashes(split: SplitInputs) -> Array:
+    """Return a checksum of each sample of a batch, ``(N,)``, the same one however far a text was filled up.
+
+    Args:
+        split: the inputs of the batch; an ``attention_mask`` among them says what is no text.
+
+    Example:
+        >>> texts = [torch.tensor([[5, 6]]), torch.tensor([[5, 6, 0]])]
+        >>> split = [SplitInputs({"ids": ids, "attention_mask": ids.sign()}, any_dtype=True) for ids in texts]
+        >>> bool(input_hashes(split[0]) == input_hashes(split[1]))
+        True
+    """
+    mask = next((place for place, name in enumerate(split.names) if "attention_mask" in name), None)
+
+    def whole(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        if mask is None:
+            return tensors
+        is_text = tensors[mask] != 0
+        return [tensor[is_text] if tensor.shape == is_text.shape else tensor for tensor in tensors]
+
+    return sample_hashes([whole(split.rows(slice(row, row + 1))) for row in range(split.n)])
 
 
 def _git(*arguments: str) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 
 from lit_xai.attribution.adapter import SplitInputs
 from lit_xai.network.calling import BatchToInputs, BatchToTarget, find_inputs, find_labels
-from lit_xai.report.provenance import sample_hashes, split_facts
+from lit_xai.report.provenance import input_hashes, split_facts
 from lit_xai.report.record import Array
 
 SECONDS = 60.0
@@ -65,7 +65,7 @@ class Split:
     def _of(self, batch: Any) -> Array:
         with torch.no_grad():
             split = SplitInputs(find_inputs(batch, self.network, self.batch_to_inputs), any_dtype=True)
-        return sample_hashes([split.rows(slice(row, row + 1)) for row in range(split.n)])
+        return input_hashes(split)
 
     def read(self, seconds: float = SECONDS) -> None:
         """Read the split for itself, for so long at most."""

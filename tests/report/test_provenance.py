@@ -5,8 +5,10 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lit_xai.report.provenance import environment, identity, sample_hashes, sha256, split_facts
+from lit_xai.report.splits import Split, data_facts
 
 
 def test_checksums_are_those_of_the_files(tmp_path):
@@ -38,3 +40,31 @@ def test_versions_of_what_is_installed():
     assert found["processor"]
     with pytest.raises(KeyError):
         found["a package that is not installed"]
+
+
+class Words(nn.Module):
+    def forward(self, input_ids, attention_mask):
+        return (input_ids * attention_mask).sum(1, keepdim=True).float()
+
+
+def texts(words, lengths, longest, side="right"):
+    """Batches of one text each, filled up to a length with what is no text."""
+    for own, length in zip(words, lengths, strict=True):
+        fill, ids = torch.full((longest - length,), 7), own[:length]
+        parts = [ids, fill] if side == "right" else [fill, ids]
+        mask = torch.cat([torch.ones_like(part) if part is ids else torch.zeros_like(part) for part in parts])
+        yield {"input_ids": torch.cat(parts)[None], "attention_mask": mask[None]}
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_text_has_one_hash_however_far_it_is_filled_up(side):
+    words, lengths = torch.randint(100, (4, 9), generator=torch.Generator().manual_seed(0)), [3, 5, 5, 8]
+    train, test = (
+        Split(name, "", list(texts(words, lengths, to, side)), Words()) for name, to in [("a", 9), ("b", 20)]
+    )
+    shorter = Split("c", "", list(texts(words, [2, 4, 4, 7], 9, side)), Words())
+    for one in (train, test, shorter):
+        one.read()
+    facts = data_facts([train, test, shorter])
+    assert facts["splits"][0]["hash"] == facts["splits"][1]["hash"] != facts["splits"][2]["hash"]
+    assert [one["n"] for one in facts["overlaps"]] == [4, 0, 0]
