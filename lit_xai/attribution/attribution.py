@@ -34,6 +34,7 @@ from lit_xai.attribution.tokens import METHOD, embedding_instead, entering, tell
 from lit_xai.network.calling import Inputs, OutputSpec, call_network, check_call, find_call, find_network, module_names
 from lit_xai.network.check import check_integer
 from lit_xai.network.describing import describe
+from lit_xai.network.tables import tables
 from lit_xai.network.untouched import untouched
 
 
@@ -168,8 +169,7 @@ def _arguments(
     arguments = split_inputs(network, inputs, call, output, any_dtype=not needs_floats(cls) and noise_tunnel is None)
     if not arguments.explained:
         found = embedding_instead(network, inputs, call, output)
-        tables = [name for name, m in module_names(network).items() if isinstance(m, nn.Embedding)]
-        names = tables if found is None else [found.layer]
+        names = list(tables(network)) if found is None else [found.layer]
         hint = f"layer={names[0]!r}" if names else "layer='...', the first layer that computes floats"
         why = "differentiates" if noise_tunnel is None else "in a noise_tunnel adds noise"
         raise ValueError(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lit_xai.attribution.adapter import SplitInputs
 from lit_xai.network.arguments import Inputs, named_leaves
 from lit_xai.network.calling import LABEL_KEYS, OutputSpec, call_network, module_names
+from lit_xai.network.tables import tables
 from lit_xai.network.untouched import untouched
 
 METHOD = "LayerIntegratedGradients"
@@ -118,13 +119,13 @@ def find_embedding(network: nn.Module, run: Callable[[Inputs], object], inputs: 
         run: calls it.
         inputs: what it is called with.
     """
-    tables = {n: m for n, m in module_names(network, aliases=True).items() if isinstance(m, nn.Embedding)}
-    seen = _calls(network, tables, run, inputs)
-    found = {name: tables[name] for name, taken in seen.items() if len(taken) == 1 and taken[0] is not None}
+    known: dict[str, Any] = tables(network, aliases=True)
+    seen = _calls(network, known, run, inputs)
+    found = {name: known[name] for name, taken in seen.items() if len(taken) == 1 and taken[0] is not None}
     largest = max((table.num_embeddings for table in found.values()), default=0)
     for name, table in found.items():
         if table.num_embeddings >= SMALL * largest:
-            own = [other for other in seen if tables[other] is table]
+            own = [other for other in seen if known[other] is table]
             plain = next((other for other, m in module_names(network).items() if m is table), name)
             # One name is enough for a table that is called by one of them alone.
             return TokenEmbedding(plain if len(own) == 1 else name, table.padding_idx or 0)

@@ -79,13 +79,14 @@ def words_of(ids: Tensor, token_names: Sequence[str]) -> Tensor:
 
     Args:
         ids: of the tokens, ``(N, T)``.
-        token_names: of the ids; :class:`~lit_xai.render.pieces.TokenNames` says what joins pieces.
+        token_names: of the ids; :class:`~lit_xai.network.token_names.TokenNames` says what joins pieces.
 
     Example:
         >>> words_of(torch.tensor([[1, 2, 0, 0, 0]]), ["[PAD]", "good", "##ness"])
         tensor([[0, 0, 1, 1, 1]])
     """
-    from lit_xai.render.pieces import TokenNames, word_numbers  # the figures', which join pieces likewise
+    from lit_xai.network.token_names import TokenNames
+    from lit_xai.render.pieces import word_numbers  # the figures', which join pieces likewise
 
     names = TokenNames(token_names)
     return torch.tensor([word_numbers(row, names) for row in ids.tolist()], dtype=torch.int64, device=ids.device)

@@ -1,6 +1,10 @@
 """What a network's embeddings allow: the longest text, and the largest id."""
 
+from typing import Any
+
 from torch import nn
+
+from lit_xai.network.tables import tables
 
 NAMES = ("positions", "position_embeddings", "embed_positions", "wpe", "pos_embed")
 """The usual names of tables of positions."""
@@ -38,6 +42,6 @@ def most_ids(network: nn.Module) -> int | None:
         >>> most_ids(nn.Embedding(99, 4)), most_ids(nn.Linear(2, 2))
         (99, None)
     """
-    tables = {name: module for name, module in network.named_modules() if isinstance(module, nn.Embedding)}
-    sizes = [table.num_embeddings for name, table in tables.items() if name.rpartition(".")[2] not in NAMES]
+    known: dict[str, Any] = tables(nn.ModuleDict({"network": network}))
+    sizes = [table.num_embeddings for name, table in known.items() if name.rpartition(".")[2] not in NAMES]
     return max(sizes, default=None)

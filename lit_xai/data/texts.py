@@ -196,6 +196,7 @@ class TextDataModule(InMemoryDataModule):
         if trainer is None:
             return
         self.check_network(trainer.lightning_module)
+        self.spell(trainer.lightning_module)
         folder = trainer.log_dir or trainer.default_root_dir
         if stage == "fit" and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by its connector
             save_tokenizer(self.tokenizer, Path(folder, "tokenizer"), self.padding)
@@ -222,6 +223,16 @@ class TextDataModule(InMemoryDataModule):
                 f"The network's embedding has {ids} rows, but the tokenizer has {self.vocab_size} ids: set vocab_size"
                 f" of the network to {self.vocab_size}."
             )
+
+    def spell(self, network: nn.Module) -> None:
+        """Tell the parts of a network that ask for it, by a method ``spell``, how the tokens are written.
+
+        Args:
+            network: with a :class:`~lit_xai.models.spelled_embedding.SpelledEmbedding`, say.
+        """
+        for part in network.modules():
+            if callable(getattr(part, "spell", None)):
+                part.spell(self.token_names)  # type: ignore[operator]  # torch types attributes as tensors or modules
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint remembers of the vocabulary: its checksum."""

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_xai.models.sizes import check_positive, check_probability
+from lit_xai.models.spelled_embedding import SpelledEmbedding
+from lit_xai.network.check import check_integer
 
 
 class DeepAverage(nn.Module):
@@ -17,6 +19,8 @@ class DeepAverage(nn.Module):
         vocab_size: number of ids.
         num_classes: classes, or numbers predicted.
         dim: channels of a token.
+        letters: rows for groups of letters, by which words that are written alike share what is learned; default 0,
+            none. See :class:`~lit_xai.models.spelled_embedding.SpelledEmbedding`.
         hidden: width of the perceptron.
         dropout: on the hidden layer of the perceptron, and on what is classified.
         embedding_dropout: on the embeddings.
@@ -37,14 +41,18 @@ class DeepAverage(nn.Module):
         num_classes: int = 2,
         dim: int = 128,
         hidden: int = 256,
+        letters: int = 0,
         dropout: float = 0.5,
         embedding_dropout: float = 0.3,
         padding: int = 0,
     ) -> None:
         super().__init__()
         check_positive(vocab_size=vocab_size, num_classes=num_classes, dim=dim, hidden=hidden)
+        check_integer("letters", letters, 0)
         check_probability(dropout=dropout, embedding_dropout=embedding_dropout)
-        self.words = nn.Embedding(vocab_size, dim, padding_idx=padding)
+        self.words: nn.Module = nn.Embedding(vocab_size, dim, padding_idx=padding)
+        if letters:
+            self.words = SpelledEmbedding(vocab_size, dim, letters, padding)
         self.embedding_dropout = nn.Dropout(embedding_dropout)
         self.fc1 = nn.Linear(dim, hidden)
         self.gelu = nn.GELU()
@@ -53,8 +61,10 @@ class DeepAverage(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(dim, num_classes)
         # Small, so that a word that was not met in training says little.
-        nn.init.normal_(self.words.weight, std=0.05)
-        nn.init.zeros_(self.words.weight[padding].data)
+        for table in self.words.modules():
+            if isinstance(table, nn.Embedding):
+                nn.init.normal_(table.weight, std=0.05)
+                nn.init.zeros_(table.weight[table.padding_idx].data)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return logits ``(batch, num_classes)``.

@@ -7,9 +7,10 @@ from html import escape
 
 import numpy as np
 
+from lit_xai.network.token_names import TokenNames
 from lit_xai.render.canvas import AGAINST, FOR, color_scale, scale_ticks, to_colors
 from lit_xai.render.captions import Caption
-from lit_xai.render.pieces import Piece, TokenNames, pieces_of
+from lit_xai.render.pieces import Piece, pieces_of
 from lit_xai.render.renderer import Drawing
 from lit_xai.render.shares import Array
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lit_xai.network.token_names import TokenNames
 from lit_xai.render.canvas import (
     BAR,
     GREY,
@@ -19,7 +20,6 @@ from lit_xai.render.canvas import (
     plain_style,
     to_colors,
 )
-from lit_xai.render.pieces import TokenNames
 from lit_xai.render.shares import Array, ArrayLike, shares_of_total, to_array
 from lit_xai.render.text import shorten, text_width
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lit_xai.network.token_names import TokenNames
 from lit_xai.render.canvas import BAR, GREY, LINE, MARGIN, SMALL, WIDTH, Canvas, color_scale
-from lit_xai.render.pieces import TokenNames, pieces_of
+from lit_xai.render.pieces import pieces_of
 from lit_xai.render.retention_pages import MOST, BeforeAndAfter, write_lines
 from lit_xai.render.sentences import HIGH, ROW, Lines, draw_lines, lines_of_text, notes_on
 from lit_xai.render.shares import Array

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lit_xai.network.token_names import TokenNames
 from lit_xai.render.canvas import BAR, GREY, INK, LINE, MARGIN, SMALL, TEXT, WIDTH, Canvas, color_scale, to_colors
 from lit_xai.render.captions import lines_of
 from lit_xai.render.glyphs import LACKING, writable
 from lit_xai.render.paragraph import Placed, lay_out
-from lit_xai.render.pieces import Piece, TokenNames, pieces_of
+from lit_xai.render.pieces import Piece, pieces_of
 from lit_xai.render.renderer import Drawing
 from lit_xai.render.shares import Array, percent
 from lit_xai.render.text import shorten, text_width

@@ -3,7 +3,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from lit_xai.render.pieces import TokenNames, pieces_of
+from lit_xai.network.token_names import TokenNames
+from lit_xai.render.pieces import pieces_of
 
 
 def words_of_text(names, ids):
