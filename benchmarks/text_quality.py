@@ -41,7 +41,7 @@ def classifier(lr: float) -> Classifier:
     """Return the network of configs/reviews.yaml."""
     optimizer = partial(torch.optim.AdamW, lr=lr, betas=(0.9, 0.9), weight_decay=0.01)
     schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=lr)
-    network = DeepAverage(vocab_size=VOCABULARY, dim=128, hidden=256)
+    network = DeepAverage(vocab_size=VOCABULARY, dim=64, hidden=256, letters=16384)
     return Classifier(network, num_classes=2, label_smoothing=0.1, optimizer=optimizer, lr_scheduler=schedule)
 
 

@@ -228,7 +228,7 @@ class TextDataModule(InMemoryDataModule):
         """Tell the parts of a network that ask for it, by a method ``spell``, how the tokens are written.
 
         Args:
-            network: with a :class:`~lit_xai.models.spelled_embedding.SpelledEmbedding`, say.
+            network: with a :class:`~lit_xai.models.SpelledEmbedding`, say.
         """
         for part in network.modules():
             if callable(getattr(part, "spell", None)):

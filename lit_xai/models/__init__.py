@@ -11,6 +11,7 @@ from lit_xai.models.mlp import MLP
 from lit_xai.models.optim import CosineAnnealing
 from lit_xai.models.regressor import Regressor
 from lit_xai.models.resnet import ResNet
+from lit_xai.models.spelled_embedding import SpelledEmbedding
 from lit_xai.models.text_transformer import TextTransformer
 from lit_xai.models.translator import Translator
 from lit_xai.models.two_tower import TwoTower
@@ -30,6 +31,7 @@ __all__ = [
     "NeuralAdditiveModel",
     "Regressor",
     "ResNet",
+    "SpelledEmbedding",
     "TextTransformer",
     "Translator",
     "TwoTower",

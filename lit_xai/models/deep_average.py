@@ -20,7 +20,7 @@ class DeepAverage(nn.Module):
         num_classes: classes, or numbers predicted.
         dim: channels of a token.
         letters: rows for groups of letters, by which words that are written alike share what is learned; default 0,
-            none. See :class:`~lit_xai.models.spelled_embedding.SpelledEmbedding`.
+            none. See :class:`~lit_xai.models.SpelledEmbedding`.
         hidden: width of the perceptron.
         dropout: on the hidden layer of the perceptron, and on what is classified.
         embedding_dropout: on the embeddings.

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
 from zlib import crc32
 
 import torch
@@ -11,9 +10,9 @@ from torch import Tensor, nn
 from lit_xai.models.sizes import check_positive
 from lit_xai.network.token_names import TokenNames
 
-LENGTHS = (2, 3, 4, 5, 6)
+LENGTHS = (3, 4, 5)
 """Of the groups of letters."""
-MOST = 32
+MOST = 24
 """Groups of one word; of a longer word the longest are left out."""
 
 
@@ -49,8 +48,10 @@ class SpelledEmbedding(nn.Module):
         self.tokens = nn.Embedding(vocab_size, dim, padding_idx=padding)
         self.letters = nn.Embedding(letters + 1, dim, padding_idx=0)
         # Rows of the groups of each token, filled up with that of no group.
-        self.register_buffer("spelling", torch.zeros(vocab_size, MOST, dtype=torch.int32))
+        dtype = torch.int16 if letters < 2**15 else torch.int32
+        self.register_buffer("spelling", torch.zeros(vocab_size, MOST, dtype=dtype))
         self.is_spelled = False
+        self.register_load_state_dict_post_hook(_noticed)
 
     # What tells a table of embeddings: its size, and the token that stands for none.
 
@@ -103,15 +104,15 @@ class SpelledEmbedding(nn.Module):
                 " spell() with the names of the ids before training, or set letters=0.",
                 stacklevel=2,
             )
-        rows = nn.functional.embedding(ids, self.spelling)
+        rows = nn.functional.embedding(ids, self.spelling).int()
         count = (rows > 0).sum(-1, keepdim=True).clamp(min=1)
         # The sum of many random vectors grows with the root of their number.
         result: Tensor = self.tokens(ids) + self.letters(rows).sum(-2) * count.rsqrt()
         return result
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self.is_spelled = bool(self.spelling.any())
+
+def _noticed(table: SpelledEmbedding, keys: object) -> None:
+    table.is_spelled = bool(table.spelling.any())
 
 
 def groups(letters: str, begins_word: bool = True) -> tuple[str, ...]:
@@ -123,7 +124,7 @@ def groups(letters: str, begins_word: bool = True) -> tuple[str, ...]:
 
     Example:
         >>> groups("bad")
-        ('<b', 'ba', 'ad', 'd>', '<ba', 'bad', 'ad>', '<bad', 'bad>')
+        ('<ba', 'bad', 'ad>', '<bad', 'bad>')
     """
     word = f"<{letters}>" if begins_word else f"{letters}>"
     found = (word[i : i + n] for n in LENGTHS for i in range(len(word) - n + 1))

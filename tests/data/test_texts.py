@@ -7,6 +7,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lit_xai.data import TextDataModule, Texts
+from lit_xai.models.spelled_embedding import SpelledEmbedding
 
 GOOD, BAD = "a good film with a fine cast", "a bad film"
 
@@ -113,6 +114,21 @@ def test_a_text_longer_than_the_positions_is_refused_before_the_first_step(tmp_p
 def test_more_ids_than_the_embedding_are_refused_before_the_first_step(tmp_path):
     with pytest.raises(ValueError, match=r"embedding has 10 rows, .* set vocab_size of the network to"):
         fit(tmp_path, Net(ids=10, positions=20), module())
+
+
+class Spelled(Net):
+    def __init__(self):
+        super().__init__()
+        self.words = SpelledEmbedding(60, 4, letters=99)  # as many groups as it likes: ids are those of the whole
+
+
+def test_a_network_that_asks_for_it_is_told_how_tokens_are_written_before_the_first_step(tmp_path):
+    network, data = Spelled(), module()
+    fit(tmp_path, network, data)
+    expected = SpelledEmbedding(60, 4, letters=99)
+    expected.spell(data.token_names)
+    assert expected.spelling.any()
+    assert torch.equal(network.words.spelling, expected.spelling)
 
 
 def test_a_checkpoint_of_another_vocabulary_is_refused(tmp_path):
