@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lightning.pytorch import Callback
 from torch import distributed
 
 
@@ -29,6 +30,21 @@ def run_script(script, *arguments, processes=2, timeout=280):
 def kill():
     """End this process as ``kill -9`` would."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KillAt(Callback):
+    """Kills the process after a batch.
+
+    Args:
+        point: ``EPOCH:BATCH``, both counted from 0; empty for never.
+    """
+
+    def __init__(self, point):
+        self.point = point
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if self.point == f"{trainer.current_epoch}:{batch_idx}":
+            kill()
 
 
 def write_half(self, data, *args):

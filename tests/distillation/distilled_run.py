@@ -5,29 +5,18 @@
 POINT: ``whole``, or ``EPOCH:BATCH``. Resumes from the newest checkpoint, if there is one.
 """
 
-import os
-import signal
 import sys
 import warnings
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from processes import KillAt
 from taught import Conv, Module, fit, loader
 
 from lit_xai import ExplanationMatching, KnowledgeDistillation, StructuredPruning
-
-
-class Kill(Callback):
-    def __init__(self, point):
-        self.point = point
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if self.point == f"{trainer.current_epoch}:{batch_idx}":
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main():
@@ -42,7 +31,7 @@ def main():
             "dense", alpha=[0.9, 0.5], features=["second"], explanation=ExplanationMatching(every_n_steps=2)
         ),
         KnowledgeDistillation("ema", alpha=0.3, temperature=[1, 2]),
-        Kill(point),
+        KillAt(point),
         ModelCheckpoint(folder, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True),
         ckpt_path=newest,
         max_epochs=5,

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 sys.path += [str(Path(__file__).parents[1])]
 
-from processes import kill
+from processes import KillAt
 
 from lit_xai import (
     AttributionMonitor,
@@ -74,16 +74,7 @@ NETWORKS = {
 }
 
 
-class Kill(Callback):
-    def __init__(self, epoch, batch):
-        self.at = epoch, batch
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == self.at:
-            kill()
-
-
-def main(folder, kind, point=None):
+def main(folder, kind, point=""):
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     seed_everything(0, verbose=False)
@@ -97,7 +88,7 @@ def main(folder, kind, point=None):
         ModelExport(overwrite=True, program=False),
         AttributionMonitor(probe=4, every_n_epochs=2, on_error="raise"),
         RetentionMonitor(n=16, nulls=2, ladder=[8], every_n_epochs=2, time_share=1.0, on_error="raise"),
-        *([Kill(*map(int, point.split(":")))] if point else []),
+        KillAt(point),
         saving,
     ]
     trainer = Trainer(

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torchmetrics import MeanSquaredError
 
 sys.path += [str(Path(__file__).parents[1])]
 
-from processes import kill
+from processes import KillAt
 
 from lit_xai import (
     AttributionMonitor,
@@ -52,15 +52,6 @@ class Films(RatingsDataModule):
         return Ratings(users, items, values.clip(1, 5), titles=titles, genres=genres)
 
 
-class Kill(Callback):
-    def __init__(self, epoch, batch):
-        self.at = epoch, batch
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == self.at:
-            kill()
-
-
 def main(folder, point="", data_dir=""):
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -81,7 +72,7 @@ def main(folder, point="", data_dir=""):
         RetentionMonitor(n=16, nulls=2, ladder=[8], every_n_epochs=EPOCHS, time_share=1.0, on_error="raise"),
         RankingMonitor(k=3, users=10, shown=2),
         ModelReport(nulls=2, rounds=0),
-        *([Kill(*map(int, point.split(":")))] if point else []),
+        KillAt(point),
         saving,
     ]
     trainer = Trainer(

@@ -1,28 +1,21 @@
 """Run by test_callback.py: a pruned and quantized run with a report, killed half-way, resumed, or in two processes."""
 
 import os
-import signal
 import sys
 import warnings
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from processes import leave_together
+from processes import KillAt, leave_together
 from retention_runs import QUIET, Module
 from test_callback import Data, cut
 
 from lit_xai import ModelExport, ModelReport, QuantizationAwareTraining
-
-
-class Kill(Callback):
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if trainer.current_epoch == 2 and batch_idx == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fit(folder, how):
@@ -30,7 +23,7 @@ def fit(folder, how):
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     report = ModelReport({"accuracy": "drop<=20 %"}, n=40, nulls=3, rounds=3)
     callbacks = [report, cut(), QuantizationAwareTraining(start_epoch=3), ModelExport(program=False)]
-    callbacks += [ModelCheckpoint(folder, save_last=True), *([Kill()] if how == "kill" else [])]
+    callbacks += [ModelCheckpoint(folder, save_last=True), KillAt("2:1" if how == "kill" else "")]
     strategy = {"devices": processes, "strategy": "ddp" if processes > 1 else "auto"}
     trainer = Trainer(max_epochs=4, default_root_dir=folder, callbacks=callbacks, **QUIET, **strategy)
     trainer.fit(Module(), datamodule=Data(), ckpt_path="last" if how == "resume" else None)
