@@ -6,16 +6,21 @@ from lit_xai.network.calling import module_names
 
 
 def is_table(module: nn.Module) -> bool:
-    """Return whether a module turns each id into a vector: torch's class, or one with the same sizes and padding.
+    """Return whether a module turns each id into a vector: torch's class, or one made of tables that says its size.
+
+    A network may keep the sizes of its table as attributes of its own; it has other layers, and is none.
 
     Example:
         >>> is_table(nn.Embedding(9, 4)), is_table(nn.EmbeddingBag(9, 4)), is_table(nn.Linear(9, 4))
         (True, False, False)
     """
-    if isinstance(module, nn.EmbeddingBag):  # sums them
-        return False
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        return isinstance(module, nn.Embedding)  # a bag sums its vectors
     sizes = (getattr(module, name, None) for name in ("num_embeddings", "embedding_dim"))
-    return all(isinstance(size, int) for size in sizes) and hasattr(module, "padding_idx")
+    if not all(isinstance(size, int) for size in sizes) or not hasattr(module, "padding_idx"):
+        return False
+    holders = [part for part in module.modules() if next(part.parameters(recurse=False), None) is not None]
+    return all(part is module or isinstance(part, nn.Embedding) for part in holders)
 
 
 def tables(network: nn.Module, aliases: bool = False) -> dict[str, nn.Module]:

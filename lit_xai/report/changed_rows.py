@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from lit_xai.network.token_names import TokenNames
 from lit_xai.render.groups import group_columns, group_shares
-from lit_xai.render.pieces import Piece, TokenNames, pieces_of
+from lit_xai.render.pieces import Piece, pieces_of
 from lit_xai.render.shares import shares_of_total
 from lit_xai.report import words
 from lit_xai.report.drawings import letter
